@@ -1,0 +1,158 @@
+//! Where nodes are written down and found: the [`Registry`] trait, the records, one parser of
+//! registry URLs, and the backends.
+//!
+//! A backend is a plain store: it answers one request at a time and keeps no policy. When to
+//! renew, retry and re-read is decided above, in `registration` and `discovery`. This room knows
+//! nothing of connections to nodes.
+
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+
+use futures_core::Stream;
+
+use crate::Error;
+
+mod node;
+
+pub use node::{Endpoint, Node, Value};
+
+/// A future without a name, as a trait object's methods return it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A watch on a service: batches of changes in the registry's order.
+///
+/// The stream ends after its first error; what to do then is the error's word.
+pub type Watch = Pin<Box<dyn Stream<Item = Result<Batch, WatchError>> + Send>>;
+
+/// A service registry.
+///
+/// Every method is one bounded exchange with the registry: the caller decides on retries, and a
+/// dropped future leaves nothing behind that the TTL does not clean up.
+pub trait Registry: fmt::Debug + Send + Sync + 'static {
+    /// The registry for people, without a password: `etcd://127.0.0.1:2379`.
+    fn name(&self) -> &str;
+
+    /// How long a removal takes to reach every watcher: the gap between deregistering and
+    /// refusing calls.
+    fn spread(&self) -> Duration;
+
+    /// The shortest TTL the registry can grant.
+    fn min_ttl(&self) -> Duration;
+
+    /// Writes the node's record under a new lease of `ttl`, over whatever is there.
+    ///
+    /// # Errors
+    /// `Registry` when it cannot be reached or refuses; `Unsupported` when it only reads.
+    fn register<'a>(
+        &'a self,
+        node: &'a Node,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Lease, Error>>;
+
+    /// Extends the lease by its TTL and checks that the node's own record still stands as written.
+    ///
+    /// # Errors
+    /// [`RenewError::Lost`] when the node must register anew.
+    fn renew<'a>(
+        &'a self,
+        node: &'a Node,
+        lease: Lease,
+    ) -> BoxFuture<'a, Result<(), RenewError>>;
+
+    /// Removes the node's record and gives the lease back. A record that is gone already, or that
+    /// another has overwritten, is no error and is left alone.
+    ///
+    /// # Errors
+    /// `Registry` when it cannot be reached: the record then goes with its TTL.
+    fn deregister<'a>(&'a self, node: &'a Node, lease: Lease)
+    -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Every record of a service, and the revision at which that held.
+    ///
+    /// # Errors
+    /// `Registry` when it cannot be reached. A service without nodes is an empty listing.
+    fn read<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Listing, Error>>;
+
+    /// The names of all services, sorted.
+    ///
+    /// # Errors
+    /// `Registry` when it cannot be reached.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<String>, Error>>;
+
+    /// Watches a service for every change later than revision `after`.
+    fn watch(&self, service: &str, after: u64) -> Watch;
+}
+
+/// The registry's handle for a node's entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lease(pub i64);
+
+/// Why a renewal did not succeed.
+#[derive(Debug)]
+pub enum RenewError {
+    /// The entry does not stand any more: the lease is gone, the key was deleted or overwritten.
+    Lost(String),
+    /// The registry did not answer: the entry may well stand.
+    Failed(Error),
+}
+
+/// What a read found.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    /// The registry's revision at the read; a watch goes on from here.
+    pub revision: u64,
+    /// The records that could be decoded.
+    pub entries: Vec<Entry>,
+    /// The records that could not.
+    pub malformed: Vec<Malformed>,
+}
+
+/// A record as it stands in the registry.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The record's key: what a removal names.
+    pub key: String,
+    /// The revision of its last write: of two records with one address the higher is in force.
+    pub revision: u64,
+    /// The node.
+    pub node: Arc<Node>,
+}
+
+/// A record that could not be decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed {
+    /// The record's key.
+    pub key: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// One change in the registry.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A record was written.
+    Put(Entry),
+    /// A record that cannot be decoded was written.
+    Malformed(Malformed),
+    /// The record under this key is gone.
+    Delete(String),
+}
+
+/// The changes of one revision.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The revision that these changes brought.
+    pub revision: u64,
+    /// The changes in their order.
+    pub events: Vec<Event>,
+}
+
+/// Why a watch ended.
+#[derive(Debug)]
+pub enum WatchError {
+    /// The registry ended the watch in good order: resume from the last revision seen.
+    Ended,
+    /// The changes after that revision are no longer to be had: read all.
+    Compacted,
+    /// The connection was lost, or is a new one: read all.
+    Disconnected(Error),
+}
