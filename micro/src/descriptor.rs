@@ -19,7 +19,9 @@ pub struct ServiceDescriptor {
 impl ServiceDescriptor {
     /// The name without the package: `Greeter`.
     pub fn short_name(&self) -> &'static str {
-        self.name.rsplit_once('.').map_or(self.name, |(_, short)| short)
+        self.name
+            .rsplit_once('.')
+            .map_or(self.name, |(_, short)| short)
     }
 }
 
@@ -85,4 +87,11 @@ pub struct TypeDescriptor {
     pub kind: &'static str,
     /// The fields of a message; empty for scalars and below the third level.
     pub fields: &'static [TypeDescriptor],
+}
+
+impl TypeDescriptor {
+    /// A message or field of this name and type, with these fields.
+    pub const fn new(name: &'static str, kind: &'static str, fields: &'static [Self]) -> Self {
+        Self { name, kind, fields }
+    }
 }
