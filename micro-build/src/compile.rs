@@ -65,12 +65,13 @@ fn check_arguments(
         )));
     }
     for proto in protos {
-        let found = includes
-            .iter()
-            .any(|include| match proto.strip_prefix(include) {
-                Ok(_) => proto.is_file(),
-                Err(_) => proto.is_relative() && include.join(proto).is_file(),
-            });
+        let lies_in = |include: &PathBuf| match (proto.canonicalize(), include.canonicalize()) {
+            (Ok(proto), Ok(include)) => proto.starts_with(include),
+            _ => false,
+        };
+        let found = includes.iter().any(|include| {
+            lies_in(include) || proto.is_relative() && include.join(proto).is_file()
+        });
         if found {
             continue;
         }
@@ -130,6 +131,13 @@ fn describe(error: &protox::Error, includes: &[PathBuf]) -> String {
 }
 
 fn remedy(error: &protox::Error, what: &str, includes: &[PathBuf]) -> String {
+    if what.contains("is not in any include path") {
+        return format!(
+            "begin its path in the first argument of `compile_protos` as one of the include \
+             folders is written ({})",
+            list(includes)
+        );
+    }
     if error.is_file_not_found() {
         return format!(
             "correct the import, or add the folder that holds the file to the second argument of \
@@ -171,4 +179,76 @@ pub(crate) fn path_of(name: &str, includes: &[PathBuf]) -> String {
     path.unwrap_or_else(|| PathBuf::from(name))
         .display()
         .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn compiled(files: &[(&str, &str)]) -> Compiled {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            fs::write(folder.path().join(name), content).unwrap();
+        }
+        let folder = folder.path().to_owned();
+        let mut compiled = compile(
+            &["a.proto".into()],
+            std::slice::from_ref(&folder),
+            Location::caller(),
+        )
+        .unwrap();
+        for path in compiled.paths.iter_mut().flatten() {
+            *path = path.strip_prefix(&folder).unwrap().to_owned();
+        }
+        compiled
+    }
+
+    #[test]
+    fn every_file_read_is_known_imports_included_and_embedded_ones_not() {
+        let compiled = compiled(&[
+            (
+                "a.proto",
+                "import \"b.proto\"; import \"google/protobuf/empty.proto\";",
+            ),
+            ("b.proto", "import public \"c.proto\";"),
+            ("c.proto", "message C {}"),
+            ("unused.proto", "nonsense"),
+        ]);
+        let paths: Vec<_> = compiled
+            .paths
+            .iter()
+            .flatten()
+            .map(|path| path.to_str())
+            .collect();
+        assert_eq!(paths, [Some("c.proto"), Some("b.proto"), Some("a.proto")]);
+        assert_eq!(
+            compiled.set.file.len(),
+            4,
+            "the fourth is Google's, without a path"
+        );
+    }
+
+    #[test]
+    fn the_encoded_set_keeps_comments_and_custom_options() {
+        use prost::Message;
+
+        let compiled = compiled(&[(
+            "a.proto",
+            "import \"google/protobuf/descriptor.proto\";\n\
+             extend google.protobuf.ServiceOptions { optional string team = 50000; }\n\
+             // Counts.\n\
+             service S { option (team) = \"blue team\"; }",
+        )]);
+        let holds = |text: &str| {
+            compiled
+                .encoded
+                .windows(text.len())
+                .any(|window| window == text.as_bytes())
+        };
+        assert!(holds("blue team") && holds("Counts."));
+        let decoded = FileDescriptorSet::decode(compiled.encoded.as_slice()).unwrap();
+        assert_eq!(decoded.file.len(), 2, "imports are in the set");
+    }
 }
