@@ -3,5 +3,6 @@
 pub mod descriptor;
 mod error;
 pub mod registry;
+mod transport;
 
 pub use error::{Error, ErrorKind};
