@@ -1,8 +1,6 @@
 //! The deadline of the call under way, as a task-local: the server sets it around a handler, and a
 //! call that the handler makes inherits it. It does not cross `tokio::spawn`.
 
-use std::future::Future;
-
 use tokio::time::Instant;
 
 tokio::task_local! {
@@ -10,14 +8,16 @@ tokio::task_local! {
 }
 
 /// Runs `future` with `deadline` as the [current](current) one. `None` hides an outer deadline.
-pub(crate) fn scope<F: Future>(
+#[cfg(test)]
+pub(crate) fn scope<F: std::future::Future>(
     deadline: Option<Instant>,
     future: F,
 ) -> impl Future<Output = F::Output> {
     DEADLINE.scope(deadline, future)
 }
 
-/// Runs `work` with `deadline` as the [current](current) one: for polling what is not a future.
+/// Runs `work`, one poll of a handler's future or stream, with `deadline` as the [current](current)
+/// one. `None` hides an outer deadline.
 pub(crate) fn sync_scope<T>(deadline: Option<Instant>, work: impl FnOnce() -> T) -> T {
     DEADLINE.sync_scope(deadline, work)
 }

@@ -4,5 +4,7 @@ mod deadline;
 pub mod descriptor;
 mod error;
 pub mod registry;
+pub mod server;
 
 pub use error::{Error, ErrorKind};
+pub use server::Server;
