@@ -5,6 +5,7 @@ pub mod descriptor;
 mod error;
 pub mod registry;
 pub mod server;
+mod transport;
 
 pub use error::{Error, ErrorKind};
 pub use server::Server;

@@ -1,0 +1,3 @@
+//! One HTTP/2 connection to a node.
+
+pub(crate) mod gather;
