@@ -32,6 +32,7 @@ use super::{
     router::{Route, Router},
     timeout,
 };
+use crate::transport::gather::Gather;
 
 /// How long a peer may take over the HTTP/2 preface and its SETTINGS. Ample for a slow link, and
 /// short enough that port scanners and the like do not pile up (grpc-go waits 120 s).

@@ -21,24 +21,40 @@ use crate::descriptor::{MethodKind, ServiceDescriptor};
 ///
 /// Each handler takes the value shared by all of them and a request; its future is dropped when the
 /// caller is gone or its deadline strikes, and a panic in it becomes `Internal` for this call alone.
-#[must_use]
-pub struct Handlers<H> {
-    handler: Arc<H>,
-    descriptor: &'static ServiceDescriptor,
-    methods: Vec<Option<Method>>,
+#[derive(Debug)]
+pub struct Handlers {
+    service: Service,
 }
 
-impl<H: Send + Sync + 'static> Handlers<H> {
-    /// No handlers yet, for the service of this descriptor.
-    pub fn new(descriptor: &'static ServiceDescriptor, handler: H) -> Self {
+impl Handlers {
+    /// No handlers yet, for the service of this descriptor. All of them share `handler`.
+    #[allow(
+        clippy::new_ret_no_self,
+        reason = "what is built is the builder's to say"
+    )]
+    pub fn new<H>(descriptor: &'static ServiceDescriptor, handler: H) -> HandlersBuilder<H> {
         let methods = vec![None; descriptor.methods.len()];
-        Self {
+        HandlersBuilder {
             handler: Arc::new(handler),
             descriptor,
             methods,
         }
     }
 
+    pub(super) fn into_service(self) -> Service {
+        self.service
+    }
+}
+
+/// Builds [`Handlers`], a method at a time.
+#[must_use]
+pub struct HandlersBuilder<H> {
+    handler: Arc<H>,
+    descriptor: &'static ServiceDescriptor,
+    methods: Vec<Option<Method>>,
+}
+
+impl<H: Send + Sync + 'static> HandlersBuilder<H> {
     /// Handles the unary method at `index` of the descriptor. The handler starts when the request
     /// is whole.
     ///
@@ -161,12 +177,16 @@ impl<H: Send + Sync + 'static> Handlers<H> {
         self
     }
 
-    pub(super) fn into_service(self) -> Service {
-        Service::Typed(self.descriptor, self.methods)
+    /// The handlers so far.
+    #[must_use]
+    pub fn build(self) -> Handlers {
+        Handlers {
+            service: Service::Typed(self.descriptor, self.methods),
+        }
     }
 }
 
-impl<H> fmt::Debug for Handlers<H> {
+impl<H> fmt::Debug for HandlersBuilder<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handlers")
             .field("service", &self.descriptor.name)

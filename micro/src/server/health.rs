@@ -89,6 +89,7 @@ pub(super) fn service(
         .server_streaming(1, |answers, request| async move {
             Ok(Response::new(answers.watch(&request)))
         })
+        .build()
         .into_service()
 }
 

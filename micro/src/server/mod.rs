@@ -31,7 +31,7 @@ use self::{
 };
 use crate::{Error, descriptor::ServiceDescriptor};
 
-pub use self::handlers::Handlers;
+pub use self::handlers::{Handlers, HandlersBuilder};
 pub(crate) use self::listen::Listening;
 
 /// A server before it runs: what it serves, and within which bounds.
@@ -83,7 +83,7 @@ impl Server {
     }
 
     /// Adds the handlers of one service. Generated code calls it.
-    pub fn add_handlers<H: Send + Sync + 'static>(&mut self, handlers: Handlers<H>) -> &mut Self {
+    pub fn add_handlers(&mut self, handlers: Handlers) -> &mut Self {
         self.services.push(handlers.into_service());
         self
     }
