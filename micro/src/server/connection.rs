@@ -108,10 +108,11 @@ where
 {
     let calls = Arc::new(Calls::default());
     let traffic = Arc::new(Traffic::default());
-    let io = TokioIo::new(Metered {
+    let io = Metered {
         io,
         traffic: Arc::clone(&traffic),
-    });
+    };
+    let io = TokioIo::new(Gather::new(io));
     let dispatch = Dispatch {
         shared: Arc::clone(&shared),
         calls: Arc::clone(&calls),
