@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::{JoinHandle, JoinSet},
@@ -52,28 +53,35 @@ impl Listening {
     /// # Errors
     ///
     /// `Bind` if the address cannot be resolved or is taken.
-    pub(super) async fn start(
+    pub(super) async fn bind(
         address: &str,
         shared: Shared,
         health: watch::Sender<Health>,
     ) -> Result<Self, Error> {
         let failed = |error| {
-            Error::new(
-                ErrorKind::Bind,
-                format!("the server cannot listen on {address}"),
-            )
-            .with_source(error)
+            let text = format!("the server cannot listen on {address}");
+            Error::new(ErrorKind::Bind, text).with_source(error)
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
+        Ok(Self::start(listener, local, shared, health))
+    }
+
+    /// Begins to accept.
+    pub(super) fn start(
+        acceptor: impl Accept,
+        address: SocketAddr,
+        shared: Shared,
+        health: watch::Sender<Health>,
+    ) -> Self {
         let phase = watch::Sender::new(Phase::Open);
-        let accepting = tokio::spawn(accept(listener, Arc::new(shared), phase.subscribe()));
-        Ok(Self {
-            address: local,
+        let accepting = tokio::spawn(accept(acceptor, Arc::new(shared), phase.subscribe()));
+        Self {
+            address,
             health,
             phase,
             accepting,
-        })
+        }
     }
 
     /// The address it is bound to, with the port the system chose where 0 was asked for.
@@ -120,33 +128,48 @@ impl Drop for Listening {
     }
 }
 
+/// Where connections come from: a TCP listener, or pipes in the tests of what takes its time.
+pub(super) trait Accept: Send + 'static {
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection. Dropped before it is ready, it has taken none.
+    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Io = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<TcpStream> {
+        let (stream, _) = Self::accept(self).await?;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+        Ok(stream)
+    }
+}
+
 async fn accept(
-    listener: TcpListener,
+    mut acceptor: impl Accept,
     shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
 ) -> Drained {
     let mut connections = JoinSet::new();
     let serving = phase.clone();
-    let serve = |stream: TcpStream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY could not be set");
-        }
-        connection::serve(stream, Arc::clone(&shared), serving.clone())
-    };
+    let serve = |io| connection::serve(io, Arc::clone(&shared), serving.clone());
     let mut failures = 0;
     loop {
         tokio::select! {
             biased;
             _ = phase.wait_for(|phase| *phase != Phase::Open) => break,
             Some(_) = connections.join_next() => {}
-            stream = accept_one(&listener, &mut failures) => drop(connections.spawn(serve(stream))),
+            io = accept_one(&mut acceptor, &mut failures) => drop(connections.spawn(serve(io))),
         }
     }
     // What the kernel has accepted already gets a GOAWAY too; closing the listener resets it.
-    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
-        connections.spawn(serve(stream));
+    while let Some(Ok(io)) = acceptor.accept().now_or_never() {
+        connections.spawn(serve(io));
     }
-    drop(listener);
+    drop(acceptor);
 
     let mut drained = Drained::default();
     while let Some(end) = connections.join_next().await {
@@ -159,12 +182,12 @@ async fn accept(
 }
 
 /// The next connection, however often accepting fails before.
-async fn accept_one(listener: &TcpListener, failures: &mut u32) -> TcpStream {
+async fn accept_one<A: Accept>(acceptor: &mut A, failures: &mut u32) -> A::Io {
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
+        match acceptor.accept().await {
+            Ok(io) => {
                 *failures = 0;
-                return stream;
+                return io;
             }
             Err(error) if is_of_the_peer(&error) => {}
             Err(error) => {
@@ -204,6 +227,49 @@ mod tests {
             .collect();
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
         assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
+    }
+
+    /// Fails as often as it is told to, then hands out one connection.
+    struct Failing(u32, io::ErrorKind);
+
+    impl Accept for Failing {
+        type Io = tokio::io::DuplexStream;
+
+        async fn accept(&mut self) -> io::Result<Self::Io> {
+            match self.0.checked_sub(1) {
+                Some(left) => {
+                    self.0 = left;
+                    Err(self.1.into())
+                }
+                None => Ok(tokio::io::duplex(1).0),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn accepting_goes_on_after_failures_and_pauses_only_for_its_own() {
+        let start = tokio::time::Instant::now();
+        let mut failures = 0;
+        accept_one(
+            &mut Failing(5, io::ErrorKind::ConnectionAborted),
+            &mut failures,
+        )
+        .await;
+        assert_eq!(
+            start.elapsed(),
+            Duration::ZERO,
+            "the next peer does not wait"
+        );
+        accept_one(&mut Failing(10, io::ErrorKind::Other), &mut failures).await;
+        let taken = start.elapsed().as_millis();
+        assert!(
+            (3275..3400).contains(&taken),
+            "5 + 10 + .. + 640 + 1000 + 1000 ms: {taken}"
+        );
+        assert_eq!(
+            failures, 0,
+            "and the next failure starts at the shortest pause"
+        );
     }
 
     #[test]

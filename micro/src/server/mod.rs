@@ -172,12 +172,17 @@ impl Server {
     /// `Bind` if the address cannot be had; `Config` if two services have one name or a bound is out
     /// of its range.
     pub(crate) async fn bind(self, address: &str) -> Result<Listening, Error> {
+        let (shared, health) = self.prepare()?;
+        Listening::bind(address, shared, health).await
+    }
+
+    fn prepare(self) -> Result<(Shared, watch::Sender<Health>), Error> {
         self.bounds.check()?;
         let health = watch::Sender::new(Health::NotServing);
         let mut router = Router::new(self.services)?;
         let answers = health::service(health.subscribe(), router.names());
         router.add_built_in(answers)?;
-        Listening::start(address, Shared::new(router, &self.bounds), health).await
+        Ok((Shared::new(router, &self.bounds), health))
     }
 }
 

@@ -9,20 +9,21 @@ mod panics;
 mod routes;
 mod streams;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use http::{HeaderMap, Request as HttpRequest, Response as HttpResponse};
 use prost::Message;
 use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream},
     net::TcpStream,
     sync::{Notify, mpsc},
     time::Instant,
 };
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{Handlers, Listening, Server};
+use super::{Handlers, Listening, Server, listen::Accept};
 use crate::{
     deadline,
     descriptor::{
@@ -163,9 +164,13 @@ impl Echo {
             "fail" => one
                 .chain(futures_util::stream::iter([Err(Status::data_loss("gone"))]))
                 .boxed(),
-            "panic" => one
-                .chain(futures_util::stream::poll_fn(|_| panic!("in the stream")))
-                .boxed(),
+            "panic" => {
+                let panics = futures_util::stream::once(async {
+                    tokio::task::yield_now().await;
+                    panic!("in the stream")
+                });
+                one.chain(panics).boxed()
+            }
             "large" => one
                 .chain(futures_util::stream::iter([Ok(text("x".repeat(5 << 20)))]))
                 .boxed(),
@@ -188,7 +193,9 @@ impl Echo {
                 ]))
                 .boxed(),
         };
-        let messages = messages.inspect(move |_| drop(&tells_drop));
+        let messages = messages.inspect(move |_| {
+            let _ = &tells_drop;
+        });
         Ok(Response::new(messages.boxed()))
     }
 
@@ -244,14 +251,63 @@ struct Fixture {
     listening: Listening,
     events: mpsc::UnboundedReceiver<Event>,
     go_on: Arc<Notify>,
+    pipes: mpsc::UnboundedSender<io::Result<DuplexStream>>,
+}
+
+/// Connections without a network: paused time does not wait for sockets.
+struct Pipes(mpsc::UnboundedReceiver<io::Result<DuplexStream>>);
+
+impl Accept for Pipes {
+    type Io = DuplexStream;
+
+    async fn accept(&mut self) -> io::Result<DuplexStream> {
+        match self.0.recv().await {
+            Some(accepted) => accepted,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Fixture {
+    /// Over sockets.
     async fn start() -> Self {
         Self::with(|_| {}).await
     }
 
     async fn with(configure: impl FnOnce(&mut Server)) -> Self {
+        let (server, events, go_on) = Self::server(configure);
+        let listening = server.bind("127.0.0.1:0").await.expect("a free port");
+        let (pipes, _) = mpsc::unbounded_channel();
+        Self {
+            listening,
+            events,
+            go_on,
+            pipes,
+        }
+    }
+
+    /// Over pipes.
+    fn piped() -> Self {
+        Self::piped_with(|_| {})
+    }
+
+    fn piped_with(configure: impl FnOnce(&mut Server)) -> Self {
+        let (server, events, go_on) = Self::server(configure);
+        let (shared, health) = server.prepare().expect("nothing is wrong with it");
+        let (pipes, accepted) = mpsc::unbounded_channel();
+        let nowhere = ([0; 4], 0).into();
+        let listening = Listening::start(Pipes(accepted), nowhere, shared, health);
+        Self {
+            listening,
+            events,
+            go_on,
+            pipes,
+        }
+    }
+
+    fn server(
+        configure: impl FnOnce(&mut Server),
+    ) -> (Server, mpsc::UnboundedReceiver<Event>, Arc<Notify>) {
         let (sender, events) = mpsc::unbounded_channel();
         let go_on = Arc::new(Notify::new());
         let mut server = Server::new();
@@ -260,22 +316,27 @@ impl Fixture {
             go_on: Arc::clone(&go_on),
         }));
         configure(&mut server);
-        let listening = server.bind("127.0.0.1:0").await.expect("a free port");
-        Self {
-            listening,
-            events,
-            go_on,
-        }
+        (server, events, go_on)
     }
 
     async fn connect(&self) -> Client {
-        Client::connect(&self.listening).await
+        Client::connect(self.socket().await).await
+    }
+
+    async fn connect_pipe(&self) -> Client {
+        Client::connect(self.pipe()).await
     }
 
     async fn socket(&self) -> TcpStream {
         TcpStream::connect(self.listening.local_addr())
             .await
             .expect("it listens")
+    }
+
+    fn pipe(&self) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        self.pipes.send(Ok(theirs)).expect("it accepts");
+        ours
     }
 
     async fn event(&mut self) -> Event {
@@ -345,12 +406,22 @@ fn head(path: &str) -> http::request::Builder {
         .header("te", "trailers")
 }
 
+/// With the windows our own client has. `h2` bounds small frames that nobody has read yet by half
+/// of the connection's window, and gives a connection up over it: with its default window at about a
+/// hundred messages.
+async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
+    io: IO,
+) -> (h2::client::SendRequest<Bytes>, h2::client::Connection<IO>) {
+    let mut builder = h2::client::Builder::new();
+    builder
+        .initial_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20);
+    builder.handshake(io).await.expect("a handshake")
+}
+
 impl Client {
-    async fn connect(listening: &Listening) -> Self {
-        let io = TcpStream::connect(listening.local_addr())
-            .await
-            .expect("it listens");
-        let (sender, connection) = h2::client::handshake(io).await.expect("a handshake");
+    async fn connect(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
+        let (sender, connection) = handshake(io).await;
         let driver = tokio::spawn(async move { drop(connection.await) });
         Self {
             sender,

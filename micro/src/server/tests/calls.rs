@@ -115,7 +115,7 @@ async fn a_large_message_within_the_limit_passes() {
 
 #[tokio::test]
 async fn a_message_over_the_limit_is_refused_with_both_sizes() {
-    let server = Fixture::with(|server| drop(server.max_message_size(1000))).await;
+    let server = Fixture::with(|server| _ = server.max_message_size(1000)).await;
     let client = server.connect().await;
     let reply = client.call(SAY, &"x".repeat(1000)).await;
     reply.expect(

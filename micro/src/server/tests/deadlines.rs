@@ -4,8 +4,8 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn at_the_deadline_the_handler_is_dropped_and_the_caller_told() {
-    let mut server = Fixture::start().await;
-    let client = server.connect().await;
+    let mut server = Fixture::piped();
+    let client = server.connect_pipe().await;
     let start = Instant::now();
     let reply = client.call_within(SAY, "hang", "300m").await;
     reply.expect(
@@ -21,8 +21,8 @@ async fn at_the_deadline_the_handler_is_dropped_and_the_caller_told() {
 
 #[tokio::test(start_paused = true)]
 async fn go_micros_timeout_counts_when_it_is_the_smaller() {
-    let server = Fixture::start().await;
-    let client = server.connect().await;
+    let server = Fixture::piped();
+    let client = server.connect_pipe().await;
     let call = |grpc, micro| {
         let request = head(SAY)
             .header("grpc-timeout", grpc)
@@ -47,8 +47,8 @@ async fn go_micros_timeout_counts_when_it_is_the_smaller() {
 
 #[tokio::test(start_paused = true)]
 async fn the_handler_knows_its_deadline() {
-    let server = Fixture::start().await;
-    let client = server.connect().await;
+    let server = Fixture::piped();
+    let client = server.connect_pipe().await;
     assert_eq!(
         client.call_within(SAY, "deadline", "2S").await.one(),
         "Some(2s)"
@@ -63,8 +63,8 @@ async fn the_handler_knows_its_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_is_cut_at_the_deadline() {
-    let mut server = Fixture::start().await;
-    let client = server.connect().await;
+    let mut server = Fixture::piped();
+    let client = server.connect_pipe().await;
     let reply = client.call_within(DOWN, "hang", "1S").await;
     reply.expect(Code::DeadlineExceeded, "1s were over in /test.v1.Echo/Down");
     assert_eq!(reply.messages, ["one"], "what came before is kept");
@@ -86,8 +86,8 @@ async fn a_stream_that_never_waits_is_cut_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_never_becomes_whole_ends_at_its_deadline() {
-    let mut server = Fixture::start().await;
-    let client = server.connect().await;
+    let mut server = Fixture::piped();
+    let client = server.connect_pipe().await;
     let mut call = client.open(head(SAY).header("grpc-timeout", "1S")).await;
     call.body
         .send_data(framed(&text("hello")).slice(..7), false)
@@ -100,8 +100,12 @@ async fn a_request_that_never_becomes_whole_ends_at_its_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_whose_time_is_up_starts_no_handler() {
-    let mut server = Fixture::start().await;
-    let reply = server.connect().await.call_within(SAY, "hello", "0n").await;
+    let mut server = Fixture::piped();
+    let reply = server
+        .connect_pipe()
+        .await
+        .call_within(SAY, "hello", "0n")
+        .await;
     reply.expect(Code::DeadlineExceeded, "0ns were over");
     assert!(server.events.try_recv().is_err());
 }

@@ -11,7 +11,7 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 
 /// The next frame of one of these types: its type and its payload.
-async fn frame(io: &mut TcpStream, types: &[u8]) -> (u8, Vec<u8>) {
+async fn frame(io: &mut (impl AsyncRead + Unpin), types: &[u8]) -> (u8, Vec<u8>) {
     loop {
         let mut head = [0; 9];
         soon(io.read_exact(&mut head))
@@ -28,8 +28,7 @@ async fn frame(io: &mut TcpStream, types: &[u8]) -> (u8, Vec<u8>) {
     }
 }
 
-async fn greeted(server: &Fixture) -> TcpStream {
-    let mut io = server.socket().await;
+async fn greeted<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO) -> IO {
     io.write_all(&[PREFACE, &SETTINGS, &SETTINGS_ACK].concat())
         .await
         .expect("it reads");
@@ -40,7 +39,7 @@ async fn greeted(server: &Fixture) -> TcpStream {
 #[tokio::test]
 async fn goaway_comes_in_two_steps() {
     let server = Fixture::start().await;
-    let mut io = greeted(&server).await;
+    let mut io = greeted(server.socket().await).await;
     let drained = tokio::spawn(server.listening.drain(SOON * 100));
 
     let (_, first) = frame(&mut io, &[GOAWAY]).await;
@@ -105,7 +104,7 @@ async fn calls_under_way_finish_and_new_ones_go_elsewhere() {
 #[tokio::test]
 async fn a_call_on_its_way_when_the_server_leaves_is_served() {
     let server = Fixture::start().await;
-    let mut io = greeted(&server).await;
+    let mut io = greeted(server.socket().await).await;
     let drained = tokio::spawn(server.listening.drain(SOON * 100));
     frame(&mut io, &[GOAWAY]).await;
     let (_, ping) = frame(&mut io, &[PING]).await;
@@ -164,8 +163,8 @@ async fn a_call_on_its_way_when_the_server_leaves_is_served() {
 
 #[tokio::test(start_paused = true)]
 async fn the_deadline_cuts_what_is_left_and_counts_it() {
-    let mut server = Fixture::start().await;
-    let (one, two) = (server.connect().await, server.connect().await);
+    let mut server = Fixture::piped();
+    let (one, two) = (server.connect_pipe().await, server.connect_pipe().await);
     let mut calls = Vec::new();
     for (client, path) in [(&one, SAY), (&one, DOWN), (&two, SAY)] {
         let mut call = client.open(head(path)).await;
@@ -191,13 +190,13 @@ async fn the_deadline_cuts_what_is_left_and_counts_it() {
 
 #[tokio::test(start_paused = true)]
 async fn idle_and_dead_peers_do_not_hold_it_up() {
-    let server = Fixture::start().await;
-    let idle = server.connect().await;
+    let server = Fixture::piped();
+    let idle = server.connect_pipe().await;
     assert_eq!(idle.call(SAY, "hello").await.one(), "hello");
     // One that will not answer the PING, one that says nothing at all, one half of a greeting.
-    let deaf = greeted(&server).await;
-    let mute = server.socket().await;
-    let mut half = server.socket().await;
+    let deaf = greeted(server.pipe()).await;
+    let mute = server.pipe();
+    let mut half = server.pipe();
     half.write_all(&PREFACE[..10]).await.expect("it reads");
 
     let start = Instant::now();

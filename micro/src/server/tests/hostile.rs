@@ -60,9 +60,9 @@ async fn headers_over_the_limit_are_refused_and_the_connection_lives_on() {
 
 #[tokio::test]
 async fn the_server_says_how_many_calls_it_takes_at_once() {
-    let server = Fixture::with(|server| drop(server.max_concurrent_streams(3))).await;
+    let server = Fixture::with(|server| _ = server.max_concurrent_streams(3)).await;
     let io = server.socket().await;
-    let (sender, connection) = h2::client::handshake(io).await.expect("a handshake");
+    let (sender, connection) = handshake(io).await;
     let client = Client {
         sender,
         driver: Arc::new(tokio::spawn(async {})),
@@ -127,8 +127,8 @@ async fn bytes_that_are_no_http2_end_their_connection_only() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_greet_is_let_go() {
-    let server = Fixture::start().await;
-    let mut io = server.socket().await;
+    let server = Fixture::piped();
+    let mut io = server.pipe();
     let start = Instant::now();
     let mut rest = Vec::new();
     io.read_to_end(&mut rest).await.expect("closed");
@@ -138,17 +138,17 @@ async fn a_peer_that_does_not_greet_is_let_go() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_greets_may_stay_idle_as_long_as_it_answers_pings() {
-    let server = Fixture::start().await;
-    let client = server.connect().await;
+    let server = Fixture::piped();
+    let client = server.connect_pipe().await;
     tokio::time::sleep(SECOND * 600).await;
     assert_eq!(client.call(SAY, "still there").await.one(), "still there");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_answers_no_ping_is_given_up_and_its_handler_dropped() {
-    let mut server = Fixture::start().await;
-    let io = server.socket().await;
-    let (sender, mut connection) = h2::client::handshake(io).await.expect("a handshake");
+    let mut server = Fixture::piped();
+    let io = server.pipe();
+    let (sender, mut connection) = handshake(io).await;
     let client = Client {
         sender,
         driver: Arc::new(tokio::spawn(async {})),

@@ -44,6 +44,9 @@ impl Subscriber for Log {
 async fn a_panic_is_internal_with_an_id_that_is_in_the_log() {
     let log = Log::default();
     let _guard = tracing::subscriber::set_default(log.clone());
+    // With a single subscriber in the process, tracing asks the thread that comes to a log line
+    // first whether anybody listens: another test's thread, where nobody does. With two it asks both.
+    let _second = tracing::Dispatch::new(Log::default());
     let server = Fixture::start().await;
     let client = server.connect().await;
 

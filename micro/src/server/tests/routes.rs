@@ -38,8 +38,12 @@ impl tower_service::Service<HttpRequest<Body>> for Ledger {
     }
 }
 
+fn add_ledger(server: &mut Server) {
+    server.add_service(Ledger);
+}
+
 async fn with_ledger() -> Fixture {
-    Fixture::with(|server| drop(server.add_service(Ledger))).await
+    Fixture::with(add_ledger).await
 }
 
 #[tokio::test]
@@ -94,8 +98,8 @@ async fn a_tonic_service_is_mounted_by_its_name_and_its_short_name() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tonic_service_is_under_the_same_guard() {
-    let server = with_ledger().await;
-    let client = server.connect().await;
+    let server = Fixture::piped_with(add_ledger);
+    let client = server.connect_pipe().await;
     let reply = client.call_within("/old.Ledger/Hang", "", "1S").await;
     reply.expect(Code::DeadlineExceeded, "1s were over in /old.Ledger/Hang");
     client
@@ -107,7 +111,7 @@ async fn a_tonic_service_is_under_the_same_guard() {
 #[tokio::test]
 async fn tonics_own_health_service_replaces_ours() {
     let (_reporter, health) = tonic_health::server::health_reporter();
-    let server = Fixture::with(|server| drop(server.add_service(health))).await;
+    let server = Fixture::with(|server| _ = server.add_service(health)).await;
     let mut client = server.connect().await;
     client.sender = client.sender.ready().await.expect("open");
     let path = "/grpc.health.v1.Health/Check";
