@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Uri, uri::PathAndQuery};
+use http::{Uri, request::Parts, uri::PathAndQuery};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -28,7 +28,7 @@ use tonic::Status;
 use super::{
     Bounds,
     guard::{Call, Calls, Guarded, Reply},
-    head, reply,
+    head::{self, Refusal},
     router::{Route, Router},
     timeout,
 };
@@ -175,33 +175,32 @@ impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
     type Future = Guarded;
 
     fn call(&self, request: http::Request<Incoming>) -> Guarded {
-        let (mut parts, body) = request.into_parts();
-        if let Err(response) = head::check(&parts) {
-            return Guarded::answered(response);
-        }
-        let timeout = match timeout::take(&mut parts.headers) {
-            Ok(timeout) => timeout,
-            Err(reason) => return Guarded::answered(head::malformed_timeout(reason)),
-        };
-        match self.shared.router.find(parts.uri.path()) {
-            Ok(Route::Method(path, method)) => {
-                if let Err(response) = head::check_codec(&parts) {
-                    return Guarded::answered(response);
-                }
+        let (parts, body) = request.into_parts();
+        self.dispatch(parts, Inbound(body))
+            .unwrap_or_else(|refusal| Guarded::answered(refusal.into_response()))
+    }
+}
+
+impl Dispatch {
+    fn dispatch(&self, mut parts: Parts, body: Inbound) -> Result<Guarded, Refusal> {
+        head::check(&parts)?;
+        let timeout = timeout::take(&mut parts.headers).map_err(Refusal::malformed_timeout)?;
+        Ok(match self.shared.router.find(parts.uri.path())? {
+            Route::Method(path, method) => {
+                head::check_codec(&parts)?;
                 let call = Call::new(Cow::Borrowed(path), timeout, &self.calls);
-                let request = http::Request::from_parts(parts, Inbound(body));
+                let request = http::Request::from_parts(parts, body);
                 Guarded::start(call, || method(request, self.shared.max_message_size))
             }
-            Ok(Route::Mounted(service, rewritten)) => {
+            Route::Mounted(service, rewritten) => {
                 if let Some(path) = rewritten {
                     parts.uri = with_path(parts.uri, path);
                 }
                 let call = Call::new(parts.uri.path().to_owned().into(), timeout, &self.calls);
-                let request = http::Request::from_parts(parts, Inbound(body));
+                let request = http::Request::from_parts(parts, body);
                 Guarded::start(call, || service(request))
             }
-            Err(status) => Guarded::answered(reply::refuse(&status)),
-        }
+        })
     }
 }
 

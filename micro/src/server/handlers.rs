@@ -9,8 +9,9 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstDecoder;
 
 use super::{
+    checked::Checked,
     connection::Inbound,
-    frame::{self, Checked, Until},
+    frame::{self, Until},
     reply::{self, Content},
     router::{Method, Service},
 };

@@ -15,32 +15,66 @@ const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-en
 const IDENTITY: &str = "identity";
 const GRPC: &str = "application/grpc";
 
+/// Why a request is not handled, and how that is said.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    http: StatusCode,
+    status: Status,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Refusal {
+    fn new(http: StatusCode, status: Status) -> Self {
+        Self {
+            http,
+            status,
+            header: None,
+        }
+    }
+
+    /// For a malformed `grpc-timeout`.
+    pub(super) fn malformed_timeout(reason: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, Status::internal(reason))
+    }
+
+    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.header = Some((name, HeaderValue::from_static(value)));
+        self
+    }
+
+    pub(super) fn into_response(self) -> http::Response<Content> {
+        let mut response = reply::refuse(&self.status);
+        *response.status_mut() = self.http;
+        response.headers_mut().extend(self.header);
+        response
+    }
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self::new(StatusCode::OK, status)
+    }
+}
+
 /// Refuses what is no gRPC call at all.
-pub(super) fn check(parts: &Parts) -> Result<(), http::Response<Content>> {
+pub(super) fn check(parts: &Parts) -> Result<(), Refusal> {
     if parts.method != Method::POST {
         let status = Status::internal(format!("a gRPC call is a POST, not a {}", parts.method));
-        let mut response = with_http_status(StatusCode::METHOD_NOT_ALLOWED, &status);
-        response
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("POST"));
-        return Err(response);
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, status).with(ALLOW, "POST"));
     }
     if subtype(parts).is_none() {
         let status = Status::invalid_argument(format!(
             "the content-type {:?} is not {GRPC}",
             content_type(parts).escape_ascii().to_string()
         ));
-        return Err(with_http_status(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            &status,
-        ));
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, status));
     }
     Ok(())
 }
 
 /// Refuses what our own handlers do not speak: another codec than protobuf, compression. A mounted
 /// service says for itself what it speaks.
-pub(super) fn check_codec(parts: &Parts) -> Result<(), http::Response<Content>> {
+pub(super) fn check_codec(parts: &Parts) -> Result<(), Refusal> {
     let subtype = subtype(parts).unwrap_or_default();
     let codec = subtype
         .split(|byte| *byte == b';')
@@ -48,30 +82,22 @@ pub(super) fn check_codec(parts: &Parts) -> Result<(), http::Response<Content>> 
         .unwrap_or_default()
         .trim_ascii();
     if !(codec.is_empty() || codec.eq_ignore_ascii_case(b"+proto")) {
-        return Err(reply::refuse(&Status::unimplemented(format!(
+        let status = Status::unimplemented(format!(
             "the content-type {:?} is not served: send {GRPC} or {GRPC}+proto",
             content_type(parts).escape_ascii().to_string()
-        ))));
+        ));
+        return Err(status.into());
     }
     match parts.headers.get(GRPC_ENCODING) {
         Some(encoding) if encoding != IDENTITY => {
-            let mut response = reply::refuse(&Status::unimplemented(format!(
+            let status = Status::unimplemented(format!(
                 "the grpc-encoding {:?} is not served: send messages uncompressed",
                 encoding.as_bytes().escape_ascii().to_string()
-            )));
-            let accepted = HeaderValue::from_static(IDENTITY);
-            response
-                .headers_mut()
-                .insert(GRPC_ACCEPT_ENCODING, accepted);
-            Err(response)
+            ));
+            Err(Refusal::from(status).with(GRPC_ACCEPT_ENCODING, IDENTITY))
         }
         _ => Ok(()),
     }
-}
-
-/// Answers a malformed `grpc-timeout`.
-pub(super) fn malformed_timeout(reason: String) -> http::Response<Content> {
-    with_http_status(StatusCode::BAD_REQUEST, &Status::internal(reason))
 }
 
 fn content_type(parts: &Parts) -> &[u8] {
@@ -89,12 +115,6 @@ fn subtype(parts: &Parts) -> Option<&[u8]> {
     is_grpc.then_some(rest)
 }
 
-fn with_http_status(http: StatusCode, status: &Status) -> http::Response<Content> {
-    let mut response = reply::refuse(status);
-    *response.status_mut() = http;
-    response
-}
-
 #[cfg(test)]
 mod tests {
     use tonic::Code;
@@ -110,7 +130,8 @@ mod tests {
     }
 
     fn refusal(parts: &Parts) -> Option<(u16, Code)> {
-        let response = check(parts).and_then(|()| check_codec(parts)).err()?;
+        let refusal = check(parts).and_then(|()| check_codec(parts)).err()?;
+        let response = refusal.into_response();
         let status = Status::from_header_map(response.headers()).expect("a refusal has a status");
         assert!(!status.message().is_empty(), "a refusal says why");
         Some((response.status().as_u16(), status.code()))
@@ -178,7 +199,8 @@ mod tests {
             )
         };
         assert_eq!(refusal(&head("identity")), None);
-        let response = check_codec(&head("gzip")).expect_err("gzip is not served");
+        let refused = check_codec(&head("gzip")).expect_err("gzip is not served");
+        let response = refused.into_response();
         assert_eq!(response.headers()["grpc-accept-encoding"], "identity");
         assert_eq!(refusal(&head("gzip")), Some((200, Code::Unimplemented)));
     }

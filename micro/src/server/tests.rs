@@ -1,6 +1,7 @@
 //! The server over real sockets, called by a bare `h2` client and by peers that speak no HTTP/2.
 
 mod calls;
+mod client;
 mod deadlines;
 mod drain;
 mod health;
@@ -8,12 +9,12 @@ mod hostile;
 mod panics;
 mod routes;
 mod streams;
+mod wire;
 
 use std::{io, sync::Arc, time::Duration};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::BoxStream};
-use http::{HeaderMap, Request as HttpRequest, Response as HttpResponse};
 use prost::Message;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream},
@@ -23,6 +24,7 @@ use tokio::{
 };
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use self::client::{Answered, Client, Open, framed, handshake, head};
 use super::{Handlers, Listening, Server, listen::Accept};
 use crate::{
     deadline,
@@ -348,202 +350,4 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, future)
         .await
         .expect("it should not take so long")
-}
-
-/// A bare HTTP/2 client.
-#[derive(Clone)]
-struct Client {
-    sender: h2::client::SendRequest<Bytes>,
-    /// Ends with the connection; aborting it closes the socket.
-    driver: Arc<tokio::task::JoinHandle<()>>,
-}
-
-/// A whole response.
-#[derive(Debug)]
-struct Reply {
-    http: u16,
-    headers: HeaderMap,
-    messages: Vec<String>,
-    trailers: Option<HeaderMap>,
-}
-
-impl Reply {
-    fn status(&self) -> Status {
-        let headers = self.trailers.as_ref().unwrap_or(&self.headers);
-        Status::from_header_map(headers).unwrap_or_else(|| panic!("no status in {self:?}"))
-    }
-
-    #[track_caller]
-    fn expect(&self, code: Code, text: &str) {
-        let status = self.status();
-        assert_eq!(status.code(), code, "{self:?}");
-        assert!(
-            status.message().contains(text),
-            "{:?} should say {text:?}",
-            status.message()
-        );
-    }
-
-    #[track_caller]
-    fn one(&self) -> &str {
-        self.expect(Code::Ok, "");
-        assert_eq!(self.messages.len(), 1, "{self:?}");
-        &self.messages[0]
-    }
-}
-
-fn framed(message: &Text) -> Bytes {
-    let mut bytes = BytesMut::new();
-    bytes.put_u8(0);
-    bytes.put_u32(u32::try_from(message.encoded_len()).expect("small"));
-    message.encode(&mut bytes).expect("it grows");
-    bytes.freeze()
-}
-
-fn head(path: &str) -> http::request::Builder {
-    HttpRequest::post(format!("http://test{path}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-}
-
-/// With the windows our own client has. `h2` bounds small frames that nobody has read yet by half
-/// of the connection's window, and gives a connection up over it: with its default window at about a
-/// hundred messages.
-async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
-    io: IO,
-) -> (h2::client::SendRequest<Bytes>, h2::client::Connection<IO>) {
-    let mut builder = h2::client::Builder::new();
-    builder
-        .initial_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20);
-    builder.handshake(io).await.expect("a handshake")
-}
-
-impl Client {
-    async fn connect(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
-        let (sender, connection) = handshake(io).await;
-        let driver = tokio::spawn(async move { drop(connection.await) });
-        Self {
-            sender,
-            driver: Arc::new(driver),
-        }
-    }
-
-    /// Sends the headers of a call, to be continued.
-    async fn open(&self, request: http::request::Builder) -> Open {
-        let mut sender = self
-            .sender
-            .clone()
-            .ready()
-            .await
-            .expect("the connection is open");
-        let request = request.body(()).expect("a request");
-        let (response, body) = sender.send_request(request, false).expect("it is sent");
-        Open { response, body }
-    }
-
-    async fn send(&self, request: http::request::Builder, body: impl Into<Bytes>) -> Reply {
-        let mut open = self.open(request).await;
-        // A refusal may reset the stream while the body is still on its way.
-        let _ = open.body.send_data(body.into(), true);
-        open.reply().await
-    }
-
-    async fn call(&self, path: &str, message: &str) -> Reply {
-        self.send(head(path), framed(&text(message))).await
-    }
-
-    async fn call_within(&self, path: &str, message: &str, timeout: &str) -> Reply {
-        self.send(
-            head(path).header("grpc-timeout", timeout),
-            framed(&text(message)),
-        )
-        .await
-    }
-}
-
-/// A call whose request is under way.
-struct Open {
-    response: h2::client::ResponseFuture,
-    body: h2::SendStream<Bytes>,
-}
-
-impl Open {
-    fn message(&mut self, message: &str, end: bool) {
-        self.body
-            .send_data(framed(&text(message)), end)
-            .expect("the stream is open");
-    }
-
-    async fn reply(self) -> Reply {
-        let (response, body) = (self.response, self.body);
-        let reply = soon(Answered::from(soon(response).await.expect("a response")).rest()).await;
-        drop(body);
-        reply
-    }
-
-    /// The response's headers, and its body to read.
-    async fn answered(&mut self) -> Answered {
-        Answered::from(soon(&mut self.response).await.expect("a response"))
-    }
-
-    fn reset(&mut self) {
-        self.body.send_reset(h2::Reason::CANCEL);
-    }
-}
-
-struct Answered {
-    head: http::response::Parts,
-    body: h2::RecvStream,
-    buffer: BytesMut,
-}
-
-impl From<HttpResponse<h2::RecvStream>> for Answered {
-    fn from(response: HttpResponse<h2::RecvStream>) -> Self {
-        let (head, body) = response.into_parts();
-        Self {
-            head,
-            body,
-            buffer: BytesMut::new(),
-        }
-    }
-}
-
-impl Answered {
-    async fn message(&mut self) -> Option<String> {
-        loop {
-            if let Some(length) = self.buffer.get(1..5) {
-                let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
-                if self.buffer.len() >= 5 + length {
-                    let frame = self.buffer.split_to(5 + length).split_off(5);
-                    return Some(Text::decode(frame).expect("a message").text);
-                }
-            }
-            let data = soon(self.body.data())
-                .await?
-                .expect("the stream is not reset");
-            self.body
-                .flow_control()
-                .release_capacity(data.len())
-                .expect("so many came");
-            self.buffer.put(data);
-        }
-    }
-
-    async fn rest(mut self) -> Reply {
-        let mut messages = Vec::new();
-        while let Some(message) = self.message().await {
-            messages.push(message);
-        }
-        let trailers = soon(self.body.trailers())
-            .await
-            .expect("the stream is not reset");
-        let (http, headers) = (self.head.status.as_u16(), self.head.headers);
-        Reply {
-            http,
-            headers,
-            messages,
-            trailers,
-        }
-    }
 }

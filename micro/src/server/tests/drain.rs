@@ -2,39 +2,7 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::*;
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-const SETTINGS_ACK: [u8; 9] = [0, 0, 0, 4, 1, 0, 0, 0, 0];
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-
-/// The next frame of one of these types: its type and its payload.
-async fn frame(io: &mut (impl AsyncRead + Unpin), types: &[u8]) -> (u8, Vec<u8>) {
-    loop {
-        let mut head = [0; 9];
-        soon(io.read_exact(&mut head))
-            .await
-            .expect("a frame's head");
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; length as usize];
-        soon(io.read_exact(&mut payload))
-            .await
-            .expect("a frame's payload");
-        if types.contains(&head[3]) {
-            return (head[3], payload);
-        }
-    }
-}
-
-async fn greeted<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO) -> IO {
-    io.write_all(&[PREFACE, &SETTINGS, &SETTINGS_ACK].concat())
-        .await
-        .expect("it reads");
-    frame(&mut io, &[4]).await;
-    io
-}
+use super::{wire::*, *};
 
 #[tokio::test]
 async fn goaway_comes_in_two_steps() {
@@ -42,16 +10,16 @@ async fn goaway_comes_in_two_steps() {
     let mut io = greeted(server.socket().await).await;
     let drained = tokio::spawn(server.listening.drain(SOON * 100));
 
-    let (_, first) = frame(&mut io, &[GOAWAY]).await;
+    let first = next(&mut io, GOAWAY).await;
     assert_eq!(
         first[..8],
         [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0],
         "no stream is refused yet"
     );
-    let (_, ping) = frame(&mut io, &[PING]).await;
-    let pong = [&[0, 0, 8, PING, 1, 0, 0, 0, 0], &ping[..]].concat();
+    let ping = next(&mut io, PING).await;
+    let pong = frame(PING, ACK, 0, &ping);
     io.write_all(&pong).await.expect("it reads");
-    let (_, second) = frame(&mut io, &[GOAWAY]).await;
+    let second = next(&mut io, GOAWAY).await;
     assert_eq!(
         second[..8],
         [0, 0, 0, 0, 0, 0, 0, 0],
@@ -106,52 +74,20 @@ async fn a_call_on_its_way_when_the_server_leaves_is_served() {
     let server = Fixture::start().await;
     let mut io = greeted(server.socket().await).await;
     let drained = tokio::spawn(server.listening.drain(SOON * 100));
-    frame(&mut io, &[GOAWAY]).await;
-    let (_, ping) = frame(&mut io, &[PING]).await;
+    next(&mut io, GOAWAY).await;
+    let ping = next(&mut io, PING).await;
 
-    // HEADERS that crossed the first GOAWAY: POST, http, and three literals of HPACK.
-    let mut block = vec![0x83, 0x86];
-    for (name, value) in [
-        (&b":path"[..], SAY.as_bytes()),
-        (b":authority", b"test"),
-        (b"content-type", b"application/grpc"),
-    ] {
-        block.push(0);
-        for part in [name, value] {
-            block.push(u8::try_from(part.len()).expect("short"));
-            block.extend_from_slice(part);
-        }
-    }
-    let mut call = vec![
-        0,
-        0,
-        u8::try_from(block.len()).expect("short"),
-        1,
-        4,
-        0,
-        0,
-        0,
-        1,
-    ];
-    call.extend_from_slice(&block);
+    // What was sent before the first GOAWAY came.
     let message = framed(&text("late"));
-    call.extend_from_slice(&[
-        0,
-        0,
-        u8::try_from(message.len()).expect("short"),
-        0,
-        1,
-        0,
-        0,
-        0,
-        1,
-    ]);
-    call.extend_from_slice(&message);
-    call.extend_from_slice(&[0, 0, 8, PING, 1, 0, 0, 0, 0]);
-    call.extend_from_slice(&ping);
+    let call = [
+        frame(HEADERS, END_HEADERS, 1, &call_block(SAY)),
+        frame(DATA, END_STREAM, 1, &message),
+        frame(PING, ACK, 0, &ping),
+    ]
+    .concat();
     io.write_all(&call).await.expect("it reads");
 
-    let (_, answer) = frame(&mut io, &[0]).await;
+    let answer = next(&mut io, DATA).await;
     assert_eq!(answer, message, "served, though the first GOAWAY was out");
     let rest = async {
         let mut rest = Vec::new();

@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::*;
+use super::{wire::*, *};
 
 #[tokio::test]
 async fn malformed_messages_cost_only_their_call() {
@@ -89,18 +89,18 @@ async fn the_server_says_how_many_calls_it_takes_at_once() {
 
 #[tokio::test]
 async fn a_burst_of_cancelled_calls_does_not_cost_the_connection() {
-    let server = Fixture::start().await;
-    let client = server.connect().await;
-    let mut calls = Vec::new();
-    for _ in 0..90 {
-        let mut call = client.open(head(SAY)).await;
-        call.message("hang", true);
-        calls.push(call);
+    let server = Fixture::piped();
+    let mut io = greeted(server.pipe()).await;
+    let mut burst = Vec::new();
+    for stream in (1..800).step_by(2) {
+        burst.extend(frame(HEADERS, END_HEADERS, stream, &call_block(SAY)));
+        burst.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
     }
-    for call in &mut calls {
-        call.reset();
-    }
-    assert_eq!(client.call(SAY, "next").await.one(), "next");
+    let message = framed(&text("next"));
+    burst.extend(frame(HEADERS, END_HEADERS, 801, &call_block(SAY)));
+    burst.extend(frame(DATA, END_STREAM, 801, &message));
+    io.write_all(&burst).await.expect("it fits the pipe");
+    assert_eq!(next(&mut io, DATA).await, message);
 }
 
 #[tokio::test]

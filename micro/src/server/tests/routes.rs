@@ -5,6 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use http::{Request as HttpRequest, Response as HttpResponse};
 use tonic::body::Body;
 
 use super::*;
