@@ -11,6 +11,10 @@ use futures_core::Stream;
 
 use crate::Error;
 
+#[cfg(feature = "etcd")]
+pub mod etcd;
+#[cfg(any(test, feature = "etcd"))]
+mod gomicro;
 pub mod memory;
 mod node;
 mod open;
