@@ -1,1 +1,5 @@
 //! placeholder
+
+pub mod conformance;
+pub mod etcd;
+pub mod ports;

@@ -11,9 +11,19 @@ use futures_core::Stream;
 
 use crate::Error;
 
+#[cfg(feature = "etcd")]
+pub mod etcd;
+#[cfg(any(test, feature = "etcd"))]
+mod gomicro;
+pub mod memory;
 mod node;
+mod open;
+mod static_list;
+mod url;
 
 pub use node::{Endpoint, Node, Value};
+pub use open::open;
+pub use static_list::StaticList;
 
 /// A future without a name, as a trait object's methods return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
