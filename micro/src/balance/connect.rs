@@ -9,10 +9,12 @@ pub(crate) trait Connect: Clone + Send + 'static {
     /// A connection: cheap to clone, and gone when closed.
     type Connection: Clone + Send + Sync + 'static;
 
-    /// Connects to `host:port`, within a bounded time; the error is for people.
+    /// Connects to `host:port`, within a bounded time; the error is for people and names the
+    /// address. `previous` is the last connection to it, if there was one.
     fn connect(
         self,
         address: String,
+        previous: Option<Self::Connection>,
     ) -> impl Future<Output = Result<Self::Connection, String>> + Send;
 
     /// Waits until the connection takes no new calls.
@@ -38,10 +40,17 @@ pub(super) struct Transport(pub(super) transport::Config);
 impl Connect for Transport {
     type Connection = transport::Connection;
 
-    async fn connect(self, address: String) -> Result<Self::Connection, String> {
-        transport::connect(&address, &self.0)
-            .await
-            .map_err(|error| error.to_string())
+    async fn connect(
+        mut self,
+        address: String,
+        previous: Option<Self::Connection>,
+    ) -> Result<Self::Connection, String> {
+        if let Some(previous) = previous {
+            // A peer that found the PINGs too many gets fewer.
+            self.0.ping_after = previous.ping_after();
+        }
+        let connecting = transport::connect(&address, &self.0).await;
+        connecting.map_err(|error| error.to_string())
     }
 
     async fn ended(connection: Self::Connection) -> Ended {

@@ -2,7 +2,6 @@
 //! says, and publishes the snapshot.
 
 use std::{
-    fmt,
     sync::{Arc, atomic::Ordering::Relaxed, atomic::Ordering::SeqCst},
     time::Duration,
 };
@@ -110,6 +109,7 @@ impl<K: Connect> Driver<K> {
             }
             Event::Ended(attempt, _, Ended::Draining) => self.members.draining(&attempt, now),
             Event::Ended(attempt, node, Ended::Closed(reason)) => {
+                let reason = format!("the connection to {} ended: {reason}", node.address);
                 self.remember(&node, &reason);
                 self.members.closed(&attempt, now);
             }
@@ -124,8 +124,12 @@ impl<K: Connect> Driver<K> {
         let mut is_changed = false;
         for action in self.members.actions() {
             match action {
-                Action::Dial(attempt, node) => {
-                    let dialling = self.connector.clone().connect(node.address.clone());
+                Action::Dial(attempt, node, previous) => {
+                    let previous = previous.map(|link| link.connection);
+                    let dialling = self
+                        .connector
+                        .clone()
+                        .connect(node.address.clone(), previous);
                     self.pending.push(Box::pin(async move {
                         match dialling.await {
                             Ok(connection) => Event::Connected(attempt, node, connection),
@@ -175,8 +179,8 @@ impl<K: Connect> Driver<K> {
         );
     }
 
-    fn remember(&self, node: &Node, error: &impl fmt::Display) {
-        let error = format!("node {} at {}: {error}", node.id, node.address);
+    fn remember(&self, node: &Node, error: &str) {
+        let error = format!("node {}: {error}", node.id);
         self.shared.last_error.store(Some(Arc::new(error)));
     }
 

@@ -23,8 +23,9 @@ use crate::{backoff::Backoff, discovery::Update, registry::Node};
 /// What the driver has to do. `L` is a connection and what is kept with it: opaque here.
 #[derive(Debug, PartialEq)]
 pub(super) enum Action<L> {
-    /// Connect, and report the result under this attempt.
-    Dial(Attempt, Arc<Node>),
+    /// Connect, and report the result under this attempt. The link is the one before, to the same
+    /// address.
+    Dial(Attempt, Arc<Node>, Option<L>),
     /// Let calls pick this node, or go on under its new record.
     Pick(EndpointId, Arc<Node>, L),
     /// Let no further call pick this node.
@@ -51,6 +52,7 @@ struct Member<L> {
     state: EndpointState,
     attempt: u64,
     link: Option<L>,
+    previous: Option<L>,
     timer: Option<Instant>,
 }
 
@@ -157,6 +159,7 @@ impl<L: Clone> Members<L> {
             return self.out.actions.push(Action::Close(link));
         };
         member.link = Some(link);
+        member.previous = None;
         self.out.drive(member, Event::Connected, now);
         self.out.actions.extend(member.pick());
     }
@@ -238,11 +241,13 @@ impl<L: Clone> Members<L> {
                 state: EndpointState::new(Backoff::connect().with_rng(self.rng.fork())),
                 attempt: 0,
                 link: None,
+                previous: None,
                 timer: None,
             }
         });
         let has_moved = member.node.address != node.address;
         if has_moved {
+            member.previous = None;
             self.out.actions.extend(member.unpick());
             self.out
                 .actions
@@ -304,7 +309,7 @@ impl<L: Clone> Members<L> {
             return;
         };
         self.out.actions.extend(member.unpick());
-        member.link = None;
+        member.previous = member.link.take();
         if member.standing == Standing::Listed {
             self.out.drive(member, event, now);
         } else {
@@ -319,7 +324,7 @@ impl<L: Clone> Members<L> {
     }
 }
 
-impl<L> Out<L> {
+impl<L: Clone> Out<L> {
     fn drive(&mut self, member: &mut Member<L>, event: Event, now: Instant) {
         if member.state.handle(event, now) {
             self.attempts += 1;
@@ -328,8 +333,9 @@ impl<L> Out<L> {
                 id: member.id.clone(),
                 number: self.attempts,
             };
+            let previous = member.previous.clone();
             self.actions
-                .push(Action::Dial(attempt, member.node.clone()));
+                .push(Action::Dial(attempt, member.node.clone(), previous));
         }
         self.schedule(member, member.state.wakes_at());
     }

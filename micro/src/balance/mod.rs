@@ -68,7 +68,7 @@ impl Default for Options {
 }
 
 /// A node as a balancer knows it, in whichever connection: what a call's further attempts avoid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct EndpointId(u64);
 
 /// The ready nodes of one service, to pick from. Cheap to clone; its task ends with the last clone,
