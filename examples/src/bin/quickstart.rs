@@ -7,15 +7,15 @@ use std::{
     collections::BTreeMap,
     env,
     error::Error,
-    io,
+    io::{self, Read},
     net::TcpListener,
-    process::{ExitCode, Stdio},
+    process::{self, ExitCode, Stdio},
+    thread,
     time::Duration,
 };
 
 use micro::{Client, Request, Response, Service, Status};
 use tokio::{
-    io::AsyncReadExt,
     process::{Child, Command},
     task::JoinSet,
     time::{self, Instant},
@@ -45,16 +45,14 @@ impl GreeterHandler for Greeter {
     }
 }
 
-/// Serves until the parent is gone: its end of the pipe closes with it, however it ends.
 async fn node(address: String) -> Result<ExitCode, Box<dyn Error>> {
-    let parent_gone = async {
-        let _ = tokio::io::stdin().read(&mut [0]).await;
-    };
-    let mut service = Service::builder("greeter") // the registry's URL is in MICRO_REGISTRY
-        .address(&address)
-        .shutdown(parent_gone)
-        .build()
-        .await?;
+    thread::spawn(|| {
+        // The client's end of the pipe closes with it, however it ends.
+        let _ = io::stdin().read(&mut [0]);
+        process::exit(1);
+    });
+    // The registry's URL is in MICRO_REGISTRY.
+    let mut service = Service::builder("greeter").address(&address).build().await?;
     register_greeter_handler(service.server(), Greeter { node: address });
     service.run().await?;
     Ok(ExitCode::SUCCESS)
