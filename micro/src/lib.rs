@@ -1,5 +1,6 @@
 //! `micro`: a gRPC-native microservice toolkit.
 
+mod backoff;
 pub mod descriptor;
 mod error;
 pub mod registry;
