@@ -3,6 +3,7 @@
 mod backoff;
 pub mod descriptor;
 mod error;
+pub mod registration;
 pub mod registry;
 
 pub use error::{Error, ErrorKind};
