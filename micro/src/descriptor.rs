@@ -88,3 +88,10 @@ pub struct TypeDescriptor {
     /// The fields of a message; empty for scalars and below the third level.
     pub fields: &'static [TypeDescriptor],
 }
+
+impl TypeDescriptor {
+    /// A message or field of this name and type, with these fields.
+    pub const fn new(name: &'static str, kind: &'static str, fields: &'static [Self]) -> Self {
+        Self { name, kind, fields }
+    }
+}
