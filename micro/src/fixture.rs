@@ -144,7 +144,8 @@ pub(crate) fn register(server: &mut Server, echo: Echo) {
             })
             .bidi_streaming(4, |_, request: Request<Streaming<Word>>| async move {
                 Ok::<_, Status>(Response::new(request.into_inner()))
-            }),
+            })
+            .build(),
     );
 }
 

@@ -1,6 +1,6 @@
 //! The one place where a call's failure becomes a [`Status`].
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::HeaderMap;
 use tonic::{Code, Status};
@@ -30,19 +30,19 @@ pub(super) fn between_attempts(service: &str, timeout: Duration, last: &Status) 
     ))
 }
 
+/// The deadline struck in a stream whose response had begun.
+pub(super) fn mid_stream(node: &Node) -> Status {
+    let Node { service, id, address, .. } = node;
+    Status::deadline_exceeded(format!(
+        "service '{service}', node {id} at {address}: the call's deadline struck amid its responses"
+    ))
+}
+
 /// The attempt failed without a status from the server.
 pub(super) fn failed(service: &str, node: &Node, failure: &Failure) -> Status {
     let status = failure.to_status();
-    let Node { id, address, .. } = node;
-    let message =
-        format!("service '{service}', node {id} at {address}: {}", status.message());
-    let mut named = Status::new(status.code(), message);
-    if let Some(source) = std::error::Error::source(failure) {
-        named.set_source(Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(
-            source.to_string(),
-        )));
-    }
-    named
+    let text = format!("service '{service}', node {}: {}", node.id, status.message());
+    Status::new(status.code(), text)
 }
 
 /// The status that ends a call: in the trailers, or in the headers when there is nothing else.

@@ -3,11 +3,10 @@
 use std::{
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Uri, Version};
+use http::{HeaderMap, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
@@ -19,7 +18,7 @@ use super::{
     retry::{Next, Retry},
     status,
 };
-use crate::balance::Outcome;
+use crate::balance::{Outcome, Pick};
 
 pub(super) async fn call(
     channel: Channel,
@@ -39,7 +38,7 @@ pub(super) async fn call(
     let mut retry = Retry::new(false, 1);
     let mut tried = Vec::new();
     loop {
-        let pick = channel.pick(&tried, options.fail_fast, &mut struck).await?;
+        let mut pick = channel.pick(&tried, options.fail_fast, &mut struck).await?;
         let (endpoint, node) = (pick.endpoint(), pick.node().clone());
         let request = http::Request::from_parts(again(&head, deadline), body);
         let response = tokio::select! {
@@ -52,11 +51,9 @@ pub(super) async fn call(
         };
         let failure = match response {
             Ok(response) => {
-                pick.finish(Outcome::of_headers(response.headers()));
-                return Ok(response.map(|body| match deadline {
-                    Some(deadline) => tonic::body::Body::new(Bounded::new(body, deadline, service)),
-                    None => tonic::body::Body::new(body),
-                }));
+                pick.report(outcome_of(response.headers()));
+                let bound = |body| tonic::body::Body::new(Bounded::new(body, deadline, pick));
+                return Ok(response.map(bound));
             }
             Err(failure) => failure,
         };
@@ -97,28 +94,33 @@ fn again(head: &http::request::Parts, deadline: Option<Instant>) -> http::reques
     head
 }
 
+/// A stream is judged at its headers: whether they are also its end, and with which status.
+fn outcome_of(headers: &HeaderMap) -> Outcome {
+    Status::from_header_map(headers).map_or(Outcome::Success, |ended| Outcome::of_code(ended.code()))
+}
+
 pin_project! {
-    /// A response body that ends with `DeadlineExceeded` when the call's deadline strikes.
+    /// A response body that counts as in flight while it lives, and that ends with
+    /// `DeadlineExceeded` when the call's deadline strikes.
     struct Bounded<B> {
         #[pin]
         body: B,
         #[pin]
-        struck: Sleep,
-        service: String,
+        struck: Option<Sleep>,
+        pick: Pick,
         is_over: bool,
     }
 }
 
 impl<B> Bounded<B> {
-    fn new(body: B, deadline: Instant, service: &str) -> Self {
-        let (struck, service) = (sleep_until(deadline), service.to_owned());
-        Self { body, struck, service, is_over: false }
+    fn new(body: B, deadline: Option<Instant>, pick: Pick) -> Self {
+        Self { body, struck: deadline.map(sleep_until), pick, is_over: false }
     }
 }
 
 impl<B> Body for Bounded<B>
 where
-    B: Body<Data = Bytes, Error = Status>,
+    B: Body<Data = Bytes, Error: Into<Status>>,
 {
     type Data = Bytes;
     type Error = Status;
@@ -132,14 +134,12 @@ where
             return Poll::Ready(None);
         }
         let frame = this.body.poll_frame(cx);
-        if frame.is_pending() && this.struck.poll(cx).is_ready() {
+        let struck = this.struck.as_pin_mut();
+        if frame.is_pending() && struck.is_some_and(|struck| struck.poll(cx).is_ready()) {
             *this.is_over = true;
-            let service = this.service;
-            return Poll::Ready(Some(Err(Status::deadline_exceeded(format!(
-                "service '{service}': the call's deadline struck in the middle of its responses"
-            )))));
+            return Poll::Ready(Some(Err(status::mid_stream(this.pick.node()))));
         }
-        frame
+        frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {

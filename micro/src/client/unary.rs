@@ -71,10 +71,13 @@ where
                 let ended = status::of_reply(&headers, &trailers);
                 if status::is_ok(&ended) {
                     let response = decode(headers, message, trailers);
-                    pick.finish(Outcome::of_result(&response));
+                    pick.finish(match &response {
+                        Ok(_) => Outcome::Success,
+                        Err(_) => Outcome::Failure,
+                    });
                     return response;
                 }
-                pick.finish(Outcome::of_status(&ended));
+                pick.finish(Outcome::of_code(ended.code()));
                 (retry.after_status(&ended, &trailers), ended)
             }
             Err(failure) => {

@@ -23,6 +23,7 @@ mod url;
 
 pub use node::{Endpoint, Node, Value};
 pub use open::open;
+pub(crate) use open::url_or_env;
 pub use static_list::StaticList;
 
 /// A future without a name, as a trait object's methods return it.

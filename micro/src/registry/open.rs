@@ -49,6 +49,13 @@ pub fn open(url: &str) -> Result<Arc<dyn Registry>, Error> {
     }
 }
 
+/// The URL that a program gives, or what `MICRO_REGISTRY` says.
+pub(crate) fn url_or_env(url: Option<String>) -> Result<String, Error> {
+    url.or_else(|| std::env::var("MICRO_REGISTRY").ok())
+        .filter(|url| !url.is_empty())
+        .ok_or_else(missing)
+}
+
 /// The error for a program that was given no registry at all: an empty URL.
 fn missing() -> Error {
     Error::config(format!(

@@ -30,8 +30,8 @@ impl Leaving {
             sleep(gap).await;
         }
         let drained = listening.drain(drain_timeout).await;
-        if drained.cut > 0 {
-            tracing::warn!(service, cut = drained.cut, ?drain_timeout, "drain timeout: calls cut");
+        if drained.calls_cut > 0 {
+            tracing::warn!(service, cut = drained.calls_cut, ?drain_timeout, "drain timeout: calls cut");
         }
         tracing::info!(service, "stopped");
     }

@@ -77,6 +77,7 @@ async fn until_ready<IO>(io: IO, peer: Arc<str>, config: &Config) -> Result<Conn
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let authority = peer.parse().map_err(|_| Arc::from("it is no authority for HTTP/2"))?;
     let (tap, activity) = Tap::new(io);
     let (sender, connection) = h2::client::Builder::new()
         // No streams before the peer's SETTINGS, so that readiness is seen.
@@ -93,7 +94,7 @@ where
         .handshake(Gather::new(tap))
         .await
         .map_err(|error| Arc::from(error.to_string()))?;
-    let shared = Shared::new(peer, activity, config.ping_after, config.max_message_size);
+    let shared = Shared::new(peer, authority, activity, config.ping_after, config.max_message_size);
     let shared = Arc::new(shared);
     let mut driver = Driver::new(connection, shared.clone(), config);
     poll_fn(|cx| driver.poll_ready(cx)).await?;

@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, task::AtomicWaker};
+use http::uri::{self, Authority, PathAndQuery, Scheme, Uri};
 use h2::client::{ResponseFuture, SendRequest};
 use tokio::sync::watch;
 
@@ -43,6 +44,7 @@ pub(crate) enum ConnectionState {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) peer: Arc<str>,
+    authority: Authority,
     pub(super) slots: Slots,
     pub(super) activity: Arc<Activity>,
     pub(super) max_message_size: usize,
@@ -86,10 +88,11 @@ impl Connection {
     /// Begins a stream. Its slot is to be held as long as the stream is.
     pub(super) async fn open(
         &self,
-        head: http::Request<()>,
+        mut head: http::Request<()>,
         is_end: bool,
     ) -> Result<(Slot, ResponseFuture, h2::SendStream<Bytes>), Failure> {
         let slot = self.slot().await?;
+        *head.uri_mut() = self.shared.absolute(head.uri());
         // A clone a call: a handle of `h2`'s takes no second request while its first is waiting
         // for a stream, and the slots already see to it that none waits long.
         let mut sender = self.sender.clone();
@@ -137,6 +140,7 @@ impl fmt::Debug for Connection {
 impl Shared {
     pub(super) fn new(
         peer: Arc<str>,
+        authority: Authority,
         activity: Arc<Activity>,
         ping_after: Duration,
         max_message_size: usize,
@@ -144,6 +148,7 @@ impl Shared {
         let millis = u64::try_from(ping_after.as_millis()).unwrap_or(u64::MAX);
         Self {
             peer,
+            authority,
             slots: Slots::new(),
             activity,
             max_message_size,
@@ -153,6 +158,16 @@ impl Shared {
             ended: OnceLock::new(),
             ping_after_millis: AtomicU64::new(millis),
         }
+    }
+
+    /// The path of a call on this peer: HTTP/2 wants the scheme and authority of each request.
+    fn absolute(&self, path: &Uri) -> Uri {
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = path.path_and_query().cloned();
+        parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+        Uri::from_parts(parts).expect("all three parts are there")
     }
 
     pub(super) fn ping_after(&self) -> Duration {
