@@ -44,7 +44,8 @@ pub(crate) use self::listen::Listening;
 ///   decides, as on go-micro's servers: `/anything.Greeter/Hello` and `/Greeter/Hello` reach
 ///   `greeter.v1.Greeter`. What is not found, or found twice, is `Unimplemented`.
 /// - `grpc-timeout` and go-micro's `timeout` (nanoseconds) are obeyed, the smaller of the two: at the
-///   deadline the handler's future or stream is dropped and the caller gets `DeadlineExceeded`.
+///   deadline the handler's future or stream is dropped and the caller gets `DeadlineExceeded`. (A
+///   stream that waits because its caller does not read ends only when the caller reads or goes.)
 /// - When the caller is gone, the handler's future is dropped.
 /// - A panic in a handler is `Internal` for its caller, with an id that is in the log beside the
 ///   panic's text. The connection lives on.
@@ -151,6 +152,10 @@ impl Server {
 
     /// How many bytes of all requests on one connection may be on their way unread. 4 MiB by
     /// default. 0, and 2 GiB or more, are errors at the start.
+    ///
+    /// Half of it also bounds what tiny frames cost while no handler has read them (`h2`'s rule
+    /// against floods): a connection with some 8000 unread messages of a few bytes is closed at the
+    /// default. Callers that stream such messages faster than their handler reads need more.
     pub fn connection_window(&mut self, bytes: u32) -> &mut Self {
         self.bounds.connection_window = bytes;
         self
