@@ -195,10 +195,7 @@ async fn etcd_is_spoken_to_over_tls() {
     for (query, said) in [
         // Signed by nobody that the system knows, or by another.
         ("?tls=true".to_owned(), "certificate"),
-        (
-            format!("?ca={}", Certificates::new().path("ca.pem")),
-            "certificate",
-        ),
+        (format!("?ca={}", others.path("ca.pem")), "certificate"),
     ] {
         let registry = registry::open(&format!("{}{query}", etcd.url())).unwrap();
         let error = registry.read("greeter").await.unwrap_err();

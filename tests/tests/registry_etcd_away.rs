@@ -239,8 +239,8 @@ async fn members_stand_in_for_one_another() {
     registry.renew(&node("a"), lease).await.unwrap();
 
     // Killed: at most the leader's election is noticed.
-    for member in 0..3 {
-        members[member].kill().await;
+    for (index, member) in members.iter_mut().enumerate() {
+        member.kill().await;
         let start = Instant::now();
         while let Err(error) = registry.renew(&node("a"), lease).await {
             assert!(matches!(error, RenewError::Failed(_)), "{error:?}");
@@ -248,10 +248,10 @@ async fn members_stand_in_for_one_another() {
             sleep(Duration::from_millis(50)).await;
         }
         let mut watching = Watching::from_now(&registry, "greeter").await;
-        let other = node(&format!("killed-{member}"));
+        let other = node(&format!("killed-{index}"));
         register(&registry, &other).await;
         assert!(watching.events(1).await[0].starts_with("+killed-"));
-        members[member].restart().await;
+        member.restart().await;
     }
 
     // Stopped: the exchange that finds it out fails, the next begins elsewhere.
