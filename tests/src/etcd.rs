@@ -178,6 +178,11 @@ impl Etcd {
         );
     }
 
+    /// Starts it again, but does not wait: a member without a majority does not serve.
+    pub fn restart_without_waiting(&mut self) {
+        self.spawn();
+    }
+
     /// Kills it and starts it on the same ports with nothing in it.
     ///
     /// # Panics

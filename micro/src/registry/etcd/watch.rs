@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use etcd_client::{KeyValue, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{Error as ClientError, KeyValue, WatchOptions, WatchResponse, WatchStream};
 use futures_util::{StreamExt, stream};
 
 use super::{
@@ -86,12 +86,15 @@ impl Watcher {
                     .watch_client()
                     .max_decoding_message_size(MAX_RESPONSE);
                 let mut stream = client.watch(prefix, Some(options)).await?;
-                let Some(created) = stream.message().await? else {
-                    return Err(etcd_client::Error::WatchError(
-                        "the stream ended".to_owned(),
-                    ));
-                };
-                Ok((connection.id, stream, created))
+                match stream.message().await? {
+                    // Refused, as with a token that expired or that a restarted etcd does not
+                    // know. Nothing but a new connection signs in anew.
+                    Some(created) if created.canceled() && created.compact_revision() == 0 => {
+                        Err(ClientError::WatchError(created.cancel_reason().to_owned()))
+                    }
+                    Some(created) => Ok((connection.id, stream, created)),
+                    None => Err(ClientError::WatchError("the stream ended".to_owned())),
+                }
             }
         };
         let what = format!("watch service {}", self.service);
@@ -156,7 +159,7 @@ impl Watcher {
     }
 
     fn broken(&mut self, why: &str) -> WatchError {
-        // A token that expired shows here as a watch refused: a new connection signs in anew.
+        // It may be the connection that broke; the next exchange finds out on a new one.
         if let Some((connection, _)) = self.open.take() {
             self.members.discard(connection);
         }
