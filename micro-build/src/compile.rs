@@ -1,0 +1,254 @@
+//! `.proto` files -> descriptors, by `protox`; and what is wrong with the files, for people.
+
+use std::{
+    panic::Location,
+    path::{Path, PathBuf},
+};
+
+use prost_types::FileDescriptorSet;
+use protox::Compiler;
+
+use crate::Error;
+
+/// The outcome of reading the `.proto` files.
+pub(crate) struct Compiled {
+    /// Every file, imports included, each after those that it imports.
+    pub(crate) set: FileDescriptorSet,
+    /// The same as bytes. Custom options are kept here and lost in `set`, whose types have no
+    /// place for them.
+    pub(crate) encoded: Vec<u8>,
+    /// The files read, in the order of `set`; `None` for those that `protox` carries with it.
+    pub(crate) paths: Vec<Option<PathBuf>>,
+}
+
+/// Compiles `protos`, looking for them and their imports in `includes`.
+pub(crate) fn compile(
+    protos: &[PathBuf],
+    includes: &[PathBuf],
+    caller: &Location<'_>,
+) -> Result<Compiled, Error> {
+    check_arguments(protos, includes, caller)?;
+    let located = |error: protox::Error| Error::new(describe(&error, includes));
+    let mut compiler = Compiler::new(includes).map_err(located)?;
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_files(protos).map_err(located)?;
+    Ok(Compiled {
+        set: compiler.file_descriptor_set(),
+        encoded: compiler.encode_file_descriptor_set(),
+        paths: compiler
+            .files()
+            .map(|file| file.path().map(Path::to_owned))
+            .collect(),
+    })
+}
+
+/// What can be told before any file is read. These are faults of the build script, so they name
+/// the line of the call.
+fn check_arguments(
+    protos: &[PathBuf],
+    includes: &[PathBuf],
+    caller: &Location<'_>,
+) -> Result<(), Error> {
+    let at = format!("{}:{}", caller.file(), caller.line());
+    if protos.is_empty() {
+        return Err(Error::new(format!(
+            "{at}: there is no .proto file to compile; name at least one in the first argument of \
+             `compile_protos`"
+        )));
+    }
+    if let Some(include) = includes.iter().find(|include| !include.is_dir()) {
+        return Err(Error::new(format!(
+            "{at}: the include folder `{}` does not exist{}; create it, or remove it from the \
+             second argument of `compile_protos`",
+            include.display(),
+            relative_to(include),
+        )));
+    }
+    for proto in protos {
+        let lies_in = |include: &PathBuf| match (proto.canonicalize(), include.canonicalize()) {
+            (Ok(proto), Ok(include)) => proto.starts_with(include),
+            _ => false,
+        };
+        let found = includes.iter().any(|include| {
+            lies_in(include) || proto.is_relative() && include.join(proto).is_file()
+        });
+        if found {
+            continue;
+        }
+        if !proto.is_file() {
+            return Err(Error::new(format!(
+                "{at}: the file `{}` does not exist{}; correct the path in the first argument of \
+                 `compile_protos`",
+                proto.display(),
+                relative_to(proto),
+            )));
+        }
+        return Err(Error::new(format!(
+            "{at}: the file `{}` is in none of the include folders ({}); add the folder that its \
+             imports are relative to to the second argument of `compile_protos`",
+            proto.display(),
+            list(includes),
+        )));
+    }
+    Ok(())
+}
+
+/// Says what a relative path is relative to: a build script runs in its package's folder.
+fn relative_to(path: &Path) -> String {
+    match std::env::current_dir() {
+        Ok(folder) if path.is_relative() => format!(" in {}", folder.display()),
+        _ => String::new(),
+    }
+}
+
+fn list(includes: &[PathBuf]) -> String {
+    if includes.is_empty() {
+        return "there are none".to_owned();
+    }
+    let names: Vec<_> = includes
+        .iter()
+        .map(|include| format!("`{}`", include.display()))
+        .collect();
+    names.join(", ")
+}
+
+/// `protox`'s finding with the file's path as it is on disk, and what to do about it.
+///
+/// The `Debug` of `protox`'s error is `file:line:column: what`, with the name by which the file is
+/// imported; that is its documented form.
+fn describe(error: &protox::Error, includes: &[PathBuf]) -> String {
+    let what = error.to_string();
+    let remedy = remedy(error, &what, includes);
+    let mut finding = format!("{error:?}");
+    if let Some(name) = error.file() {
+        let path = path_of(name, includes);
+        finding = match finding.strip_prefix(name) {
+            Some(rest) => format!("{path}{rest}"),
+            None => format!("{path}: {finding}"),
+        };
+    }
+    format!("{finding}; {remedy}")
+}
+
+fn remedy(error: &protox::Error, what: &str, includes: &[PathBuf]) -> String {
+    if what.contains("is not in any include path") {
+        return format!(
+            "begin its path in the first argument of `compile_protos` as one of the include \
+             folders is written ({})",
+            list(includes)
+        );
+    }
+    if error.is_file_not_found() {
+        return format!(
+            "correct the import, or add the folder that holds the file to the second argument of \
+             `compile_protos` (looked in {})",
+            list(includes)
+        );
+    }
+    if error.is_io() {
+        return "make the file readable".to_owned();
+    }
+    if what.contains("is not valid utf-8") {
+        return "save the file as UTF-8".to_owned();
+    }
+    if what.contains("import cycle") {
+        return "move what both files need into a third that both import".to_owned();
+    }
+    if what.contains("was listed twice") {
+        return "remove one of the imports".to_owned();
+    }
+    if what.contains("is shadowed by") {
+        return "put the folder that holds the file first among the include folders".to_owned();
+    }
+    if error.is_parse() {
+        return "correct the syntax there".to_owned();
+    }
+    if what.contains("is not defined") {
+        return "correct the name, define it, or import the file that defines it".to_owned();
+    }
+    if what.contains("conflicts with") || what.contains("is defined twice") {
+        return "rename or remove one of the two".to_owned();
+    }
+    "correct the declaration there".to_owned()
+}
+
+/// Where a file is on disk, by the name under which it is imported.
+pub(crate) fn path_of(name: &str, includes: &[PathBuf]) -> String {
+    let candidates = includes.iter().map(|include| include.join(name));
+    let path = candidates.into_iter().find(|path| path.is_file());
+    path.unwrap_or_else(|| PathBuf::from(name))
+        .display()
+        .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn compiled(files: &[(&str, &str)]) -> Compiled {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            fs::write(folder.path().join(name), content).unwrap();
+        }
+        let folder = folder.path().to_owned();
+        let mut compiled = compile(
+            &["a.proto".into()],
+            std::slice::from_ref(&folder),
+            Location::caller(),
+        )
+        .unwrap();
+        for path in compiled.paths.iter_mut().flatten() {
+            *path = path.strip_prefix(&folder).unwrap().to_owned();
+        }
+        compiled
+    }
+
+    #[test]
+    fn every_file_read_is_known_imports_included_and_embedded_ones_not() {
+        let compiled = compiled(&[
+            (
+                "a.proto",
+                "import \"b.proto\"; import \"google/protobuf/empty.proto\";",
+            ),
+            ("b.proto", "import public \"c.proto\";"),
+            ("c.proto", "message C {}"),
+            ("unused.proto", "nonsense"),
+        ]);
+        let paths: Vec<_> = compiled
+            .paths
+            .iter()
+            .flatten()
+            .map(|path| path.to_str())
+            .collect();
+        assert_eq!(paths, [Some("c.proto"), Some("b.proto"), Some("a.proto")]);
+        assert_eq!(
+            compiled.set.file.len(),
+            4,
+            "the fourth is Google's, without a path"
+        );
+    }
+
+    #[test]
+    fn the_encoded_set_keeps_comments_and_custom_options() {
+        use prost::Message;
+
+        let compiled = compiled(&[(
+            "a.proto",
+            "import \"google/protobuf/descriptor.proto\";\n\
+             extend google.protobuf.ServiceOptions { optional string team = 50000; }\n\
+             // Counts.\n\
+             service S { option (team) = \"blue team\"; }",
+        )]);
+        let holds = |text: &str| {
+            compiled
+                .encoded
+                .windows(text.len())
+                .any(|window| window == text.as_bytes())
+        };
+        assert!(holds("blue team") && holds("Counts."));
+        let decoded = FileDescriptorSet::decode(compiled.encoded.as_slice()).unwrap();
+        assert_eq!(decoded.file.len(), 2, "imports are in the set");
+    }
+}

@@ -1,0 +1,387 @@
+//! What stops a build: one message that names file, line and remedy.
+
+use std::{fs, path::Path};
+
+use micro_build::Builder;
+use tempfile::TempDir;
+
+/// A folder with these files.
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    folder
+}
+
+/// What stops the build of `a.proto` in a folder with these files, the folder being `DIR`.
+#[track_caller]
+fn stopped_by(files: &[(&str, &str)]) -> String {
+    let folder = folder(files);
+    stopped(
+        micro_build::configure(),
+        folder.path(),
+        &["a.proto"],
+        &[folder.path()],
+    )
+}
+
+#[track_caller]
+fn stopped(
+    builder: Builder,
+    folder: &Path,
+    protos: &[&str],
+    includes: &[impl AsRef<Path>],
+) -> String {
+    let error = builder
+        .out_dir(folder)
+        .compile_protos(protos, includes)
+        .unwrap_err();
+    assert_eq!(
+        format!("{error}"),
+        format!("{error:?}"),
+        "`main` prints the `Debug` of an error"
+    );
+    let message = error.to_string().replace(folder.to_str().unwrap(), "DIR");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    message
+}
+
+/// The body of a message without the file and line of the call in this test file.
+#[track_caller]
+fn of_the_build_script(message: &str) -> &str {
+    let (at, rest) = message.split_once(": ").unwrap();
+    assert!(
+        at.starts_with(file!()) && at.len() > file!().len() + 1,
+        "{message}"
+    );
+    rest
+}
+
+const HEAD: &str = "syntax = \"proto3\";\npackage a;\nmessage M {}\n";
+
+fn proto(rest: &str) -> String {
+    format!("{HEAD}{rest}")
+}
+
+#[test]
+fn a_syntax_error() {
+    assert_eq!(
+        stopped_by(&[("a.proto", &proto("message N {\n  string name = ;\n}\n"))]),
+        "DIR/a.proto:5:17: expected an integer, but found ';'; correct the syntax there"
+    );
+}
+
+#[test]
+fn a_file_of_another_kind() {
+    let folder = folder(&[]);
+    fs::write(folder.path().join("a.proto"), [0xff, 0xfe, 0x00]).unwrap();
+    assert_eq!(
+        stopped(
+            micro_build::configure(),
+            folder.path(),
+            &["a.proto"],
+            &[folder.path()]
+        ),
+        "DIR/a.proto: file 'a.proto' is not valid utf-8; save the file as UTF-8"
+    );
+}
+
+#[test]
+fn a_type_that_is_not_defined() {
+    assert_eq!(
+        stopped_by(&[("a.proto", &proto("message N {\n  Missing m = 1;\n}\n"))]),
+        "DIR/a.proto:5:3: name 'Missing' is not defined; correct the name, define it, or import \
+         the file that defines it"
+    );
+}
+
+#[test]
+fn a_name_that_is_defined_twice() {
+    assert_eq!(
+        stopped_by(&[("a.proto", &proto("message M {}\n"))]),
+        "DIR/a.proto:4:9: name 'a.M' is defined twice; rename or remove one of the two"
+    );
+}
+
+#[test]
+fn a_missing_import() {
+    assert_eq!(
+        stopped_by(&[(
+            "a.proto",
+            "syntax = \"proto3\";\n\nimport \"b/none.proto\";\n"
+        )]),
+        "DIR/a.proto:3:1: import 'b/none.proto' not found; correct the import, or add the folder \
+         that holds the file to the second argument of `compile_protos` (looked in `DIR`)"
+    );
+}
+
+#[test]
+fn a_broken_import_is_named_and_not_its_importer() {
+    assert_eq!(
+        stopped_by(&[
+            ("a.proto", "import \"b/b.proto\";\n"),
+            ("b/b.proto", "\nmessage {}\n")
+        ]),
+        "DIR/b/b.proto:2:9: expected an identifier, but found '{'; correct the syntax there"
+    );
+}
+
+#[test]
+fn imports_in_a_circle() {
+    let message = stopped_by(&[
+        ("a.proto", "import \"b.proto\";\n"),
+        ("b.proto", "import \"a.proto\";\n"),
+    ]);
+    assert_eq!(
+        message,
+        "DIR/a.proto: import cycle detected: a.proto -> b.proto -> a.proto; move what both files \
+         need into a third that both import"
+    );
+}
+
+#[test]
+fn no_files_at_all() {
+    let folder = folder(&[]);
+    let message = stopped(
+        micro_build::configure(),
+        folder.path(),
+        &[],
+        &[folder.path()],
+    );
+    assert_eq!(
+        of_the_build_script(&message),
+        "there is no .proto file to compile; name at least one in the first argument of \
+         `compile_protos`"
+    );
+}
+
+#[test]
+fn a_missing_include_folder() {
+    let folder = folder(&[("a.proto", HEAD)]);
+    let includes = [folder.path().to_owned(), folder.path().join("third_party")];
+    let message = stopped(
+        micro_build::configure(),
+        folder.path(),
+        &["a.proto"],
+        &includes,
+    );
+    assert_eq!(
+        of_the_build_script(&message),
+        "the include folder `DIR/third_party` does not exist; create it, or remove it from the \
+         second argument of `compile_protos`"
+    );
+}
+
+#[test]
+fn a_missing_file() {
+    let folder = folder(&[]);
+    let message = stopped(
+        micro_build::configure(),
+        folder.path(),
+        &["a.proto"],
+        &[folder.path()],
+    );
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(
+        of_the_build_script(&message),
+        format!(
+            "the file `a.proto` does not exist in {}; correct the path in the first argument of \
+             `compile_protos`",
+            here.display()
+        )
+    );
+}
+
+#[test]
+fn a_file_outside_of_the_include_folders() {
+    let folder = folder(&[("a.proto", HEAD), ("inside/b.proto", HEAD)]);
+    let outside = folder.path().join("a.proto");
+    let includes = [folder.path().join("inside")];
+    let protos = [outside.to_str().unwrap()];
+    let message = stopped(micro_build::configure(), folder.path(), &protos, &includes);
+    assert_eq!(
+        of_the_build_script(&message),
+        "the file `DIR/a.proto` is in none of the include folders (`DIR/inside`); add the folder \
+         that its imports are relative to to the second argument of `compile_protos`"
+    );
+}
+
+#[test]
+fn a_missing_folder_to_write_to() {
+    let folder = folder(&[("a.proto", HEAD)]);
+    let out = folder.path().join("none");
+    let builder = micro_build::configure().out_dir(&out);
+    let error = builder
+        .compile_protos(&["a.proto"], &[folder.path()])
+        .unwrap_err()
+        .to_string();
+    assert!(error.starts_with(&format!(
+        "{}: cannot be written",
+        out.join("a.rs").display()
+    )));
+    assert!(
+        error.ends_with("the folder must exist and be writable"),
+        "{error}"
+    );
+}
+
+#[test]
+fn two_rpcs_of_one_rust_name() {
+    let rpcs = "service S {\n  rpc GetURL(M) returns (M);\n\n  rpc GetUrl(M) returns (M);\n}\n";
+    assert_eq!(
+        stopped_by(&[("a.proto", &proto(rpcs))]),
+        "DIR/a.proto:7: rpc `GetUrl` of service `S` and rpc `GetURL` of service `S` (line 5) both \
+         become the Rust method `get_url`; rename one of them"
+    );
+    let rpcs = "service S {\n  rpc New(M) returns (M);\n  rpc New_(M) returns (M);\n}\n";
+    // `New_` is `new` in snake case, which is taken, as `New` is.
+    assert!(stopped_by(&[("a.proto", &proto(rpcs))]).contains("the Rust method `new_`"));
+}
+
+#[test]
+fn a_message_called_like_a_generated_item() {
+    for (message, item) in [
+        ("GreeterClient", "client stub"),
+        ("GreeterHandler", "handler trait"),
+    ] {
+        let rest = format!("message {message} {{}}\nservice Greeter {{}}\n");
+        assert_eq!(
+            stopped_by(&[("a.proto", &proto(&rest))]),
+            format!(
+                "DIR/a.proto:5: the {item} of service `Greeter` and message `{message}` (line 4) \
+                 both become the Rust type `{message}`; rename one of them"
+            )
+        );
+    }
+}
+
+#[test]
+fn two_services_of_one_rust_name_in_two_files() {
+    assert_eq!(
+        stopped_by(&[
+            (
+                "a.proto",
+                "import \"b.proto\";\npackage p;\nservice Fast_Mail {}\n"
+            ),
+            ("b.proto", "package p;\n\n\nservice FastMail {}\n"),
+        ]),
+        "DIR/a.proto:3: the handler trait of service `Fast_Mail` and the handler trait of service \
+         `FastMail` (DIR/b.proto:4) both become the Rust type `FastMailHandler`; rename one of them"
+    );
+}
+
+#[test]
+fn types_fields_and_values_of_one_rust_name() {
+    for (rest, expected) in [
+        (
+            "message m {}\n",
+            "4: message `m` and message `M` (line 3) both become the Rust type `M`",
+        ),
+        (
+            "enum m { ZERO = 0; }\n",
+            "4: enum `m` and message `M` (line 3) both become the Rust type `M`",
+        ),
+        (
+            "message N {\n int32 item = 1;\n oneof Item { int32 a = 2; }\n}\n",
+            "6: oneof `Item` of message `N` and field `item` of message `N` (line 5) both become \
+             the Rust field `item`",
+        ),
+        (
+            "enum Mode {\n FAST = 0;\n MODE_FAST = 1;\n}\n",
+            "6: value `MODE_FAST` of enum `Mode` and value `FAST` of enum `Mode` (line 5) both \
+             become the Rust variant `Fast`",
+        ),
+        (
+            "message N {\n message In {}\n message in {}\n}\n",
+            "6: message `in` and message `In` (line 5) both become the Rust type `In`",
+        ),
+    ] {
+        assert_eq!(
+            stopped_by(&[("a.proto", &proto(rest))]),
+            format!("DIR/a.proto:{expected}; rename one of them")
+        );
+    }
+}
+
+#[test]
+fn fields_of_one_name_in_json() {
+    assert_eq!(
+        stopped_by(&[(
+            "a.proto",
+            &proto("message N {\n int32 a_b = 1;\n int32 aB = 2;\n}\n")
+        )]),
+        "DIR/a.proto:6:8: camel-case name of field 'a_b' conflicts with field 'aB'; rename or \
+         remove one of the two"
+    );
+}
+
+#[test]
+fn two_packages_of_one_module() {
+    assert_eq!(
+        stopped_by(&[
+            (
+                "a.proto",
+                "import \"b.proto\";\npackage x.FooBar;\nmessage M {}"
+            ),
+            ("b.proto", "package x.foo_bar;\nmessage N {}"),
+        ]),
+        "DIR/a.proto:2: package `x.FooBar` and package `x.foo_bar` (DIR/b.proto:1) both become the \
+         Rust module `x::foo_bar`; rename one of them"
+    );
+}
+
+#[test]
+fn names_that_only_look_alike_do_not_clash() {
+    let folder = folder(&[(
+        "a.proto",
+        r#"syntax = "proto3"; package a;
+           enum E { option allow_alias = true; E_A = 0; A = 0; B = 1; }
+           message Greeter { message Client {} oneof client { Client a = 1; string b = 2; } }
+           message Other { message Client {} optional int32 a = 1; map<string, string> labels = 2; }
+           message S { string new = 1; }
+           service Greeter_ { rpc Greeter(S) returns (S); }"#,
+    )]);
+    // `Greeter_` clashes with nothing: `GreeterClient` is no message here.
+    let builder = micro_build::configure().out_dir(folder.path());
+    builder
+        .compile_protos(&["a.proto"], &[folder.path()])
+        .unwrap();
+}
+
+#[test]
+fn options_that_are_not_rust() {
+    let message = |builder: Builder| {
+        let folder = folder(&[("a.proto", HEAD)]);
+        let message = stopped(builder, folder.path(), &["a.proto"], &[folder.path()]);
+        of_the_build_script(&message).to_owned()
+    };
+    let configure = micro_build::configure;
+    assert!(
+        message(configure().type_attribute("M", "derive(Eq)"))
+            .starts_with("the attribute `derive(Eq)` for `M` is not Rust")
+    );
+    assert!(
+        message(configure().field_attribute("M.x", "#[serde("))
+            .starts_with("the attribute `#[serde(` for `M.x` is not Rust")
+    );
+    assert_eq!(
+        message(configure().extern_path("b", "::b")),
+        "the extern path `b` is not a full name; write it with a leading dot, as in `.common.v1`"
+    );
+    assert_eq!(
+        message(configure().extern_path(".b", "b c")),
+        "`b c`, given for the extern path `.b`, is not a path in Rust; write one such as \
+         `::common::v1`"
+    );
+    assert_eq!(
+        message(
+            configure()
+                .extern_path(".b", "::b")
+                .extern_path(".b", "::c")
+        ),
+        "the extern path `.b` is given twice; remove one"
+    );
+}

@@ -1,0 +1,60 @@
+//! The generated code of a few representative files, as users see it.
+
+use std::{fs, path::Path};
+
+use micro_build::Builder;
+
+/// Generates `proto` with these options and returns the file of `package`.
+fn generate(builder: Builder, proto: &str, package: &str) -> String {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let out = tempfile::tempdir().unwrap();
+    builder
+        .out_dir(out.path())
+        .compile_protos(&[proto], &[golden])
+        .unwrap();
+    fs::read_to_string(out.path().join(format!("{package}.rs"))).unwrap()
+}
+
+#[test]
+fn a_service_of_every_kind_of_call() {
+    insta::assert_snapshot!(generate(
+        micro_build::configure(),
+        "greeter.proto",
+        "greeter.v1"
+    ));
+}
+
+#[test]
+fn the_server_alone() {
+    let code = generate(
+        micro_build::configure().server_only(),
+        "greeter.proto",
+        "greeter.v1",
+    );
+    assert!(code.contains("trait GreeterHandler") && !code.contains("GreeterClient"));
+}
+
+#[test]
+fn the_client_alone() {
+    let code = generate(
+        micro_build::configure().client_only(),
+        "greeter.proto",
+        "greeter.v1",
+    );
+    assert!(!code.contains("GreeterHandler") && code.contains("struct GreeterClient"));
+}
+
+#[test]
+fn a_service_without_methods_or_package_that_is_deprecated() {
+    insta::assert_snapshot!(generate(micro_build::configure(), "idle.proto", "_"));
+}
+
+#[test]
+fn messages_with_every_option() {
+    let builder = micro_build::configure()
+        .extern_path(".money", "::bank::money")
+        .type_attribute(".shop.Order.Item", "#[non_exhaustive]")
+        .field_attribute("Order.id", "#[doc(alias = \"number\")]")
+        .bytes(["."]);
+    insta::assert_snapshot!(generate(builder, "messages.proto", "shop"));
+}
