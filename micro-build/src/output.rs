@@ -71,6 +71,10 @@ fn allow(items: &mut [Item]) {
                 };
                 item.attrs.push(attribute);
             }
+            // With fields it is constructed by what `prost` derives.
+            Item::Struct(item) if item.fields.is_empty() => {
+                item.attrs.push(parse_quote!(#[allow(dead_code)]));
+            }
             Item::Impl(item) if item.attrs.is_empty() && item.trait_.is_none() => {
                 item.attrs.push(parse_quote!(#[allow(dead_code)]));
             }

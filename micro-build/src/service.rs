@@ -155,6 +155,16 @@ impl ServiceCode {
         }
     }
 
+    /// Allows rpcs whose Rust names would have clippy expect another `self`.
+    fn convention(&self) -> &'static str {
+        let starts = |method: &MethodCode, start| method.rust_name.starts_with(start);
+        let mut methods = self.methods.iter();
+        match methods.any(|method| starts(method, "into_") || starts(method, "from_")) {
+            true => ", clippy::wrong_self_convention",
+            false => "",
+        }
+    }
+
     fn handler(&self, buf: &mut String) {
         let ServiceNames {
             handler, register, ..
@@ -177,8 +187,9 @@ impl ServiceCode {
         }
         let _ = writeln!(
             buf,
-            "#[allow(dead_code)]\npub trait {handler}: \
-             ::core::marker::Send + ::core::marker::Sync + 'static {{"
+            "#[allow(dead_code{})]\npub trait {handler}: \
+             ::core::marker::Send + ::core::marker::Sync + 'static {{",
+            self.convention(),
         );
         for method in &self.methods {
             method.head(&format!("Handles `{}`.", method.method.proto_name), buf);
@@ -229,13 +240,18 @@ impl ServiceCode {
         );
         for (index, method) in self.methods.iter().enumerate() {
             // By the trait's path: a method of an `Arc` or of the prelude's traits (`into`, `eq`)
-            // would come first otherwise.
+            // would come first otherwise. A stream's type names the borrow of the handler, though
+            // it holds none: boxed, it names it no more and may outlive the call.
             let _ = writeln!(
                 buf,
                 ".{}({index}, |handler, request| async move {{\n\
-                 {handler}::{}(&*handler, request).await\n}})",
+                 {handler}::{}(&*handler, request).await{}\n}})",
                 method.kind.registration(),
                 method.rust_name,
+                match method.kind.streams_responses() {
+                    true => ".map(::micro::stream::boxed)",
+                    false => "",
+                },
             );
         }
         buf.push_str(".build());\n}\n");
@@ -252,20 +268,21 @@ impl ServiceCode {
             false => "",
         };
         let allowed = match self.deprecated {
-            true => "dead_code, deprecated",
-            false => "dead_code",
+            true => ", deprecated",
+            false => "",
         };
         let _ = writeln!(
             buf,
             "{deprecated}#[allow(dead_code)]\n#[derive(Debug, Clone)]\n\
              pub struct {client} {{ channel: ::micro::Channel }}\n\
-             #[allow({allowed})]\n\
+             #[allow(dead_code{allowed}{})]\n\
              impl {client} {{\n\
              /// The service's full name in the `.proto`, which is not its name in the registry.\n\
              pub const NAME: &'static str = {descriptor}.name;\n\
              /// Calls the nodes that the registry of `client` has under the name `service`.\n\
              pub fn new(service: &str, client: &::micro::Client) -> Self {{\n\
              Self {{ channel: client.channel(service) }}\n}}",
+            self.convention(),
         );
         for (index, method) in self.methods.iter().enumerate() {
             method.head(&format!("Calls `{}`.", method.method.proto_name), buf);
