@@ -131,11 +131,6 @@ impl Etcd {
         format!("127.0.0.1:{}", self.client_port)
     }
 
-    /// The port of [`Etcd::address`].
-    pub fn port(&self) -> u16 {
-        self.client_port
-    }
-
     /// A client to look, write and delete by hand with.
     ///
     /// # Panics
