@@ -150,7 +150,8 @@ fn world() -> World {
         UnboundedReceiverStream::new(stream),
         status.subscribe(),
         network.clone(),
-        &Options::default(),
+        Options::default().ttl,
+        Options::default().penalty,
     );
     World {
         balancer,
