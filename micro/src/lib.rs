@@ -6,8 +6,6 @@
 
 mod backoff;
 mod balance;
-pub mod client;
-mod deadline;
 pub mod descriptor;
 pub mod discovery;
 mod error;

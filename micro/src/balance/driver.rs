@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Options, Shared,
+    Shared,
     connect::{Connect, Ended},
     ewma::Load,
     members::{Action, Attempt, Members},
@@ -30,14 +30,15 @@ pub(super) fn run<K: Connect>(
     mut updates: impl Stream<Item = Update> + Unpin + Send + 'static,
     connector: K,
     shared: Arc<Shared<K::Connection>>,
-    options: &Options,
+    ttl: Duration,
+    penalty: Duration,
     mut gone: oneshot::Receiver<()>,
 ) -> impl Future<Output = ()> + Send + 'static {
     let mut driver = Driver {
         connector,
         shared,
-        penalty: options.penalty,
-        members: Members::new(options.ttl, fastrand::Rng::new()),
+        penalty,
+        members: Members::new(ttl, fastrand::Rng::new()),
         picked: Picked::new(),
         pending: FuturesUnordered::new(),
     };
@@ -49,10 +50,17 @@ pub(super) fn run<K: Connect>(
                 Some(update) = updates.next() => Event::Update(update),
                 Some(event) = driver.pending.next() => event,
                 () = driver.shared.wanted.notified() => Event::Tick,
-                () = sleep_until(wakes_at.unwrap_or_else(Instant::now)), if wakes_at.is_some() => Event::Tick,
+                () = sleep_until_some(wakes_at) => Event::Tick,
             };
             driver.handle(event);
         }
+    }
+}
+
+async fn sleep_until_some(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

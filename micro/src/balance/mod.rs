@@ -53,7 +53,8 @@ pub(crate) struct Options {
     /// How long a node that the registry removed stays connected; three times that if no other is
     /// listed. 15 s, as the registration's.
     pub(crate) ttl: Duration,
-    /// What a failure costs a node at least: the time of a call in flight. 5 s, the unary deadline.
+    /// How long a failure is held against a node, unless it is outweighed by successes: the time
+    /// constant with which it fades. 5 s, the unary deadline.
     pub(crate) penalty: Duration,
 }
 
@@ -104,12 +105,12 @@ impl Balancer {
     /// Outside a tokio runtime.
     pub(crate) fn new(updates: Subscription, options: Options) -> Self {
         let registry = updates.status();
-        Self::with_connector(
-            updates,
-            registry,
-            Transport(options.transport.clone()),
-            &options,
-        )
+        let Options {
+            transport,
+            ttl,
+            penalty,
+        } = options;
+        Self::with_connector(updates, registry, Transport(transport), ttl, penalty)
     }
 }
 
@@ -118,7 +119,8 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         updates: impl Stream<Item = Update> + Unpin + Send + 'static,
         registry: watch::Receiver<Status>,
         connector: impl Connect<Connection = C>,
-        options: &Options,
+        ttl: Duration,
+        penalty: Duration,
     ) -> Self {
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),
@@ -134,7 +136,8 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             updates,
             connector,
             shared.clone(),
-            options,
+            ttl,
+            penalty,
             gone,
         ));
         Self {

@@ -186,7 +186,7 @@ fn assert_even(shares: &[f64], rule: &str) {
 fn equal_nodes_share_calls_within_a_fifth_of_even() {
     for seed in 1..=3 {
         for callers in [1, 16, 128] {
-            let shares = Fleet::new(seed, callers, WELL).run(2_000);
+            let shares = Fleet::new(seed, callers, WELL).run(1_000);
             assert_even(&shares, &format!("{callers} callers"));
         }
         let shares = Fleet::new(seed, 16, SHARED_MACHINE).run(5_000);
@@ -246,7 +246,7 @@ fn a_node_that_fails_fast_gets_next_to_no_calls() {
         fleet.run(1_000);
         fleet.hosts[0].behaviour.fails = 1.0;
         fleet.run(1_000);
-        let share = fleet.run(5_000)[0];
+        let share = fleet.run(2_000)[0];
         assert!(share < 0.005, "{callers} callers: {share} of an even share");
     }
 }
