@@ -29,7 +29,7 @@ fn only<'a>(blocks: &[&'a str]) -> &'a str {
     blocks[0]
 }
 
-/// Writes the crate beside `target`, where the paths to micro lead out of it.
+/// Writes the crate into `target`, with paths to micro that lead out of it.
 fn write_crate(readme: &str) -> PathBuf {
     let dir = root().join("target/readme/hello");
     let [build, server, client] = blocks(readme, "rust")[..] else {
@@ -54,9 +54,9 @@ fn write_crate(readme: &str) -> PathBuf {
 }
 
 fn build(dir: &Path) -> PathBuf {
-    let target = root().join("target/readme/target");
+    let target = root().join("target");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--offline"]).current_dir(dir).env("CARGO_TARGET_DIR", &target);
+    cargo.args(["build", "--quiet", "--offline", "--target-dir"]).arg(&target).current_dir(dir);
     assert!(cargo.status().unwrap().success(), "the README's hello world does not build");
     target.join("debug")
 }
