@@ -2,6 +2,7 @@
 
 mod backoff;
 pub mod descriptor;
+pub mod discovery;
 mod error;
 pub mod registration;
 pub mod registry;
