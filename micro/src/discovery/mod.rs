@@ -118,8 +118,6 @@ impl Discovery {
             services.insert(service.to_owned(), Arc::downgrade(&shared));
             shared
         });
-        // Outside the lock: were this the last holder of a watch, its drop would be too.
-        drop(services);
         Subscription::new(shared)
     }
 }

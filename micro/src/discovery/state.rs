@@ -160,8 +160,6 @@ impl State {
     fn elapsed(&mut self, now: Instant) -> Option<Action> {
         let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
         if due(&mut self.read_at) {
-            // The watch follows from the read.
-            self.watch_at = None;
             self.reading = Some(Reading {
                 seen_before: self.seen,
                 held: Vec::new(),
@@ -223,7 +221,6 @@ impl State {
             .filter_map(|event| self.records.apply(event));
         step.notes.extend(malformed.map(Note::Malformed));
         step.updates = self.records.settle();
-        self.error = None;
         self.well();
     }
 
@@ -237,8 +234,6 @@ impl State {
         }
         let retry = Some(now + self.backoff.next());
         match error {
-            // If a read is under way, the watch follows from it.
-            WatchError::Ended if self.reading.is_some() => {}
             WatchError::Ended => self.watch_at = retry,
             WatchError::Compacted | WatchError::Disconnected(_) => {
                 // A read under way may have been answered from before.
@@ -258,9 +253,12 @@ impl State {
         self.error = Some(error);
     }
 
-    /// The watch holds: the next failure is the first of its kind.
+    /// The watch holds: the next failure is the first of its kind, unless reads fail beside it.
     fn well(&mut self) {
-        self.backoff.reset();
-        self.trouble = Trouble::None;
+        if self.trouble != Trouble::Noted {
+            self.error = None;
+            self.backoff.reset();
+            self.trouble = Trouble::None;
+        }
     }
 }
