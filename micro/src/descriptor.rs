@@ -19,9 +19,7 @@ pub struct ServiceDescriptor {
 impl ServiceDescriptor {
     /// The name without the package: `Greeter`.
     pub fn short_name(&self) -> &'static str {
-        self.name
-            .rsplit_once('.')
-            .map_or(self.name, |(_, short)| short)
+        self.name.rsplit_once('.').map_or(self.name, |(_, short)| short)
     }
 }
 

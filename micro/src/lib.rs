@@ -1,16 +1,35 @@
 //! `micro`: a gRPC-native microservice toolkit.
+//!
+//! Write a `.proto`, add `micro-build` to `build.rs`, implement the generated handler trait or
+//! call the generated stub by service name. The service registers itself with a TTL, is found, is
+//! balanced over, survives its neighbours' failures, and leaves without dropping a call.
 
+mod backoff;
+mod balance;
 pub mod descriptor;
+pub mod discovery;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod include;
+pub mod registration;
 pub mod registry;
+pub mod server;
+mod service;
 pub mod stream;
+mod transport;
 
+pub use client::{Channel, Client, ClientBuilder};
 pub use error::{Error, ErrorKind};
-
 pub use futures_core::Stream;
-pub use prost;
-pub use prost_types;
+pub use server::Server;
+pub use service::{Handle, Service, ServiceBuilder};
 pub use tonic::{
     Code, IntoRequest, IntoStreamingRequest, Request, Response, Status, Streaming, metadata,
 };
+
+/// For generated code: message types derive and use it.
+#[doc(hidden)]
+pub use prost;
+/// For generated code: the well-known types of `google.protobuf`.
+pub use prost_types;

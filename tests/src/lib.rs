@@ -1,1 +1,28 @@
-//! placeholder
+//! What the tests against real programs share: the servers, the conformance suite of registries, the
+//! fault suite's parts, the benchmarks' parts and the generated code.
+
+pub mod bench;
+pub mod conformance;
+pub mod etcd;
+pub mod fault;
+pub mod ports;
+pub mod programs;
+
+/// The generated code of the shared protos.
+pub mod proto {
+    /// `proto/echo.proto`.
+    pub mod echo {
+        micro::include_proto!("echo.v1");
+    }
+
+    /// `proto/ledger.proto`.
+    pub mod ledger {
+        micro::include_proto!("ledger.v1");
+    }
+
+    /// `proto/echo.proto` as `tonic-prost-build` generates it.
+    #[allow(missing_docs, reason = "tonic's generated code, beyond our control")]
+    pub mod tonic_echo {
+        tonic::include_proto!("tonic/echo.v1");
+    }
+}

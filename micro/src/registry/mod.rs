@@ -11,9 +11,20 @@ use futures_core::Stream;
 
 use crate::Error;
 
+#[cfg(feature = "etcd")]
+pub mod etcd;
+#[cfg(any(test, feature = "etcd"))]
+mod gomicro;
+pub mod memory;
 mod node;
+mod open;
+mod static_list;
+mod url;
 
 pub use node::{Endpoint, Node, Value};
+pub use open::open;
+pub(crate) use open::url_or_env;
+pub use static_list::StaticList;
 
 /// A future without a name, as a trait object's methods return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -42,21 +53,29 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `Registry` when it cannot be reached or refuses; `Unsupported` when it only reads.
-    fn register<'a>(&'a self, node: &'a Node, ttl: Duration)
-    -> BoxFuture<'a, Result<Lease, Error>>;
+    fn register<'a>(
+        &'a self,
+        node: &'a Node,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Lease, Error>>;
 
     /// Extends the lease by its TTL and checks that the node's own record still stands as written.
     ///
     /// # Errors
     /// [`RenewError::Lost`] when the node must register anew.
-    fn renew<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>>;
+    fn renew<'a>(
+        &'a self,
+        node: &'a Node,
+        lease: Lease,
+    ) -> BoxFuture<'a, Result<(), RenewError>>;
 
     /// Removes the node's record and gives the lease back. A record that is gone already, or that
     /// another has overwritten, is no error and is left alone.
     ///
     /// # Errors
     /// `Registry` when it cannot be reached: the record then goes with its TTL.
-    fn deregister<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), Error>>;
+    fn deregister<'a>(&'a self, node: &'a Node, lease: Lease)
+    -> BoxFuture<'a, Result<(), Error>>;
 
     /// Every record of a service, and the revision at which that held.
     ///

@@ -42,9 +42,7 @@ impl Node {
     /// Whether the node speaks gRPC: its metadata says `protocol=grpc`, as go-micro's gRPC nodes
     /// do and its default ("mucp") nodes do not.
     pub fn is_grpc(&self) -> bool {
-        self.metadata
-            .get("protocol")
-            .is_some_and(|protocol| protocol == "grpc")
+        self.metadata.get("protocol").is_some_and(|protocol| protocol == "grpc")
     }
 }
 
@@ -75,11 +73,8 @@ pub struct Value {
 impl Endpoint {
     /// The endpoints of a service, as go-micro advertises them, sorted by name.
     pub fn of(service: &ServiceDescriptor) -> Vec<Self> {
-        let mut endpoints: Vec<_> = service
-            .methods
-            .iter()
-            .map(|method| Self::of_method(service, method))
-            .collect();
+        let mut endpoints: Vec<_> =
+            service.methods.iter().map(|method| Self::of_method(service, method)).collect();
         endpoints.sort_by(|a, b| a.name.cmp(&b.name));
         endpoints
     }
@@ -96,11 +91,7 @@ impl Endpoint {
             };
         }
         let named = |name: &str| {
-            Some(Value {
-                name: name.to_owned(),
-                kind: name.to_owned(),
-                values: Vec::new(),
-            })
+            Some(Value { name: name.to_owned(), kind: name.to_owned(), values: Vec::new() })
         };
         Self {
             name,

@@ -1,0 +1,39 @@
+//! Finds the greeter by its name in the registry and calls it a few times.
+
+use std::{error::Error, time::Duration};
+
+use clap::Parser;
+use micro::Client;
+
+micro::include_proto!("greeter.v1");
+
+/// Calls the greeter.
+#[derive(Parser)]
+struct Args {
+    /// Where the nodes are registered, such as etcd://127.0.0.1:2379.
+    #[arg(long, env = "MICRO_REGISTRY")]
+    registry: String,
+    /// Whom to greet.
+    #[arg(long, default_value = "world")]
+    name: String,
+    /// How many calls to make.
+    #[arg(long, default_value_t = 6)]
+    calls: usize,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt::init();
+    let args = Args::parse();
+
+    let client = Client::builder().registry(args.registry).build()?;
+    let greeter = GreeterClient::new("greeter", &client);
+
+    for _ in 0..args.calls {
+        let request = HelloRequest { name: args.name.clone() };
+        // The deadline covers everything: finding a node, connecting, the call, a second attempt.
+        let reply = greeter.hello(request).timeout(Duration::from_secs(3)).await?.into_inner();
+        println!("{} ({})", reply.greeting, reply.node);
+    }
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! The task behind a balancer: carries updates and connection events to `members`, does what it
+//! says, and publishes the snapshot.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed, atomic::Ordering::SeqCst},
+    time::Duration,
+};
+
+use futures_core::Stream;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Shared,
+    connect::{Connect, Ended},
+    ewma::Load,
+    members::{Action, Attempt, Members},
+    snapshot::{Endpoint, Picked},
+};
+use crate::{
+    discovery::Update,
+    registry::{BoxFuture, Node},
+};
+
+/// Runs until `gone` resolves: until the last handle is dropped.
+pub(super) fn run<K: Connect>(
+    mut updates: impl Stream<Item = Update> + Unpin + Send + 'static,
+    connector: K,
+    shared: Arc<Shared<K::Connection>>,
+    ttl: Duration,
+    penalty: Duration,
+    mut gone: oneshot::Receiver<()>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let mut driver = Driver {
+        connector,
+        shared,
+        penalty,
+        members: Members::new(ttl, fastrand::Rng::new()),
+        picked: Picked::new(),
+        pending: FuturesUnordered::new(),
+    };
+    async move {
+        loop {
+            let wakes_at = driver.members.wakes_at();
+            let event = tokio::select! {
+                _ = &mut gone => break driver.close(),
+                Some(update) = updates.next() => Event::Update(update),
+                Some(event) = driver.pending.next() => event,
+                () = driver.shared.wanted.notified() => Event::Tick,
+                () = sleep_until_some(wakes_at) => Event::Tick,
+            };
+            driver.handle(event);
+        }
+    }
+}
+
+async fn sleep_until_some(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Driver<K: Connect> {
+    connector: K,
+    shared: Arc<Shared<K::Connection>>,
+    penalty: Duration,
+    members: Members<Link<K::Connection>>,
+    picked: Picked<K::Connection>,
+    /// Attempts under way, and for each connection the wait for its end.
+    pending: FuturesUnordered<BoxFuture<'static, Event<K::Connection>>>,
+}
+
+/// A connection and its load.
+#[derive(Debug, Clone)]
+struct Link<C> {
+    connection: C,
+    load: Arc<Load>,
+}
+
+enum Event<C> {
+    Update(Update),
+    Connected(Attempt, Arc<Node>, C),
+    Failed(Attempt, Arc<Node>, String),
+    Ended(Attempt, Arc<Node>, Ended),
+    Tick,
+}
+
+impl<K: Connect> Driver<K> {
+    fn handle(&mut self, event: Event<K::Connection>) {
+        let now = Instant::now();
+        self.members
+            .set_wanted(self.shared.waiting.load(SeqCst) > 0, now);
+        match event {
+            Event::Update(update) => {
+                self.members.update(update, now);
+                self.shared.listed.store(self.members.listed(), Relaxed);
+            }
+            Event::Connected(attempt, node, connection) => {
+                let latency = self.picked.median_latency(now);
+                let load = Arc::new(Load::new(latency, self.penalty, now));
+                let link = Link {
+                    connection: connection.clone(),
+                    load,
+                };
+                self.members.connected(&attempt, link, now);
+                self.pending.push(Box::pin(async move {
+                    Event::Ended(attempt, node, K::ended(connection).await)
+                }));
+            }
+            Event::Failed(attempt, node, error) => {
+                self.remember(&node, &error);
+                self.members.failed(&attempt, now);
+            }
+            Event::Ended(attempt, _, Ended::Draining) => self.members.draining(&attempt, now),
+            Event::Ended(attempt, node, Ended::Closed(reason)) => {
+                let reason = format!("the connection to {} ended: {reason}", node.address);
+                self.remember(&node, &reason);
+                self.members.closed(&attempt, now);
+            }
+            Event::Tick => {}
+        }
+        self.members.tick(now);
+        self.act();
+    }
+
+    fn act(&mut self) {
+        let before = self.picked.len();
+        let mut is_changed = false;
+        for action in self.members.actions() {
+            match action {
+                Action::Dial(attempt, node, previous) => {
+                    let previous = previous.map(|link| link.connection);
+                    let dialling = self
+                        .connector
+                        .clone()
+                        .connect(node.address.clone(), previous);
+                    self.pending.push(Box::pin(async move {
+                        match dialling.await {
+                            Ok(connection) => Event::Connected(attempt, node, connection),
+                            Err(error) => Event::Failed(attempt, node, error),
+                        }
+                    }));
+                }
+                Action::Pick(id, node, Link { connection, load }) => {
+                    is_changed = true;
+                    let endpoint = Endpoint {
+                        id,
+                        node: node.clone(),
+                        connection,
+                        load,
+                    };
+                    if self.picked.insert(endpoint) {
+                        self.log(&node, "node is ready");
+                    }
+                }
+                Action::Unpick(id, node) => {
+                    is_changed = true;
+                    self.picked.remove(id);
+                    self.log(&node, "node is no longer picked");
+                }
+                Action::Close(link) => K::close(&link.connection),
+            }
+        }
+        if !is_changed {
+            return;
+        }
+        self.shared.snapshot.store(Arc::new(self.picked.snapshot()));
+        if before == 0 {
+            self.shared.ready.notify_waiters();
+        }
+    }
+
+    /// One line a change of the set, and none otherwise: a node that is down fails to connect many
+    /// times, and who waits for it gets the reason in the error.
+    fn log(&self, node: &Node, change: &str) {
+        tracing::info!(
+            service = node.service,
+            node = node.id,
+            address = node.address,
+            ready = self.picked.len(),
+            listed = self.members.listed(),
+            "{change}"
+        );
+    }
+
+    fn remember(&self, node: &Node, error: &str) {
+        let error = format!("node {}: {error}", node.id);
+        self.shared.last_error.store(Some(Arc::new(error)));
+    }
+
+    fn close(self) {
+        for link in self.members.into_links() {
+            K::close(&link.connection);
+        }
+    }
+}

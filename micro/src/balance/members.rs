@@ -1,0 +1,364 @@
+//! All nodes of a service and their connections, without IO: updates and connection events go in,
+//! actions come out.
+//!
+//! An event costs what it changes: O(log n) for the timers. A `Reset` reads every node, and so does
+//! the removal of the last listed one.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use fastrand::Rng;
+use tokio::time::Instant;
+
+use super::{
+    EndpointId,
+    endpoint::{EndpointState, Event},
+    standing::Standing,
+};
+use crate::{backoff::Backoff, discovery::Update, registry::Node};
+
+/// What the driver has to do. `L` is a connection and what is kept with it: opaque here.
+#[derive(Debug, PartialEq)]
+pub(super) enum Action<L> {
+    /// Connect, and report the result under this attempt. The link is the one before, to the same
+    /// address.
+    Dial(Attempt, Arc<Node>, Option<L>),
+    /// Let calls pick this node, or go on under its new record.
+    Pick(EndpointId, Arc<Node>, L),
+    /// Let no further call pick this node.
+    Unpick(EndpointId, Arc<Node>),
+    /// Give the connection up; its streams may finish.
+    Close(L),
+}
+
+/// One attempt to connect, and the connection that came of it: what happens to an earlier one of
+/// the same node no longer matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Attempt {
+    /// The node's id.
+    pub(super) id: Arc<str>,
+    number: u64,
+}
+
+#[derive(Debug)]
+struct Member<L> {
+    id: Arc<str>,
+    endpoint: EndpointId,
+    node: Arc<Node>,
+    standing: Standing,
+    state: EndpointState,
+    attempt: u64,
+    link: Option<L>,
+    previous: Option<L>,
+    timer: Option<Instant>,
+}
+
+impl<L: Clone> Member<L> {
+    fn pick(&self) -> Option<Action<L>> {
+        let link = self.link.as_ref().filter(|_| self.standing.is_picked())?;
+        Some(Action::Pick(self.endpoint, self.node.clone(), link.clone()))
+    }
+
+    fn unpick(&self) -> Option<Action<L>> {
+        self.pick()
+            .map(|_| Action::Unpick(self.endpoint, self.node.clone()))
+    }
+}
+
+/// The nodes of one service.
+#[derive(Debug)]
+pub(super) struct Members<L> {
+    ttl: Duration,
+    rng: Rng,
+    members: HashMap<Arc<str>, Member<L>>,
+    listed: usize,
+    wanted: bool,
+    endpoints: u64,
+    out: Out<L>,
+}
+
+/// What leaves: apart from the members, so that both can be borrowed at once.
+#[derive(Debug)]
+struct Out<L> {
+    attempts: u64,
+    timers: BTreeSet<(Instant, Arc<str>)>,
+    actions: Vec<Action<L>>,
+}
+
+impl<L: Clone> Members<L> {
+    /// No nodes yet; those removed linger for `ttl`.
+    pub(super) fn new(ttl: Duration, rng: Rng) -> Self {
+        let out = Out {
+            attempts: 0,
+            timers: BTreeSet::new(),
+            actions: Vec::new(),
+        };
+        Self {
+            ttl,
+            rng,
+            members: HashMap::new(),
+            listed: 0,
+            wanted: false,
+            endpoints: 0,
+            out,
+        }
+    }
+
+    /// How many nodes the registry lists.
+    pub(super) fn listed(&self) -> usize {
+        self.listed
+    }
+
+    /// What is to be done since the last time, in order.
+    pub(super) fn actions(&mut self) -> Vec<Action<L>> {
+        std::mem::take(&mut self.out.actions)
+    }
+
+    /// The connections that stand, to be closed.
+    pub(super) fn into_links(self) -> impl Iterator<Item = L> {
+        self.members.into_values().filter_map(|member| member.link)
+    }
+
+    /// When to [`tick`](Self::tick) next.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        self.out.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Takes an update of the registry's set.
+    pub(super) fn update(&mut self, update: Update, now: Instant) {
+        match update {
+            Update::Insert(node) => self.insert(node, now),
+            Update::Remove(id) => {
+                self.remove(&id, now);
+                self.retain(now);
+            }
+            Update::Reset(nodes) => {
+                let kept: HashSet<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
+                let listed = self
+                    .members
+                    .iter()
+                    .filter(|(_, it)| it.standing == Standing::Listed);
+                let gone = listed.map(|(id, _)| id).filter(|id| !kept.contains(&***id));
+                for id in gone.cloned().collect::<Vec<_>>() {
+                    self.remove(&id, now);
+                }
+                for node in nodes {
+                    self.insert(node, now);
+                }
+                self.retain(now);
+            }
+        }
+    }
+
+    /// Takes a new connection. One that nobody waits for any more is closed again.
+    pub(super) fn connected(&mut self, attempt: &Attempt, link: L, now: Instant) {
+        let Some(member) = current(&mut self.members, attempt) else {
+            return self.out.actions.push(Action::Close(link));
+        };
+        member.link = Some(link);
+        member.previous = None;
+        self.out.drive(member, Event::Connected, now);
+        self.out.actions.extend(member.pick());
+    }
+
+    /// Takes the failure of an attempt.
+    pub(super) fn failed(&mut self, attempt: &Attempt, now: Instant) {
+        let Some(member) = current(&mut self.members, attempt) else {
+            return;
+        };
+        self.out.drive(member, Event::Failed, now);
+        if self.wanted {
+            self.out.drive(member, Event::Wanted, now);
+        }
+    }
+
+    /// Takes a GOAWAY: the connection finishes its streams and gets no more.
+    pub(super) fn draining(&mut self, attempt: &Attempt, now: Instant) {
+        self.disconnected(attempt, Event::GoAway, now);
+    }
+
+    /// Takes the loss of a connection.
+    pub(super) fn closed(&mut self, attempt: &Attempt, now: Instant) {
+        self.disconnected(attempt, Event::Closed, now);
+    }
+
+    /// Whether a call waits with nothing ready: while one does, nodes are dialled as soon as may be.
+    pub(super) fn set_wanted(&mut self, wanted: bool, now: Instant) {
+        if wanted && !self.wanted {
+            for id in self
+                .out
+                .timers
+                .iter()
+                .map(|(_, id)| id.clone())
+                .collect::<Vec<_>>()
+            {
+                if let Some(member) = self.members.get_mut(&id) {
+                    self.out.drive(member, Event::Wanted, now);
+                }
+            }
+        }
+        self.wanted = wanted;
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self, now: Instant) {
+        while let Some((_, id)) = self
+            .out
+            .timers
+            .first()
+            .filter(|(at, _)| *at <= now)
+            .cloned()
+        {
+            let member = self
+                .members
+                .get_mut(&id)
+                .expect("timers are dropped with their member");
+            if member.standing == Standing::Listed {
+                self.out.drive(member, Event::Tick, now);
+            } else {
+                self.out.actions.extend(member.unpick());
+                self.out
+                    .actions
+                    .extend(member.link.take().map(Action::Close));
+                self.forget(&id);
+            }
+        }
+    }
+
+    fn insert(&mut self, node: Arc<Node>, now: Instant) {
+        let id: Arc<str> = node.id.as_str().into();
+        let member = self.members.entry(id.clone()).or_insert_with(|| {
+            self.endpoints += 1;
+            Member {
+                id,
+                endpoint: EndpointId(self.endpoints),
+                node: node.clone(),
+                // As good as never listed: what follows lists it.
+                standing: Standing::Lingering(now),
+                state: EndpointState::new(Backoff::connect().with_rng(self.rng.fork())),
+                attempt: 0,
+                link: None,
+                previous: None,
+                timer: None,
+            }
+        });
+        let has_moved = member.node.address != node.address;
+        if has_moved {
+            member.previous = None;
+            self.out.actions.extend(member.unpick());
+            self.out
+                .actions
+                .extend(member.link.take().map(Action::Close));
+        }
+        let is_same = member.standing.is_picked() && member.node == node;
+        self.listed += usize::from(member.standing != Standing::Listed);
+        member.standing = Standing::Listed;
+        member.node = node;
+        self.out.drive(
+            member,
+            if has_moved {
+                Event::Moved
+            } else {
+                Event::Wanted
+            },
+            now,
+        );
+        if !is_same {
+            self.out.actions.extend(member.pick());
+        }
+    }
+
+    fn remove(&mut self, id: &str, now: Instant) {
+        let Some(member) = self.members.get_mut(id) else {
+            return;
+        };
+        if member.standing != Standing::Listed {
+            return;
+        }
+        self.listed -= 1;
+        if member.link.is_none() {
+            return self.forget(id);
+        }
+        self.out.actions.extend(member.unpick());
+        member.standing = Standing::Lingering(now);
+        self.out.schedule(member, member.standing.ends_at(self.ttl));
+    }
+
+    /// Picks those that linger, if there are no others.
+    fn retain(&mut self, now: Instant) {
+        if self.listed > 0 {
+            return;
+        }
+        for member in self.members.values_mut() {
+            let Standing::Lingering(removed) = member.standing else {
+                continue;
+            };
+            if now < removed + self.ttl {
+                member.standing = Standing::Retained(removed);
+                self.out.schedule(member, member.standing.ends_at(self.ttl));
+                self.out.actions.extend(member.pick());
+            }
+        }
+    }
+
+    fn disconnected(&mut self, attempt: &Attempt, event: Event, now: Instant) {
+        let Some(member) = current(&mut self.members, attempt) else {
+            return;
+        };
+        self.out.actions.extend(member.unpick());
+        member.previous = member.link.take();
+        if member.standing == Standing::Listed {
+            self.out.drive(member, event, now);
+        } else {
+            self.forget(&attempt.id);
+        }
+    }
+
+    fn forget(&mut self, id: &str) {
+        if let Some(mut member) = self.members.remove(id) {
+            self.out.schedule(&mut member, None);
+        }
+    }
+}
+
+impl<L: Clone> Out<L> {
+    fn drive(&mut self, member: &mut Member<L>, event: Event, now: Instant) {
+        if member.state.handle(event, now) {
+            self.attempts += 1;
+            member.attempt = self.attempts;
+            let attempt = Attempt {
+                id: member.id.clone(),
+                number: self.attempts,
+            };
+            let previous = member.previous.clone();
+            self.actions
+                .push(Action::Dial(attempt, member.node.clone(), previous));
+        }
+        self.schedule(member, member.state.wakes_at());
+    }
+
+    fn schedule(&mut self, member: &mut Member<L>, at: Option<Instant>) {
+        if member.timer == at {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut member.timer, at) {
+            self.timers.remove(&(old, member.id.clone()));
+        }
+        self.timers.extend(at.map(|at| (at, member.id.clone())));
+    }
+}
+
+fn current<'a, L>(
+    members: &'a mut HashMap<Arc<str>, Member<L>>,
+    attempt: &Attempt,
+) -> Option<&'a mut Member<L>> {
+    members
+        .get_mut(&attempt.id)
+        .filter(|member| member.attempt == attempt.number)
+}
+
+#[cfg(test)]
+mod tests;

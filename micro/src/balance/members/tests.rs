@@ -1,0 +1,367 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+const TTL: u64 = 15_000;
+
+/// Runs the machine at milliseconds, and does what it says in a world of names and numbers.
+struct World {
+    start: Instant,
+    members: Members<u32>,
+    links: u32,
+    /// The latest attempt for each node, and the node's address at that time.
+    attempts: BTreeMap<String, (Attempt, String, Option<u32>)>,
+    dials: usize,
+    picked: BTreeMap<EndpointId, (Arc<Node>, u32)>,
+    closed: Vec<u32>,
+}
+
+fn node(id: &str, address: &str) -> Arc<Node> {
+    Arc::new(Node::new("greeter", id, address))
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            members: Members::new(Duration::from_millis(TTL), Rng::with_seed(1)),
+            links: 0,
+            attempts: BTreeMap::new(),
+            dials: 0,
+            picked: BTreeMap::new(),
+            closed: Vec::new(),
+        }
+    }
+
+    /// Nodes that are listed, connected and picked at time zero.
+    fn with(ids: &[&str]) -> Self {
+        let mut world = Self::new();
+        for id in ids {
+            world.insert(0, id);
+            world.connected(0, id);
+        }
+        world
+    }
+
+    fn at(&self, ms: u64) -> Instant {
+        self.start + Duration::from_millis(ms)
+    }
+
+    fn act(&mut self) {
+        for action in self.members.actions() {
+            match action {
+                Action::Dial(attempt, node, previous) => {
+                    self.dials += 1;
+                    let seen = (attempt, node.address.clone(), previous);
+                    self.attempts.insert(node.id.clone(), seen);
+                }
+                Action::Pick(endpoint, node, link) => {
+                    self.picked.insert(endpoint, (node, link));
+                }
+                Action::Unpick(endpoint, _) => {
+                    let was = self.picked.remove(&endpoint);
+                    assert!(was.is_some(), "unpicked, but was not picked");
+                }
+                Action::Close(link) => self.closed.push(link),
+            }
+        }
+    }
+
+    fn update(&mut self, ms: u64, update: Update) {
+        self.members.update(update, self.at(ms));
+        self.act();
+    }
+
+    fn insert(&mut self, ms: u64, id: &str) {
+        self.update(ms, Update::Insert(node(id, &format!("{id}:1"))));
+    }
+
+    fn remove(&mut self, ms: u64, id: &str) {
+        self.update(ms, Update::Remove(id.into()));
+    }
+
+    fn reset(&mut self, ms: u64, ids: &[&str]) {
+        let nodes = ids.iter().map(|id| node(id, &format!("{id}:1"))).collect();
+        self.update(ms, Update::Reset(nodes));
+    }
+
+    fn attempt(&self, id: &str) -> Attempt {
+        self.attempts[id].0.clone()
+    }
+
+    fn connected(&mut self, ms: u64, id: &str) -> u32 {
+        self.links += 1;
+        let attempt = self.attempt(id);
+        self.members.connected(&attempt, self.links, self.at(ms));
+        self.act();
+        self.links
+    }
+
+    fn failed(&mut self, ms: u64, id: &str) {
+        self.members.failed(&self.attempt(id), self.at(ms));
+        self.act();
+    }
+
+    fn goaway(&mut self, ms: u64, id: &str) {
+        self.members.draining(&self.attempt(id), self.at(ms));
+        self.act();
+    }
+
+    fn closed(&mut self, ms: u64, id: &str) {
+        self.members.closed(&self.attempt(id), self.at(ms));
+        self.act();
+    }
+
+    fn tick(&mut self, ms: u64) {
+        self.members.tick(self.at(ms));
+        self.act();
+    }
+
+    /// The ids of the nodes that calls can go to.
+    fn picks(&self) -> Vec<&str> {
+        let mut ids: Vec<_> = self
+            .picked
+            .values()
+            .map(|(node, _)| node.id.as_str())
+            .collect();
+        ids.sort_unstable();
+        ids
+    }
+}
+
+#[test]
+fn every_listed_node_is_dialled_and_picked_once_it_is_connected() {
+    let mut world = World::new();
+    world.reset(0, &["a", "b"]);
+    assert_eq!((world.dials, world.picks()), (2, vec![]));
+    world.connected(5, "b");
+    assert_eq!(world.picks(), ["b"]);
+    world.connected(6, "a");
+    assert_eq!((world.dials, world.picks()), (2, vec!["a", "b"]));
+    assert_eq!(world.members.wakes_at(), None, "nothing is due");
+}
+
+#[test]
+fn a_failing_node_is_dialled_again_when_its_backoff_is_over() {
+    let mut world = World::with(&["a"]);
+    world.insert(0, "b");
+    world.failed(10, "b");
+    let due = world.members.wakes_at().expect("b backs off") - world.start;
+    assert!((170..=250).contains(&due.as_millis()), "{due:?}");
+    world.tick(169);
+    assert_eq!(world.dials, 2);
+    world.tick(250);
+    assert_eq!(world.dials, 3);
+    assert_eq!(world.picks(), ["a"]);
+}
+
+#[test]
+fn a_removed_node_lingers_unpicked_for_one_ttl_and_is_closed() {
+    let mut world = World::with(&["a", "b"]);
+    world.remove(1_000, "b");
+    assert_eq!((world.picks(), world.closed.len()), (vec!["a"], 0));
+    world.tick(1_000 + TTL - 1);
+    assert!(world.closed.is_empty(), "it lingers");
+    world.tick(1_000 + TTL);
+    assert_eq!(world.closed, [2]);
+    assert_eq!((world.picks(), world.members.wakes_at()), (vec!["a"], None));
+}
+
+#[test]
+fn a_lingering_node_that_is_listed_again_keeps_its_connection_and_its_identity() {
+    let mut world = World::with(&["a", "b"]);
+    let before = world.picked.clone();
+    world.remove(1_000, "b");
+    world.insert(9_000, "b");
+    assert_eq!(world.picked, before);
+    world.tick(1_000 + 3 * TTL);
+    assert_eq!((world.picks(), world.dials), (vec!["a", "b"], 2));
+    assert!(world.closed.is_empty());
+}
+
+#[test]
+fn a_removed_node_without_a_connection_is_forgotten() {
+    for is_dialling in [true, false] {
+        let mut world = World::with(&["a"]);
+        world.insert(0, "b");
+        if !is_dialling {
+            world.failed(10, "b");
+        }
+        world.remove(20, "b");
+        assert_eq!(world.members.wakes_at(), None, "no further attempt");
+        let link = world.connected(30, "b");
+        assert_eq!(world.closed, [link], "what comes too late is closed again");
+        assert_eq!(world.picks(), ["a"]);
+    }
+}
+
+#[test]
+fn when_the_registry_empties_the_set_all_that_linger_are_picked_again() {
+    let mut world = World::with(&["a", "b", "c"]);
+    world.remove(0, "c");
+    world.remove(9_000, "a");
+    assert_eq!(world.picks(), ["b"]);
+    world.remove(9_001, "b");
+    assert_eq!(
+        world.picks(),
+        ["a", "b", "c"],
+        "removed within the last TTL, and connected"
+    );
+    // Each goes three TTLs after its own removal.
+    world.tick(3 * TTL - 1);
+    assert_eq!(world.picks(), ["a", "b", "c"]);
+    world.tick(3 * TTL);
+    assert_eq!(world.picks(), ["a", "b"]);
+    world.tick(3 * TTL + 9_001);
+    assert_eq!((world.picks(), world.closed.len()), (vec![], 3));
+}
+
+#[test]
+fn an_empty_reset_retains_every_connected_node() {
+    let mut world = World::with(&["a", "b"]);
+    world.insert(0, "never-connected");
+    world.reset(5_000, &[]);
+    assert_eq!(world.picks(), ["a", "b"]);
+    assert!(world.closed.is_empty());
+}
+
+#[test]
+fn a_reset_to_other_nodes_removes_the_old_ones() {
+    let mut world = World::with(&["a", "b"]);
+    world.reset(1_000, &["b", "c"]);
+    assert_eq!(world.picks(), ["b"], "b is listed, so a is not needed");
+    world.connected(1_005, "c");
+    assert_eq!(world.picks(), ["b", "c"]);
+}
+
+#[test]
+fn a_node_removed_longer_than_a_ttl_ago_is_not_retained() {
+    let mut world = World::with(&["a", "b"]);
+    world.remove(0, "a");
+    // Not even when the tick that should have closed it is late.
+    world.remove(TTL, "b");
+    assert_eq!(world.picks(), ["b"]);
+}
+
+#[test]
+fn a_retained_node_goes_with_its_connection() {
+    for event in [World::goaway, World::closed] {
+        let mut world = World::with(&["a", "b"]);
+        world.reset(1_000, &[]);
+        event(&mut world, 2_000, "a");
+        assert_eq!(world.picks(), ["b"]);
+        world.tick(10_000);
+        assert_eq!(world.dials, 2, "what the registry removed is not dialled");
+    }
+}
+
+#[test]
+fn retained_nodes_stay_beside_the_first_that_is_listed_again() {
+    let mut world = World::with(&["a", "b", "c"]);
+    world.reset(1_000, &[]);
+    world.insert(3_000, "b");
+    assert_eq!(
+        world.picks(),
+        ["a", "b", "c"],
+        "b alone need not carry the load of three"
+    );
+    world.tick(1_000 + 3 * TTL);
+    assert_eq!((world.picks(), world.dials), (vec!["b"], 3));
+}
+
+#[test]
+fn goaway_ends_picks_and_connects_anew_at_once() {
+    let mut world = World::with(&["a"]);
+    world.goaway(5_000, "a");
+    assert_eq!((world.picks(), world.dials), (vec![], 2));
+    assert!(world.closed.is_empty(), "the streams on it finish");
+    assert_eq!(
+        world.attempts["a"].2,
+        Some(1),
+        "the next connection learns of the last"
+    );
+    let link = world.connected(5_010, "a");
+    let (_, picked) = world.picked.values().next().expect("it is back");
+    assert_eq!(*picked, link);
+}
+
+#[test]
+fn a_new_record_at_the_same_address_keeps_the_connection() {
+    let mut world = World::with(&["a"]);
+    let mut changed = Node::clone(&node("a", "a:1"));
+    changed.version = "2.0.0".to_owned();
+    world.update(1_000, Update::Insert(Arc::new(changed)));
+    let (now, link) = world.picked.values().next().expect("still picked");
+    assert_eq!((now.version.as_str(), *link, world.dials), ("2.0.0", 1, 1));
+}
+
+#[test]
+fn a_changed_address_reconnects_under_the_same_identity() {
+    let mut world = World::with(&["a"]);
+    let before: Vec<_> = world.picked.keys().copied().collect();
+    world.update(5_000, Update::Insert(node("a", "elsewhere:1")));
+    assert_eq!((world.picks(), world.closed.clone()), (vec![], vec![1]));
+    let (_, address, previous) = &world.attempts["a"];
+    assert_eq!((address.as_str(), *previous), ("elsewhere:1", None));
+    world.connected(5_010, "a");
+    assert_eq!(world.picked.keys().copied().collect::<Vec<_>>(), before);
+}
+
+#[test]
+fn news_of_an_earlier_attempt_changes_nothing() {
+    let mut world = World::with(&["a"]);
+    let first = world.attempt("a");
+    world.goaway(5_000, "a");
+    world.connected(5_010, "a");
+    world.members.closed(&first, world.at(6_000));
+    world.members.draining(&first, world.at(6_000));
+    world.members.failed(&first, world.at(6_000));
+    world.act();
+    assert_eq!((world.picks(), world.dials), (vec!["a"], 2));
+}
+
+#[test]
+fn a_record_written_anew_cuts_the_backoff_short() {
+    let mut world = World::with(&["a"]);
+    world.insert(0, "b");
+    for ms in [0, 300, 900, 2_000, 4_000] {
+        world.tick(ms);
+        world.failed(ms, "b");
+    }
+    let dials = world.dials;
+    world.insert(5_000, "b");
+    assert_eq!(
+        world.dials,
+        dials + 1,
+        "as a restart under the same id writes it"
+    );
+}
+
+#[test]
+fn while_a_call_waits_every_node_is_dialled_once_a_second() {
+    let mut world = World::new();
+    world.reset(0, &["a", "b"]);
+    let mut dials = Vec::new();
+    for ms in (0..10_000).step_by(10) {
+        if ms == 5_000 {
+            world.members.set_wanted(true, world.at(ms));
+        }
+        world.tick(ms);
+        let before = world.dials;
+        for id in ["a", "b"] {
+            // Ignored where no attempt is under way.
+            world.failed(ms, id);
+        }
+        if ms > 5_000 && before > dials.last().map_or(0, |(_, count)| *count) {
+            dials.push((ms, before));
+        }
+    }
+    let (first, last) = (dials[0], dials[dials.len() - 1]);
+    let a_second = (last.1 - first.1) as f64 / (last.0 - first.0) as f64 * 1e3;
+    assert!(
+        (1.8..=2.2).contains(&a_second),
+        "{a_second} attempts a second for two nodes"
+    );
+    world.members.set_wanted(false, world.at(10_000));
+    assert!(world.members.wakes_at().expect("they back off") <= world.at(16_000));
+}

@@ -1,0 +1,295 @@
+//! From the nodes of a service to the one that a call goes to: connections to all of them, what
+//! each costs, and an immutable snapshot that calls pick from without a lock or a queue.
+//!
+//! - [`Balancer`] is the handle; its `driver` task alone changes anything.
+//! - `members` decides what is to be done, node by node with `endpoint` (when to connect) and
+//!   `standing` (what the registry's word is worth): without IO.
+//! - `ewma` is what a node costs, `outcome` what a call's end says of it, `snapshot` the choice.
+//!
+//! This room knows nothing of requests, deadlines and retries, nor of any registry.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use futures_core::Stream;
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    time::Instant,
+};
+
+use crate::{
+    discovery::{Status, Subscription, Update},
+    registry::Node,
+    transport,
+};
+
+mod connect;
+mod driver;
+mod endpoint;
+mod ewma;
+mod members;
+mod outcome;
+mod snapshot;
+mod standing;
+#[cfg(test)]
+mod tests;
+
+use connect::{Connect, Transport};
+pub(crate) use outcome::Outcome;
+use snapshot::{Endpoint, Snapshot};
+
+/// What a balancer is made with.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// How connections are made.
+    pub(crate) transport: transport::Config,
+    /// How long a node that the registry removed stays connected; three times that if no other is
+    /// listed. 15 s, as the registration's.
+    pub(crate) ttl: Duration,
+    /// How long a failure is held against a node, unless it is outweighed by successes: the time
+    /// constant with which it fades. 5 s, the unary deadline.
+    pub(crate) penalty: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            transport: transport::Config::default(),
+            ttl: Duration::from_secs(15),
+            penalty: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A node as a balancer knows it, in whichever connection: what a call's further attempts avoid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct EndpointId(u64);
+
+/// The ready nodes of one service, to pick from. Cheap to clone; its task ends with the last clone,
+/// and the connections then close when their calls have finished.
+pub(crate) struct Balancer<C = transport::Connection> {
+    handle: Arc<Handle<C>>,
+}
+
+struct Handle<C> {
+    shared: Arc<Shared<C>>,
+    /// Tells the driver, by being dropped, that nobody is left to pick.
+    _last: oneshot::Sender<()>,
+}
+
+/// What the driver publishes and the handles read.
+struct Shared<C> {
+    snapshot: ArcSwap<Snapshot<C>>,
+    /// Woken, in the order they came, when there is something to pick again.
+    ready: Notify,
+    /// How many calls wait for that.
+    waiting: AtomicUsize,
+    /// Tells the driver that one began to.
+    wanted: Notify,
+    listed: AtomicUsize,
+    last_error: ArcSwapOption<String>,
+    registry: watch::Receiver<Status>,
+}
+
+impl Balancer {
+    /// Balances over the nodes of a subscription, in a task of its own.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub(crate) fn new(updates: Subscription, options: Options) -> Self {
+        let registry = updates.status();
+        let Options {
+            transport,
+            ttl,
+            penalty,
+        } = options;
+        Self::with_connector(updates, registry, Transport(transport), ttl, penalty)
+    }
+}
+
+impl<C: Clone + Send + Sync + 'static> Balancer<C> {
+    fn with_connector(
+        updates: impl Stream<Item = Update> + Unpin + Send + 'static,
+        registry: watch::Receiver<Status>,
+        connector: impl Connect<Connection = C>,
+        ttl: Duration,
+        penalty: Duration,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            snapshot: ArcSwap::from_pointee(Snapshot::empty()),
+            ready: Notify::new(),
+            waiting: AtomicUsize::new(0),
+            wanted: Notify::new(),
+            listed: AtomicUsize::new(0),
+            last_error: ArcSwapOption::empty(),
+            registry,
+        });
+        let (last, gone) = oneshot::channel();
+        tokio::spawn(driver::run(
+            updates,
+            connector,
+            shared.clone(),
+            ttl,
+            penalty,
+            gone,
+        ));
+        Self {
+            handle: Arc::new(Handle {
+                shared,
+                _last: last,
+            }),
+        }
+    }
+
+    /// The cheaper of two ready nodes drawn at random; those in `tried`, a call's earlier attempts,
+    /// only when no other is ready. `None` when none is.
+    pub(crate) fn pick(&self, tried: &[EndpointId]) -> Option<Pick<C>> {
+        let started = Instant::now();
+        let snapshot = self.handle.shared.snapshot.load();
+        let endpoint = snapshot
+            .pick(tried, started, &mut fastrand::Rng::new())?
+            .clone();
+        endpoint.load.begin();
+        Some(Pick {
+            endpoint,
+            started,
+            is_sampled: false,
+        })
+    }
+
+    /// Waits until there is something to pick, first come first served. While a call waits, nodes
+    /// are dialled at once, no more than once a second each, whatever their backoff.
+    ///
+    /// Never ends by itself when nothing becomes ready: the caller's deadline does that.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up the place in the queue and nothing else.
+    pub(crate) async fn ready(&self) {
+        let shared = &*self.handle.shared;
+        if shared.is_ready() {
+            return;
+        }
+        let _waiting = Waiting::new(shared);
+        loop {
+            let mut woken = std::pin::pin!(shared.ready.notified());
+            // In the queue before the second look: a set published in between is not missed.
+            woken.as_mut().enable();
+            if shared.is_ready() {
+                return;
+            }
+            woken.await;
+        }
+    }
+
+    /// Why nothing is ready, for people: the last connect or registry error.
+    pub(crate) fn why_not_ready(&self) -> String {
+        let shared = &*self.handle.shared;
+        let listed = shared.listed.load(Relaxed);
+        let status = shared.registry.borrow();
+        match (&status.error, shared.last_error.load_full()) {
+            (Some(error), _) if listed == 0 => error.to_string(),
+            _ if !status.synced && listed == 0 => "the registry has not answered yet".to_owned(),
+            _ if listed == 0 => "no node is registered".to_owned(),
+            (_, Some(error)) => format!("none of {listed} nodes is connected: {error}"),
+            (_, None) => format!("none of {listed} nodes is connected yet"),
+        }
+    }
+}
+
+impl<C> Clone for Balancer<C> {
+    fn clone(&self) -> Self {
+        Self {
+            handle: self.handle.clone(),
+        }
+    }
+}
+
+impl<C> fmt::Debug for Balancer<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shared = &self.handle.shared;
+        f.debug_struct("Balancer")
+            .field("listed", &shared.listed.load(Relaxed))
+            .field("ready", &shared.snapshot.load().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C> Shared<C> {
+    fn is_ready(&self) -> bool {
+        self.snapshot.load().len() > 0
+    }
+}
+
+/// A call in the queue for something to pick.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new<C>(shared: &'a Shared<C>) -> Self {
+        if shared.waiting.fetch_add(1, SeqCst) == 0 {
+            shared.wanted.notify_one();
+        }
+        Self(&shared.waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+/// A node picked for one call, which counts as in flight there until this is dropped. Dropped
+/// without a [report](Self::report), the call was cancelled and says nothing of the node.
+#[derive(Debug)]
+pub(crate) struct Pick<C = transport::Connection> {
+    endpoint: Arc<Endpoint<C>>,
+    started: Instant,
+    is_sampled: bool,
+}
+
+impl<C> Pick<C> {
+    /// The connection to send the call on.
+    pub(crate) fn connection(&self) -> &C {
+        &self.endpoint.connection
+    }
+
+    /// The node it leads to.
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.endpoint.node
+    }
+
+    /// What to avoid in further attempts of the same call.
+    pub(crate) fn endpoint(&self) -> EndpointId {
+        self.endpoint.id
+    }
+
+    /// Reports how the call goes, while it stays in flight: a stream is sampled at its headers.
+    /// A success counts once, with the time since the pick; a failure counts whenever it comes.
+    pub(crate) fn report(&mut self, outcome: Outcome) {
+        let (load, now) = (&self.endpoint.load, Instant::now());
+        match outcome {
+            Outcome::Success if !self.is_sampled => load.succeeded(now - self.started, now),
+            Outcome::Failure => load.failed(now),
+            Outcome::Success | Outcome::Cancelled => return,
+        }
+        self.is_sampled = true;
+    }
+
+    /// Reports how the call went, and ends it.
+    pub(crate) fn finish(mut self, outcome: Outcome) {
+        self.report(outcome);
+    }
+}
+
+impl<C> Drop for Pick<C> {
+    fn drop(&mut self) {
+        self.endpoint.load.end();
+    }
+}

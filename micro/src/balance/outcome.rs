@@ -1,0 +1,92 @@
+//! What a call's end says of the node that served it.
+
+use tonic::Code;
+
+use crate::transport::{Failure, FailureKind};
+
+/// How a call went, as far as the node is to be judged by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The node answered; that includes answers such as `NotFound`.
+    Success,
+    /// The node, or the way to it, failed: it is charged at least the penalty.
+    Failure,
+    /// The call ended for the caller's own reasons and says nothing.
+    Cancelled,
+}
+
+impl Outcome {
+    /// Judges by a gRPC status: `Unavailable`, `DeadlineExceeded`, `ResourceExhausted`, `Internal`
+    /// and `DataLoss` are the node's failures.
+    ///
+    /// `Unimplemented`, which go-zero counts too, is not: a fleet half-way through a roll-out
+    /// answers it as it should. `Cancelled` is no failure either (kratos#3834).
+    pub(crate) fn of_code(code: Code) -> Self {
+        match code {
+            Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::ResourceExhausted
+            | Code::Internal
+            | Code::DataLoss => Self::Failure,
+            Code::Cancelled => Self::Cancelled,
+            _ => Self::Success,
+        }
+    }
+
+    /// Judges a call that got no answer of a handler's.
+    pub(crate) fn of_failure(failure: &Failure) -> Self {
+        Self::of(failure.kind(), failure.to_status().code())
+    }
+
+    fn of(kind: FailureKind, code: Code) -> Self {
+        match kind {
+            FailureKind::NotSent
+            | FailureKind::Refused
+            | FailureKind::Lost
+            | FailureKind::Malformed => Self::Failure,
+            FailureKind::Reset => Self::of_code(code),
+            // An answer, though one that this client is set not to take.
+            FailureKind::TooLarge => Self::Success,
+            FailureKind::Body => Self::Cancelled,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_charged_when_it_says_that_the_node_failed() {
+        for code in 0..=16 {
+            let code = Code::from_i32(code);
+            let expected = match code {
+                Code::Unavailable
+                | Code::DeadlineExceeded
+                | Code::ResourceExhausted
+                | Code::Internal
+                | Code::DataLoss => Outcome::Failure,
+                Code::Cancelled => Outcome::Cancelled,
+                _ => Outcome::Success,
+            };
+            assert_eq!(Outcome::of_code(code), expected, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_transport_failure_is_charged_unless_it_is_our_own_or_the_callers() {
+        use FailureKind::{Body, Lost, Malformed, NotSent, Refused, Reset, TooLarge};
+        for (kind, code, expected) in [
+            (NotSent, Code::Unavailable, Outcome::Failure),
+            (Refused, Code::Unavailable, Outcome::Failure),
+            (Lost, Code::Unavailable, Outcome::Failure),
+            (Malformed, Code::Unknown, Outcome::Failure),
+            (Reset, Code::Internal, Outcome::Failure),
+            (Reset, Code::Cancelled, Outcome::Cancelled),
+            (TooLarge, Code::ResourceExhausted, Outcome::Success),
+            (Body, Code::Internal, Outcome::Cancelled),
+        ] {
+            assert_eq!(Outcome::of(kind, code), expected, "{kind:?} as {code:?}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The client: a registry, and the channels that it keeps to services.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use super::{
+    Channel,
+    channel::{Settings, Shared},
+};
+use crate::{
+    Error,
+    balance::{self, Balancer},
+    discovery::Discovery,
+    registry, transport,
+};
+
+/// Calls services by their names in the registry.
+///
+/// A clone is cheap, and all clones share one watch and one set of connections a service. Stubs
+/// and [`channel`](Self::channel)s keep what they need alive by themselves.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    discovery: Discovery,
+    settings: Settings,
+    channels: Mutex<HashMap<Arc<str>, Weak<Shared>>>,
+}
+
+impl Client {
+    /// A client with options of its own.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// A client of the registry that `MICRO_REGISTRY` names, with the defaults.
+    ///
+    /// # Errors
+    /// `Config` when the variable is missing or its URL cannot be used.
+    pub fn from_env() -> Result<Self, Error> {
+        Self::builder().build()
+    }
+
+    /// The channel to a service, by its name in the registry.
+    ///
+    /// The first channel to a service starts its watch and its connections in the background; it
+    /// must be made inside a tokio runtime. Nodes need not exist yet: calls wait for them within
+    /// their deadlines.
+    ///
+    /// # Panics
+    /// When called outside a tokio runtime.
+    pub fn channel(&self, service: &str) -> Channel {
+        let inner = &self.inner;
+        let mut channels = inner.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = channels.get(service).and_then(Weak::upgrade) {
+            return Channel::new(shared);
+        }
+        channels.retain(|_, shared| shared.strong_count() > 0);
+        let service: Arc<str> = service.into();
+        let shared = Arc::new(Shared {
+            service: service.clone(),
+            balancer: self.balancer(&service),
+            settings: inner.settings,
+        });
+        channels.insert(service, Arc::downgrade(&shared));
+        Channel::new(shared)
+    }
+
+    /// The discovery that this client's channels share.
+    pub fn discovery(&self) -> &Discovery {
+        &self.inner.discovery
+    }
+
+    pub(crate) fn over(discovery: Discovery) -> Self {
+        Self::with_settings(discovery, Settings::default())
+    }
+
+    fn with_settings(discovery: Discovery, settings: Settings) -> Self {
+        Self { inner: Arc::new(Inner { discovery, settings, channels: Mutex::default() }) }
+    }
+
+    fn balancer(&self, service: &str) -> Balancer {
+        let settings = &self.inner.settings;
+        let options = balance::Options {
+            transport: transport::Config {
+                max_message_size: settings.max_message_size,
+                ..transport::Config::default()
+            },
+            penalty: settings.request_timeout,
+            ..balance::Options::default()
+        };
+        Balancer::new(self.inner.discovery.subscribe(service), options)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("registry", &self.inner.discovery.registry().name())
+            .field("settings", &self.inner.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            request_timeout: Duration::from_secs(5),
+            max_message_size: 4 * 1024 * 1024,
+            max_attempts: 5,
+        }
+    }
+}
+
+/// Options of a [`Client`].
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing until build()"]
+pub struct ClientBuilder {
+    registry: Option<String>,
+    settings: Settings,
+}
+
+impl ClientBuilder {
+    /// The URL of the registry, as [`registry::open`] takes it. Default: `MICRO_REGISTRY`.
+    pub fn registry(mut self, url: impl Into<String>) -> Self {
+        self.registry = Some(url.into());
+        self
+    }
+
+    /// The deadline of a unary call that names none. Default: 5 s. Zero fails every such call.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.request_timeout = timeout;
+        self
+    }
+
+    /// The largest message sent or received, in bytes. Default: 4 MiB; at most 4 GiB - 1, which
+    /// is gRPC's own limit.
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.settings.max_message_size = bytes;
+        self
+    }
+
+    /// The client. The registry need not be reachable: calls wait for it within their deadlines.
+    ///
+    /// # Errors
+    /// `Config` when the URL is missing, malformed, or of a registry that is not built in.
+    pub fn build(self) -> Result<Client, Error> {
+        let registry = registry::open(&registry::url_or_env(self.registry)?)?;
+        Ok(Client::with_settings(Discovery::new(registry), self.settings))
+    }
+}

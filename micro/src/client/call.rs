@@ -1,0 +1,225 @@
+//! What the methods of a generated stub return: a call that is awaited.
+
+use std::{fmt, marker::PhantomData, pin::Pin, time::Duration};
+
+use futures_core::Stream;
+use http::uri::PathAndQuery;
+use prost::Message;
+use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use super::{Channel, deadline, unary};
+use crate::{descriptor::MethodDescriptor, registry::BoxFuture};
+
+/// A call that has not begun: it does when it is awaited.
+///
+/// ```ignore
+/// let reply = greeter.hello(request).timeout(Duration::from_millis(300)).await?;
+/// ```
+///
+/// A call owns what it needs, so [`into_future`](IntoFuture::into_future) gives a future that can
+/// be spawned. Dropping that future resets the call's stream, and the server drops the handler.
+///
+/// # Deadline
+/// A unary call has 5 s unless [`timeout`](Self::timeout), `Request::set_timeout` or
+/// [`ClientBuilder::request_timeout`](super::ClientBuilder::request_timeout) says otherwise;
+/// streaming calls have none unless asked, and a deadline then covers every message. A call made
+/// inside a handler ends with the deadline of the call being handled, if that is sooner, unless it
+/// is [`detached`](Self::detached).
+///
+/// # Errors
+/// - `Unavailable` when no node was ready until the deadline, with the last reason.
+/// - `DeadlineExceeded` when the deadline struck later, with the node that did not answer.
+/// - Whatever status the server sent.
+#[must_use = "a call begins when it is awaited"]
+pub struct Call<Kind, Req, Res> {
+    channel: Channel,
+    method: &'static MethodDescriptor,
+    request: Request<Req>,
+    options: unary::Options,
+    kind: PhantomData<fn() -> (Kind, Res)>,
+}
+
+/// One request, one response.
+#[derive(Debug)]
+pub enum Unary {}
+/// One request, a stream of responses.
+#[derive(Debug)]
+pub enum ServerStreaming {}
+/// A stream of requests, one response.
+#[derive(Debug)]
+pub enum ClientStreaming {}
+/// Both sides stream.
+#[derive(Debug)]
+pub enum BidiStreaming {}
+
+/// A call with one request and one response.
+pub type UnaryCall<Req, Res> = Call<Unary, Req, Res>;
+/// A call with one request and a stream of responses.
+pub type ServerStreamingCall<Req, Res> = Call<ServerStreaming, Req, Res>;
+/// A call with a stream of requests and one response.
+pub type ClientStreamingCall<Req, Res> = Call<ClientStreaming, BoxStream<Req>, Res>;
+/// A call with streams both ways.
+pub type BidiStreamingCall<Req, Res> = Call<BidiStreaming, BoxStream<Req>, Res>;
+
+type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
+
+impl<Kind, Req, Res> Call<Kind, Req, Res> {
+    fn with(channel: &Channel, method: &'static MethodDescriptor, request: Request<Req>) -> Self {
+        let (channel, options) = (channel.clone(), unary::Options::default());
+        Self { channel, method, request, options, kind: PhantomData }
+    }
+
+    /// Bounds the call: waiting for a node, connecting, every attempt, and for streams every
+    /// message. Default: 5 s for unary calls, none for streams. Zero fails at once.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// Fails with `Unavailable` at once, rather than waiting, when no node is ready.
+    pub fn fail_fast(mut self) -> Self {
+        self.options.fail_fast = true;
+        self
+    }
+
+    /// Does not inherit the deadline of the handler that makes the call.
+    pub fn detached(mut self) -> Self {
+        self.options.detached = true;
+        self
+    }
+}
+
+impl<Req, Res> UnaryCall<Req, Res> {
+    /// For generated code.
+    #[doc(hidden)]
+    pub fn new(channel: &Channel, method: &'static MethodDescriptor, request: Request<Req>) -> Self {
+        Self::with(channel, method, request)
+    }
+}
+
+impl<Req, Res> ServerStreamingCall<Req, Res> {
+    /// For generated code.
+    #[doc(hidden)]
+    pub fn new(channel: &Channel, method: &'static MethodDescriptor, request: Request<Req>) -> Self {
+        Self::with(channel, method, request)
+    }
+}
+
+impl<Req, Res> ClientStreamingCall<Req, Res> {
+    /// For generated code.
+    #[doc(hidden)]
+    pub fn new(
+        channel: &Channel,
+        method: &'static MethodDescriptor,
+        request: Request<impl Stream<Item = Req> + Send + 'static>,
+    ) -> Self {
+        Self::with(channel, method, boxed(request))
+    }
+}
+
+impl<Req, Res> BidiStreamingCall<Req, Res> {
+    /// For generated code.
+    #[doc(hidden)]
+    pub fn new(
+        channel: &Channel,
+        method: &'static MethodDescriptor,
+        request: Request<impl Stream<Item = Req> + Send + 'static>,
+    ) -> Self {
+        Self::with(channel, method, boxed(request))
+    }
+}
+
+fn boxed<T>(request: Request<impl Stream<Item = T> + Send + 'static>) -> Request<BoxStream<T>> {
+    request.map(|stream| Box::pin(stream) as BoxStream<T>)
+}
+
+impl<Req, Res> IntoFuture for UnaryCall<Req, Res>
+where
+    Req: Message + 'static,
+    Res: Message + Default + 'static,
+{
+    type Output = Result<Response<Res>, Status>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(unary::call(self.channel, self.method, self.request, self.options))
+    }
+}
+
+impl<Req, Res> IntoFuture for ServerStreamingCall<Req, Res>
+where
+    Req: Message + 'static,
+    Res: Message + Default + 'static,
+{
+    type Output = Result<Response<Streaming<Res>>, Status>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let (mut grpc, request, path) = self.prepare();
+            grpc.server_streaming(request, path, ProstCodec::<Req, Res>::default()).await
+        })
+    }
+}
+
+impl<Req, Res> IntoFuture for ClientStreamingCall<Req, Res>
+where
+    Req: Message + 'static,
+    Res: Message + Default + 'static,
+{
+    type Output = Result<Response<Res>, Status>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let (mut grpc, request, path) = self.prepare();
+            grpc.client_streaming(request, path, ProstCodec::<Req, Res>::default()).await
+        })
+    }
+}
+
+impl<Req, Res> IntoFuture for BidiStreamingCall<Req, Res>
+where
+    Req: Message + 'static,
+    Res: Message + Default + 'static,
+{
+    type Output = Result<Response<Streaming<Res>>, Status>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let (mut grpc, request, path) = self.prepare();
+            grpc.streaming(request, path, ProstCodec::<Req, Res>::default()).await
+        })
+    }
+}
+
+impl<Kind, Req, Res> Call<Kind, Req, Res> {
+    /// A streaming call goes through tonic's codec on our channel, which reads the deadline from
+    /// the request's metadata.
+    fn prepare(self) -> (tonic::client::Grpc<Channel>, Request<Req>, PathAndQuery) {
+        let Self { channel, method, mut request, options, .. } = self;
+        if let Some(timeout) = options.timeout {
+            let header = deadline::to_header(timeout);
+            let text = header.to_str().expect("digits and a letter");
+            let value = text.parse().expect("digits and a letter");
+            request.metadata_mut().insert("grpc-timeout", value);
+        }
+        let limit = channel.settings().max_message_size;
+        let grpc = tonic::client::Grpc::new(channel.with_options(options))
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(limit);
+        (grpc, request, PathAndQuery::from_static(method.path))
+    }
+}
+
+impl<Kind, Req, Res> fmt::Debug for Call<Kind, Req, Res> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("service", &self.channel.service())
+            .field("method", &self.method.path)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

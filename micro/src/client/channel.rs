@@ -1,0 +1,119 @@
+//! The channel to one service: what stubs, ours and tonic's, send their calls through.
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tonic::Status;
+use tower_service::Service;
+
+use super::{status, stream, unary::Options};
+use crate::{
+    balance::{Balancer, EndpointId, Pick},
+    registry::BoxFuture,
+};
+
+/// A service's nodes behind one handle: balanced, watched, reconnected.
+///
+/// A clone is cheap and shares connections; they close when the last clone is dropped. Beneath a
+/// stub of tonic's it is a `tower::Service`:
+///
+/// ```ignore
+/// let channel = client.channel("greeter");
+/// let mut greeter = tonic_generated::GreeterClient::new(channel);
+/// ```
+///
+/// Through tonic's stubs a call has no deadline unless `Request::set_timeout` gives it one; one
+/// without waits 5 s for a node. Its body is kept up to 64 KiB, so that the call can move to
+/// another node as long as no handler can have seen it.
+#[derive(Clone)]
+pub struct Channel {
+    shared: Arc<Shared>,
+    options: Options,
+}
+
+pub(super) struct Shared {
+    pub(super) service: Arc<str>,
+    pub(super) balancer: Balancer,
+    pub(super) settings: Settings,
+}
+
+/// What a client's channels have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) request_timeout: Duration,
+    pub(super) max_message_size: usize,
+    pub(super) max_attempts: u32,
+}
+
+impl Channel {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, options: Options::default() }
+    }
+
+    /// The name in the registry of the service that this channel leads to.
+    pub fn service(&self) -> &str {
+        &self.shared.service
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    pub(super) fn options(&self) -> Options {
+        self.options
+    }
+
+    pub(super) fn with_options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Picks a node, waiting for one until `struck`, unless the call fails fast.
+    pub(super) async fn pick(
+        &self,
+        tried: &[EndpointId],
+        fail_fast: bool,
+        mut struck: impl Future<Output = ()> + Unpin,
+    ) -> Result<Pick, Status> {
+        let balancer = &self.shared.balancer;
+        loop {
+            if let Some(pick) = balancer.pick(tried) {
+                return Ok(pick);
+            }
+            let is_over = fail_fast
+                || tokio::select! {
+                    () = balancer.ready() => false,
+                    () = &mut struck => true,
+                };
+            if is_over {
+                return Err(status::no_node(self.service(), &balancer.why_not_ready()));
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").field("service", &self.shared.service).finish_non_exhaustive()
+    }
+}
+
+impl Service<http::Request<tonic::body::Body>> for Channel {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Status;
+    type Future = BoxFuture<'static, Result<Self::Response, Status>>;
+
+    /// Always ready: waiting for a node happens in [`call`](Self::call), within the call's
+    /// deadline.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        Box::pin(stream::call(self.clone(), request))
+    }
+}

@@ -1,0 +1,145 @@
+//! Whether a failed attempt is followed by another, and when.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use tonic::{Code, Status};
+
+use crate::transport::Failure;
+
+/// The pause before an attempt on a node that this call has tried before: 10 ms x2 +-20%, at most
+/// 1 s. A node not tried yet is tried at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// One call's attempts so far.
+///
+/// Two kinds of retry: *transparent*, when provably no handler has seen the call, without a limit
+/// but the deadline; and *declared*, after `Unavailable` or a lost connection, for methods whose
+/// `.proto` gives an `idempotency_level`, up to a number of attempts.
+#[derive(Debug)]
+pub(super) struct Retry {
+    is_idempotent: bool,
+    attempts_left: u32,
+    /// Declared retries so far: `grpc-previous-rpc-attempts`.
+    previous: u32,
+    pauses: u32,
+}
+
+/// What follows a failed attempt.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Another attempt, on a node not tried yet if there is one.
+    Attempt,
+    /// Another attempt after the time the server asked for.
+    AttemptAfter(Duration),
+    /// The call fails.
+    Fail,
+}
+
+impl Retry {
+    pub(super) fn new(is_idempotent: bool, max_attempts: u32) -> Self {
+        Self { is_idempotent, attempts_left: max_attempts.saturating_sub(1), previous: 0, pauses: 0 }
+    }
+
+    /// Declared retries so far, which the server is told.
+    pub(super) fn previous_attempts(&self) -> u32 {
+        self.previous
+    }
+
+    /// The attempt ended without a gRPC status.
+    pub(super) fn after_failure(&mut self, failure: &Failure) -> Next {
+        if failure.is_unprocessed() {
+            Next::Attempt
+        } else if failure.to_status().code() == Code::Unavailable {
+            self.declared()
+        } else {
+            Next::Fail
+        }
+    }
+
+    /// The attempt ended with a status from the server; `trailers` may carry
+    /// `grpc-retry-pushback-ms`
+    /// ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback)).
+    pub(super) fn after_status(&mut self, status: &Status, trailers: &HeaderMap) -> Next {
+        if status.code() != Code::Unavailable {
+            return Next::Fail;
+        }
+        let Some(pushback) = trailers.get("grpc-retry-pushback-ms") else {
+            return self.declared();
+        };
+        // Negative or unreadable: the server asks for no retry.
+        let asked = pushback.to_str().ok().and_then(|text| text.parse::<u32>().ok());
+        match (asked, self.declared()) {
+            (Some(millis), Next::Attempt) => Next::AttemptAfter(Duration::from_millis(millis.into())),
+            _ => Next::Fail,
+        }
+    }
+
+    /// The pause before an attempt on a node that was tried already.
+    pub(super) fn pause(&mut self) -> Duration {
+        let longest = FIRST_PAUSE.saturating_mul(1 << self.pauses.min(16)).min(LONGEST_PAUSE);
+        self.pauses += 1;
+        longest.mul_f64(0.8 + 0.4 * fastrand::f64())
+    }
+
+    fn declared(&mut self) -> Next {
+        if !self.is_idempotent || self.attempts_left == 0 {
+            return Next::Fail;
+        }
+        self.attempts_left -= 1;
+        self.previous += 1;
+        Next::Attempt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pushback(value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(
+            http::HeaderName::from_static("grpc-retry-pushback-ms"),
+            http::HeaderValue::from_static(value),
+        )])
+    }
+
+    #[test]
+    fn a_status_is_retried_only_where_the_method_is_declared_idempotent() {
+        let unavailable = Status::unavailable("busy");
+        let none = HeaderMap::new();
+        assert_eq!(Retry::new(false, 5).after_status(&unavailable, &none), Next::Fail);
+        let mut retry = Retry::new(true, 5);
+        for _ in 0..4 {
+            assert_eq!(retry.after_status(&unavailable, &none), Next::Attempt);
+        }
+        assert_eq!(retry.after_status(&unavailable, &none), Next::Fail, "five attempts in all");
+        assert_eq!(retry.previous_attempts(), 4);
+    }
+
+    #[test]
+    fn only_unavailable_is_worth_another_attempt() {
+        for status in [Status::not_found(""), Status::internal(""), Status::deadline_exceeded("")] {
+            let next = Retry::new(true, 5).after_status(&status, &HeaderMap::new());
+            assert_eq!(next, Next::Fail, "{:?}", status.code());
+        }
+    }
+
+    #[test]
+    fn the_servers_pushback_is_honoured() {
+        let busy = Status::unavailable("busy");
+        let next = |value| Retry::new(true, 5).after_status(&busy, &pushback(value));
+        assert_eq!(next("250"), Next::AttemptAfter(Duration::from_millis(250)));
+        assert_eq!(next("-1"), Next::Fail, "negative: do not retry");
+        assert_eq!(next("soon"), Next::Fail, "unreadable: do not retry");
+    }
+
+    #[test]
+    fn pauses_grow_to_a_second() {
+        let mut retry = Retry::new(false, 5);
+        let pauses: Vec<_> = (0..12).map(|_| retry.pause()).collect();
+        assert!(pauses[0] <= Duration::from_millis(12), "{:?}", pauses[0]);
+        assert!(pauses[11] >= Duration::from_millis(800), "{:?}", pauses[11]);
+        assert!(pauses.iter().all(|pause| *pause <= Duration::from_millis(1200)));
+    }
+}

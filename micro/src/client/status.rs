@@ -1,0 +1,58 @@
+//! The one place where a call's failure becomes a [`Status`].
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use tonic::{Code, Status};
+
+use crate::{registry::Node, transport::Failure};
+
+/// Nothing to pick until the deadline, or at once for a call that fails fast.
+pub(super) fn no_node(service: &str, why: &str) -> Status {
+    Status::unavailable(format!("no node of service '{service}' is ready: {why}"))
+}
+
+/// The deadline struck while a node had the call.
+pub(super) fn no_answer(service: &str, node: &Node, timeout: Duration) -> Status {
+    let Node { id, address, .. } = node;
+    Status::deadline_exceeded(format!(
+        "service '{service}': no answer from node {id} at {address} within the call's deadline of \
+         {timeout:?}"
+    ))
+}
+
+/// The deadline struck between two attempts.
+pub(super) fn between_attempts(service: &str, timeout: Duration, last: &Status) -> Status {
+    Status::deadline_exceeded(format!(
+        "service '{service}': the call's deadline of {timeout:?} struck between attempts; the last \
+         one failed with: {}",
+        last.message()
+    ))
+}
+
+/// The deadline struck in a stream whose response had begun.
+pub(super) fn mid_stream(node: &Node) -> Status {
+    let Node { service, id, address, .. } = node;
+    Status::deadline_exceeded(format!(
+        "service '{service}', node {id} at {address}: the call's deadline struck amid its responses"
+    ))
+}
+
+/// The attempt failed without a status from the server.
+pub(super) fn failed(service: &str, node: &Node, failure: &Failure) -> Status {
+    let status = failure.to_status();
+    let text = format!("service '{service}', node {}: {}", node.id, status.message());
+    Status::new(status.code(), text)
+}
+
+/// The status that ends a call: in the trailers, or in the headers when there is nothing else.
+pub(super) fn of_reply(headers: &HeaderMap, trailers: &HeaderMap) -> Status {
+    Status::from_header_map(trailers)
+        .or_else(|| Status::from_header_map(headers))
+        .unwrap_or_else(|| Status::internal("the server ended the call without a grpc-status"))
+}
+
+/// Whether a status is success.
+pub(super) fn is_ok(status: &Status) -> bool {
+    status.code() == Code::Ok
+}

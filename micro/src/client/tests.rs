@@ -1,0 +1,207 @@
+use std::{
+    sync::{Arc, atomic::AtomicU32, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio_stream::StreamExt as _;
+use tonic::{Code, IntoRequest as _, Request};
+use tonic_prost::ProstCodec;
+
+use crate::fixture::{ECHO, Echo, Stub, Word, client, start};
+
+const SOON: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn a_call_finds_its_service_by_name() {
+    let registry = "memory://client-finds";
+    let _a = start(registry, "a", Echo::named("a")).await;
+    let _b = start(registry, "b", Echo::named("b")).await;
+    let client = client(registry);
+    for name in ["a", "b"] {
+        let reply = Stub::new(name, &client).say(Word::new("who?")).await.expect("a reply");
+        assert_eq!(reply.into_inner().text, name);
+    }
+}
+
+#[tokio::test]
+async fn a_call_waits_for_its_first_node() {
+    let registry = "memory://client-waits";
+    let stub = Stub::new("late", &client(registry));
+    let call = tokio::spawn(stub.say(Word::new("who?")).into_future());
+    let _late = start(registry, "late", Echo::named("late")).await;
+    let reply = call.await.expect("no panic").expect("a reply");
+    assert_eq!(reply.into_inner().text, "late");
+}
+
+#[tokio::test]
+async fn a_call_without_nodes_ends_at_its_deadline_with_the_reason() {
+    let stub = Stub::new("nobody", &client("memory://client-nobody"));
+    let status = stub.say(Word::new("who?")).timeout(SOON).await.expect_err("no node");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("nobody"), "{}", status.message());
+    assert!(status.message().contains("no node"), "{}", status.message());
+}
+
+#[tokio::test]
+async fn a_call_may_fail_fast() {
+    let stub = Stub::new("nobody", &client("memory://client-fast"));
+    let status = stub.say(Word::new("who?")).fail_fast().await.expect_err("no node");
+    assert_eq!(status.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_answer_is_named_and_its_handler_is_dropped() {
+    let registry = "memory://client-silent";
+    let echo = Echo::named("silent");
+    let running = echo.running.clone();
+    let handle = start(registry, "silent", echo).await;
+    let stub = Stub::new("silent", &client(registry));
+    let status = stub.say(Word::new("sleep")).timeout(SOON).await.expect_err("no answer");
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains(handle.id()), "{}", status.message());
+    none_runs(&running).await;
+}
+
+#[tokio::test]
+async fn a_dropped_call_drops_its_handler() {
+    let registry = "memory://client-dropped";
+    let echo = Echo::named("one");
+    let running = echo.running.clone();
+    let _one = start(registry, "one", echo).await;
+    let stub = Stub::new("one", &client(registry));
+    let call = tokio::spawn(stub.say(Word::new("sleep")).into_future());
+    until(|| running.load(Ordering::SeqCst) == 1).await;
+    call.abort();
+    none_runs(&running).await;
+}
+
+#[tokio::test]
+async fn a_call_in_a_handler_ends_with_the_handlers_deadline() {
+    let registry = "memory://client-inherits";
+    let client = client(registry);
+    let outer = Echo { client: Some(client.clone()), ..Echo::named("outer") };
+    let inner = Echo::named("inner");
+    let running = inner.running.clone();
+    let _outer = start(registry, "outer", outer).await;
+    let _inner = start(registry, "inner", inner).await;
+    let call = Stub::new("outer", &client).say(Word::new("peer inner")).timeout(SOON);
+    let status = call.await.expect_err("the inner handler sleeps");
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    none_runs(&running).await;
+}
+
+#[tokio::test]
+async fn all_four_kinds_of_calls() {
+    let registry = "memory://client-kinds";
+    let _echo = start(registry, "echo", Echo::named("echo")).await;
+    let stub = Stub::new("echo", &client(registry));
+
+    let words = || tokio_stream::iter(["one", "two"].map(Word::new));
+    assert_eq!(stub.up(words()).await.expect("a reply").into_inner().text, "one two");
+
+    let mut down = stub.down(Word::new("one two")).await.expect("a stream").into_inner();
+    assert_eq!(down.message().await.expect("ok").expect("a word").text, "one");
+    assert_eq!(down.message().await.expect("ok").expect("a word").text, "two");
+    assert_eq!(down.message().await.expect_err("the status").code(), Code::Aborted);
+
+    let chat = stub.chat(words()).await.expect("a stream").into_inner();
+    let words: Vec<_> = chat.map(|word| word.expect("a word").text).collect().await;
+    assert_eq!(words, ["one", "two"]);
+}
+
+#[tokio::test]
+async fn a_streams_deadline_covers_its_messages() {
+    let registry = "memory://client-stream-deadline";
+    let _echo = start(registry, "echo", Echo::named("echo")).await;
+    let stub = Stub::new("echo", &client(registry));
+    let call = stub.down(Word::new("one hang")).timeout(SOON);
+    let mut down = call.await.expect("a stream").into_inner();
+    assert_eq!(down.message().await.expect("ok").expect("a word").text, "one");
+    assert_eq!(down.message().await.expect("ok").expect("a word").text, "hang");
+    let status = down.message().await.expect_err("the deadline");
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn only_a_method_declared_idempotent_is_retried_after_a_status() {
+    let registry = "memory://client-retries";
+    let _a = start(registry, "a", Echo::named("a")).await;
+    let _b = start(registry, "b", Echo::named("b")).await;
+    let client = client(registry);
+    let status = Stub::new("a", &client).say(Word::new("busy")).await.expect_err("no retry");
+    assert_eq!(status.code(), Code::Unavailable);
+    let reply = Stub::new("b", &client).read(Word::new("attempts")).await.expect("a retry");
+    assert_eq!(reply.into_inner().text, "1", "the server is told how many attempts went before");
+}
+
+#[tokio::test]
+async fn a_status_of_the_handler_is_the_callers() {
+    let registry = "memory://client-status";
+    let _a = start(registry, "a", Echo::named("a")).await;
+    let status =
+        Stub::new("a", &client(registry)).read(Word::new("missing")).await.expect_err("missing");
+    assert_eq!((status.code(), status.message()), (Code::NotFound, "no such word"));
+}
+
+#[tokio::test]
+async fn metadata_goes_both_ways_and_reserved_keys_stay_ours() {
+    let registry = "memory://client-metadata";
+    let _a = start(registry, "a", Echo::named("a")).await;
+    let mut request = Request::new(Word::new("who?"));
+    request.metadata_mut().insert("grpc-timeout", "1n?".parse().expect("a value"));
+    request.metadata_mut().insert("content-type", "text/html".parse().expect("a value"));
+    let reply = Stub::new("a", &client(registry)).say(request).await.expect("a reply");
+    assert_eq!(reply.metadata().get("content-type").expect("a header"), "application/grpc");
+}
+
+#[tokio::test]
+async fn a_request_over_the_limit_is_refused_before_it_is_sent() {
+    let registry = "memory://client-size";
+    let _a = start(registry, "a", Echo::named("a")).await;
+    let client = crate::Client::builder().registry(registry).max_message_size(10).build();
+    let stub = Stub::new("a", &client.expect("a client"));
+    let status = stub.say(Word::new("more than ten bytes")).await.expect_err("too large");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().contains("max_message_size"), "{}", status.message());
+}
+
+#[tokio::test]
+async fn a_dead_address_costs_no_call() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let refused = free.local_addr().expect("an address");
+    drop(free);
+    let alive = start("memory://client-dead", "a", Echo::named("a")).await;
+    let registry = format!("static://a={refused},{}", alive.address());
+    let stub = Stub::new("a", &client(&registry));
+    for _ in 0..100 {
+        stub.say(Word::new("who?")).await.expect("the other node answers");
+    }
+}
+
+#[tokio::test]
+async fn tonics_stubs_call_through_our_channel() {
+    let registry = "memory://client-tonic";
+    let calls = Arc::new(AtomicU32::new(0));
+    let _a = start(registry, "a", Echo { calls: calls.clone(), ..Echo::named("a") }).await;
+    let mut grpc = tonic::client::Grpc::new(client(registry).channel("a"));
+    grpc.ready().await.expect("always ready");
+    let path = http::uri::PathAndQuery::from_static(ECHO.methods[0].path);
+    let codec = ProstCodec::<Word, Word>::default();
+    let reply = grpc.unary(Word::new("who?").into_request(), path, codec).await.expect("a reply");
+    assert_eq!(reply.into_inner().text, "a");
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+async fn none_runs(running: &AtomicU32) {
+    until(|| running.load(Ordering::SeqCst) == 0).await;
+}
+
+/// The server learns of a reset over a socket: there is no event to await.
+async fn until(is_so: impl Fn() -> bool) {
+    let turns = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), turns).await.expect("within five seconds");
+}

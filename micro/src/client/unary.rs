@@ -1,0 +1,195 @@
+//! A unary call of a generated stub: our own framing, one buffer a message.
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
+use prost::Message;
+use tokio::time::{Instant, sleep, sleep_until};
+use tonic::{Request, Response, Status, metadata::MetadataMap};
+
+use super::{
+    Channel, deadline,
+    retry::{Next, Retry},
+    status,
+};
+use crate::{
+    balance::Outcome,
+    descriptor::MethodDescriptor,
+    transport::UnaryReply,
+};
+
+/// How a single call differs from its channel's defaults.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Options {
+    pub(super) timeout: Option<Duration>,
+    pub(super) fail_fast: bool,
+    pub(super) detached: bool,
+}
+
+/// gRPC's length prefix: a flag for compression and the length.
+const PREFIX: usize = 5;
+
+pub(super) async fn call<Req, Res>(
+    channel: Channel,
+    method: &'static MethodDescriptor,
+    request: Request<Req>,
+    options: Options,
+) -> Result<Response<Res>, Status>
+where
+    Req: Message,
+    Res: Message + Default,
+{
+    let start = Instant::now();
+    let (metadata, _, message) = request.into_parts();
+    let metadata = metadata.into_headers();
+    let deadline = deadline_of(&channel, &metadata, options, start);
+    let timeout = deadline - start;
+    let struck = sleep_until(deadline);
+    tokio::pin!(struck);
+
+    let service = channel.service();
+    let frame_len = check_size(&message, channel.settings().max_message_size)?;
+    let mut retry = Retry::new(method.idempotency.is_idempotent(), channel.settings().max_attempts);
+    let mut tried = Vec::new();
+    loop {
+        let pick = channel.pick(&tried, options.fail_fast, &mut struck).await?;
+        let endpoint = pick.endpoint();
+        let node = pick.node().clone();
+        let left = deadline.saturating_duration_since(Instant::now());
+        let head = head(method, &metadata, left, retry.previous_attempts());
+        let reply = tokio::select! {
+            biased;
+            reply = pick.connection().unary(head, encode(&message, frame_len)) => reply,
+            () = &mut struck => {
+                pick.finish(Outcome::Failure);
+                return Err(status::no_answer(service, &node, timeout));
+            }
+        };
+        let (next, failed) = match reply {
+            Ok(UnaryReply { headers, message, trailers }) => {
+                let ended = status::of_reply(&headers, &trailers);
+                if status::is_ok(&ended) {
+                    let response = decode(headers, message, trailers);
+                    pick.finish(match &response {
+                        Ok(_) => Outcome::Success,
+                        Err(_) => Outcome::Failure,
+                    });
+                    return response;
+                }
+                pick.finish(Outcome::of_code(ended.code()));
+                (retry.after_status(&ended, &trailers), ended)
+            }
+            Err(failure) => {
+                pick.finish(Outcome::of_failure(&failure));
+                (retry.after_failure(&failure), status::failed(service, &node, &failure))
+            }
+        };
+        let pause = match next {
+            Next::Fail => return Err(failed),
+            Next::AttemptAfter(pause) => Some(pause),
+            Next::Attempt if tried.contains(&endpoint) => Some(retry.pause()),
+            Next::Attempt => None,
+        };
+        tried.push(endpoint);
+        tracing::debug!(service, node = %node.id, error = %failed.message(), "call moves on");
+        if let Some(pause) = pause {
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = &mut struck => return Err(status::between_attempts(service, timeout, &failed)),
+            }
+        }
+    }
+}
+
+/// The soonest of what the call, its metadata, the handler it is made in and the default say.
+fn deadline_of(
+    channel: &Channel,
+    metadata: &HeaderMap,
+    options: Options,
+    start: Instant,
+) -> Instant {
+    let inherited = if options.detached { None } else { crate::deadline::current() };
+    let asked = options.timeout.or_else(|| deadline::from_headers(metadata));
+    let own = deadline::after(start, asked.unwrap_or(channel.settings().request_timeout));
+    deadline::sooner(Some(own), inherited).unwrap_or(own)
+}
+
+fn check_size(message: &impl Message, limit: usize) -> Result<usize, Status> {
+    let len = message.encoded_len();
+    if len > limit || u32::try_from(len).is_err() {
+        return Err(Status::resource_exhausted(format!(
+            "the request of {len} bytes is over the channel's limit of {limit} bytes; raise \
+             ClientBuilder::max_message_size"
+        )));
+    }
+    Ok(PREFIX + len)
+}
+
+/// Encoded anew for each attempt: cheaper than sharing one buffer among attempts that are rarely
+/// made.
+fn encode(message: &impl Message, frame_len: usize) -> Bytes {
+    let mut frame = Vec::with_capacity(frame_len);
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(frame_len - PREFIX).expect("checked against the limit"));
+    message.encode(&mut frame).expect("a Vec grows");
+    frame.into()
+}
+
+fn decode<Res: Message + Default>(
+    headers: HeaderMap,
+    message: Option<Bytes>,
+    trailers: HeaderMap,
+) -> Result<Response<Res>, Status> {
+    let message = message.ok_or_else(|| {
+        Status::internal("the server ended the call with status OK and without a message")
+    })?;
+    let message = Res::decode(message).map_err(|error| {
+        Status::internal(format!("the server's message cannot be decoded: {error}"))
+    })?;
+    let mut metadata = headers;
+    metadata.extend(trailers);
+    Ok(Response::from_parts(MetadataMap::from_headers(metadata), message, Extensions::new()))
+}
+
+/// What a server or a proxy on the way reserves for itself: a caller's metadata cannot set it.
+const RESERVED: [HeaderName; 6] = [
+    header::TE,
+    header::CONTENT_TYPE,
+    deadline::GRPC_TIMEOUT,
+    HeaderName::from_static("grpc-message"),
+    HeaderName::from_static("grpc-status"),
+    PREVIOUS_ATTEMPTS,
+];
+const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("grpc-rust-micro/", env!("CARGO_PKG_VERSION")));
+
+fn head(
+    method: &MethodDescriptor,
+    metadata: &HeaderMap,
+    left: Duration,
+    previous_attempts: u32,
+) -> http::Request<()> {
+    let mut headers = if metadata.is_empty() { HeaderMap::with_capacity(4) } else { metadata.clone() };
+    if !metadata.is_empty() {
+        for name in RESERVED {
+            headers.remove(name);
+        }
+    }
+    headers.insert(header::TE, TRAILERS);
+    headers.insert(header::CONTENT_TYPE, GRPC);
+    headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
+    headers.insert(deadline::GRPC_TIMEOUT, deadline::to_header(left));
+    if previous_attempts > 0 {
+        headers.insert(PREVIOUS_ATTEMPTS, previous_attempts.into());
+    }
+    let mut head = http::Request::new(());
+    *head.method_mut() = Method::POST;
+    *head.version_mut() = Version::HTTP_2;
+    *head.uri_mut() = Uri::from_static(method.path);
+    *head.headers_mut() = headers;
+    head
+}

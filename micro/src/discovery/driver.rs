@@ -1,0 +1,131 @@
+//! Reads and watches as the machine asks, and publishes what follows.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use futures_util::StreamExt as _;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::{info, warn};
+
+use super::{
+    Status,
+    fanout::{Fanout, Shared},
+    state::{Action, Event, Note, State},
+};
+use crate::{
+    Error,
+    registry::{BoxFuture, Listing, Registry, Watch, WatchError},
+};
+
+/// The bound of one full read.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub(super) fn start(registry: Arc<dyn Registry>, service: &str) -> Arc<Shared> {
+    let fanout = Arc::new(Fanout::default());
+    let (sender, status) = watch::channel(Status::default());
+    let driver = tokio::spawn(drive(registry, service.to_owned(), fanout.clone(), sender));
+    Arc::new(Shared::new(fanout, status, driver.abort_handle()))
+}
+
+async fn drive(
+    registry: Arc<dyn Registry>,
+    service: String,
+    fanout: Arc<Fanout>,
+    status: watch::Sender<Status>,
+) {
+    let mut state = State::new(Instant::now(), Rng::new());
+    let mut reading: Option<BoxFuture<'_, Result<Listing, Error>>> = None;
+    let mut watching: Option<Watch> = None;
+    let mut event = Event::Elapsed;
+    loop {
+        let step = state.handle(Instant::now(), event);
+        for note in &step.notes {
+            log(&*registry, &service, note);
+        }
+        fanout.publish(step.updates);
+        status.send_if_modified(|status| {
+            let now = state.status();
+            let is_new = *status != now;
+            *status = now;
+            is_new
+        });
+        match step.action {
+            Some(Action::Read) => reading = Some(Box::pin(read(&*registry, &service))),
+            Some(Action::Watch { after }) => {
+                // The old one goes first: they may share a stream to the registry.
+                drop(watching.take());
+                watching = Some(registry.watch(&service, after));
+            }
+            None => {}
+        }
+        // The watch comes last, so that one that never pauses starves nothing.
+        event = tokio::select! {
+            biased;
+            outcome = answer(&mut reading) => Event::Read(outcome),
+            () = wake(state.wake_at()) => Event::Elapsed,
+            outcome = next(&mut watching) => Event::Watched(outcome),
+        };
+    }
+}
+
+async fn read(registry: &dyn Registry, service: &str) -> Result<Listing, Error> {
+    let answer = timeout(READ_TIMEOUT, registry.read(service))
+        .await
+        .map_err(|_elapsed| {
+            let registry = registry.name();
+            Error::registry(format!(
+                "{registry}: no list of {service}'s nodes within {READ_TIMEOUT:?}"
+            ))
+        });
+    answer.flatten()
+}
+
+async fn answer<T>(reading: &mut Option<BoxFuture<'_, T>>) -> T {
+    let Some(future) = reading else {
+        return pending().await;
+    };
+    let answer = future.await;
+    *reading = None;
+    answer
+}
+
+async fn wake(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+async fn next(watching: &mut Option<Watch>) -> Result<crate::registry::Batch, WatchError> {
+    let Some(watch) = watching else {
+        return pending().await;
+    };
+    let outcome = watch.next().await.unwrap_or(Err(WatchError::Ended));
+    if outcome.is_err() {
+        *watching = None;
+    }
+    outcome
+}
+
+fn log(registry: &dyn Registry, service: &str, note: &Note) {
+    let registry = registry.name();
+    match note {
+        Note::Malformed(malformed) => {
+            let (key, reason) = (&malformed.key, &malformed.reason);
+            warn!(
+                service,
+                registry, key, "discovery: a record is left out: {reason}"
+            );
+        }
+        Note::Trouble(error) => {
+            warn!(
+                service,
+                registry, "discovery: keeping the nodes known so far, trying on: {error}"
+            );
+        }
+        Note::Recovered => info!(service, registry, "discovery: all nodes read again"),
+    }
+}

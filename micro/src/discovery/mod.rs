@@ -1,0 +1,123 @@
+//! From a registry to the nodes of a service: one watch a service name, however many ask.
+//!
+//! [`State`](state::State) decides when to read and when to watch (a machine without IO),
+//! [`Records`](records::Records) which of the records are in force, the driver does the IO and the
+//! fan-out hands [`Update`]s to subscribers. This room knows the [`Registry`] and nothing of
+//! connections: which of the nodes can be reached is found out above, in `balance`.
+//!
+//! # Recovery
+//! What happens when the registry fails, and what a subscriber sees of it:
+//!
+//! | failure | what follows | subscribers see |
+//! |---|---|---|
+//! | a read fails, or takes over 1 s | it is tried again for ever, after a wait drawn from nothing to a ceiling that grows from 100 ms to 3 s | nothing; [`Status::error`] |
+//! | the watch ends in good order | it is resumed after the last revision *seen* | nothing |
+//! | the revisions after that are compacted | all is read, and compared with what is known | the differences |
+//! | the connection is lost, or is a new one | as above | the differences; [`Status::error`] |
+//! | the revision went back: the registry was wiped or restored | as above | the differences |
+//! | a watch that says nothing, wrongly | all is read every 5 min +-20%, and the watch begun anew | the differences |
+//! | a record cannot be decoded | the last good one under its key stays; one log line a key | nothing |
+//!
+//! An error never removes a node.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use crate::registry::{Node, Registry};
+
+mod discover;
+mod driver;
+mod fanout;
+mod records;
+mod state;
+#[cfg(test)]
+mod tests;
+#[cfg(feature = "tonic-channel")]
+mod tonic;
+
+use self::fanout::Shared;
+#[cfg(feature = "tonic-channel")]
+pub use self::tonic::tonic_channel;
+pub use self::{discover::Discover, fanout::Subscription};
+
+/// A change in the set of nodes of a service, to be applied in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update {
+    /// These are all the nodes there are. The first update of a subscription, and the one that a
+    /// subscriber gets who has fallen behind.
+    Reset(Vec<Arc<Node>>),
+    /// This node is there. If its id is known, its record was written anew: with a change, or as it
+    /// was, which is what a restart under a fixed id and address looks like.
+    Insert(Arc<Node>),
+    /// The node of this id is gone.
+    Remove(Arc<str>),
+}
+
+/// How the watch on a service fares.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// Whether all nodes have been read once: before that, an empty set means nothing.
+    pub synced: bool,
+    /// The last error of the registry, its causes included; cleared by the next success.
+    pub error: Option<Arc<str>>,
+    /// Records left out since they cannot be decoded (or, where an earlier one under the same key
+    /// could, not followed).
+    pub malformed: usize,
+    /// Records left out since their nodes do not speak gRPC, as go-micro's default ones.
+    pub not_grpc: usize,
+}
+
+/// Finds the nodes of services in one registry. Clones share their watches.
+#[derive(Clone, Debug)]
+pub struct Discovery(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    registry: Arc<dyn Registry>,
+    /// The watches under way, by service name. Weak, so that they end with their last subscriber.
+    services: Mutex<HashMap<String, Weak<Shared>>>,
+}
+
+impl Discovery {
+    /// Asks nothing of the registry before the first [`subscribe`](Self::subscribe).
+    pub fn new(registry: Arc<dyn Registry>) -> Self {
+        Self(Arc::new(Inner {
+            registry,
+            services: Mutex::default(),
+        }))
+    }
+
+    /// The registry that is asked.
+    pub fn registry(&self) -> &Arc<dyn Registry> {
+        &self.0.registry
+    }
+
+    /// Follows the nodes of a service.
+    ///
+    /// All subscriptions to one service share one watch, which ends with the last of them.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime. The runtime of the first subscriber runs the watch for all; when it
+    /// is shut down the next subscription begins a new one.
+    pub fn subscribe(&self, service: &str) -> Subscription {
+        let mut services = self
+            .0
+            .services
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let running = services
+            .get(service)
+            .and_then(Weak::upgrade)
+            .filter(|it| it.is_running());
+        let shared = running.unwrap_or_else(|| {
+            services.retain(|_, shared| shared.strong_count() > 0);
+            let shared = driver::start(self.0.registry.clone(), service);
+            services.insert(service.to_owned(), Arc::downgrade(&shared));
+            shared
+        });
+        Subscription::new(shared)
+    }
+}

@@ -1,0 +1,264 @@
+//! The machine that keeps up with a registry, without IO.
+
+use std::{sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use tokio::time::Instant;
+
+use super::{Status, Update, records::Records};
+use crate::{
+    Error,
+    backoff::Backoff,
+    registry::{Batch, Listing, Malformed, WatchError},
+};
+
+/// How often all is read again though the watch says nothing is wrong, give or take a fifth.
+const REREAD: Duration = Duration::from_secs(5 * 60);
+
+/// The ceilings of the waits between attempts. A watch that lived longer than the last was well.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(3);
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// [`State::wake_at`] has come; also the first event of all.
+    Elapsed,
+    /// The read asked for last has come to an end.
+    Read(Result<Listing, Error>),
+    /// The watch asked for last brought this.
+    Watched(Result<Batch, WatchError>),
+}
+
+/// What is to be done. Each replaces what it asked for before.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Read,
+    Watch { after: u64 },
+}
+
+/// What is worth a log line.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Note {
+    /// The first record under its key that cannot be decoded.
+    Malformed(Malformed),
+    /// The first failure since things went well. Those that follow are silent.
+    Trouble(Arc<str>),
+    /// The first success after that.
+    Recovered,
+}
+
+/// What follows from an event.
+#[derive(Debug, Default)]
+pub(super) struct Step {
+    pub(super) action: Option<Action>,
+    pub(super) updates: Vec<Update>,
+    pub(super) notes: Vec<Note>,
+}
+
+/// One service's place in its registry.
+#[derive(Debug)]
+pub(super) struct State {
+    records: Records,
+    /// The last revision seen, from a read or from the watch.
+    seen: u64,
+    synced: bool,
+    error: Option<Arc<str>>,
+    reading: Option<Reading>,
+    /// Since when the watch has been on.
+    watching: Option<Instant>,
+    read_at: Option<Instant>,
+    watch_at: Option<Instant>,
+    backoff: Backoff,
+    rng: Rng,
+    trouble: Trouble,
+}
+
+/// A read under way, beside which the watch goes on.
+#[derive(Debug)]
+struct Reading {
+    /// A listing older than this was written by a registry that has lost its history.
+    seen_before: u64,
+    /// What the watch brought meanwhile: the listing may be from before it.
+    held: Vec<Batch>,
+}
+
+/// How much of a failure has been noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    None,
+    Noted,
+    /// A read has succeeded since, and no watch has held yet.
+    Over,
+}
+
+impl State {
+    pub(super) fn new(now: Instant, mut rng: Rng) -> Self {
+        let backoff = Backoff::full_jitter(FIRST_RETRY, LAST_RETRY).with_rng(rng.fork());
+        Self {
+            records: Records::default(),
+            seen: 0,
+            synced: false,
+            error: None,
+            reading: None,
+            watching: None,
+            read_at: Some(now),
+            watch_at: None,
+            backoff,
+            rng,
+            trouble: Trouble::None,
+        }
+    }
+
+    pub(super) fn handle(&mut self, now: Instant, event: Event) -> Step {
+        let mut step = Step::default();
+        match event {
+            Event::Elapsed => step.action = self.elapsed(now),
+            Event::Read(outcome) => {
+                // Without a place to put it, it is the answer to a question withdrawn.
+                if let Some(reading) = self.reading.take() {
+                    match outcome {
+                        Ok(listing) => self.listed(now, reading, listing, &mut step),
+                        Err(error) => {
+                            self.failed(&error, &mut step);
+                            self.read_at = Some(now + self.backoff.next());
+                        }
+                    }
+                }
+            }
+            Event::Watched(outcome) => {
+                if let Some(since) = self.watching {
+                    match outcome {
+                        Ok(batch) if batch.revision >= self.seen => self.changed(batch, &mut step),
+                        // The revision went back.
+                        Ok(_) => self.broken(now, since, WatchError::Compacted, &mut step),
+                        Err(error) => self.broken(now, since, error, &mut step),
+                    }
+                }
+            }
+        }
+        step
+    }
+
+    /// When to hand in [`Event::Elapsed`]; never while there is only an answer to wait for.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        match (self.read_at, self.watch_at) {
+            (Some(read), Some(watch)) => Some(read.min(watch)),
+            (read, watch) => read.or(watch),
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        Status {
+            synced: self.synced,
+            error: self.error.clone(),
+            malformed: self.records.malformed(),
+            not_grpc: self.records.not_grpc(),
+        }
+    }
+
+    fn elapsed(&mut self, now: Instant) -> Option<Action> {
+        let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        if due(&mut self.read_at) {
+            self.reading = Some(Reading {
+                seen_before: self.seen,
+                held: Vec::new(),
+            });
+            return Some(Action::Read);
+        }
+        due(&mut self.watch_at).then(|| self.watch(now))
+    }
+
+    fn watch(&mut self, now: Instant) -> Action {
+        self.watch_at = None;
+        self.watching = Some(now);
+        Action::Watch { after: self.seen }
+    }
+
+    fn listed(&mut self, now: Instant, reading: Reading, listing: Listing, step: &mut Step) {
+        let revision = listing.revision;
+        let mut malformed = self.records.replace(listing);
+        self.seen = revision;
+        if revision >= reading.seen_before {
+            for batch in reading
+                .held
+                .into_iter()
+                .filter(|batch| batch.revision > revision)
+            {
+                self.seen = batch.revision;
+                malformed.extend(
+                    batch
+                        .events
+                        .into_iter()
+                        .filter_map(|it| self.records.apply(it)),
+                );
+            }
+        }
+        step.notes
+            .extend(malformed.into_iter().map(Note::Malformed));
+        step.updates = self.records.settle();
+        if !std::mem::replace(&mut self.synced, true) {
+            step.updates = vec![Update::Reset(self.records.nodes())];
+        }
+        self.error = None;
+        if self.trouble == Trouble::Noted {
+            self.trouble = Trouble::Over;
+            step.notes.push(Note::Recovered);
+        }
+        self.read_at = Some(now + REREAD.mul_f64(0.8 + 0.4 * self.rng.f64()));
+        // Anew even if one is on: it may be one of those that have died without a word.
+        step.action = Some(self.watch(now));
+    }
+
+    fn changed(&mut self, batch: Batch, step: &mut Step) {
+        if let Some(reading) = &mut self.reading {
+            reading.held.push(batch.clone());
+        }
+        self.seen = batch.revision;
+        let malformed = batch
+            .events
+            .into_iter()
+            .filter_map(|event| self.records.apply(event));
+        step.notes.extend(malformed.map(Note::Malformed));
+        step.updates = self.records.settle();
+        self.well();
+    }
+
+    fn broken(&mut self, now: Instant, since: Instant, error: WatchError, step: &mut Step) {
+        self.watching = None;
+        if now - since > LAST_RETRY {
+            self.well();
+        }
+        if let WatchError::Disconnected(error) = &error {
+            self.failed(error, step);
+        }
+        let retry = Some(now + self.backoff.next());
+        match error {
+            WatchError::Ended => self.watch_at = retry,
+            WatchError::Compacted | WatchError::Disconnected(_) => {
+                // A read under way may have been answered from before.
+                self.reading = None;
+                self.watch_at = None;
+                self.read_at = retry;
+            }
+        }
+    }
+
+    fn failed(&mut self, error: &Error, step: &mut Step) {
+        let error: Arc<str> = format!("{error:?}").into();
+        if self.trouble == Trouble::None {
+            self.trouble = Trouble::Noted;
+            step.notes.push(Note::Trouble(error.clone()));
+        }
+        self.error = Some(error);
+    }
+
+    /// The watch holds: the next failure is the first of its kind, unless reads fail beside it.
+    fn well(&mut self) {
+        if self.trouble != Trouble::Noted {
+            self.error = None;
+            self.backoff.reset();
+            self.trouble = Trouble::None;
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! A small service for tests, written as `micro-build` would.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_core::Stream;
+use futures_util::StreamExt as _;
+use tonic::{IntoRequest, IntoStreamingRequest, Request, Response, Status, Streaming};
+
+use crate::{
+    Client, Server, Service,
+    client::{
+        BidiStreamingCall, Channel, ClientStreamingCall, ServerStreamingCall, UnaryCall,
+    },
+    descriptor::{
+        IdempotencyLevel, MethodDescriptor, MethodKind, ServiceDescriptor, TypeDescriptor,
+    },
+    registration::RegistrationState,
+    server::Handlers,
+    service::Handle,
+};
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Word {
+    #[prost(string, tag = "1")]
+    pub(crate) text: String,
+}
+
+impl Word {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into() }
+    }
+}
+
+const WORD: TypeDescriptor = TypeDescriptor { name: "Word", kind: "Word", fields: &[] };
+
+const fn method(
+    name: &'static str,
+    path: &'static str,
+    kind: MethodKind,
+    idempotency: IdempotencyLevel,
+) -> MethodDescriptor {
+    MethodDescriptor {
+        name,
+        path,
+        kind,
+        idempotency,
+        deprecated: false,
+        comment: "",
+        request: WORD,
+        response: WORD,
+    }
+}
+
+pub(crate) const ECHO: ServiceDescriptor = ServiceDescriptor {
+    name: "test.Echo",
+    comment: "",
+    deprecated: false,
+    methods: &[
+        method("Say", "/test.Echo/Say", MethodKind::Unary, IdempotencyLevel::Unknown),
+        method("Read", "/test.Echo/Read", MethodKind::Unary, IdempotencyLevel::NoSideEffects),
+        method("Down", "/test.Echo/Down", MethodKind::ServerStreaming, IdempotencyLevel::Unknown),
+        method("Up", "/test.Echo/Up", MethodKind::ClientStreaming, IdempotencyLevel::Unknown),
+        method("Chat", "/test.Echo/Chat", MethodKind::BidiStreaming, IdempotencyLevel::Unknown),
+    ],
+};
+
+/// Answers with its own name, or does what the request's text says: `sleep` for ever, `busy` the
+/// first time only, `missing`, `peer NAME` calls another service.
+#[derive(Debug, Default)]
+pub(crate) struct Echo {
+    pub(crate) name: String,
+    pub(crate) client: Option<Client>,
+    pub(crate) calls: Arc<AtomicU32>,
+    /// Handlers that have begun and not ended.
+    pub(crate) running: Arc<AtomicU32>,
+}
+
+struct Running(Arc<AtomicU32>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Echo {
+    pub(crate) fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    async fn say(&self, request: Request<Word>) -> Result<Response<Word>, Status> {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let _running = Running(self.running.clone());
+        let calls = self.calls.fetch_add(1, Ordering::SeqCst);
+        let attempts = request.metadata().get("grpc-previous-rpc-attempts").cloned();
+        match request.into_inner().text.as_str() {
+            "sleep" => std::future::pending().await,
+            "busy" if calls == 0 => Err(Status::unavailable("busy")),
+            "missing" => Err(Status::not_found("no such word")),
+            "attempts" if calls == 0 => Err(Status::unavailable("once more")),
+            "attempts" => {
+                let attempts = attempts.map(|attempts| attempts.to_str().unwrap_or("?").to_owned());
+                Ok(Response::new(Word::new(attempts.unwrap_or_default())))
+            }
+            text => match (text.strip_prefix("peer "), &self.client) {
+                (Some(peer), Some(client)) => Stub::new(peer, client).say(Word::new("sleep")).await,
+                _ => Ok(Response::new(Word::new(&*self.name))),
+            },
+        }
+    }
+
+    fn down(request: Request<Word>) -> impl Stream<Item = Result<Word, Status>> + Send + 'static {
+        let text = request.into_inner().text;
+        let words: Vec<_> = text.split(' ').map(|word| Ok(Word::new(word))).collect();
+        let hang = text.ends_with("hang");
+        tokio_stream::iter(words).chain(futures_util::stream::once(async move {
+            if hang {
+                std::future::pending::<()>().await;
+            }
+            Err(Status::aborted("no more words"))
+        }))
+    }
+}
+
+pub(crate) fn register(server: &mut Server, echo: Echo) {
+    server.add_handlers(
+        Handlers::new(&ECHO, echo)
+            .unary(0, |echo, request| async move { echo.say(request).await })
+            .unary(1, |echo, request| async move { echo.say(request).await })
+            .server_streaming(2, |_, request| async move {
+                Ok::<_, Status>(Response::new(Echo::down(request)))
+            })
+            .client_streaming(3, |_, request: Request<Streaming<Word>>| async move {
+                let words = request.into_inner().map(|word| word.map(|word| word.text));
+                let words: Vec<_> = words.collect().await;
+                let words: Result<Vec<_>, _> = words.into_iter().collect();
+                Ok::<_, Status>(Response::new(Word::new(words?.join(" "))))
+            })
+            .bidi_streaming(4, |_, request: Request<Streaming<Word>>| async move {
+                Ok::<_, Status>(Response::new(request.into_inner()))
+            })
+            .build(),
+    );
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Stub {
+    channel: Channel,
+}
+
+impl Stub {
+    pub(crate) fn new(service: &str, client: &Client) -> Self {
+        Self { channel: client.channel(service) }
+    }
+
+    pub(crate) fn say(&self, request: impl IntoRequest<Word>) -> UnaryCall<Word, Word> {
+        UnaryCall::new(&self.channel, &ECHO.methods[0], request.into_request())
+    }
+
+    pub(crate) fn read(&self, request: impl IntoRequest<Word>) -> UnaryCall<Word, Word> {
+        UnaryCall::new(&self.channel, &ECHO.methods[1], request.into_request())
+    }
+
+    pub(crate) fn down(&self, request: impl IntoRequest<Word>) -> ServerStreamingCall<Word, Word> {
+        ServerStreamingCall::new(&self.channel, &ECHO.methods[2], request.into_request())
+    }
+
+    pub(crate) fn up<R>(&self, request: R) -> ClientStreamingCall<Word, Word>
+    where
+        R: IntoStreamingRequest<Message = Word, Stream: 'static>,
+    {
+        ClientStreamingCall::new(&self.channel, &ECHO.methods[3], request.into_streaming_request())
+    }
+
+    pub(crate) fn chat<R>(&self, request: R) -> BidiStreamingCall<Word, Word>
+    where
+        R: IntoStreamingRequest<Message = Word, Stream: 'static>,
+    {
+        BidiStreamingCall::new(&self.channel, &ECHO.methods[4], request.into_streaming_request())
+    }
+}
+
+/// An echo service on a registry of the test's own, registered when this returns.
+pub(crate) async fn start(registry: &str, service: &str, echo: Echo) -> Handle {
+    let mut service = Service::builder(service)
+        .registry(registry)
+        .drain_timeout(Duration::from_secs(5))
+        .build()
+        .await
+        .expect("a service");
+    register(service.server(), echo);
+    let handle = service.start().await.expect("a free port");
+    registered(&handle).await;
+    handle
+}
+
+pub(crate) async fn registered(handle: &Handle) {
+    let is_registered = |state: &RegistrationState| *state == RegistrationState::Registered;
+    handle.registration().wait_for(is_registered).await.expect("the service runs");
+}
+
+pub(crate) fn client(registry: &str) -> Client {
+    Client::builder().registry(registry).build().expect("a client")
+}

@@ -1,0 +1,150 @@
+//! Does what the machine asks for: one thing at a time, each bounded.
+
+use std::{
+    future::pending,
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::FutureExt as _;
+use tokio::{
+    sync::{oneshot, watch},
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::{info, warn};
+
+use super::{
+    Options, RegistrationState,
+    state::{Event, Note, State, Work},
+};
+use crate::{
+    Error,
+    backoff::Backoff,
+    registry::{Node, Registry, RenewError},
+};
+
+/// The bound of one attempt, all its requests together.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The lower end of the ceiling of the wait between attempts; the upper is TTL/5.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+
+pub(super) async fn drive(
+    registry: Arc<dyn Registry>,
+    node: Node,
+    options: Options,
+    states: watch::Sender<RegistrationState>,
+    leaving: oneshot::Receiver<()>,
+) {
+    let backoff = Backoff::full_jitter(FIRST_RETRY, options.ttl / 5);
+    let mut state = State::new(Instant::now(), &options, backoff);
+    let mut leave = pin!(async {
+        // The sender goes without a word when the registration is dropped: this task is about to
+        // be aborted, and the record left to its TTL.
+        if leaving.await.is_err() {
+            pending::<()>().await;
+        }
+    });
+    let mut event = Event::Elapsed;
+    loop {
+        let (notes, work) = state.handle(Instant::now(), event);
+        for note in notes {
+            log(&*registry, &node, &note);
+            if let Note::Entered(state, _) = note {
+                states.send_replace(state);
+            }
+        }
+        event = match work {
+            Work::Done => return,
+            Work::Wait(until) => unless_leaving(leave.as_mut(), wait(until)).await,
+            Work::Check => unless_leaving(leave.as_mut(), check(&options)).await,
+            Work::Renew(lease) => {
+                let renewal = async {
+                    let answer = bounded("renew", &*registry, registry.renew(&node, lease)).await;
+                    Event::Renewed(answer.unwrap_or_else(|late| Err(RenewError::Failed(late))))
+                };
+                unless_leaving(leave.as_mut(), renewal).await
+            }
+            // Not given up half way: a record may stand by then whose lease nobody knows.
+            Work::Register => {
+                let request = registry.register(&node, options.ttl);
+                Event::Registered(bounded("register", &*registry, request).await.flatten())
+            }
+            Work::Deregister(lease) => {
+                let request = registry.deregister(&node, lease);
+                Event::Deregistered(bounded("deregister", &*registry, request).await.flatten())
+            }
+        };
+    }
+}
+
+async fn unless_leaving(
+    leave: Pin<&mut impl Future<Output = ()>>,
+    work: impl Future<Output = Event>,
+) -> Event {
+    tokio::select! {
+        biased;
+        () = leave => Event::Leave,
+        event = work => event,
+    }
+}
+
+async fn wait(until: Option<Instant>) -> Event {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => pending().await,
+    }
+    Event::Elapsed
+}
+
+/// Asks the user's check, which may fail, hang and panic.
+async fn check(options: &Options) -> Event {
+    let Some(check) = &options.check else {
+        return Event::Checked(Ok(()));
+    };
+    // A check slower than the interval would cost the record its renewals.
+    let bound = ATTEMPT_TIMEOUT.min(options.interval);
+    let answer = AssertUnwindSafe(async { check().await }).catch_unwind();
+    Event::Checked(match timeout(bound, answer).await {
+        Ok(Ok(answer)) => answer.map_err(|error| error.to_string()),
+        Ok(Err(_panic)) => Err("it panicked".to_owned()),
+        Err(_elapsed) => Err(format!("no answer within {bound:?}")),
+    })
+}
+
+async fn bounded<T>(
+    what: &str,
+    registry: &dyn Registry,
+    request: impl Future<Output = T>,
+) -> Result<T, Error> {
+    timeout(ATTEMPT_TIMEOUT, request).await.map_err(|_elapsed| {
+        let registry = registry.name();
+        Error::registry(format!(
+            "{registry}: no answer to {what} within {ATTEMPT_TIMEOUT:?}"
+        ))
+    })
+}
+
+fn log(registry: &dyn Registry, node: &Node, note: &Note) {
+    let (service, id, registry) = (&node.service, &node.id, registry.name());
+    match note {
+        Note::Entered(state, None) => info!(service, node = id, registry, "registration: {state}"),
+        Note::Entered(RegistrationState::ReadOnly, Some(why)) => {
+            info!(
+                service,
+                node = id,
+                registry,
+                "registration: serving without one: {why}"
+            );
+        }
+        Note::Entered(state, Some(why)) => {
+            warn!(service, node = id, registry, "registration: {state}: {why}");
+        }
+        Note::Trouble(why) => {
+            warn!(service, node = id, registry, "registration: {why}");
+        }
+        Note::Recovered => info!(service, node = id, registry, "registration: renewed again"),
+    }
+}

@@ -1,0 +1,202 @@
+//! Keeps this process's own node in the registry for as long as it serves.
+//!
+//! [`State`](state::State) decides (a machine without IO: events in, notes and one piece of work
+//! out), the driver does. This room knows the [`Registry`] and one [`Node`]; it knows nothing of
+//! listeners, calls or other nodes, and whoever starts it has bound the listener before.
+
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    Error,
+    registry::{BoxFuture, Node, Registry},
+};
+
+mod driver;
+mod state;
+#[cfg(test)]
+mod tests;
+
+/// Where a node's registration stands.
+///
+/// ```text
+/// Idle -> Registering -> Registered -> (Lost -> Registering)* -> Leaving -> Gone
+///              \-> ReadOnly
+/// ```
+///
+/// A failing [`Check`] leads from anywhere back to `Idle`, [`Registration::leave`] from anywhere
+/// to `Leaving`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RegistrationState {
+    /// Not in the registry and not trying to be: the check has not passed yet, or fails now.
+    Idle,
+    /// Being written into the registry, for as long as that takes: attempts never end.
+    Registering,
+    /// In the registry. Stays so while the registry does not answer: the record may well stand.
+    Registered,
+    /// The record does not stand any more: the lease is gone, the key was deleted or overwritten.
+    /// The next attempt starts at once, so that this state is rarely seen in a watch.
+    Lost,
+    /// The registry only reads, as `static://` does: there is nothing to write, and the node
+    /// serves those who know its address.
+    ReadOnly,
+    /// On its way out of the registry.
+    Leaving,
+    /// Out for good: the last state.
+    Gone,
+}
+
+impl fmt::Display for RegistrationState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::Registering => "registering",
+            Self::Registered => "registered",
+            Self::Lost => "lost",
+            Self::ReadOnly => "read-only",
+            Self::Leaving => "leaving",
+            Self::Gone => "gone",
+        })
+    }
+}
+
+/// Asks whether the node is fit to be found, as go-micro's `RegisterCheck` does.
+///
+/// An error, a panic, or no answer within the renewal interval (at most 1 s) takes the node out.
+pub type Check =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<(), Box<dyn StdError + Send + Sync>>> + Send + Sync>;
+
+/// How a node is kept in the registry.
+#[derive(Clone)]
+pub struct Options {
+    /// How long the record stands without a renewal: 15 s unless set. A killed node is gone from
+    /// the registry after this long. No shorter than the registry's
+    /// [`min_ttl`](Registry::min_ttl).
+    pub ttl: Duration,
+    /// How often the record is renewed, and the check asked: a third of the TTL unless set, at
+    /// most half of it; 0 is refused.
+    pub interval: Duration,
+    /// Asked before the node is registered and then at each interval; while it fails the node is
+    /// kept out. None unless set.
+    pub check: Option<Check>,
+}
+
+impl Options {
+    /// Renewal at every third of the TTL, and no check.
+    pub fn new(ttl: Duration) -> Self {
+        Self {
+            ttl,
+            interval: ttl / 3,
+            check: None,
+        }
+    }
+
+    /// Refuses what would lose the node its record.
+    ///
+    /// # Errors
+    /// `Config` when the interval is 0 or over TTL/2 (one renewal late, or lost on its way, and the
+    /// record expires), or the TTL is shorter than the registry can grant.
+    pub fn validate(&self, registry: &dyn Registry) -> Result<(), Error> {
+        let Self { ttl, interval, .. } = self;
+        if *ttl < registry.min_ttl() || ttl.is_zero() {
+            return Err(Error::config(format!(
+                "a register TTL of {ttl:?} is too short: {} grants no less than {:?}",
+                registry.name(),
+                registry.min_ttl(),
+            )));
+        }
+        if interval.is_zero() {
+            return Err(Error::config(
+                "a register interval of 0 would renew without a pause",
+            ));
+        }
+        if *interval > *ttl / 2 {
+            return Err(Error::config(format!(
+                "a register interval of {interval:?} is over half the TTL of {ttl:?}: after one late \
+                 renewal the record expires; use at most {:?}",
+                *ttl / 2,
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Options {
+    /// A TTL of 15 s, renewed every 5 s.
+    fn default() -> Self {
+        Self::new(Duration::from_secs(15))
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("ttl", &self.ttl)
+            .field("interval", &self.interval)
+            .field("check", &self.check.is_some())
+            .finish()
+    }
+}
+
+/// A node on its way into the registry, in it, or on its way out.
+///
+/// Dropping it stops the renewals and no more: the record then goes with its TTL.
+#[derive(Debug)]
+pub struct Registration {
+    state: watch::Receiver<RegistrationState>,
+    leave: Option<oneshot::Sender<()>>,
+    driver: JoinHandle<()>,
+}
+
+impl Registration {
+    /// Registers the node and keeps it registered, in a task of its own; nothing is awaited here.
+    ///
+    /// Attempts never end: each is bounded by 1 s, the wait between two is drawn from nothing to a
+    /// ceiling that grows from 100 ms to TTL/5. The options are taken as they are: see
+    /// [`Options::validate`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(registry: Arc<dyn Registry>, node: Node, options: Options) -> Self {
+        let (sender, state) = watch::channel(RegistrationState::Idle);
+        let (leave, leaving) = oneshot::channel();
+        let driver = tokio::spawn(driver::drive(registry, node, options, sender, leaving));
+        Self {
+            state,
+            leave: Some(leave),
+            driver,
+        }
+    }
+
+    /// Where the registration stands, now and from now on. A watch sees the latest state only.
+    pub fn state(&self) -> watch::Receiver<RegistrationState> {
+        self.state.clone()
+    }
+
+    /// Takes the node out of the registry and ends the registration.
+    ///
+    /// A registration that is being written is awaited first, so that its record can be removed;
+    /// that and the removal are bounded by 1 s each. When the registry does not answer the record
+    /// goes with its TTL.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the registration: renewals end, the record goes with its TTL.
+    pub async fn leave(mut self) {
+        if let Some(leave) = self.leave.take() {
+            // A driver that is gone has nothing to take out.
+            let _ = leave.send(());
+        }
+        let _ = (&mut self.driver).await;
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}

@@ -1,0 +1,215 @@
+//! The machine that keeps a node registered, without IO.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Options, RegistrationState};
+use crate::{
+    Error,
+    backoff::Backoff,
+    registry::{Lease, RenewError},
+};
+
+/// What happened: the outcome of the [`Work`] asked for, or the wish to leave.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The wait is over; also the first event of all.
+    Elapsed,
+    Checked(Result<(), String>),
+    Registered(Result<Lease, Error>),
+    Renewed(Result<(), RenewError>),
+    Deregistered(Result<(), Error>),
+    /// The node shall leave. Whatever was under way was dropped, and was neither `Register` nor
+    /// `Deregister`.
+    Leave,
+}
+
+/// What is to be done next. One at a time, so that a node's record never has two writers.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    Check,
+    Register,
+    Renew(Lease),
+    Deregister(Lease),
+    /// Until then, or until the node leaves.
+    Wait(Option<Instant>),
+    Done,
+}
+
+/// What is worth a log line.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Note {
+    /// A transition, and what led to it if that is not obvious.
+    Entered(RegistrationState, Option<String>),
+    /// The first failure since things went well. Those that follow are silent.
+    Trouble(String),
+    /// Things go well again, in the same state.
+    Recovered,
+}
+
+/// One node's registration.
+#[derive(Debug)]
+pub(super) struct State {
+    state: RegistrationState,
+    interval: Duration,
+    has_check: bool,
+    /// What the registry calls our entry. Outlives a failed removal, for the next attempt at it.
+    lease: Option<Lease>,
+    /// The registry has said that it only reads.
+    read_only: bool,
+    backoff: Backoff,
+    /// When this round of check and request began: the next one is counted from here, so that slow
+    /// answers do not stretch the interval.
+    round: Instant,
+    /// When the check is due; the rounds of a retry may come more often.
+    check_at: Instant,
+    /// Whether a failure has been noted since things last went well.
+    troubled: bool,
+}
+
+impl State {
+    pub(super) fn new(now: Instant, options: &Options, backoff: Backoff) -> Self {
+        Self {
+            state: RegistrationState::Idle,
+            interval: options.interval,
+            has_check: options.check.is_some(),
+            lease: None,
+            read_only: false,
+            backoff,
+            round: now,
+            check_at: now,
+            troubled: false,
+        }
+    }
+
+    pub(super) fn handle(&mut self, now: Instant, event: Event) -> (Vec<Note>, Work) {
+        let mut notes = Vec::new();
+        let work = match event {
+            Event::Elapsed => {
+                self.round = now;
+                if self.has_check && now >= self.check_at {
+                    self.check_at = now + self.interval;
+                    Work::Check
+                } else {
+                    self.proceed(&mut notes)
+                }
+            }
+            Event::Checked(Ok(())) => self.proceed(&mut notes),
+            Event::Checked(Err(why)) => self.take_out(&why, &mut notes),
+            Event::Registered(Ok(lease)) => {
+                self.lease = Some(lease);
+                self.enter(RegistrationState::Registered, None, &mut notes);
+                self.went_well()
+            }
+            Event::Registered(Err(error)) if error.is_unsupported() => {
+                self.read_only = true;
+                self.enter(
+                    RegistrationState::ReadOnly,
+                    Some(error.to_string()),
+                    &mut notes,
+                );
+                self.went_well()
+            }
+            Event::Registered(Err(error)) => self.failed(now, &error, &mut notes),
+            Event::Renewed(Ok(())) => {
+                if self.troubled {
+                    notes.push(Note::Recovered);
+                }
+                self.went_well()
+            }
+            Event::Renewed(Err(RenewError::Lost(why))) => {
+                self.lease = None;
+                self.backoff.reset();
+                self.round = now;
+                self.enter(RegistrationState::Lost, Some(why), &mut notes);
+                self.enter(RegistrationState::Registering, None, &mut notes);
+                Work::Register
+            }
+            Event::Renewed(Err(RenewError::Failed(error))) => self.failed(now, &error, &mut notes),
+            Event::Deregistered(outcome) => self.deregistered(outcome, &mut notes),
+            Event::Leave => {
+                self.enter(RegistrationState::Leaving, None, &mut notes);
+                match self.lease {
+                    Some(lease) => Work::Deregister(lease),
+                    None => self.gone(&mut notes),
+                }
+            }
+        };
+        (notes, work)
+    }
+
+    /// The check has passed, or there is none to ask now.
+    fn proceed(&mut self, notes: &mut Vec<Note>) -> Work {
+        match (self.state, self.lease) {
+            (RegistrationState::Registered, Some(lease)) => Work::Renew(lease),
+            _ if self.read_only => {
+                self.enter(RegistrationState::ReadOnly, None, notes);
+                self.went_well()
+            }
+            _ => {
+                self.enter(RegistrationState::Registering, None, notes);
+                Work::Register
+            }
+        }
+    }
+
+    /// The check has failed: out, and no attempt to return before it passes.
+    fn take_out(&mut self, why: &str, notes: &mut Vec<Note>) -> Work {
+        let why = format!("the register check failed: {why}");
+        if self.state == RegistrationState::Idle {
+            self.trouble(why, notes);
+        } else {
+            self.backoff.reset();
+            self.enter(RegistrationState::Idle, Some(why), notes);
+        }
+        self.lease
+            .map_or(Work::Wait(Some(self.check_at)), Work::Deregister)
+    }
+
+    fn deregistered(&mut self, outcome: Result<(), Error>, notes: &mut Vec<Note>) -> Work {
+        match outcome {
+            Ok(()) => {
+                self.lease = None;
+                // The check's failure was noted with the transition.
+                self.troubled = true;
+            }
+            Err(error) => self.trouble(format!("the record goes with its TTL: {error:?}"), notes),
+        }
+        if self.state == RegistrationState::Leaving {
+            return self.gone(notes);
+        }
+        // A lease that is left is given back when the check has failed again.
+        Work::Wait(Some(self.check_at))
+    }
+
+    fn went_well(&mut self) -> Work {
+        self.backoff.reset();
+        self.troubled = false;
+        let idle = self.read_only && !self.has_check;
+        Work::Wait((!idle).then(|| self.round + self.interval))
+    }
+
+    fn failed(&mut self, now: Instant, error: &Error, notes: &mut Vec<Note>) -> Work {
+        self.trouble(format!("{error:?}; trying on"), notes);
+        Work::Wait(Some(now + self.backoff.next()))
+    }
+
+    fn trouble(&mut self, why: String, notes: &mut Vec<Note>) {
+        if !std::mem::replace(&mut self.troubled, true) {
+            notes.push(Note::Trouble(why));
+        }
+    }
+
+    fn gone(&mut self, notes: &mut Vec<Note>) -> Work {
+        self.enter(RegistrationState::Gone, None, notes);
+        Work::Done
+    }
+
+    fn enter(&mut self, state: RegistrationState, because: Option<String>, notes: &mut Vec<Note>) {
+        if std::mem::replace(&mut self.state, state) != state {
+            self.troubled = false;
+            notes.push(Note::Entered(state, because));
+        }
+    }
+}

@@ -1,0 +1,4 @@
+mod driver;
+mod machine;
+mod options;
+mod scripted;

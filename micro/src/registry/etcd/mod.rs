@@ -1,0 +1,305 @@
+//! `etcd://`: go-micro's keys and records in etcd, one lease and one key a node.
+
+mod key;
+mod lease;
+mod members;
+mod options;
+mod watch;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use etcd_client::{GetOptions, PutOptions};
+use futures_util::FutureExt;
+use tokio::runtime;
+
+use self::{key::Record, lease::KeepAlives, members::Members, options::Options};
+use super::{
+    BoxFuture, Entry, Lease, Listing, Malformed, Node, Registry, RenewError, Watch, gomicro,
+    url::Url,
+};
+use crate::Error;
+
+/// etcd's leases count in whole seconds.
+const MIN_TTL: Duration = Duration::from_secs(1);
+
+/// How long a removal may take to reach the watchers of all members.
+const SPREAD: Duration = Duration::from_secs(1);
+
+/// Records read in one request: some 2.6 MB of go-micro's usual ones, beneath the 4 MiB that a
+/// gRPC message may have. Where they are larger, pages get smaller.
+const PAGE: i64 = 1000;
+
+/// A registry in etcd, as go-micro keeps its own: a node's record is the key
+/// `/micro/registry/SERVICE/ID` with go-micro's JSON as its value, written under a lease of its
+/// own in a revision of its own, never without a lease.
+///
+/// Every exchange is bounded by 1 s, members tried in turn as long as they fail at once; one that
+/// does not answer in time is left, with its connection, for the next exchange to begin at
+/// another. Connections send a PING every 10 s, also when idle, and are given up 3 s after one
+/// that went unanswered: so a watch on a stopped etcd ends, and does not wait for ever.
+///
+/// One URL opened several times in a process (and runtime) is one registry: its exchanges,
+/// keep-alives and watches share a connection.
+#[derive(Debug)]
+pub struct Etcd {
+    members: Arc<Members>,
+    keep_alives: KeepAlives,
+}
+
+type Opened = HashMap<(String, Option<runtime::Id>), Weak<Etcd>>;
+
+impl Etcd {
+    pub(super) fn open(url: &Url) -> Result<Arc<dyn Registry>, Error> {
+        static OPENED: Mutex<Option<Opened>> = Mutex::new(None);
+        let options = Options::of(url)?;
+        // A connection lives in the runtime that made it.
+        let runtime = runtime::Handle::try_current()
+            .ok()
+            .map(|runtime| runtime.id());
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = opened.get_or_insert_default();
+        opened.retain(|_, registry| registry.strong_count() > 0);
+        let registry = opened.entry((options.identity(), runtime)).or_default();
+        if let Some(registry) = registry.upgrade() {
+            return Ok(registry);
+        }
+        let made = Arc::new(Self {
+            members: Arc::new(Members::new(options)),
+            keep_alives: KeepAlives::default(),
+        });
+        *registry = Arc::downgrade(&made);
+        Ok(made)
+    }
+
+    /// The records whose keys begin with `prefix`, all of one revision, page by page.
+    async fn scan(&self, prefix: &str, what: &str) -> Result<(u64, Vec<Record>), Error> {
+        let mut page = PAGE;
+        let mut revision = 0;
+        let mut from = prefix.as_bytes().to_vec();
+        let end = key::prefix_end(prefix);
+        let mut records = Vec::new();
+        loop {
+            let options = GetOptions::new()
+                .with_range(end.clone())
+                .with_limit(page)
+                .with_revision(revision);
+            let get = |connection: members::Connection| {
+                let (from, options) = (from.clone(), options.clone());
+                async move { connection.client.kv_client().get(from, Some(options)).await }
+            };
+            let response = match self.members.call(what, get).await {
+                Ok(response) => response,
+                Err(error) if error.is_too_large() && page > 1 => {
+                    page /= 4;
+                    page = page.max(1);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if revision == 0 {
+                revision = response.header().map_or(0, |header| header.revision());
+            }
+            records.extend(response.kvs().iter().map(Record::of));
+            match response.kvs().last() {
+                Some(last) if response.more() => {
+                    from = last.key().to_vec();
+                    from.push(0);
+                }
+                _ => return Ok((u64::try_from(revision).unwrap_or(0), records)),
+            }
+        }
+    }
+}
+
+impl Registry for Etcd {
+    fn name(&self) -> &str {
+        self.members.name()
+    }
+
+    fn spread(&self) -> Duration {
+        SPREAD
+    }
+
+    fn min_ttl(&self) -> Duration {
+        MIN_TTL
+    }
+
+    fn register<'a>(
+        &'a self,
+        node: &'a Node,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Lease, Error>> {
+        async move {
+            let name = self.name();
+            let refuse = |why: String| {
+                let (id, service) = (&node.id, &node.service);
+                Error::config(format!(
+                    "{name}: cannot register {id} of service {service}: {why}"
+                ))
+            };
+            if ttl < MIN_TTL {
+                return Err(refuse(format!(
+                    "a TTL of {ttl:?} is under etcd's least, 1 s"
+                )));
+            }
+            let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+            let seconds = i64::try_from(seconds)
+                .map_err(|_| refuse(format!("a TTL of {ttl:?} is beyond what etcd can count")))?;
+            let key = key::of(node).map_err(refuse)?;
+            let value = gomicro::encode(node).map_err(refuse)?;
+            let what = format!("register {} of service {}", node.id, node.service);
+            let write = |connection: members::Connection| {
+                let (key, value) = (key.clone(), value.clone());
+                async move {
+                    let lease = connection
+                        .client
+                        .lease_client()
+                        .grant(seconds, None)
+                        .await?
+                        .id();
+                    // Lease 0 is none: the record would outlive its node for ever.
+                    if lease == 0 {
+                        let why = "the lease granted has no id".to_owned();
+                        return Err(etcd_client::Error::LeaseKeepAliveError(why));
+                    }
+                    let options = PutOptions::new().with_lease(lease);
+                    connection
+                        .client
+                        .kv_client()
+                        .put(key, value, Some(options))
+                        .await?;
+                    Ok(Lease(lease))
+                }
+            };
+            Ok(self.members.call(&what, write).await?)
+        }
+        .boxed()
+    }
+
+    fn renew<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>> {
+        async move {
+            let fail = |why| RenewError::Failed(Error::config(why));
+            let key = key::of(node).map_err(fail)?;
+            let value = gomicro::encode(node).map_err(fail)?;
+            let what = format!("renew {} of service {}", node.id, node.service);
+            let exchange = |connection: members::Connection| {
+                let key = key.clone();
+                async move {
+                    let mut kv = connection.client.kv_client();
+                    tokio::try_join!(
+                        self.keep_alives.renew(&connection, lease),
+                        kv.get(key, None)
+                    )
+                }
+            };
+            let (is_alive, response) = self
+                .members
+                .call(&what, exchange)
+                .await
+                .map_err(|error| RenewError::Failed(error.into()))?;
+            let lost = |why: &str| Err(RenewError::Lost(why.to_owned()));
+            if !is_alive {
+                return lost("etcd has no such lease any more: it expired or was revoked");
+            }
+            match response.kvs().first() {
+                None => lost("the key was deleted"),
+                Some(kv) if kv.lease() != lease.0 => {
+                    lost("the key was overwritten under another lease")
+                }
+                Some(kv) if kv.value() != value => lost("the key was overwritten"),
+                Some(_) => Ok(()),
+            }
+        }
+        .boxed()
+    }
+
+    fn deregister<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), Error>> {
+        async move {
+            self.keep_alives.forget(lease);
+            let what = format!("deregister {} of service {}", node.id, node.service);
+            // A revoked lease takes along the keys that still hang on it: ours, unless another
+            // has overwritten it, which took it off. One request, and no moment between two.
+            let revoke = |connection: members::Connection| async move {
+                connection.client.lease_client().revoke(lease.0).await
+            };
+            match self.members.call(&what, revoke).await {
+                Ok(_) => Ok(()),
+                Err(error) if error.is_not_found() => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        }
+        .boxed()
+    }
+
+    fn read<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Listing, Error>> {
+        async move {
+            let prefix = key::prefix(service).map_err(Error::config)?;
+            let (revision, records) = self
+                .scan(&prefix, &format!("read service {service}"))
+                .await?;
+            let mut listing = Listing {
+                revision,
+                ..Listing::default()
+            };
+            for record in records {
+                match record.read(service) {
+                    Ok(Some(entry)) => listing.entries.push(entry),
+                    Ok(None) => {}
+                    Err(malformed) => listing.malformed.push(malformed),
+                }
+            }
+            Ok(listing)
+        }
+        .boxed()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        async move {
+            // The key spells `/` as `-`: only the records know the names.
+            let (_, records) = self.scan(key::ROOT, "list services").await?;
+            let mut services: Vec<_> = records
+                .iter()
+                .filter_map(|record| record.service().ok())
+                .collect();
+            services.sort();
+            services.dedup();
+            Ok(services)
+        }
+        .boxed()
+    }
+
+    fn watch(&self, service: &str, after: u64) -> Watch {
+        watch::watch(self.members.clone(), service.to_owned(), after)
+    }
+}
+
+impl Record {
+    /// The record as an entry of this service; none if it is of another service whose name has
+    /// the same spelling in keys (`team/pay` and `team-pay`).
+    fn read(self, service: &str) -> Result<Option<Entry>, Malformed> {
+        let fail = |reason| Malformed {
+            key: self.key.clone(),
+            reason,
+        };
+        let node = gomicro::decode(&self.value).map_err(fail)?;
+        if node.service == service {
+            return Ok(Some(Entry {
+                key: self.key,
+                revision: self.revision,
+                node: Arc::new(node),
+            }));
+        }
+        if key::escape(&node.service) == key::escape(service) {
+            return Ok(None);
+        }
+        Err(fail(format!("the record is of service {:?}", node.service)))
+    }
+
+    fn service(&self) -> Result<String, String> {
+        gomicro::decode(&self.value).map(|node| node.service)
+    }
+}

@@ -1,0 +1,191 @@
+//! What a [`Memory`](super::Memory) holds: records, leases and a bounded history, without IO.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::super::{Batch, Entry, Event, Lease, Node};
+
+#[derive(Debug)]
+pub(super) struct Store {
+    /// By service and node id.
+    records: BTreeMap<(String, String), Record>,
+    /// Every record's end, soonest first.
+    expiries: BTreeSet<(Instant, (String, String))>,
+    revision: u64,
+    leases: i64,
+    /// One change a revision, without a gap, the newest last.
+    history: VecDeque<Change>,
+    limit: usize,
+}
+
+#[derive(Debug)]
+struct Record {
+    entry: Entry,
+    lease: Lease,
+    ttl: Duration,
+    expires: Instant,
+}
+
+#[derive(Debug)]
+struct Change {
+    revision: u64,
+    service: String,
+    event: Event,
+}
+
+/// The changes later than some revision.
+#[derive(Debug)]
+pub(super) enum Since {
+    Batches(Vec<Batch>),
+    /// Some of them are forgotten, or that revision is yet to come.
+    Compacted,
+}
+
+impl Store {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            records: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            revision: 0,
+            leases: 0,
+            history: VecDeque::new(),
+            limit,
+        }
+    }
+
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Removes what has expired by `now`, the soonest first.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while let Some((at, _)) = self.expiries.first()
+            && *at <= now
+            && let Some((_, id)) = self.expiries.pop_first()
+        {
+            self.remove(&id);
+        }
+    }
+
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.expiries.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn put(&mut self, node: &Node, ttl: Duration, now: Instant) -> Lease {
+        let id = id_of(node);
+        self.leases += 1;
+        let lease = Lease(self.leases);
+        let entry = Entry {
+            key: key(&id),
+            revision: self.revision + 1,
+            node: Arc::new(node.clone()),
+        };
+        self.record(&id.0, Event::Put(entry.clone()));
+        let expires = now + ttl;
+        let record = Record {
+            entry,
+            lease,
+            ttl,
+            expires,
+        };
+        if let Some(earlier) = self.records.insert(id.clone(), record) {
+            self.expiries.remove(&(earlier.expires, id.clone()));
+        }
+        self.expiries.insert((expires, id));
+        lease
+    }
+
+    pub(super) fn renew(&mut self, node: &Node, lease: Lease, now: Instant) -> Result<(), String> {
+        let id = id_of(node);
+        let Some(record) = self.records.get_mut(&id) else {
+            return Err("the record is gone: it expired or was removed".to_owned());
+        };
+        if record.lease != lease || *record.entry.node != *node {
+            return Err("the record was overwritten".to_owned());
+        }
+        let earlier = std::mem::replace(&mut record.expires, now + record.ttl);
+        let expires = record.expires;
+        self.expiries.remove(&(earlier, id.clone()));
+        self.expiries.insert((expires, id));
+        Ok(())
+    }
+
+    /// Removes the node's record if it still is the one written under `lease`.
+    pub(super) fn delete(&mut self, node: &Node, lease: Lease) {
+        let id = id_of(node);
+        if let Some(record) = self.records.get(&id)
+            && record.lease == lease
+        {
+            self.expiries.remove(&(record.expires, id.clone()));
+            self.remove(&id);
+        }
+    }
+
+    pub(super) fn entries(&self, service: &str) -> Vec<Entry> {
+        let from = (service.to_owned(), String::new());
+        self.records
+            .range(from..)
+            .take_while(|((name, _), _)| name == service)
+            .map(|(_, record)| record.entry.clone())
+            .collect()
+    }
+
+    pub(super) fn services(&self) -> Vec<String> {
+        let mut services: Vec<_> = self.records.keys().map(|(name, _)| name.clone()).collect();
+        services.dedup();
+        services
+    }
+
+    pub(super) fn since(&self, service: &str, after: u64) -> Since {
+        let oldest = self
+            .history
+            .front()
+            .map_or(self.revision + 1, |change| change.revision);
+        if after.saturating_add(1) < oldest || after > self.revision {
+            return Since::Compacted;
+        }
+        let batches = self
+            .history
+            .iter()
+            .skip((after + 1 - oldest) as usize)
+            .filter(|change| change.service == service)
+            .map(|change| Batch {
+                revision: change.revision,
+                events: vec![change.event.clone()],
+            })
+            .collect();
+        Since::Batches(batches)
+    }
+
+    fn remove(&mut self, id: &(String, String)) {
+        if self.records.remove(id).is_some() {
+            self.record(&id.0, Event::Delete(key(id)));
+        }
+    }
+
+    fn record(&mut self, service: &str, event: Event) {
+        self.revision += 1;
+        let change = Change {
+            revision: self.revision,
+            service: service.to_owned(),
+            event,
+        };
+        self.history.push_back(change);
+        if self.history.len() > self.limit {
+            self.history.pop_front();
+        }
+    }
+}
+
+fn id_of(node: &Node) -> (String, String) {
+    (node.service.clone(), node.id.clone())
+}
+
+fn key((service, id): &(String, String)) -> String {
+    format!("{service}/{id}")
+}

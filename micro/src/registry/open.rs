@@ -1,0 +1,142 @@
+//! From a URL to a registry.
+
+use std::sync::Arc;
+
+use super::{Registry, memory::Memory, static_list::StaticList, url::Url};
+use crate::Error;
+
+/// The registries built in, for the texts of errors.
+#[cfg(feature = "etcd")]
+const BUILT_IN: &str = "memory://, static://greeter=127.0.0.1:3456, etcd://127.0.0.1:2379";
+#[cfg(not(feature = "etcd"))]
+const BUILT_IN: &str =
+    "memory://, static://greeter=127.0.0.1:3456 (and etcd:// with micro's feature `etcd`)";
+
+/// Opens the registry that a URL names. Nothing is connected yet: a registry that is away can be
+/// opened, and is reached, or fails, at its first use.
+///
+/// | URL | registry |
+/// |---|---|
+/// | `memory://`, `memory://NAME` | [`Memory`]: one for the process, or one for each name |
+/// | `static://greeter=127.0.0.1:3456,127.0.0.1:3457;other=..` | [`StaticList`]: only reads |
+/// | `etcd://[user:password@]h1:2379,h2:2379[?tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
+///
+/// User and password are percent-decoded: `@` is written `%40`, `/` `%2F`, `?` `%3F`, `#` `%23`.
+/// With `tls=true` etcd is spoken to over TLS and its certificate checked against the system's
+/// roots; `ca` names a PEM file of roots to check it against instead, `cert` and `key` the PEM
+/// files of a client certificate; each of these three implies `tls=true`.
+///
+/// # Errors
+/// `Config` for a URL that is malformed, has an unknown scheme or option, or needs a feature that
+/// is off; the text names the URL without its password, and the remedy.
+pub fn open(url: &str) -> Result<Arc<dyn Registry>, Error> {
+    if url.is_empty() {
+        return Err(missing());
+    }
+    let url = Url::parse(url)?;
+    match url.scheme.as_str() {
+        "memory" => Memory::open(&url),
+        "static" => StaticList::open(&url),
+        #[cfg(feature = "etcd")]
+        "etcd" => super::etcd::Etcd::open(&url),
+        #[cfg(not(feature = "etcd"))]
+        "etcd" => Err(url.error(
+            "etcd:// needs micro's feature `etcd`; write `micro = { features = [\"etcd\"], .. }`",
+        )),
+        scheme => Err(url.error(format_args!(
+            "no registry has the scheme `{scheme}`; built in: {BUILT_IN}"
+        ))),
+    }
+}
+
+/// The URL that a program gives, or what `MICRO_REGISTRY` says.
+pub(crate) fn url_or_env(url: Option<String>) -> Result<String, Error> {
+    url.or_else(|| std::env::var("MICRO_REGISTRY").ok())
+        .filter(|url| !url.is_empty())
+        .ok_or_else(missing)
+}
+
+/// The error for a program that was given no registry at all: an empty URL.
+fn missing() -> Error {
+    Error::config(format!(
+        "no registry is set; give its URL in the code or as MICRO_REGISTRY; built in: {BUILT_IN}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_scheme_lists_the_registries_built_in() {
+        for scheme in ["mdns", "consul", "kubernetes", "zk"] {
+            let error = open(&format!("{scheme}://me:secret@a")).unwrap_err();
+            let text = error.to_string();
+            assert!(error.is_config() && !text.contains("secret"), "{text}");
+            assert!(text.contains(&format!("`{scheme}`")), "{text}");
+            for built_in in ["memory://", "static://", "etcd"] {
+                assert!(text.contains(built_in), "{text} lacks {built_in}");
+            }
+            assert!(
+                !text.contains("consul://127") && !text.contains("mdns:// "),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_url_is_an_error_that_lists_the_registries_built_in() {
+        let text = open("").unwrap_err().to_string();
+        assert!(
+            text.contains("MICRO_REGISTRY") && text.contains("static://"),
+            "{text}"
+        );
+    }
+
+    #[cfg(not(feature = "etcd"))]
+    #[test]
+    fn a_scheme_whose_feature_is_off_names_the_feature() {
+        let text = open("etcd://root:secret@127.0.0.1")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("feature `etcd`") && !text.contains("secret"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn memory_is_one_for_the_process_and_one_for_each_name() {
+        let write = |url: &str, node: &str| {
+            let node = super::super::Node::new("greeter", node, "127.0.0.1:1");
+            let registry = open(url).unwrap();
+            futures_util::FutureExt::now_or_never(
+                registry.register(&node, std::time::Duration::from_secs(15)),
+            )
+            .unwrap()
+            .unwrap();
+        };
+        let count = |url: &str| {
+            let registry = open(url).unwrap();
+            let listing = futures_util::FutureExt::now_or_never(registry.read("greeter"));
+            listing.unwrap().unwrap().entries.len()
+        };
+        write("memory://open-test-a", "1");
+        write("memory://open-test-a", "2");
+        write("memory://open-test-b", "1");
+        assert_eq!(
+            (count("memory://open-test-a"), count("memory://open-test-b")),
+            (2, 1)
+        );
+        assert_eq!(
+            open("memory://open-test-a").unwrap().name(),
+            "memory://open-test-a"
+        );
+        assert!(
+            open("memory://a?b=c")
+                .unwrap_err()
+                .to_string()
+                .contains("`b`")
+        );
+    }
+}

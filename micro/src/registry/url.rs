@@ -1,0 +1,370 @@
+//! One parser for the URLs of all registries.
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+
+use crate::Error;
+
+/// A registry's URL, taken apart: `scheme://[user[:password]@]host[:port],..[/path][?key=value&..]`.
+///
+/// It has no `Display` and its `Debug` is [redacted](redact): a password reaches no log.
+pub(super) struct Url {
+    /// In lower case.
+    pub(super) scheme: String,
+    /// User and password, percent-decoded.
+    pub(super) user: Option<(String, String)>,
+    /// What lies between the user and the path, as written.
+    pub(super) hosts: String,
+    /// Without its leading slash, as written.
+    pub(super) path: String,
+    /// Pairs in their order, decoded.
+    pub(super) query: Vec<(String, String)>,
+    redacted: String,
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.redacted)
+    }
+}
+
+impl Url {
+    pub(super) fn parse(url: &str) -> Result<Self, Error> {
+        let redacted = redact(url);
+        let fail = |why: &str| Error::config(format!("registry URL `{redacted}`: {why}"));
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return Err(fail(
+                "it has no scheme; write scheme://.., such as `memory://`",
+            ));
+        };
+        let is_scheme = |scheme: &str| {
+            scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+                && scheme
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+        };
+        if !is_scheme(scheme) {
+            return Err(fail(
+                "its scheme is not a word; write scheme://.., such as `memory://`",
+            ));
+        }
+        if rest.contains('#') {
+            return Err(fail(
+                "it has a fragment; `#` within a user or password is written `%23`",
+            ));
+        }
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if path.contains('@') || query.contains('@') && !authority.contains('@') {
+            return Err(fail(
+                "it has an `@` after the hosts; within a user or password `/` is written `%2F`, \
+                 `?` `%3F` and `@` `%40`",
+            ));
+        }
+        let (user, hosts) = match authority.rsplit_once('@') {
+            None => (None, authority),
+            Some((user, hosts)) => {
+                let (user, password) = user.split_once(':').unwrap_or((user, ""));
+                let decode = |text| {
+                    percent_decode_str(text)
+                        .decode_utf8()
+                        .map_err(|_| fail("its user or password is not UTF-8 once percent-decoded"))
+                };
+                let user = decode(user)?.into_owned();
+                if user.is_empty() {
+                    return Err(fail("it has an `@` without a user before it"));
+                }
+                (Some((user, decode(password)?.into_owned())), hosts)
+            }
+        };
+        Ok(Self {
+            scheme: scheme.to_ascii_lowercase(),
+            user,
+            hosts: hosts.to_owned(),
+            path: path.to_owned(),
+            query: form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+            redacted,
+        })
+    }
+
+    /// An error that names the URL, without its password, and the remedy.
+    pub(super) fn error(&self, why: impl fmt::Display) -> Error {
+        Error::config(format!("registry URL `{}`: {why}", self.redacted))
+    }
+
+    /// The hosts as `host:port`, each without a port given the default one.
+    ///
+    /// # Errors
+    /// `Config` for an empty host, a port that is none, an IPv6 address without brackets.
+    #[cfg_attr(
+        not(feature = "etcd"),
+        allow(dead_code, reason = "no other backend has hosts")
+    )]
+    pub(super) fn addresses(&self, default_port: u16) -> Result<Vec<String>, Error> {
+        let address = |host: &str| {
+            if host.is_empty() {
+                let scheme = &self.scheme;
+                return Err(self.error(format_args!(
+                    "a host is missing; write `{scheme}://127.0.0.1:{default_port}`"
+                )));
+            }
+            let complete = match host_and_port(host) {
+                Some((_, Some(_))) => host.to_owned(),
+                Some((host, None)) => format!("{host}:{default_port}"),
+                None => {
+                    return Err(self.error(format_args!(
+                        "`{host}` is not `host:port`; an IPv6 address is written in brackets"
+                    )));
+                }
+            };
+            Ok(complete)
+        };
+        self.hosts.split(',').map(address).collect()
+    }
+
+    /// Refuses a user and password.
+    pub(super) fn without_user(&self) -> Result<(), Error> {
+        match &self.user {
+            Some(_) => Err(self.error(format_args!("{}:// takes no user", self.scheme))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a path.
+    pub(super) fn without_path(&self) -> Result<(), Error> {
+        if self.path.is_empty() {
+            return Ok(());
+        }
+        Err(self.error(format_args!("{}:// takes no path", self.scheme)))
+    }
+
+    /// Refuses every query key but these, and any that comes twice.
+    pub(super) fn only_keys(&self, known: &[&str]) -> Result<(), Error> {
+        for (index, (key, _)) in self.query.iter().enumerate() {
+            if !known.contains(&key.as_str()) {
+                let remedy = match known {
+                    [] => format!("{}:// takes none", self.scheme),
+                    _ => format!("{}:// knows {}", self.scheme, known.join(", ")),
+                };
+                return Err(self.error(format_args!("unknown option `{key}`; {remedy}")));
+            }
+            if self.query[..index]
+                .iter()
+                .any(|(earlier, _)| earlier == key)
+            {
+                return Err(self.error(format_args!("option `{key}` is there twice")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of a query key.
+    #[cfg_attr(
+        not(feature = "etcd"),
+        allow(dead_code, reason = "no other backend has options")
+    )]
+    pub(super) fn option(&self, key: &str) -> Option<&str> {
+        self.query
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+/// Host and port of `host`, `host:port`, `[v6]` or `[v6]:port`; none if it is no such thing.
+pub(super) fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let end = rest.find(']')? + 2;
+            rest[..end - 2].parse::<std::net::Ipv6Addr>().ok()?;
+            (
+                &text[..end],
+                text[end..]
+                    .strip_prefix(':')
+                    .or(text[end..].is_empty().then_some("-"))?,
+            )
+        }
+        None => text.split_once(':').unwrap_or((text, "-")),
+    };
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if host.is_empty() || !host.starts_with('[') && !host.chars().all(is_bare) {
+        return None;
+    }
+    if port == "-" {
+        return (text.len() == host.len()).then_some((host, None));
+    }
+    if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    port.parse()
+        .ok()
+        .filter(|port| *port != 0)
+        .map(|port| (host, Some(port)))
+}
+
+/// The URL for people: what may be a password is `***`, however malformed the rest is, and query
+/// values are left out.
+fn redact(url: &str) -> String {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    let (user, rest) = match rest.rsplit_once('@') {
+        None => (String::new(), rest),
+        Some((user, rest)) => match user.split_once(':') {
+            None if scheme.is_empty() => ("***@".to_owned(), rest),
+            None => (format!("{user}@"), rest),
+            Some((user, _)) => (format!("{user}:***@"), rest),
+        },
+    };
+    let (rest, query) = match rest.split_once('?') {
+        Some((rest, _)) => (rest, "?.."),
+        None => (rest, ""),
+    };
+    format!("{scheme}{user}{rest}{query}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(url: &str) -> Result<Vec<String>, String> {
+        Url::parse(url)
+            .and_then(|url| url.addresses(2379))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn hosts_get_the_default_port() {
+        let found = hosts("etcd://a,b.c:1,127.0.0.1,[::1],[::1]:2,under_score-d:65535").unwrap();
+        let expected = [
+            "a:2379",
+            "b.c:1",
+            "127.0.0.1:2379",
+            "[::1]:2379",
+            "[::1]:2",
+            "under_score-d:65535",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn malformed_hosts_are_named_with_the_remedy() {
+        for (url, named) in [
+            (
+                "etcd://",
+                "a host is missing; write `etcd://127.0.0.1:2379`",
+            ),
+            ("etcd://a,,b", "a host is missing"),
+            ("etcd://a,", "a host is missing"),
+            (
+                "etcd://::1",
+                "`::1` is not `host:port`; an IPv6 address is written in brackets",
+            ),
+            ("etcd://[::1", "`[::1` is not"),
+            ("etcd://[::1]2", "`[::1]2` is not"),
+            ("etcd://[nonsense]:1", "`[nonsense]:1` is not"),
+            ("etcd://[", "`[` is not"),
+            ("etcd://a:", "`a:` is not"),
+            ("etcd://a:-", "`a:-` is not"),
+            ("etcd://a:0", "`a:0` is not"),
+            ("etcd://a:+1", "`a:+1` is not"),
+            ("etcd://a:65536", "`a:65536` is not"),
+            ("etcd://:2379", "`:2379` is not"),
+            ("etcd://a b", "`a b` is not"),
+            ("etcd://http://a:2379", "`http:` is not"),
+        ] {
+            let error = hosts(url).unwrap_err();
+            assert!(error.contains(named), "{url}: {error}");
+            assert!(
+                error.contains(&format!("`{url}`")),
+                "{url} must be named: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn user_and_password_are_decoded() {
+        let url = Url::parse("ETCD://ro%40ot:p%3A%2F%40ss:w@h:1/?a=b%20c&d=").unwrap();
+        assert_eq!(url.scheme, "etcd");
+        assert_eq!(url.user, Some(("ro@ot".to_owned(), "p:/@ss:w".to_owned())));
+        assert_eq!((url.hosts.as_str(), url.path.as_str()), ("h:1", ""));
+        assert_eq!(
+            (url.option("a"), url.option("d"), url.option("e")),
+            (Some("b c"), Some(""), None)
+        );
+    }
+
+    #[test]
+    fn no_error_and_no_debug_shows_a_password() {
+        for url in [
+            "etcd://root:hunter2@",
+            "etcd://root:hunter2@a:b:c",
+            "etcd://root:hun/ter2@a",
+            "etcd://root:hun?ter2@a",
+            "etcd://root:hun#ter2@a",
+            "etcd://root:hunter2%ff@a",
+            "etcd://:hunter2@a",
+            "etcd://root:hunter2@a?tls=hunter2&b=hunter2",
+            "root:hunter2@a",
+            "hunter2@a",
+            "et cd://root:hunter2@a",
+        ] {
+            let texts = match Url::parse(url) {
+                Err(error) => vec![error.to_string(), format!("{error:?}")],
+                Ok(url) => {
+                    let mut texts = vec![format!("{url:?}")];
+                    texts.extend(url.addresses(1).err().map(|error| error.to_string()));
+                    texts.extend(url.only_keys(&[]).err().map(|error| error.to_string()));
+                    texts.extend(url.without_user().err().map(|error| error.to_string()));
+                    texts
+                }
+            };
+            for text in texts {
+                assert!(
+                    !text.contains("hun") && !text.contains("ter2"),
+                    "{url}: {text}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_and_repeated_options_are_refused_by_name() {
+        let url = Url::parse("etcd://a?tls=true&ttl=3").unwrap();
+        let error = url.only_keys(&["tls", "ca"]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "registry URL `etcd://a?..`: unknown option `ttl`; etcd:// knows tls, ca"
+        );
+        let url = Url::parse("etcd://a?tls=true&tls=true").unwrap();
+        assert!(
+            url.only_keys(&["tls"])
+                .unwrap_err()
+                .to_string()
+                .contains("`tls` is there twice")
+        );
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused() {
+        for url in [
+            "etcd",
+            "etcd:",
+            "etcd:/a",
+            "127.0.0.1:2379",
+            "://a",
+            "1a://b",
+            "e d://a",
+        ] {
+            let error = Url::parse(url).unwrap_err();
+            assert!(
+                error.is_config() && error.to_string().contains("scheme"),
+                "{error}"
+            );
+        }
+    }
+}

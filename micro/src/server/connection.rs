@@ -1,0 +1,324 @@
+//! One accepted connection, on hyper: its greeting, its calls, its end. hyper's types stay here.
+
+use std::{
+    borrow::Cow,
+    convert::Infallible,
+    io,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Uri, request::Parts, uri::PathAndQuery};
+use http_body::{Body, Frame, SizeHint};
+use hyper::{body::Incoming, server::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::watch,
+    time::sleep,
+};
+use tonic::Status;
+
+use super::{
+    Bounds,
+    guard::{Call, Calls, Guarded, Reply},
+    head::{self, Refusal},
+    router::{Route, Router},
+    timeout,
+};
+use crate::transport::gather::Gather;
+
+/// How long a peer may take over the HTTP/2 preface and its SETTINGS. Ample for a slow link, and
+/// short enough that port scanners and the like do not pile up (grpc-go waits 120 s).
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The least a peer must have sent by then: the preface and the head of one frame.
+const GREETING: u64 = 24 + 9;
+
+/// An idle peer is asked for a sign of life this often, and given this long for it, so that calls of
+/// a caller that vanished without a word end (grpc-go asks after two hours).
+const PING_EVERY: Duration = Duration::from_secs(60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// While draining, a connection without calls on which not a byte moved for this long is closed:
+/// its peer has not even answered the PING that goes with the GOAWAY.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// How far a server is in leaving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// No new calls; those under way finish.
+    Draining,
+    /// Those under way end now.
+    Cut,
+}
+
+/// What the connections of a server share.
+pub(super) struct Shared {
+    router: Router,
+    max_message_size: usize,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+impl Shared {
+    pub(super) fn new(router: Router, bounds: &Bounds) -> Self {
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .initial_stream_window_size(bounds.stream_window)
+            .initial_connection_window_size(bounds.connection_window)
+            .max_header_list_size(bounds.max_header_list_size)
+            .max_concurrent_streams(bounds.max_concurrent_streams)
+            // h2 closes a connection when 20 calls are reset before they are accepted, which a
+            // burst of callers that lose patience with a busy server reaches. Streams are bounded
+            // already, so as many resets cost no more than as many calls.
+            .max_pending_accept_reset_streams(bounds.max_concurrent_streams as usize)
+            // gRPC has no use for it.
+            .auto_date_header(false);
+        Self {
+            router,
+            max_message_size: bounds.max_message_size,
+            http2,
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// By itself: the peer left, or the last call finished after a GOAWAY.
+    Finished,
+    /// By [`Phase::Cut`], with this many calls under way.
+    Cut(usize),
+}
+
+/// Serves a connection until its end.
+pub(super) async fn serve<IO>(io: IO, shared: Arc<Shared>, mut phase: watch::Receiver<Phase>) -> End
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let calls = Arc::new(Calls::default());
+    let traffic = Arc::new(Traffic::default());
+    let io = Metered {
+        io,
+        traffic: Arc::clone(&traffic),
+    };
+    let io = TokioIo::new(Gather::new(io));
+    let dispatch = Dispatch {
+        shared: Arc::clone(&shared),
+        calls: Arc::clone(&calls),
+    };
+    let mut connection = pin!(shared.http2.serve_connection(io, dispatch));
+
+    let no_greeting = async {
+        sleep(GREETING_TIMEOUT).await;
+        if traffic.received() >= GREETING {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        result = &mut connection => return finished(result),
+        () = no_greeting => {
+            tracing::debug!("a peer did not begin to speak HTTP/2 in time");
+            return End::Finished;
+        }
+        _ = phase.wait_for(|phase| *phase != Phase::Open) => {}
+    }
+
+    // The first GOAWAY and a PING; hyper sends the second GOAWAY when the PING is answered, and ends
+    // the connection after its last stream.
+    connection.as_mut().graceful_shutdown();
+    let mut seen = traffic.total();
+    loop {
+        tokio::select! {
+            result = &mut connection => return finished(result),
+            _ = phase.wait_for(|phase| *phase == Phase::Cut) => return End::Cut(calls.under_way()),
+            () = sleep(SILENCE) => {
+                let total = traffic.total();
+                if calls.under_way() == 0 && total == seen {
+                    return End::Finished;
+                }
+                seen = total;
+            }
+        }
+    }
+}
+
+fn finished(result: hyper::Result<()>) -> End {
+    if let Err(error) = result {
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "a connection broke"
+        );
+    }
+    End::Finished
+}
+
+/// Takes the calls of a connection to their handlers.
+struct Dispatch {
+    shared: Arc<Shared>,
+    calls: Arc<Calls>,
+}
+
+impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
+    type Response = http::Response<Reply>;
+    type Error = Infallible;
+    type Future = Guarded;
+
+    fn call(&self, request: http::Request<Incoming>) -> Guarded {
+        let (parts, body) = request.into_parts();
+        self.dispatch(parts, Inbound(body))
+            .unwrap_or_else(|refusal| Guarded::answered(refusal.into_response()))
+    }
+}
+
+impl Dispatch {
+    fn dispatch(&self, mut parts: Parts, body: Inbound) -> Result<Guarded, Refusal> {
+        head::check(&parts)?;
+        let timeout = timeout::take(&mut parts.headers).map_err(Refusal::malformed_timeout)?;
+        Ok(match self.shared.router.find(parts.uri.path())? {
+            Route::Method(path, method) => {
+                head::check_codec(&parts)?;
+                let call = Call::new(Cow::Borrowed(path), timeout, &self.calls);
+                let request = http::Request::from_parts(parts, body);
+                Guarded::start(call, || method(request, self.shared.max_message_size))
+            }
+            Route::Mounted(service, rewritten) => {
+                if let Some(path) = rewritten {
+                    parts.uri = with_path(parts.uri, path);
+                }
+                let call = Call::new(parts.uri.path().to_owned().into(), timeout, &self.calls);
+                let request = http::Request::from_parts(parts, body);
+                Guarded::start(call, || service(request))
+            }
+        })
+    }
+}
+
+fn with_path(uri: Uri, path: String) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = PathAndQuery::try_from(path).ok();
+    Uri::from_parts(parts).unwrap_or(uri)
+}
+
+/// The body of a request.
+#[derive(Debug)]
+pub(super) struct Inbound(Incoming);
+
+impl Body for Inbound {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.0).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| broken(&error))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+/// Not `Cancelled`, whatever the caller did: tonic's `Streaming` makes a clean end of that, and a
+/// handler would take half of a stream for the whole.
+fn broken(error: &hyper::Error) -> Status {
+    let reason =
+        std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    Status::aborted(format!("the request ended early: {reason}"))
+}
+
+/// Bytes that went through a connection.
+#[derive(Debug, Default)]
+struct Traffic {
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl Traffic {
+    fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    fn total(&self) -> u64 {
+        self.received() + self.sent.load(Ordering::Relaxed)
+    }
+}
+
+/// An IO that counts its [`Traffic`].
+struct Metered<IO> {
+    io: IO,
+    traffic: Arc<Traffic>,
+}
+
+impl<IO> Metered<IO> {
+    fn count_sent(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(sent)) = sent {
+            self.traffic.sent.fetch_add(sent as u64, Ordering::Relaxed);
+        }
+        sent
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Metered<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.io).poll_read(cx, buffer);
+        let received = buffer.filled().len() - before;
+        self.traffic
+            .received
+            .fetch_add(received as u64, Ordering::Relaxed);
+        result
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Metered<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let sent = Pin::new(&mut self.io).poll_write(cx, data);
+        self.count_sent(sent)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let sent = Pin::new(&mut self.io).poll_write_vectored(cx, data);
+        self.count_sent(sent)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,227 @@
+//! What surrounds every call, whoever answers it: the caller's deadline, and panics.
+
+use std::{
+    any::Any,
+    borrow::Cow,
+    convert::Infallible,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http_body::{Body, Frame};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::Status;
+
+use super::reply::{self, Content};
+use crate::deadline;
+
+/// A handler at work.
+pub(super) type Running = BoxFuture<'static, http::Response<Content>>;
+
+/// Counts the calls of a connection that are under way, responses not yet written included.
+#[derive(Debug, Default)]
+pub(super) struct Calls(AtomicUsize);
+
+impl Calls {
+    pub(super) fn under_way(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn begin(self: &Arc<Self>) -> UnderWay {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        UnderWay(Arc::clone(self))
+    }
+}
+
+#[derive(Debug)]
+struct UnderWay(Arc<Calls>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A call, from its headers to the last byte of its response.
+#[derive(Debug)]
+pub(super) struct Call {
+    path: Cow<'static, str>,
+    deadline: Option<Instant>,
+    timeout: Duration,
+    _under_way: UnderWay,
+}
+
+impl Call {
+    /// A call whose patience, if it has any, ends `timeout` from now.
+    pub(super) fn new(
+        path: Cow<'static, str>,
+        timeout: Option<Duration>,
+        calls: &Arc<Calls>,
+    ) -> Self {
+        Self {
+            path,
+            deadline: timeout.map(|timeout| Instant::now() + timeout),
+            timeout: timeout.unwrap_or_default(),
+            _under_way: calls.begin(),
+        }
+    }
+
+    /// Runs a part of the handler: inside of the call's deadline, with a panic made a status.
+    fn run<T>(&self, part: impl FnOnce() -> T) -> Result<T, Status> {
+        catch_unwind(AssertUnwindSafe(|| {
+            deadline::sync_scope(self.deadline, part)
+        }))
+        .map_err(|panic| self.panicked(&*panic))
+    }
+
+    fn panicked(&self, panic: &(dyn Any + Send)) -> Status {
+        let text = panic
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("its payload is not a text");
+        let id = format!("{:08x}", fastrand::u32(..));
+        tracing::error!(method = %self.path, id, panic = text, "a handler panicked");
+        Status::internal(format!(
+            "the handler panicked; the server's log has it under id {id}"
+        ))
+    }
+
+    fn late(&self) -> Status {
+        let Self { path, timeout, .. } = self;
+        Status::deadline_exceeded(format!("the caller's {timeout:?} were over in {path}"))
+    }
+
+    /// Whether the deadline has struck; otherwise the task is woken when it does.
+    fn poll_late(&self, timer: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
+        self.deadline.is_some_and(|deadline| {
+            let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            timer.as_mut().poll(cx).is_ready()
+        })
+    }
+}
+
+/// The future of a call: what hyper drops when the caller is gone.
+pub(super) struct Guarded(Stage);
+
+enum Stage {
+    Answered(Option<http::Response<Content>>),
+    Running {
+        call: Option<Call>,
+        running: Option<Running>,
+        timer: Option<Pin<Box<Sleep>>>,
+    },
+}
+
+impl Guarded {
+    /// A call that no handler sees.
+    pub(super) fn answered(response: http::Response<Content>) -> Self {
+        Self(Stage::Answered(Some(response)))
+    }
+
+    /// A call that is answered by what `start` returns. Whose time is up already is not started.
+    pub(super) fn start(call: Call, start: impl FnOnce() -> Running) -> Self {
+        if call.deadline.is_some() && call.timeout.is_zero() {
+            return Self::answered(reply::refuse(&call.late()));
+        }
+        match call.run(start) {
+            Ok(running) => Self(Stage::Running {
+                call: Some(call),
+                running: Some(running),
+                timer: None,
+            }),
+            Err(status) => Self::answered(reply::refuse(&status)),
+        }
+    }
+}
+
+impl Future for Guarded {
+    type Output = Result<http::Response<Reply>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        const DONE: &str = "not polled after it is ready";
+        let (call, response) = match &mut self.get_mut().0 {
+            Stage::Answered(response) => (None, response.take().expect(DONE)),
+            Stage::Running {
+                call,
+                running,
+                timer,
+            } => {
+                let at_work = call.as_ref().expect(DONE);
+                let polled = at_work.run(|| running.as_mut().expect(DONE).as_mut().poll(cx));
+                let response = match polled {
+                    Ok(Poll::Ready(response)) => response,
+                    Ok(Poll::Pending) if at_work.poll_late(timer, cx) => {
+                        let dropped = at_work.run(|| drop(running.take()));
+                        reply::refuse(&dropped.err().unwrap_or_else(|| at_work.late()))
+                    }
+                    Ok(Poll::Pending) => return Poll::Pending,
+                    Err(status) => reply::refuse(&status),
+                };
+                *running = None;
+                (call.take(), response)
+            }
+        };
+        Poll::Ready(Ok(response.map(|content| Reply {
+            content,
+            call,
+            timer: None,
+        })))
+    }
+}
+
+/// The body of a response, under the guard of its call.
+#[derive(Debug)]
+pub(super) struct Reply {
+    content: Content,
+    call: Option<Call>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Reply {
+    fn end(&mut self, status: &Status) -> Frame<Bytes> {
+        self.content = Content::Nothing;
+        Frame::trailers(reply::trailers(status))
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let (Content::Stream(_), Some(call)) = (&this.content, &this.call) else {
+            return this.content.poll_frame(cx);
+        };
+        // Asked first: a stream that is always ready must end too.
+        let polled = if call.poll_late(&mut this.timer, cx) {
+            Err(call.late())
+        } else {
+            call.run(|| this.content.poll_frame(cx))
+        };
+        let frame = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(None)) => return Poll::Ready(None),
+            Ok(Poll::Ready(Some(Ok(frame)))) => frame,
+            Ok(Poll::Ready(Some(Err(status)))) | Err(status) => this.end(&status),
+        };
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.content.is_end_stream()
+    }
+}

@@ -1,0 +1,283 @@
+//! The accept loop, and how a server leaves.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::FutureExt as _;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::{sleep, timeout},
+};
+
+use super::{
+    connection::{self, End, Phase, Shared},
+    health::Health,
+};
+use crate::{Error, ErrorKind};
+
+/// The pause after an accept that failed for want of something (file descriptors, mostly), doubled
+/// up to the longest: the figures of Go's `net/http`.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A server that is bound and accepts. Dropped, it cuts everything at once.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    address: SocketAddr,
+    health: watch::Sender<Health>,
+    phase: watch::Sender<Phase>,
+    accepting: JoinHandle<Drained>,
+}
+
+/// How a [drain](Listening::drain) ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Drained {
+    /// Connections that the deadline cut.
+    pub(crate) connections_cut: usize,
+    /// Calls under way on them.
+    pub(crate) calls_cut: usize,
+}
+
+impl Drained {
+    /// Whether every call ended by itself.
+    pub(crate) fn finished(&self) -> bool {
+        self.calls_cut == 0
+    }
+}
+
+impl Listening {
+    /// Binds and begins to accept.
+    ///
+    /// # Errors
+    ///
+    /// `Bind` if the address cannot be resolved or is taken.
+    pub(super) async fn bind(
+        address: &str,
+        shared: Shared,
+        health: watch::Sender<Health>,
+    ) -> Result<Self, Error> {
+        let failed = |error| {
+            let text = format!("the server cannot listen on {address}");
+            Error::new(ErrorKind::Bind, text).with_source(error)
+        };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let local = listener.local_addr().map_err(failed)?;
+        Ok(Self::start(listener, local, shared, health))
+    }
+
+    /// Begins to accept.
+    pub(super) fn start(
+        acceptor: impl Accept,
+        address: SocketAddr,
+        shared: Shared,
+        health: watch::Sender<Health>,
+    ) -> Self {
+        let phase = watch::Sender::new(Phase::Open);
+        let accepting = tokio::spawn(accept(acceptor, Arc::new(shared), phase.subscribe()));
+        Self {
+            address,
+            health,
+            phase,
+            accepting,
+        }
+    }
+
+    /// The address it is bound to, with the port the system chose where 0 was asked for.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Tells `grpc.health.v1` whether the node is ready.
+    pub(crate) fn set_serving(&self, is_serving: bool) {
+        let health = if is_serving {
+            Health::Serving
+        } else {
+            Health::NotServing
+        };
+        self.health
+            .send_if_modified(|now| std::mem::replace(now, health) != health);
+    }
+
+    /// Stops accepting, tells every peer to go elsewhere (GOAWAY in two steps, so that calls on
+    /// their way are still served), and waits for the calls under way, at most until `deadline`;
+    /// what is left then is cut. Neither idle nor dead peers hold it up.
+    pub(crate) async fn drain(mut self, deadline: Duration) -> Drained {
+        self.health.send_replace(Health::Leaving);
+        self.phase.send_replace(Phase::Draining);
+        let drained = match timeout(deadline, &mut self.accepting).await {
+            Ok(drained) => drained,
+            Err(_) => {
+                self.phase.send_replace(Phase::Cut);
+                (&mut self.accepting).await
+            }
+        };
+        drained.unwrap_or_default()
+    }
+
+    /// Cuts every connection now.
+    pub(crate) fn abort(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Where connections come from: a TCP listener, or pipes in the tests of what takes its time.
+pub(super) trait Accept: Send + 'static {
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection. Dropped before it is ready, it has taken none.
+    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Io = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<TcpStream> {
+        let (stream, _) = Self::accept(self).await?;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+        Ok(stream)
+    }
+}
+
+async fn accept(
+    mut acceptor: impl Accept,
+    shared: Arc<Shared>,
+    mut phase: watch::Receiver<Phase>,
+) -> Drained {
+    let mut connections = JoinSet::new();
+    let serving = phase.clone();
+    let serve = |io| connection::serve(io, Arc::clone(&shared), serving.clone());
+    let mut failures = 0;
+    loop {
+        tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| *phase != Phase::Open) => break,
+            Some(_) = connections.join_next() => {}
+            io = accept_one(&mut acceptor, &mut failures) => drop(connections.spawn(serve(io))),
+        }
+    }
+    // What the kernel has accepted already gets a GOAWAY too; closing the listener resets it.
+    while let Some(Ok(io)) = acceptor.accept().now_or_never() {
+        connections.spawn(serve(io));
+    }
+    drop(acceptor);
+
+    let mut drained = Drained::default();
+    while let Some(end) = connections.join_next().await {
+        if let Ok(End::Cut(calls)) = end {
+            drained.connections_cut += 1;
+            drained.calls_cut += calls;
+        }
+    }
+    drained
+}
+
+/// The next connection, however often accepting fails before.
+async fn accept_one<A: Accept>(acceptor: &mut A, failures: &mut u32) -> A::Io {
+    loop {
+        match acceptor.accept().await {
+            Ok(io) => {
+                *failures = 0;
+                return io;
+            }
+            Err(error) if is_of_the_peer(&error) => {}
+            Err(error) => {
+                if *failures == 0 {
+                    tracing::warn!(%error, "the server cannot accept connections");
+                }
+                *failures = failures.saturating_add(1);
+                sleep(pause(*failures)).await;
+            }
+        }
+    }
+}
+
+/// Whether an accept failed because the peer was gone already.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}
+
+fn pause(failures: u32) -> Duration {
+    SHORTEST_PAUSE
+        .saturating_mul(1 << (failures - 1).min(8))
+        .min(LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_after_failed_accepts_grows_to_a_second() {
+        let pauses: Vec<_> = (1..=10)
+            .map(|failures| pause(failures).as_millis())
+            .collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
+    }
+
+    /// Fails as often as it is told to, then hands out one connection.
+    struct Failing(u32, io::ErrorKind);
+
+    impl Accept for Failing {
+        type Io = tokio::io::DuplexStream;
+
+        async fn accept(&mut self) -> io::Result<Self::Io> {
+            match self.0.checked_sub(1) {
+                Some(left) => {
+                    self.0 = left;
+                    Err(self.1.into())
+                }
+                None => Ok(tokio::io::duplex(1).0),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn accepting_goes_on_after_failures_and_pauses_only_for_its_own() {
+        let start = tokio::time::Instant::now();
+        let mut failures = 0;
+        accept_one(
+            &mut Failing(5, io::ErrorKind::ConnectionAborted),
+            &mut failures,
+        )
+        .await;
+        assert_eq!(
+            start.elapsed(),
+            Duration::ZERO,
+            "the next peer does not wait"
+        );
+        accept_one(&mut Failing(10, io::ErrorKind::Other), &mut failures).await;
+        let taken = start.elapsed().as_millis();
+        assert!(
+            (3275..3400).contains(&taken),
+            "5 + 10 + .. + 640 + 1000 + 1000 ms: {taken}"
+        );
+        assert_eq!(
+            failures, 0,
+            "and the next failure starts at the shortest pause"
+        );
+    }
+
+    #[test]
+    fn only_the_servers_own_troubles_make_it_pause() {
+        assert!(is_of_the_peer(&io::ErrorKind::ConnectionAborted.into()));
+        assert!(
+            !is_of_the_peer(&io::Error::from_raw_os_error(24)),
+            "EMFILE is ours"
+        );
+    }
+}

@@ -1,0 +1,217 @@
+//! The server: from an accepted connection to a handler's future and back.
+//!
+//! It routes by what is in [`descriptor`](crate::descriptor), keeps every call within its bounds and
+//! its caller's deadline, and leaves without dropping a call. It may not know of registries or
+//! clients: `service` tells it when the node is ready and when to leave.
+
+mod checked;
+mod connection;
+mod frame;
+mod guard;
+mod handlers;
+mod head;
+mod health;
+mod listen;
+mod reply;
+mod router;
+mod timeout;
+
+#[cfg(test)]
+mod tests;
+
+use std::{convert::Infallible, sync::Arc};
+
+use tokio::sync::watch;
+use tonic::server::NamedService;
+
+use self::{
+    connection::Shared,
+    health::Health,
+    reply::Content,
+    router::{Router, Service},
+};
+use crate::{Error, descriptor::ServiceDescriptor};
+
+pub use self::handlers::{Handlers, HandlersBuilder};
+pub(crate) use self::listen::Listening;
+
+/// A server before it runs: what it serves, and within which bounds.
+///
+/// Generated code adds handlers to it, any tonic service mounts beside them, and `grpc.health.v1` is
+/// there by itself, following the node's readiness (a health service of the user's own replaces it).
+///
+/// - A method is found by its full path. Where the service's full name is unknown, its short name
+///   decides, as on go-micro's servers: `/anything.Greeter/Hello` and `/Greeter/Hello` reach
+///   `greeter.v1.Greeter`. What is not found, or found twice, is `Unimplemented`.
+/// - `grpc-timeout` and go-micro's `timeout` (nanoseconds) are obeyed, the smaller of the two: at the
+///   deadline the handler's future or stream is dropped and the caller gets `DeadlineExceeded`. (A
+///   stream that waits because its caller does not read ends only when the caller reads or goes.)
+/// - When the caller is gone, the handler's future is dropped.
+/// - A panic in a handler is `Internal` for its caller, with an id that is in the log beside the
+///   panic's text. The connection lives on.
+/// - Compression is not spoken: a compressed request is `Unimplemented`.
+#[derive(Debug, Default)]
+pub struct Server {
+    services: Vec<Service>,
+    bounds: Bounds,
+}
+
+/// What peers may ask of a server.
+#[derive(Debug)]
+struct Bounds {
+    max_message_size: usize,
+    max_header_list_size: u32,
+    max_concurrent_streams: u32,
+    stream_window: u32,
+    connection_window: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            max_message_size: 4 << 20,
+            max_header_list_size: 16 << 10,
+            max_concurrent_streams: 1000,
+            stream_window: 1 << 20,
+            connection_window: 4 << 20,
+        }
+    }
+}
+
+impl Server {
+    /// A server that serves nothing yet but health checks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the handlers of one service. Generated code calls it.
+    pub fn add_handlers(&mut self, handlers: Handlers) -> &mut Self {
+        self.services.push(handlers.into_service());
+        self
+    }
+
+    /// Mounts a tonic service, with the limits and the compression it has of its own. Deadlines,
+    /// panics and short names are as for our own handlers.
+    pub fn add_service<S>(&mut self, service: S) -> &mut Self
+    where
+        S: tower_service::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<tonic::body::Body>,
+                Error = Infallible,
+            > + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send,
+    {
+        let mounted = move |request: http::Request<connection::Inbound>| {
+            let mut service = service.clone();
+            let answer = async move {
+                let Ok(()) = std::future::poll_fn(|cx| service.poll_ready(cx)).await;
+                let Ok(response) = service.call(request.map(tonic::body::Body::new)).await;
+                response.map(Content::Stream)
+            };
+            Box::pin(answer) as guard::Running
+        };
+        self.services
+            .push(Service::Mounted(S::NAME, Arc::new(mounted)));
+        self
+    }
+
+    /// The largest message taken or sent, in bytes, for handlers added with
+    /// [`add_handlers`](Self::add_handlers). 4 MiB by default; 0 leaves empty messages only. A larger
+    /// one is `ResourceExhausted`.
+    pub fn max_message_size(&mut self, bytes: usize) -> &mut Self {
+        self.bounds.max_message_size = bytes;
+        self
+    }
+
+    /// The largest sum of a request's headers, in bytes as HTTP/2 counts them (32 more for each).
+    /// 16 KiB by default. What is larger is answered with HTTP 431; 0 would refuse every call and is
+    /// an error at the start.
+    pub fn max_header_list_size(&mut self, bytes: u32) -> &mut Self {
+        self.bounds.max_header_list_size = bytes;
+        self
+    }
+
+    /// How many calls one connection may have under way. 1000 by default: callers wait for their
+    /// turn beyond it, and what one connection can make the server hold stays bounded. 0 would let
+    /// no call in and is an error at the start.
+    pub fn max_concurrent_streams(&mut self, streams: u32) -> &mut Self {
+        self.bounds.max_concurrent_streams = streams;
+        self
+    }
+
+    /// How many bytes of one request may be on their way unread. 1 MiB by default. 0, and 2 GiB or
+    /// more, are errors at the start.
+    pub fn stream_window(&mut self, bytes: u32) -> &mut Self {
+        self.bounds.stream_window = bytes;
+        self
+    }
+
+    /// How many bytes of all requests on one connection may be on their way unread. 4 MiB by
+    /// default. 0, and 2 GiB or more, are errors at the start.
+    ///
+    /// Half of it also bounds what tiny frames cost while no handler has read them (`h2`'s rule
+    /// against floods): a connection with some 8000 unread messages of a few bytes is closed at the
+    /// default. Callers that stream such messages faster than their handler reads need more.
+    pub fn connection_window(&mut self, bytes: u32) -> &mut Self {
+        self.bounds.connection_window = bytes;
+        self
+    }
+
+    /// The services added with [`add_handlers`](Self::add_handlers), in their order: what the node's
+    /// record in the registry tells of.
+    pub fn descriptors(&self) -> impl Iterator<Item = &'static ServiceDescriptor> {
+        self.services.iter().filter_map(|service| match service {
+            Service::Typed(descriptor, _) => Some(*descriptor),
+            Service::Mounted(..) => None,
+        })
+    }
+
+    /// Binds to `address` (`host:port`; port 0 is any that is free) and serves from now on, with
+    /// health `NOT_SERVING`.
+    ///
+    /// # Errors
+    ///
+    /// `Bind` if the address cannot be had; `Config` if two services have one name or a bound is out
+    /// of its range.
+    pub(crate) async fn bind(self, address: &str) -> Result<Listening, Error> {
+        let (shared, health) = self.prepare()?;
+        Listening::bind(address, shared, health).await
+    }
+
+    fn prepare(self) -> Result<(Shared, watch::Sender<Health>), Error> {
+        self.bounds.check()?;
+        let health = watch::Sender::new(Health::NotServing);
+        let mut router = Router::new(self.services)?;
+        let answers = health::service(health.subscribe(), router.names());
+        router.add_built_in(answers)?;
+        Ok((Shared::new(router, &self.bounds), health))
+    }
+}
+
+impl Bounds {
+    fn check(&self) -> Result<(), Error> {
+        /// The largest window of HTTP/2.
+        const WINDOW: u32 = (1 << 31) - 1;
+        for (name, value, highest) in [
+            ("max_header_list_size", self.max_header_list_size, u32::MAX),
+            (
+                "max_concurrent_streams",
+                self.max_concurrent_streams,
+                u32::MAX,
+            ),
+            ("stream_window", self.stream_window, WINDOW),
+            ("connection_window", self.connection_window, WINDOW),
+        ] {
+            if !(1..=highest).contains(&value) {
+                return Err(Error::config(format!(
+                    "the server's {name} is {value}: set it to 1 up to {highest}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}

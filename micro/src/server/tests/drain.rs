@@ -1,0 +1,162 @@
+//! How a server leaves.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::{wire::*, *};
+
+#[tokio::test]
+async fn goaway_comes_in_two_steps() {
+    let server = Fixture::start().await;
+    let mut io = greeted(server.socket().await).await;
+    let drained = tokio::spawn(server.listening.drain(SOON * 100));
+
+    let first = next(&mut io, GOAWAY).await;
+    assert_eq!(
+        first[..8],
+        [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0],
+        "no stream is refused yet"
+    );
+    let ping = next(&mut io, PING).await;
+    let pong = frame(PING, ACK, 0, &ping);
+    io.write_all(&pong).await.expect("it reads");
+    let second = next(&mut io, GOAWAY).await;
+    assert_eq!(
+        second[..8],
+        [0, 0, 0, 0, 0, 0, 0, 0],
+        "nothing of ours was seen"
+    );
+    assert_eq!(soon(io.read(&mut [0])).await.expect("it closes"), 0);
+    assert!(soon(drained).await.expect("it ends").finished());
+}
+
+#[tokio::test]
+async fn calls_under_way_finish_and_new_ones_go_elsewhere() {
+    let mut server = Fixture::start().await;
+    let client = server.connect().await;
+    let mut unary = client.open(head(SAY)).await;
+    unary.message("wait", true);
+    assert_eq!(server.event().await, Event::Started);
+    let mut stream = client.open(head(CHAT)).await;
+    assert_eq!(server.event().await, Event::Started);
+    let mut answered = stream.answered().await;
+
+    let address = server.listening.local_addr();
+    let drained = tokio::spawn(server.listening.drain(SOON * 100));
+    // The GOAWAY has reached the client when it can send nothing more.
+    let refused = async {
+        while client.sender.clone().ready().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(refused).await;
+    assert!(
+        TcpStream::connect(address).await.is_err(),
+        "nobody listens any more"
+    );
+
+    stream.message("still there", false);
+    assert_eq!(answered.message().await.as_deref(), Some("still there!"));
+    assert!(!drained.is_finished(), "it waits for both calls");
+    server.go_on.notify_one();
+    assert_eq!(unary.reply().await.one(), "wait");
+    stream.message("bye", true);
+    assert_eq!(answered.message().await.as_deref(), Some("bye!"));
+    answered.rest().await.expect(Code::Ok, "");
+    let drained = soon(drained).await.expect("it ends");
+    assert!(
+        drained.finished() && drained.connections_cut == 0,
+        "{drained:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_call_on_its_way_when_the_server_leaves_is_served() {
+    let server = Fixture::start().await;
+    let mut io = greeted(server.socket().await).await;
+    let drained = tokio::spawn(server.listening.drain(SOON * 100));
+    next(&mut io, GOAWAY).await;
+    let ping = next(&mut io, PING).await;
+
+    // What was sent before the first GOAWAY came.
+    let message = framed(&text("late"));
+    let call = [
+        frame(HEADERS, END_HEADERS, 1, &call_block(SAY)),
+        frame(DATA, END_STREAM, 1, &message),
+        frame(PING, ACK, 0, &ping),
+    ]
+    .concat();
+    io.write_all(&call).await.expect("it reads");
+
+    let answer = next(&mut io, DATA).await;
+    assert_eq!(answer, message, "served, though the first GOAWAY was out");
+    let rest = async {
+        let mut rest = Vec::new();
+        io.read_to_end(&mut rest).await.expect("it closes");
+    };
+    soon(rest).await;
+    assert!(soon(drained).await.expect("it ends").finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_cuts_what_is_left_and_counts_it() {
+    let mut server = Fixture::piped();
+    let (one, two) = (server.connect_pipe().await, server.connect_pipe().await);
+    let mut calls = Vec::new();
+    for (client, path) in [(&one, SAY), (&one, DOWN), (&two, SAY)] {
+        let mut call = client.open(head(path)).await;
+        call.message("hang", true);
+        assert_eq!(server.event().await, Event::Started);
+        calls.push(call);
+    }
+    let start = Instant::now();
+    let drained = server.listening.drain(SECOND * 3).await;
+    let taken = start.elapsed();
+    assert!(taken >= SECOND * 3 && taken < SECOND * 4, "{taken:?}");
+    assert_eq!((drained.connections_cut, drained.calls_cut), (2, 3));
+    assert!(!drained.finished());
+    for _ in 0..3 {
+        let event = server.events.recv().await;
+        assert_eq!(
+            event,
+            Some(Event::Dropped),
+            "a cut call's handler is dropped"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_and_dead_peers_do_not_hold_it_up() {
+    let server = Fixture::piped();
+    let idle = server.connect_pipe().await;
+    assert_eq!(idle.call(SAY, "hello").await.one(), "hello");
+    // One that will not answer the PING, one that says nothing at all, one half of a greeting.
+    let deaf = greeted(server.pipe()).await;
+    let mute = server.pipe();
+    let mut half = server.pipe();
+    half.write_all(&PREFACE[..10]).await.expect("it reads");
+
+    let start = Instant::now();
+    let drained = server.listening.drain(SECOND * 30).await;
+    assert!(
+        drained.finished() && drained.connections_cut == 0,
+        "{drained:?}"
+    );
+    assert!(start.elapsed() < SECOND * 5, "{:?}", start.elapsed());
+    drop((deaf, mute, half));
+}
+
+#[tokio::test]
+async fn a_server_that_is_dropped_is_gone() {
+    let mut server = Fixture::start().await;
+    let client = server.connect().await;
+    let mut call = client.open(head(SAY)).await;
+    call.message("hang", true);
+    assert_eq!(server.event().await, Event::Started);
+    let address = server.listening.local_addr();
+    server.listening.abort();
+    assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
+    soon(call.response)
+        .await
+        .expect_err("its connection is cut");
+    assert!(TcpStream::connect(address).await.is_err());
+}

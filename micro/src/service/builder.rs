@@ -1,0 +1,209 @@
+//! The options of a service.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use uuid::Uuid;
+
+use super::Service;
+use crate::{
+    Error, Server,
+    discovery::Discovery,
+    registration,
+    registry::{self, BoxFuture},
+};
+
+/// Options of a [`Service`].
+#[must_use = "a builder does nothing until build()"]
+pub struct ServiceBuilder {
+    name: String,
+    version: Option<String>,
+    id: Option<String>,
+    metadata: BTreeMap<String, String>,
+    address: Option<String>,
+    advertise: Option<String>,
+    registry: Option<String>,
+    ttl: Option<Duration>,
+    interval: Option<Duration>,
+    check: Option<registration::Check>,
+    shutdown: Option<BoxFuture<'static, ()>>,
+    drain_timeout: Option<Duration>,
+}
+
+/// Options that hold together.
+pub(super) struct Settings {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) id: String,
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) address: String,
+    pub(super) advertise: Option<String>,
+    pub(super) registration: registration::Options,
+    pub(super) shutdown: Option<BoxFuture<'static, ()>>,
+    pub(super) drain_timeout: Duration,
+}
+
+impl ServiceBuilder {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            version: None,
+            id: None,
+            metadata: BTreeMap::new(),
+            address: None,
+            advertise: None,
+            registry: None,
+            ttl: None,
+            interval: None,
+            check: None,
+            shutdown: None,
+            drain_timeout: None,
+        }
+    }
+
+    /// The version in the record. Default: `latest`, as go-micro has it.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// The node's id, unique within the service. Default: the name, a dash and a new UUID.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Adds a fact to the node's record. `protocol`, `server` and `transport` are `grpc` unless
+    /// set here.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// The address to listen on, `host:port`. Default: `127.0.0.1:0`, loopback and a free port.
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
+    /// The address for the record, `host:port`; without a port, or with port 0, the bound one.
+    /// Default: the bound address; where that is a wildcard, the machine's first private address.
+    pub fn advertise(mut self, address: impl Into<String>) -> Self {
+        self.advertise = Some(address.into());
+        self
+    }
+
+    /// The URL of the registry, as [`registry::open`] takes it. Default: `MICRO_REGISTRY`.
+    pub fn registry(mut self, url: impl Into<String>) -> Self {
+        self.registry = Some(url.into());
+        self
+    }
+
+    /// How long the registry keeps the record of a node that has died. Default: 15 s; at least
+    /// what the registry can grant (etcd 1 s).
+    pub fn register_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// How often the record is renewed and checked. Default: a third of the TTL; more than half
+    /// of it is refused, since one lost renewal would then remove the node.
+    pub fn register_interval(mut self, interval: Duration) -> Self {
+        self.interval = Some(interval);
+        self
+    }
+
+    /// Asked before registering and at each interval: while it fails the node is kept out of the
+    /// registry, and comes back when it passes. Default: none.
+    pub fn register_check<F, Fut, E>(mut self, check: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.check = Some(std::sync::Arc::new(move || {
+            let check = check();
+            Box::pin(async move { check.await.map_err(Into::into) })
+        }));
+        self
+    }
+
+    /// The service leaves when this future ends, as it does on SIGTERM. Default: none.
+    pub fn shutdown(mut self, shutdown: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.shutdown = Some(Box::pin(shutdown));
+        self
+    }
+
+    /// How long calls under way may take to finish when the service leaves. Default: 30 s; zero
+    /// cuts them.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = Some(timeout);
+        self
+    }
+
+    /// The service, not yet bound. The registry need not be reachable.
+    ///
+    /// # Errors
+    /// `Config` when an option cannot be used, with its name and the remedy.
+    #[expect(clippy::unused_async, reason = "registries to come connect here")]
+    pub async fn build(self) -> Result<Service, Error> {
+        let registry = registry::open(&registry::url_or_env(self.registry)?)?;
+        let id = self.id.unwrap_or_else(|| format!("{}-{}", self.name, Uuid::new_v4()));
+        for (what, value) in [("name", &self.name), ("id", &id)] {
+            check_name(what, value)?;
+        }
+        let mut options = registration::Options { check: self.check, ..Default::default() };
+        if let Some(ttl) = self.ttl {
+            options.ttl = ttl;
+            options.interval = ttl / 3;
+        }
+        if let Some(interval) = self.interval {
+            options.interval = interval;
+        }
+        options.validate(&*registry)?;
+        let settings = Settings {
+            name: self.name,
+            version: self.version.unwrap_or_else(|| "latest".to_owned()),
+            id,
+            metadata: self.metadata,
+            address: self.address.unwrap_or_else(|| "127.0.0.1:0".to_owned()),
+            advertise: self.advertise,
+            registration: options,
+            shutdown: self.shutdown,
+            drain_timeout: self.drain_timeout.unwrap_or(Duration::from_secs(30)),
+        };
+        Ok(Service { settings, discovery: Discovery::new(registry), server: Server::new() })
+    }
+}
+
+/// Names and ids become part of registry keys, DNS labels and log lines.
+fn check_name(what: &str, value: &str) -> Result<(), Error> {
+    let reason = if value.is_empty() {
+        "is empty"
+    } else if value.len() > 255 {
+        "is longer than 255 bytes"
+    } else if value.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        "has white space or control characters in it"
+    } else {
+        return Ok(());
+    };
+    Err(Error::config(format!("the service's {what} {value:?} {reason}")))
+}
+
+impl fmt::Debug for ServiceBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceBuilder").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .field("id", &self.id)
+            .field("metadata", &self.metadata)
+            .field("address", &self.address)
+            .field("drain_timeout", &self.drain_timeout)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,131 @@
+//! A whole service: options, server and registration, from start to a clean exit.
+//!
+//! This is the top floor: it puts `server`, `registration` and `client` together and decides on
+//! their order. Nothing else may know it.
+
+mod address;
+mod builder;
+mod handle;
+mod leave;
+mod signals;
+#[cfg(test)]
+mod tests;
+
+pub use builder::ServiceBuilder;
+pub use handle::Handle;
+
+use crate::{
+    Client, Error, Server,
+    discovery::Discovery,
+    registration::Registration,
+    registry::{Endpoint, Node},
+};
+use builder::Settings;
+
+/// A service: a server that registers itself while it can answer, and leaves without dropping a
+/// call.
+///
+/// ```ignore
+/// let mut service = micro::Service::builder("greeter").version("1.0.0").build().await?;
+/// register_greeter_handler(service.server(), Greeter);
+/// service.run().await
+/// ```
+///
+/// # Leaving
+/// On SIGTERM, SIGINT or the [shutdown future](ServiceBuilder::shutdown), in this order, each
+/// phase bounded:
+/// 1. `grpc.health.v1` says `NOT_SERVING`;
+/// 2. the record is removed from the registry (at most 1 s; after that its TTL removes it);
+/// 3. calls are still taken for as long as the registry needs to spread the removal
+///    (memory 0, etcd 1 s);
+/// 4. the listener closes, connections get a GOAWAY, and calls under way finish or are cut after
+///    the [drain timeout](ServiceBuilder::drain_timeout).
+///
+/// A second signal stops at once, in whatever phase.
+#[derive(Debug)]
+pub struct Service {
+    settings: Settings,
+    discovery: Discovery,
+    server: Server,
+}
+
+impl Service {
+    /// A service of this name, which is what callers find it by.
+    pub fn builder(name: impl Into<String>) -> ServiceBuilder {
+        ServiceBuilder::new(name.into())
+    }
+
+    /// Where handlers are registered.
+    pub fn server(&mut self) -> &mut Server {
+        &mut self.server
+    }
+
+    /// The name in the registry.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// The node's id.
+    pub fn id(&self) -> &str {
+        &self.settings.id
+    }
+
+    /// A client on the service's own registry.
+    pub fn client(&self) -> Client {
+        Client::over(self.discovery.clone())
+    }
+
+    /// Serves until SIGTERM, SIGINT or the shutdown future, then leaves.
+    ///
+    /// # Errors
+    /// `Bind` when the address cannot be listened on, `Config` when it cannot be advertised.
+    /// A registry that cannot be reached is no error: the service serves and keeps trying.
+    pub async fn run(self) -> Result<(), Error> {
+        let mut signals = signals::Signals::new()?;
+        let mut handle = self.start().await?;
+        tokio::select! {
+            signal = signals.next() => tracing::info!(signal, "leaving; a second signal stops at once"),
+            () = handle.ended() => return Ok(()),
+        }
+        handle.ask_to_stop();
+        tokio::select! {
+            signal = signals.next() => {
+                tracing::warn!(signal, "stopping at once: calls under way are cut");
+                handle.abort();
+            }
+            () = handle.ended() => {}
+        }
+        Ok(())
+    }
+
+    /// Serves in the background, for a test or several services in one process: signals are the
+    /// caller's. Returns once the listener accepts; registration follows, see
+    /// [`Handle::registration`].
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn start(self) -> Result<Handle, Error> {
+        let Self { settings, discovery, server } = self;
+        let mut endpoints: Vec<_> =
+            server.descriptors().flat_map(Endpoint::of).collect();
+        endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+        let listening = server.bind(&settings.address).await?;
+        let address = address::advertised(settings.advertise.as_deref(), listening.local_addr())?;
+
+        let mut node = Node::new(&settings.name, &settings.id, &address);
+        node.version = settings.version;
+        node.metadata.extend(settings.metadata);
+        node.endpoints = endpoints;
+        tracing::info!(service = %node.service, node = %node.id, %address, "serving");
+        let registry = discovery.registry().clone();
+        let registration = Registration::start(registry, node, settings.registration);
+        let leaving = leave::Leaving {
+            service: settings.name,
+            gap: discovery.registry().spread(),
+            drain_timeout: settings.drain_timeout,
+            listening,
+            registration,
+        };
+        Ok(Handle::start(leaving, address, settings.id, settings.shutdown))
+    }
+}

@@ -1,0 +1,183 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    Service,
+    fixture::{Echo, Stub, Word, client, register, registered, start},
+    registration::RegistrationState,
+    registry,
+};
+
+async fn nodes(registry: &str, service: &str) -> usize {
+    let registry = registry::open(registry).expect("a registry");
+    registry.read(service).await.expect("memory answers").entries.len()
+}
+
+#[tokio::test]
+async fn a_service_is_registered_with_all_that_its_record_tells() {
+    let registry = "memory://service-record";
+    let mut service = Service::builder("greeter")
+        .registry(registry)
+        .version("1.2.0")
+        .id("greeter-1")
+        .metadata("zone", "a")
+        .build()
+        .await
+        .expect("a service");
+    register(service.server(), Echo::named("greeter"));
+    let handle = service.start().await.expect("a free port");
+    registered(&handle).await;
+
+    let listing = registry::open(registry).expect("open").read("greeter").await.expect("read");
+    let node = &listing.entries[0].node;
+    assert_eq!((&*node.id, &*node.version), ("greeter-1", "1.2.0"));
+    assert_eq!(node.address, handle.address());
+    assert_eq!(node.metadata["zone"], "a");
+    assert!(node.is_grpc());
+    let endpoints: Vec<_> = node.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
+    assert_eq!(endpoints, ["Echo.Chat", "Echo.Down", "Echo.Read", "Echo.Say", "Echo.Up"]);
+    handle.stop().await;
+    assert_eq!(nodes(registry, "greeter").await, 0, "stopped: deregistered");
+}
+
+#[tokio::test]
+async fn a_failing_check_keeps_the_node_out_until_it_passes() {
+    let registry = "memory://service-check";
+    let is_fit = Arc::new(AtomicBool::new(false));
+    let fit = is_fit.clone();
+    let mut service = Service::builder("greeter")
+        .registry(registry)
+        .register_ttl(Duration::from_millis(300))
+        .register_interval(Duration::from_millis(20))
+        .register_check(move || {
+            let is_fit = fit.load(Ordering::SeqCst);
+            async move { if is_fit { Ok(()) } else { Err("no database") } }
+        })
+        .build()
+        .await
+        .expect("a service");
+    register(service.server(), Echo::named("greeter"));
+    let handle = service.start().await.expect("a free port");
+    assert_eq!(nodes(registry, "greeter").await, 0, "unfit: not registered");
+    is_fit.store(true, Ordering::SeqCst);
+    registered(&handle).await;
+    assert_eq!(nodes(registry, "greeter").await, 1);
+    is_fit.store(false, Ordering::SeqCst);
+    let out = |state: &RegistrationState| *state == RegistrationState::Idle;
+    handle.registration().wait_for(out).await.expect("the service runs");
+    is_fit.store(true, Ordering::SeqCst);
+    registered(&handle).await;
+    handle.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_under_way_finishes_when_its_node_leaves() {
+    let registry = "memory://service-drain";
+    let handle = start(registry, "greeter", Echo::named("greeter")).await;
+    let stub = Stub::new("greeter", &client(registry));
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let words = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut chat = stub.chat(words).await.expect("a stream").into_inner();
+    sender.send(Word::new("one")).await.expect("open");
+    assert_eq!(chat.message().await.expect("ok").expect("a word").text, "one");
+
+    let stopped = tokio::spawn(handle.stop());
+    while nodes(registry, "greeter").await > 0 {
+        tokio::task::yield_now().await;
+    }
+    sender.send(Word::new("two")).await.expect("still open");
+    assert_eq!(chat.message().await.expect("ok").expect("a word").text, "two");
+    drop(sender);
+    assert!(chat.message().await.expect("status ok").is_none());
+    stopped.await.expect("the last call has ended");
+}
+
+#[tokio::test]
+async fn a_call_that_does_not_finish_is_cut_at_the_drain_timeout() {
+    let registry = "memory://service-cut";
+    let mut service = Service::builder("greeter")
+        .registry(registry)
+        .drain_timeout(Duration::from_millis(50))
+        .build()
+        .await
+        .expect("a service");
+    let echo = Echo::named("greeter");
+    let running = echo.running.clone();
+    register(service.server(), echo);
+    let handle = service.start().await.expect("a free port");
+    registered(&handle).await;
+    let stub = Stub::new("greeter", &client(registry));
+    let call = tokio::spawn(stub.say(Word::new("sleep")).into_future());
+    while running.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    handle.stop().await;
+    let status = call.await.expect("no panic").expect_err("the handler sleeps for ever");
+    assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
+}
+
+#[tokio::test]
+async fn the_shutdown_future_ends_a_service() {
+    let registry = "memory://service-shutdown";
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut service = Service::builder("greeter")
+        .registry(registry)
+        .shutdown(async {
+            let _ = stopped.await;
+        })
+        .build()
+        .await
+        .expect("a service");
+    register(service.server(), Echo::named("greeter"));
+    let running = tokio::spawn(service.run());
+    let stub = Stub::new("greeter", &client(registry));
+    stub.say(Word::new("who?")).await.expect("it serves");
+    stop.send(()).expect("it listens");
+    running.await.expect("no panic").expect("a clean exit");
+    assert_eq!(nodes(registry, "greeter").await, 0);
+}
+
+#[tokio::test]
+async fn several_services_live_in_one_process() {
+    let registry = "memory://service-several";
+    let one = start(registry, "one", Echo::named("one")).await;
+    let two = start(registry, "two", Echo::named("two")).await;
+    assert_ne!(one.address(), two.address());
+    one.stop().await;
+    let reply = Stub::new("two", &client(registry)).say(Word::new("who?")).await.expect("two");
+    assert_eq!(reply.into_inner().text, "two");
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_taken_address_is_an_error_that_names_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let service = Service::builder("greeter").registry("memory://service-taken").address(&address);
+    let error = service.build().await.expect("a service").start().await.expect_err("taken");
+    assert!(error.to_string().contains(&address), "{error}");
+}
+
+#[tokio::test]
+async fn options_that_cannot_be_used_are_refused_by_name() {
+    let builder = || Service::builder("greeter").registry("memory://service-options");
+    let ttl = Duration::from_secs(9);
+    for (builder, named) in [
+        (builder().register_ttl(ttl).register_interval(ttl), "interval"),
+        (builder().id(""), "id"),
+        (builder().id("two words"), "two words"),
+        (builder().registry("nowhere://x"), "nowhere"),
+        (Service::builder("").registry("memory://service-options"), "name"),
+    ] {
+        let error = builder.build().await.expect_err(named);
+        assert!(error.is_config(), "{error}");
+        assert!(error.to_string().contains(named), "{error}");
+    }
+}

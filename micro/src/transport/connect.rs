@@ -1,0 +1,129 @@
+//! From an address to a connection that is ready.
+
+use std::{fmt, future::poll_fn, io, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use super::{Config, Connection, connection::Shared, driver::Driver, gather::Gather, tap::Tap};
+
+/// A connection could not be made. The text names the address and what went wrong.
+#[derive(Debug)]
+pub(crate) struct ConnectError {
+    address: Arc<str>,
+    cause: Cause,
+}
+
+#[derive(Debug)]
+enum Cause {
+    Tcp(io::Error),
+    TcpTimeout(Duration),
+    Handshake(Arc<str>),
+    HandshakeTimeout(Duration),
+}
+
+/// Connects to `address`, a `host:port` whose host may be a name, an IPv4 or a bracketed IPv6
+/// address. Done when the peer's SETTINGS are here: who accepts TCP and stays silent is no peer.
+///
+/// # Errors
+/// When the name does not resolve, TCP fails, or the peer does not speak HTTP/2, all within
+/// [`connect_timeout`](Config::connect_timeout).
+///
+/// # Cancel safety
+/// A dropped future leaves nothing behind.
+pub(crate) async fn connect(address: &str, config: &Config) -> Result<Connection, ConnectError> {
+    let peer: Arc<str> = address.into();
+    let deadline = Instant::now() + config.connect_timeout;
+    let fails = |cause| ConnectError {
+        address: peer.clone(),
+        cause,
+    };
+    let socket = match timeout_at(deadline, TcpStream::connect(address)).await {
+        Ok(Ok(socket)) => socket,
+        Ok(Err(error)) => return Err(fails(Cause::Tcp(error))),
+        Err(_) => return Err(fails(Cause::TcpTimeout(config.connect_timeout))),
+    };
+    socket
+        .set_nodelay(true)
+        .map_err(|error| fails(Cause::Tcp(error)))?;
+    handshake(socket, peer, deadline, config).await
+}
+
+/// Makes a connection of what is connected already.
+pub(super) async fn handshake<IO>(
+    io: IO,
+    peer: Arc<str>,
+    deadline: Instant,
+    config: &Config,
+) -> Result<Connection, ConnectError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let cause = match timeout_at(deadline, until_ready(io, peer.clone(), config)).await {
+        Ok(Ok(connection)) => return Ok(connection),
+        Ok(Err(why)) => Cause::Handshake(why),
+        Err(_) => Cause::HandshakeTimeout(config.connect_timeout),
+    };
+    Err(ConnectError {
+        address: peer,
+        cause,
+    })
+}
+
+async fn until_ready<IO>(io: IO, peer: Arc<str>, config: &Config) -> Result<Connection, Arc<str>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let authority = peer.parse().map_err(|_| Arc::from("it is no authority for HTTP/2"))?;
+    let (tap, activity) = Tap::new(io);
+    let (sender, connection) = h2::client::Builder::new()
+        // No streams before the peer's SETTINGS, so that readiness is seen.
+        .initial_max_send_streams(0)
+        .initial_window_size(config.stream_window)
+        .initial_connection_window_size(config.connection_window)
+        .max_header_list_size(config.max_header_list_size)
+        .enable_push(false)
+        // Late frames of calls that were dropped count as errors once `h2` has forgotten their
+        // streams: after 1024 in a connection's life it would give the whole connection up. The
+        // peers of a client are not its attackers; a longer memory spares them needless resets.
+        .max_local_error_reset_streams(None)
+        .max_concurrent_reset_streams(1024)
+        .handshake(Gather::new(tap))
+        .await
+        .map_err(|error| Arc::from(error.to_string()))?;
+    let shared = Shared::new(peer, authority, activity, config.ping_after, config.max_message_size);
+    let shared = Arc::new(shared);
+    let mut driver = Driver::new(connection, shared.clone(), config);
+    poll_fn(|cx| driver.poll_ready(cx)).await?;
+    tokio::spawn(driver);
+    Ok(Connection::new(sender, shared))
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot connect to {}: ", self.address)?;
+        match &self.cause {
+            Cause::Tcp(error) => write!(f, "{error}"),
+            Cause::TcpTimeout(timeout) => write!(f, "no connection within {timeout:?}"),
+            Cause::Handshake(why) => write!(f, "connected, but got no HTTP/2 SETTINGS: {why}"),
+            Cause::HandshakeTimeout(timeout) => {
+                write!(
+                    f,
+                    "connected, but got no HTTP/2 SETTINGS within {timeout:?}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.cause {
+            Cause::Tcp(error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Whether a response is gRPC's at all.
+
+use http::{HeaderMap, HeaderName, StatusCode, header::CONTENT_TYPE};
+use tonic::{Code, Status};
+
+/// The call's own status, in trailers or, without a message, in the headers.
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Whether trailers (or the headers of a response without a message) say that the call failed.
+pub(super) fn is_error(trailers: &HeaderMap) -> bool {
+    trailers
+        .get(&GRPC_STATUS)
+        .is_some_and(|status| status != "0")
+}
+
+/// What follows the head of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Messages and trailers.
+    Body,
+    /// Nothing that matters: the headers carry the call's status.
+    Nothing,
+}
+
+/// Checks the head of a response. One with a `grpc-status` speaks gRPC, whatever else it says; of
+/// the others, the HTTP status is the error's (gRPC's `http-grpc-status-mapping.md`), and a body
+/// that is not gRPC's is not read.
+pub(super) fn check(status: StatusCode, headers: &HeaderMap) -> Result<Rest, Status> {
+    if headers.contains_key(&GRPC_STATUS) {
+        return Ok(Rest::Nothing);
+    }
+    if status != StatusCode::OK {
+        let text = format!("the peer answered with HTTP status {status} and no gRPC status");
+        return Err(Status::new(code(status), text));
+    }
+    let content_type = headers.get(CONTENT_TYPE);
+    if content_type.is_some_and(|value| is_grpc(value.as_bytes())) {
+        return Ok(Rest::Body);
+    }
+    let text = match content_type {
+        Some(value) => format!("the peer's answer is not gRPC: its content-type is {value:?}"),
+        None => "the peer's answer is not gRPC: it has no content-type".into(),
+    };
+    Err(Status::unknown(text))
+}
+
+fn is_grpc(content_type: &[u8]) -> bool {
+    let rest = content_type.strip_prefix(b"application/grpc");
+    matches!(rest, Some([] | [b'+' | b';' | b' ', ..]))
+}
+
+fn code(status: StatusCode) -> Code {
+    match status.as_u16() {
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502 | 503 | 504 => Code::Unavailable,
+        _ => Code::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (name.parse().unwrap(), value.parse().unwrap())
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn http_statuses_map_as_grpc_says() {
+        for (status, code) in [
+            (400, Code::Internal),
+            (401, Code::Unauthenticated),
+            (403, Code::PermissionDenied),
+            (404, Code::Unimplemented),
+            (429, Code::Unavailable),
+            (500, Code::Unknown),
+            (502, Code::Unavailable),
+            (503, Code::Unavailable),
+            (504, Code::Unavailable),
+            (204, Code::Unknown),
+            (302, Code::Unknown),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let error = check(status, &headers(&[("content-type", "application/grpc")]));
+            assert_eq!(error.unwrap_err().code(), code, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_grpc_status_outranks_the_http_status_and_the_content_type() {
+        let headers = headers(&[("grpc-status", "5"), ("content-type", "text/html")]);
+        assert_eq!(
+            check(StatusCode::BAD_GATEWAY, &headers).unwrap(),
+            Rest::Nothing
+        );
+    }
+
+    #[test]
+    fn only_grpc_content_types_are_read() {
+        for good in [
+            "application/grpc",
+            "application/grpc+proto",
+            "application/grpc;charset=utf-8",
+        ] {
+            assert!(
+                check(StatusCode::OK, &headers(&[("content-type", good)])).is_ok(),
+                "{good}"
+            );
+        }
+        for bad in [
+            "text/html",
+            "application/grpc-web",
+            "application/grpcx",
+            "application/json",
+        ] {
+            let error = check(StatusCode::OK, &headers(&[("content-type", bad)])).unwrap_err();
+            assert_eq!(error.code(), Code::Unknown);
+            assert!(error.message().contains(bad), "{}", error.message());
+        }
+        let error = check(StatusCode::OK, &headers(&[])).unwrap_err();
+        assert!(
+            error.message().contains("no content-type"),
+            "{}",
+            error.message()
+        );
+    }
+}

@@ -1,0 +1,39 @@
+//! How often a unary call's client allocates: a JSON object with a count for each contestant.
+
+use std::{alloc::System, collections::BTreeMap};
+
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tests::bench::{
+    contestants::{BareH2, Contestant, Micro, Tonic},
+    nodes::Nodes,
+};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const CALLS: u32 = 2_000;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let nodes = Nodes::start();
+    let counts = BTreeMap::from([
+        ("micro", count(Micro::new(&nodes.addresses)).await),
+        ("tonic balanced", count(Tonic::balanced(&nodes.addresses)).await),
+        ("tonic raw", count(Tonic::raw(&nodes.addresses[0])).await),
+        ("bare h2", count(BareH2::connect(&nodes.addresses).await).await),
+    ]);
+    println!("{}", serde_json::to_string(&counts).expect("names and numbers"));
+}
+
+/// Allocations a call, growth of what was allocated included.
+async fn count(mut contestant: impl Contestant) -> f64 {
+    for _ in 0..500 {
+        contestant.call().await; // connects, and fills what is reused
+    }
+    let region = Region::new(ALLOCATOR);
+    for _ in 0..CALLS {
+        contestant.call().await;
+    }
+    let stats = region.change();
+    (stats.allocations + stats.reallocations) as f64 / f64::from(CALLS)
+}

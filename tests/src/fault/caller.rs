@@ -1,0 +1,110 @@
+//! The callers: as many tasks as asked for, each calling without a pause.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use micro::{Client, Code};
+use tokio::task::JoinSet;
+
+use super::{fleet::SERVICE, now};
+use crate::proto::ledger::{Entry, LedgerClient};
+
+/// The deadline of every call.
+pub const DEADLINE: Duration = Duration::from_secs(3);
+
+/// Which method was called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Declared idempotent: must never fail.
+    Read,
+    /// Not declared so: must never reach two handlers.
+    Write,
+}
+
+/// A call as its caller saw it.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Its id.
+    pub id: u64,
+    /// What was called.
+    pub method: Method,
+    /// When the caller began.
+    pub began: Duration,
+    /// When the caller had the outcome.
+    pub ended: Duration,
+    /// The node that answered, or the status.
+    pub outcome: Result<String, (Code, String)>,
+}
+
+impl Call {
+    /// How long the caller waited.
+    pub fn took(&self) -> Duration {
+        self.ended.saturating_sub(self.began)
+    }
+}
+
+/// Callers at work.
+#[derive(Debug)]
+pub struct Callers {
+    tasks: JoinSet<Vec<Call>>,
+    stop: Arc<AtomicBool>,
+    made: Arc<AtomicU64>,
+}
+
+impl Callers {
+    /// Starts `count` callers, which take turns with the two methods.
+    pub fn start(client: &Client, count: usize) -> Self {
+        let mut callers =
+            Self { tasks: JoinSet::new(), stop: Arc::default(), made: Arc::default() };
+        for _ in 0..count {
+            let ledger = LedgerClient::new(SERVICE, client);
+            let (stop, made) = (callers.stop.clone(), callers.made.clone());
+            callers.tasks.spawn(async move {
+                let mut calls = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    made.fetch_add(1, Ordering::Relaxed);
+                    calls.push(call(&ledger).await);
+                }
+                calls
+            });
+        }
+        callers
+    }
+
+    /// How many calls were begun so far.
+    pub fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
+    }
+
+    /// Lets the calls under way finish, and hands over all of them.
+    ///
+    /// # Panics
+    /// When one has not ended 5 s after its deadline.
+    pub async fn stop(self) -> Vec<Call> {
+        self.stop.store(true, Ordering::Relaxed);
+        let all = tokio::time::timeout(DEADLINE + Duration::from_secs(5), self.tasks.join_all());
+        all.await.expect("a call hung past its deadline").concat()
+    }
+}
+
+/// The ids of this process: two runs of callers on one fleet share its journals.
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+async fn call(ledger: &LedgerClient) -> Call {
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    let method = if id.is_multiple_of(2) { Method::Read } else { Method::Write };
+    let began = now();
+    let outcome = match method {
+        Method::Read => ledger.read(Entry { id }).timeout(DEADLINE).await,
+        Method::Write => ledger.write(Entry { id }).timeout(DEADLINE).await,
+    };
+    let outcome = outcome
+        .map(|receipt| receipt.into_inner().node)
+        .map_err(|status| (status.code(), status.message().to_owned()));
+    Call { id, method, began, ended: now(), outcome }
+}

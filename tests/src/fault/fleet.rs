@@ -1,0 +1,206 @@
+//! Three nodes, each a process of its own, and what can be done to one.
+
+use std::{
+    io,
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use micro::registry::{self, Registry};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::time::{self, Instant};
+
+use super::{Visit, now};
+use crate::programs::program;
+
+/// The name under which the nodes are registered.
+pub const SERVICE: &str = "ledger";
+
+/// The TTL of a registration: the default, since no node says otherwise.
+pub const TTL: Duration = Duration::from_secs(15);
+
+/// Three nodes.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The registry's URL.
+    pub url: String,
+    /// The registry, to look into.
+    pub registry: Arc<dyn Registry>,
+    nodes: Vec<Node>,
+    journals: TempDir,
+}
+
+impl Fleet {
+    /// Starts three nodes and waits until they are registered.
+    ///
+    /// # Panics
+    /// When one does not start.
+    pub async fn start(url: &str) -> Self {
+        let journals = tempfile::tempdir().expect("a folder for the journals");
+        let registry = registry::open(url).expect("a registry's URL");
+        let mut fleet = Self { url: url.to_owned(), registry, nodes: Vec::new(), journals };
+        for name in ["a", "b", "c"] {
+            let node = Node::start(name, 1, free_address(), url, fleet.journals.path());
+            fleet.nodes.push(node);
+        }
+        for node in 0..fleet.nodes.len() {
+            fleet.registered(node).await;
+        }
+        fleet
+    }
+
+    /// The id of a node's present process.
+    pub fn id(&self, node: usize) -> &str {
+        &self.nodes[node].id
+    }
+
+    /// The ids of all nodes, sorted.
+    pub fn ids(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.id.clone()).collect()
+    }
+
+    /// The address of a node.
+    pub fn address(&self, node: usize) -> &str {
+        &self.nodes[node].address
+    }
+
+    /// Sends SIGKILL and says when.
+    pub fn kill(&mut self, node: usize) -> Duration {
+        let at = now();
+        self.signal(node, Signal::KILL);
+        let _ = self.nodes[node].process.wait();
+        at
+    }
+
+    /// Sends SIGSTOP and says when.
+    pub fn pause(&self, node: usize) -> Duration {
+        let at = now();
+        self.signal(node, Signal::STOP);
+        at
+    }
+
+    /// Sends SIGCONT and says when.
+    pub fn resume(&self, node: usize) -> Duration {
+        let at = now();
+        self.signal(node, Signal::CONT);
+        at
+    }
+
+    /// Sends SIGTERM and waits for the node to leave.
+    ///
+    /// # Panics
+    /// When it has not left after 10 s.
+    pub async fn terminate(&mut self, node: usize) -> ExitStatus {
+        self.signal(node, Signal::TERM);
+        let process = &mut self.nodes[node].process;
+        let limit = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(status) = process.try_wait().expect("a child can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < limit, "a node had not left 10 s after SIGTERM");
+            time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Starts a node that has ended again, on its address and with a new id, as a fresh process of
+    /// a user's would have; waits until it is registered and says when.
+    pub async fn restart(&mut self, node: usize) -> Duration {
+        let old = &self.nodes[node];
+        let generation = old.generation + 1;
+        let (name, address) = (old.name, old.address.clone());
+        self.nodes[node] = Node::start(name, generation, address, &self.url, self.journals.path());
+        self.registered(node).await
+    }
+
+    /// Every visit of all nodes so far.
+    ///
+    /// # Panics
+    /// When a journal cannot be read.
+    pub fn visits(&self) -> Vec<Visit> {
+        Visit::read_all(self.journals.path()).expect("journals can be read")
+    }
+
+    /// The ids that the registry lists now, sorted; `None` when it does not answer.
+    pub async fn listed(&self) -> Option<Vec<String>> {
+        let read = time::timeout(Duration::from_secs(1), self.registry.read(SERVICE)).await;
+        let listing = read.ok()?.ok()?;
+        let mut ids: Vec<_> = listing.entries.iter().map(|entry| entry.node.id.clone()).collect();
+        ids.sort();
+        Some(ids)
+    }
+
+    async fn registered(&mut self, node: usize) -> Duration {
+        let limit = Instant::now() + Duration::from_secs(10);
+        loop {
+            let id = self.nodes[node].id.clone();
+            if self.listed().await.is_some_and(|ids| ids.contains(&id)) {
+                return now();
+            }
+            if let Ok(Some(status)) = self.nodes[node].process.try_wait() {
+                panic!("node {id} ended at its start: {status}");
+            }
+            assert!(Instant::now() < limit, "node {id} had not registered after 10 s");
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn signal(&self, node: usize, signal: Signal) {
+        let id = self.nodes[node].process.id();
+        let id = Pid::from_raw(id.try_into().expect("a process id")).expect("not zero");
+        kill_process(id, signal).expect("our child can be signalled");
+    }
+}
+
+#[derive(Debug)]
+struct Node {
+    name: &'static str,
+    generation: usize,
+    id: String,
+    address: String,
+    process: Child,
+}
+
+impl Node {
+    fn start(
+        name: &'static str,
+        generation: usize,
+        address: String,
+        url: &str,
+        journals: &Path,
+    ) -> Self {
+        let id = format!("{name}-{generation}");
+        let process = Command::new(program("fault-node"))
+            .args(["--id", &id, "--address", &address, "--registry", url, "--journals"])
+            .arg(journals)
+            .stdin(Stdio::piped()) // closes with us: the node ends then
+            .spawn()
+            .expect("a node can be started");
+        Self { name, generation, id, address, process }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A loopback address that nobody listens on.
+///
+/// # Panics
+/// When there is none.
+pub fn free_address() -> String {
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    address.map_err(io::Error::other).expect("a free port").to_string()
+}
+
+/// Waits until the shared clock says `at`.
+pub async fn until(at: Duration) {
+    time::sleep(at.saturating_sub(now())).await;
+}

@@ -1,0 +1,29 @@
+//! The fault suite's parts: node processes that faults are done to ([`Fleet`]), the callers that
+//! must not notice ([`Callers`]), and the [`Audit`] that joins both sides' logs.
+//!
+//! Every call carries an id. A node writes each id that a handler is given into its journal, before
+//! anything else, straight to a file, so that SIGKILL takes nothing with it. A caller keeps each
+//! call's outcome. What was promised about a call can then be checked id by id.
+
+mod audit;
+mod caller;
+mod fleet;
+mod journal;
+mod report;
+mod silent;
+mod trial;
+
+pub use audit::{Audit, Fault};
+pub use caller::{Call, Callers, DEADLINE, Method};
+pub use fleet::{Fleet, SERVICE, TTL, free_address, until};
+pub use journal::{Journal, Visit};
+pub use report::{Line, record};
+pub use silent::Silent;
+pub use trial::{CALLERS, Trial};
+
+use std::time::{Duration, SystemTime};
+
+/// The time since the Unix epoch: the clock that callers and nodes, on one machine, share.
+pub fn now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("the clock is past 1970")
+}

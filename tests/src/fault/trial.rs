@@ -1,0 +1,131 @@
+//! One fault, from the first call to the verdict.
+
+use std::time::Duration;
+
+use micro::Client;
+use tokio::time::{self, Instant};
+
+use super::{Audit, Callers, Fault, Fleet, Line, now, record, until};
+
+/// How many callers call at once.
+pub const CALLERS: usize = 16;
+
+/// A fleet under calls, and the faults done to it so far.
+#[derive(Debug)]
+pub struct Trial {
+    /// The nodes.
+    pub fleet: Fleet,
+    name: &'static str,
+    callers: Callers,
+    faults: Vec<Fault>,
+    returns: Vec<(String, Duration)>,
+    recovery: Duration,
+}
+
+impl Trial {
+    /// Starts three nodes, a client, and 16 callers, and lets them call for a second.
+    ///
+    /// # Panics
+    /// When a node does not start.
+    pub async fn start(name: &'static str, url: &str) -> Self {
+        let fleet = Fleet::start(url).await;
+        let client = Client::builder().registry(url).build().expect("a client");
+        let callers = Callers::start(&client, CALLERS);
+        time::sleep(Duration::from_secs(1)).await;
+        let recovery = Duration::ZERO;
+        Self { fleet, name, callers, faults: Vec::new(), returns: Vec::new(), recovery }
+    }
+
+    /// Kills a node with SIGKILL. Its sockets are closed with it, so the client knows at once.
+    pub fn kill(&mut self, node: usize) {
+        let victim = self.fleet.id(node).to_owned();
+        let at = self.fleet.kill(node);
+        self.faults.push(Fault { victim, at, detected_within: Duration::from_millis(500) });
+    }
+
+    /// Stops a node with SIGSTOP. The client has its PING rule to find out: a second without a
+    /// byte, a second without an answer.
+    pub fn pause(&mut self, node: usize) {
+        let victim = self.fleet.id(node).to_owned();
+        let at = self.fleet.pause(node);
+        self.faults.push(Fault { victim, at, detected_within: Duration::from_millis(2500) });
+    }
+
+    /// Lets a stopped node go on, and expects it to be called again.
+    pub fn resume(&mut self, node: usize) -> Duration {
+        let at = self.fleet.resume(node);
+        self.returns.push((self.fleet.id(node).to_owned(), at));
+        at
+    }
+
+    /// Starts a node again that has ended, and expects it to be called again.
+    pub async fn restart(&mut self, node: usize) -> Duration {
+        let at = self.fleet.restart(node).await;
+        self.returns.push((self.fleet.id(node).to_owned(), at));
+        at
+    }
+
+    /// The faults done so far.
+    pub fn faults(&self) -> Vec<Fault> {
+        self.faults.clone()
+    }
+
+    /// The nodes that returned, each with the time of it.
+    pub fn returns(&self) -> Vec<(String, Duration)> {
+        self.returns.clone()
+    }
+
+    /// Watches the registry for 10 s after its return, and says how long after it all nodes were
+    /// listed for good.
+    pub async fn all_listed(&mut self, registry_returned: Duration) -> Duration {
+        let mut incomplete_until = registry_returned;
+        while now() < registry_returned + Duration::from_secs(10) {
+            let listed = self.fleet.listed().await.unwrap_or_default();
+            if !self.fleet.ids().iter().all(|id| listed.contains(id)) {
+                incomplete_until = now();
+            }
+            time::sleep(Duration::from_millis(50)).await;
+        }
+        let took = incomplete_until - registry_returned;
+        self.recovery = self.recovery.max(took);
+        took
+    }
+
+    /// Goes on until there were `at_least` calls, then stops the callers, writes the line in
+    /// `target/faults.json` and checks what holds under every fault.
+    ///
+    /// # Panics
+    /// When a call failed that no fault excuses, or a rule was broken.
+    pub async fn finish(self, at_least: u64) -> Audit {
+        let limit = Instant::now() + Duration::from_secs(300);
+        while self.callers.made() < at_least {
+            assert!(Instant::now() < limit, "only {} calls were made", self.callers.made());
+            time::sleep(Duration::from_millis(100)).await;
+        }
+        // A stopped node that goes on still has to work off what it was sent.
+        if let Some((_, at)) = self.returns.last() {
+            until(*at + Duration::from_secs(3)).await;
+        }
+        let audit = Audit::new(self.callers.stop().await, self.fleet.visits());
+
+        let answers = self.returns.iter().map(|(id, at)| {
+            audit.first_answer(id, *at).map_or(Duration::MAX, |first| first.saturating_sub(*at))
+        });
+        let recovery = answers.max().unwrap_or_default().max(self.recovery);
+        let (failed, unexcused) = (audit.failed(), audit.unexcused(&self.faults));
+        record(Line {
+            fault: self.name.to_owned(),
+            calls: audit.calls(),
+            failed: failed.len(),
+            allowed: audit.allowed(&self.faults),
+            seconds_to_recover: recovery.as_secs_f64(),
+        });
+
+        let broken = audit.broken_rules();
+        assert!(broken.is_empty(), "{} rules broken, first: {:?}", broken.len(), &broken[..broken.len().min(3)]);
+        let first = &unexcused[..unexcused.len().min(3)];
+        assert!(first.is_empty(), "{} calls failed without excuse: {first:#?}", unexcused.len());
+        assert!(recovery < Duration::MAX, "a node that returned was never called again");
+        audit
+    }
+}

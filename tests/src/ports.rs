@@ -1,0 +1,29 @@
+//! Free ports for servers that are told theirs, and keep them over a restart.
+
+use std::{
+    net::TcpListener,
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+/// Beneath the range that Linux takes outgoing connections' ports from (32768 on): while a server
+/// is down, nothing else may get its port by chance.
+const FIRST: u16 = 20_000;
+const COUNT: u16 = 12_000;
+
+/// A port on loopback that nothing listens on, and that this process has not named before.
+///
+/// # Panics
+/// When none is free.
+pub fn free() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test programs run side by side: each begins elsewhere.
+    let start = (std::process::id().wrapping_mul(7919) % u32::from(COUNT)) as u16;
+    for _ in 0..COUNT {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
+        let port = FIRST + (start + step) % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port between {FIRST} and {} is free", FIRST + COUNT);
+}

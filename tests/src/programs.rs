@@ -1,0 +1,36 @@
+//! The programs that tests start.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The project's folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the project")
+}
+
+/// A program of this crate or of the examples, beside the test that asks for it.
+///
+/// # Panics
+/// When it has not been built.
+pub fn program(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a program knows where it is");
+    // A test is in target/PROFILE/deps, a program in target/PROFILE.
+    let path = own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
+    path.unwrap_or_else(|| panic!("{name} has not been built: no such file near {}", own.display()))
+}
+
+/// Builds the examples, with every registry they can use.
+///
+/// # Panics
+/// When they do not build.
+pub fn build_examples() {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--package", "examples", "--bins", "--features", "etcd"]);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let status = cargo.current_dir(root()).status().expect("cargo runs");
+    assert!(status.success(), "the examples do not build");
+}

@@ -1,0 +1,112 @@
+//! Each example is run as its reader would, and what it prints is checked.
+
+use std::{
+    process::{Output, Stdio},
+    sync::Once,
+    time::Duration,
+};
+
+use tests::{
+    etcd::Etcd,
+    programs::{build_examples, program},
+};
+use tokio::{
+    process::Command,
+    time::{Instant, timeout},
+};
+
+fn example(name: &str) -> Command {
+    static BUILD: Once = Once::new();
+    BUILD.call_once(build_examples);
+    let mut command = Command::new(program(name));
+    command.env_remove("MICRO_REGISTRY").stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+async fn output(mut command: Command, limit: Duration) -> Output {
+    let output = timeout(limit, command.output()).await;
+    output.expect("the example ends in time").expect("the example starts")
+}
+
+/// The standard output of an example that is to succeed.
+async fn printed(command: Command) -> String {
+    let output = output(command, Duration::from_secs(20)).await;
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
+    out.into_owned()
+}
+
+#[tokio::test]
+async fn quickstart_loses_no_call_and_calls_the_node_that_came_back() {
+    let quickstart = example("quickstart");
+    let begin = Instant::now();
+    let out = printed(quickstart).await;
+    assert!(begin.elapsed() < Duration::from_secs(20), "took {:?}", begin.elapsed());
+
+    let number = |start: &str| -> usize {
+        let line = out.lines().find(|line| line.trim_start().starts_with(start));
+        let line = line.unwrap_or_else(|| panic!("no line {start:?} in\n{out}"));
+        line.split_whitespace().last().unwrap().parse().unwrap()
+    };
+    assert_eq!(number("failed"), 0, "{out}");
+    let calls = number("calls");
+    let nodes = out.lines().next().unwrap().strip_prefix("three nodes: ").unwrap().split(", ");
+    let by_node: Vec<_> = nodes.map(number).collect();
+    assert_eq!(by_node.iter().sum::<usize>(), calls, "{out}");
+    // Gone for three seconds of nine, so even shares are 7/18, 4/18, 7/18; without the return 1/9.
+    assert!(by_node[1] * 100 >= calls * 15, "the node that came back had too little\n{out}");
+}
+
+#[tokio::test]
+async fn streaming_makes_all_four_kinds_of_calls() {
+    let out = printed(example("streaming")).await;
+    let expected = "say:   one message each way\n\
+                    count: 1 2 3 4 5\n\
+                    sum:   10\n\
+                    chat:  Snow? Go on.\n\
+                    chat:  Rain? Go on.\n\
+                    chat:  Sun? Go on.\n";
+    assert_eq!(out, expected);
+}
+
+#[tokio::test]
+async fn with_tonic_answers_through_both() {
+    assert_eq!(printed(example("with-tonic")).await, "Hello, tonic! (tonic)\n");
+}
+
+#[tokio::test]
+async fn greeter_client_finds_both_servers_in_etcd() {
+    let etcd = Etcd::start().await;
+    let greeter = |name| {
+        let mut command = example(name);
+        command.args(["--registry", &etcd.url()]);
+        command
+    };
+    let servers: Vec<_> =
+        (0..2).map(|_| greeter("greeter-server").stdout(Stdio::null()).spawn().unwrap()).collect();
+    let ids: Vec<_> = servers.iter().map(|s| format!("greeter-{}", s.id().unwrap())).collect();
+
+    // The second server may register a moment after the client has found the first.
+    let limit = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut client = greeter("greeter-client");
+        client.args(["--name", "etcd", "--calls", "20"]);
+        let out = printed(client).await;
+        assert_eq!(out.lines().filter(|line| line.starts_with("Hello, etcd! (greeter-")).count(), 20);
+        if ids.iter().all(|id| out.contains(id)) {
+            break;
+        }
+        assert!(Instant::now() < limit, "20 calls did not reach both of {ids:?}:\n{out}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_without_a_registry_is_refused_with_the_reason() {
+    let mut client = example("greeter-client");
+    client.args(["--registry", "127.0.0.1:2379"]);
+    let output = output(client, Duration::from_secs(10)).await;
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("127.0.0.1:2379"), "the error names the URL: {text}");
+}
