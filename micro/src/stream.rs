@@ -88,6 +88,8 @@ pub fn fails<T: Send + 'static>(
     Err::<Response<tokio_stream::Empty<_>>, _>(status)
 }
 
+type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
 /// Gives a handler's stream a type that does not name the borrow of the handler.
 ///
 /// The stream that a handler's method returns holds nothing of the handler, being `'static`; but
@@ -96,6 +98,6 @@ pub fn fails<T: Send + 'static>(
 #[doc(hidden)]
 pub fn boxed<T>(
     response: Response<impl Stream<Item = Result<T, Status>> + Send + 'static>,
-) -> Response<Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>> {
+) -> Response<Boxed<T>> {
     response.map(|stream| Box::pin(stream) as _)
 }
