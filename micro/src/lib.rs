@@ -6,6 +6,8 @@
 
 mod backoff;
 mod balance;
+pub mod client;
+mod deadline;
 pub mod descriptor;
 pub mod discovery;
 mod error;
