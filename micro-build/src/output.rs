@@ -30,9 +30,8 @@ fn spaced(code: &str) -> String {
     let mut spaced = String::with_capacity(code.len() + code.len() / 16);
     let mut previous = "";
     for line in code.lines() {
-        let starts_item = ["///", "#[", "pub "]
-            .iter()
-            .any(|start| line.trim_start().starts_with(start));
+        let starts_item =
+            ["///", "#[", "pub "].iter().any(|start| line.trim_start().starts_with(start));
         if starts_item && indent(line) == indent(previous) && ends_item(previous) {
             spaced.push('\n');
         }
@@ -84,10 +83,7 @@ fn allow(items: &mut [Item]) {
 }
 
 fn is_oneof(item: &ItemEnum) -> bool {
-    !item
-        .attrs
-        .iter()
-        .any(|attribute| attribute.path().is_ident("repr"))
+    !item.attrs.iter().any(|attribute| attribute.path().is_ident("repr"))
 }
 
 /// Writes a file unless it holds just that, so that what depends on it is not built again.
