@@ -166,23 +166,13 @@ impl ServiceCode {
     }
 
     fn handler(&self, buf: &mut String) {
-        let ServiceNames {
-            handler, register, ..
-        } = &self.names;
-        docs(
-            &self.comments,
-            &format!("Handles calls of `{}`.", self.full_name),
-            buf,
-        );
+        let ServiceNames { handler, register, .. } = &self.names;
+        docs(&self.comments, &format!("Handles calls of `{}`.", self.full_name), buf);
         let _ = write!(
             buf,
             "///\n/// Each method is written as an `async fn`; [`{register}`] puts it on a server.\n"
         );
-        if let Some(method) = self
-            .methods
-            .iter()
-            .find(|method| method.kind.streams_responses())
-        {
+        if let Some(method) = self.methods.iter().find(|method| method.kind.streams_responses()) {
             buf.push_str(&streaming_docs(method));
         }
         let _ = writeln!(
@@ -193,11 +183,7 @@ impl ServiceCode {
         );
         for method in &self.methods {
             method.head(&format!("Handles `{}`.", method.method.proto_name), buf);
-            let Method {
-                input_type,
-                output_type,
-                ..
-            } = &method.method;
+            let Method { input_type, output_type, .. } = &method.method;
             let request = match method.kind.streams_requests() {
                 true => format!("::micro::Streaming<{input_type}>"),
                 false => input_type.clone(),
@@ -222,12 +208,7 @@ impl ServiceCode {
     }
 
     fn register(&self, buf: &mut String) {
-        let ServiceNames {
-            descriptor,
-            handler,
-            register,
-            ..
-        } = &self.names;
+        let ServiceNames { descriptor, handler, register, .. } = &self.names;
         let deprecated = self.methods.iter().any(MethodCode::deprecated);
         let _ = writeln!(
             buf,
@@ -258,9 +239,7 @@ impl ServiceCode {
     }
 
     fn client(&self, buf: &mut String) {
-        let ServiceNames {
-            descriptor, client, ..
-        } = &self.names;
+        let ServiceNames { descriptor, client, .. } = &self.names;
         docs(&self.comments, &format!("Calls `{}`.", self.full_name), buf);
         buf.push_str("///\n/// Cheap to clone; every clone calls over the same connections.\n");
         let deprecated = match self.deprecated {
@@ -286,11 +265,7 @@ impl ServiceCode {
         );
         for (index, method) in self.methods.iter().enumerate() {
             method.head(&format!("Calls `{}`.", method.method.proto_name), buf);
-            let Method {
-                input_type,
-                output_type,
-                ..
-            } = &method.method;
+            let Method { input_type, output_type, .. } = &method.method;
             let (argument, conversion) = match method.kind.streams_requests() {
                 true => (
                     format!("::micro::IntoStreamingRequest<Message = {input_type}>"),
@@ -316,11 +291,7 @@ impl ServiceCode {
 
 /// How a method with a stream of responses is written, by the example of one of the service.
 fn streaming_docs(method: &MethodCode) -> String {
-    let Method {
-        input_type,
-        output_type,
-        ..
-    } = &method.method;
+    let Method { input_type, output_type, .. } = &method.method;
     let request = match method.kind.streams_requests() {
         true => format!("Streaming<{input_type}>"),
         false => input_type.clone(),
