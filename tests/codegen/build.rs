@@ -25,7 +25,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .file_descriptor_set_path(Path::new(&out_dir).join("options.bin"))
     };
     options().compile_protos(&["proto/options.proto"], &["proto"])?;
-    for (folder, options) in [("client", options().client_only()), ("server", options().server_only())] {
+    for (folder, options) in
+        [("client", options().client_only()), ("server", options().server_only())]
+    {
         let folder = Path::new(&out_dir).join(folder);
         std::fs::create_dir_all(&folder)?;
         options.out_dir(folder).compile_protos(&["proto/options.proto"], &["proto"])?;

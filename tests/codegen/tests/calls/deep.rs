@@ -2,9 +2,7 @@ use codegen_tests::{
     common::v1::Point,
     deep::{
         DeepClient, DeepHandler, Surface,
-        er::{
-            DeeperClient, DeeperHandler, Place, place::Kind, register_deeper_handler,
-        },
+        er::{DeeperClient, DeeperHandler, Place, place::Kind, register_deeper_handler},
         register_deep_handler,
     },
 };

@@ -3,17 +3,17 @@
 use micro::{Client, Handle, Server, Service};
 
 /// The name under which the node is registered.
-pub const NAME: &str = "codegen";
+pub(super) const NAME: &str = "codegen";
 
 /// A running node; `stop` it at the end.
-pub struct Fleet {
-    pub client: Client,
+pub(super) struct Fleet {
+    pub(super) client: Client,
     handle: Handle,
 }
 
 impl Fleet {
     /// Starts a node with the handlers that `register` puts on it. `test` names the registry.
-    pub async fn start(test: &str, register: impl FnOnce(&mut Server)) -> Self {
+    pub(super) async fn start(test: &str, register: impl FnOnce(&mut Server)) -> Self {
         let registry = format!("memory://{test}");
         let mut service = Service::builder(NAME).registry(&registry).build().await.unwrap();
         register(service.server());
@@ -22,14 +22,14 @@ impl Fleet {
         Self { client, handle }
     }
 
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         drop(self.client);
-        self.handle.stop().await.unwrap();
+        self.handle.stop().await;
     }
 }
 
 /// Everything that a stream yields.
-pub async fn all<T>(mut stream: micro::Streaming<T>) -> Vec<T> {
+pub(super) async fn all<T>(mut stream: micro::Streaming<T>) -> Vec<T> {
     let mut items = Vec::new();
     while let Some(item) = stream.message().await.unwrap() {
         items.push(item);

@@ -1,8 +1,6 @@
 use codegen_tests::{
     common::v1::Point,
-    options::{
-        self, Blob, OptionsClient, OptionsHandler, blob::Either, register_options_handler,
-    },
+    options::{self, Blob, OptionsClient, OptionsHandler, blob::Either, register_options_handler},
 };
 use micro::{Request, Response, Status, prost::bytes::Bytes};
 

@@ -1,8 +1,9 @@
 use codegen_tests::r#match::self_::v1::{
     Future, Kind, Message, Option as ProtoOption, Request as ProtoRequest,
-    Response as ProtoResponse, Result as ProtoResult, SELF, SelfClient, SelfHandler, Self_, Send as ProtoSend,
-    Status as ProtoStatus, Stream as ProtoStream, String as ProtoString, Sync as ProtoSync,
-    TypeClient, TypeHandler, Vec as ProtoVec, register_self_handler, register_type_handler,
+    Response as ProtoResponse, Result as ProtoResult, SELF, Self_, SelfClient, SelfHandler,
+    Send as ProtoSend, Status as ProtoStatus, Stream as ProtoStream, String as ProtoString,
+    Sync as ProtoSync, TypeClient, TypeHandler, Vec as ProtoVec, register_self_handler,
+    register_type_handler,
     self_::{Match, r#type::Fn},
 };
 use micro::{Request, Response, Status, Stream, Streaming, stream};
@@ -39,10 +40,7 @@ impl SelfHandler for Handler {
         Ok(Response::new(stream::iter([Ok(reply)])))
     }
 
-    async fn crate_(
-        &self,
-        request: Request<Streaming<Self_>>,
-    ) -> Result<Response<Self_>, Status> {
+    async fn crate_(&self, request: Request<Streaming<Self_>>) -> Result<Response<Self_>, Status> {
         let requests = all(request.into_inner()).await;
         named("crate_", requests.into_iter().next().unwrap_or_default())
     }
