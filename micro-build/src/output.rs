@@ -52,9 +52,10 @@ fn ends_item(line: &str) -> bool {
 }
 
 /// Silences what `prost`'s part of the code would be warned for in a user's crate: a binary that
-/// uses half of it, and names and sizes of enums that only the `.proto` can change.
+/// uses half of it, and names, sizes and missing comments that only the `.proto` can change.
 fn allow(items: &mut [Item]) {
     for item in items {
+        allow_missing_docs(item);
         match item {
             Item::Mod(module) => {
                 if let Some((_, items)) = &mut module.content {
@@ -79,6 +80,24 @@ fn allow(items: &mut [Item]) {
             }
             _ => {}
         }
+    }
+}
+
+/// A message is as well documented as its `.proto`, which may be another's.
+fn allow_missing_docs(item: &mut Item) {
+    let is_undocumented =
+        |attrs: &[Attribute]| !attrs.iter().any(|attribute| attribute.path().is_ident("doc"));
+    let (attrs, is_part_undocumented) = match item {
+        Item::Struct(item) => {
+            (&mut item.attrs, item.fields.iter().any(|field| is_undocumented(&field.attrs)))
+        }
+        Item::Enum(item) => {
+            (&mut item.attrs, item.variants.iter().any(|variant| is_undocumented(&variant.attrs)))
+        }
+        _ => return,
+    };
+    if is_undocumented(attrs) || is_part_undocumented {
+        attrs.push(parse_quote!(#[allow(missing_docs)]));
     }
 }
 

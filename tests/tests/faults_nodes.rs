@@ -6,7 +6,8 @@ use micro::{Client, registry::Node};
 use tests::{
     etcd::Etcd,
     fault::{
-        Audit, CALLERS, Callers, Fleet, Line, SERVICE, Silent, TTL, Trial, free_address, now, record,
+        Audit, CALLERS, Callers, Fleet, Line, SERVICE, Silent, TTL, Trial, free_address, now,
+        record,
     },
 };
 use tokio::time::sleep;
@@ -57,7 +58,10 @@ async fn a_killed_node_takes_no_more_than_its_own_calls_with_it_and_has_its_shar
         let (from, to) = (at + seconds(2), at + seconds(3));
         let (own, all) =
             (audit.visits_between(Some(&id), from, to), audit.visits_between(None, from, to));
-        assert!(own * 15 >= all, "{id} had {own} of {all} calls in the third second: under a fifth of a third");
+        assert!(
+            own * 15 >= all,
+            "{id} had {own} of {all} calls in the third second: under a fifth of a third"
+        );
     }
 }
 

@@ -84,10 +84,7 @@ mod tests {
     async fn a_connection_ends_for_new_calls_when_it_drains_or_closes() {
         for (state, expected) in [
             (Draining, Ended::Draining),
-            (
-                Closed("a dead PING".into()),
-                Ended::Closed("a dead PING".to_owned()),
-            ),
+            (Closed("a dead PING".into()), Ended::Closed("a dead PING".to_owned())),
         ] {
             let sender = watch::Sender::new(Open);
             let mut receiver = sender.subscribe();

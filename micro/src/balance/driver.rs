@@ -92,8 +92,7 @@ enum Event<C> {
 impl<K: Connect> Driver<K> {
     fn handle(&mut self, event: Event<K::Connection>) {
         let now = Instant::now();
-        self.members
-            .set_wanted(self.shared.waiting.load(SeqCst) > 0, now);
+        self.members.set_wanted(self.shared.waiting.load(SeqCst) > 0, now);
         match event {
             Event::Update(update) => {
                 self.members.update(update, now);
@@ -102,10 +101,7 @@ impl<K: Connect> Driver<K> {
             Event::Connected(attempt, node, connection) => {
                 let latency = self.picked.median_latency(now);
                 let load = Arc::new(Load::new(latency, self.penalty, now));
-                let link = Link {
-                    connection: connection.clone(),
-                    load,
-                };
+                let link = Link { connection: connection.clone(), load };
                 self.members.connected(&attempt, link, now);
                 self.pending.push(Box::pin(async move {
                     Event::Ended(attempt, node, K::ended(connection).await)
@@ -134,10 +130,7 @@ impl<K: Connect> Driver<K> {
             match action {
                 Action::Dial(attempt, node, previous) => {
                     let previous = previous.map(|link| link.connection);
-                    let dialling = self
-                        .connector
-                        .clone()
-                        .connect(node.address.clone(), previous);
+                    let dialling = self.connector.clone().connect(node.address.clone(), previous);
                     self.pending.push(Box::pin(async move {
                         match dialling.await {
                             Ok(connection) => Event::Connected(attempt, node, connection),
@@ -147,12 +140,7 @@ impl<K: Connect> Driver<K> {
                 }
                 Action::Pick(id, node, Link { connection, load }) => {
                     is_changed = true;
-                    let endpoint = Endpoint {
-                        id,
-                        node: node.clone(),
-                        connection,
-                        load,
-                    };
+                    let endpoint = Endpoint { id, node: node.clone(), connection, load };
                     if self.picked.insert(endpoint) {
                         self.log(&node, "node is ready");
                     }

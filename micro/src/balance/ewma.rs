@@ -143,9 +143,8 @@ impl Load {
     /// merit, and what it took it was in flight for.
     pub(super) fn failed(&self, now: Instant) {
         let now = self.stamp(now);
-        self.health.update(now, |health, at| {
-            (self.recovered(health, at, now) / 2.0).max(LEAST_HEALTH)
-        });
+        self.health
+            .update(now, |health, at| (self.recovered(health, at, now) / 2.0).max(LEAST_HEALTH));
         // An estimate must not fade for want of successes: the node would seem the quicker for it.
         self.latency.update(now, |estimate, _| estimate);
     }
@@ -166,9 +165,7 @@ impl Load {
 
 /// An estimate after a slower sample.
 fn raised(estimate: f32, sample: f32) -> f32 {
-    sample
-        .min((estimate * 2.0).max(LEAST_LATENCY))
-        .max(estimate)
+    sample.min((estimate * 2.0).max(LEAST_LATENCY)).max(estimate)
 }
 
 /// What is left of 1 between two stamps.
@@ -233,10 +230,7 @@ mod tests {
     }
 
     fn assert_near(found: f64, expected: f64, what: &str) {
-        assert!(
-            (found / expected - 1.0).abs() < 0.01,
-            "{what}: {found}, not {expected}"
-        );
+        assert!((found / expected - 1.0).abs() < 0.01, "{what}: {found}, not {expected}");
     }
 
     #[test]
@@ -244,11 +238,7 @@ mod tests {
         let start = Instant::now();
         let load = load(start, 100.0);
         for _ in 0..3 {
-            assert_near(
-                latency(&load, start + ms(10_000.0)),
-                36.8,
-                "after one decay",
-            );
+            assert_near(latency(&load, start + ms(10_000.0)), 36.8, "after one decay");
             assert_near(latency(&load, start), 100.0, "as it was");
         }
     }
@@ -283,28 +273,16 @@ mod tests {
         load.succeeded(ms(1.0), start);
         assert_near(latency(&load, start), 16.0, "close to the last");
         load.succeeded(ms(1.0), start + ms(10_000.0));
-        assert_near(
-            latency(&load, start + ms(10_000.0)),
-            6.52,
-            "one decay after the last",
-        );
+        assert_near(latency(&load, start + ms(10_000.0)), 6.52, "one decay after the last");
     }
 
     #[test]
     fn a_node_with_calls_in_flight_costs_more_and_one_without_a_sample_the_same() {
         let start = Instant::now();
         let (new, known) = (Load::new(None, PENALTY, start), load(start, 900.0));
-        assert_near(
-            new.relative_cost(&known, start).into(),
-            1.0,
-            "nothing is known against it",
-        );
+        assert_near(new.relative_cost(&known, start).into(), 1.0, "nothing is known against it");
         new.begin();
-        assert_near(
-            new.relative_cost(&known, start).into(),
-            2.0,
-            "one call in flight",
-        );
+        assert_near(new.relative_cost(&known, start).into(), 2.0, "one call in flight");
         new.end();
         assert_near(new.relative_cost(&known, start).into(), 1.0, "none again");
     }
@@ -314,17 +292,9 @@ mod tests {
         let start = Instant::now();
         let (failed, well) = (load(start, 1.0), load(start, 1.0));
         failed.failed(start);
-        assert_near(
-            failed.relative_cost(&well, start).into(),
-            2.0,
-            "one failure",
-        );
+        assert_near(failed.relative_cost(&well, start).into(), 2.0, "one failure");
         let later = start + PENALTY;
-        assert_near(
-            failed.relative_cost(&well, later).into(),
-            1.225,
-            "a penalty later",
-        );
+        assert_near(failed.relative_cost(&well, later).into(), 1.225, "a penalty later");
         let later = start + 8 * PENALTY;
         assert_near(failed.relative_cost(&well, later).into(), 1.0, "forgotten");
     }
@@ -336,19 +306,11 @@ mod tests {
         for _ in 0..1_000 {
             failed.failed(start);
         }
-        assert_near(
-            failed.relative_cost(&well, start).into(),
-            4096.0,
-            "as bad as it gets",
-        );
+        assert_near(failed.relative_cost(&well, start).into(), 4096.0, "as bad as it gets");
         for _ in 0..100 {
             failed.succeeded(ms(1.0), start);
         }
-        assert_near(
-            failed.relative_cost(&well, start).into(),
-            1.0,
-            "a hundred successes later",
-        );
+        assert_near(failed.relative_cost(&well, start).into(), 1.0, "a hundred successes later");
     }
 
     #[test]
@@ -358,11 +320,7 @@ mod tests {
         for second in 0..60 {
             load.failed(start + Duration::from_secs(second));
         }
-        assert_near(
-            latency(&load, start + Duration::from_secs(59)),
-            100.0,
-            "its last success",
-        );
+        assert_near(latency(&load, start + Duration::from_secs(59)), 100.0, "its last success");
     }
 
     #[test]
@@ -381,10 +339,6 @@ mod tests {
         let (failed, well) = (Load::new(None, Duration::ZERO, start), load(start, 1.0));
         failed.failed(start);
         let later = start + ms(1.0);
-        assert_near(
-            failed.relative_cost(&well, later).into(),
-            1.0,
-            "a millisecond later",
-        );
+        assert_near(failed.relative_cost(&well, later).into(), 1.0, "a millisecond later");
     }
 }

@@ -105,11 +105,7 @@ impl Balancer {
     /// Outside a tokio runtime.
     pub(crate) fn new(updates: Subscription, options: Options) -> Self {
         let registry = updates.status();
-        let Options {
-            transport,
-            ttl,
-            penalty,
-        } = options;
+        let Options { transport, ttl, penalty } = options;
         Self::with_connector(updates, registry, Transport(transport), ttl, penalty)
     }
 }
@@ -132,20 +128,8 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             registry,
         });
         let (last, gone) = oneshot::channel();
-        tokio::spawn(driver::run(
-            updates,
-            connector,
-            shared.clone(),
-            ttl,
-            penalty,
-            gone,
-        ));
-        Self {
-            handle: Arc::new(Handle {
-                shared,
-                _last: last,
-            }),
-        }
+        tokio::spawn(driver::run(updates, connector, shared.clone(), ttl, penalty, gone));
+        Self { handle: Arc::new(Handle { shared, _last: last }) }
     }
 
     /// The cheaper of two ready nodes drawn at random; those in `tried`, a call's earlier attempts,
@@ -153,15 +137,9 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
     pub(crate) fn pick(&self, tried: &[EndpointId]) -> Option<Pick<C>> {
         let started = Instant::now();
         let snapshot = self.handle.shared.snapshot.load();
-        let endpoint = snapshot
-            .pick(tried, started, &mut fastrand::Rng::new())?
-            .clone();
+        let endpoint = snapshot.pick(tried, started, &mut fastrand::Rng::new())?.clone();
         endpoint.load.begin();
-        Some(Pick {
-            endpoint,
-            started,
-            is_sampled: false,
-        })
+        Some(Pick { endpoint, started, is_sampled: false })
     }
 
     /// Waits until there is something to pick, first come first served. While a call waits, nodes
@@ -205,9 +183,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
 
 impl<C> Clone for Balancer<C> {
     fn clone(&self) -> Self {
-        Self {
-            handle: self.handle.clone(),
-        }
+        Self { handle: self.handle.clone() }
     }
 }
 

@@ -47,7 +47,7 @@ pub fn tonic_channel(updates: Subscription) -> Channel {
     channel
 }
 
-async fn forward(nodes: Discover, changes: Sender<TonicChange<Arc<str>, Endpoint>>) {
+pub(super) async fn forward(nodes: Discover, changes: Sender<TonicChange<Arc<str>, Endpoint>>) {
     let mut nodes = pin!(nodes);
     let mut addresses = HashMap::new();
     loop {
@@ -89,10 +89,7 @@ async fn pass_on(
             let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT);
             changes.send(TonicChange::Insert(id, endpoint)).await?;
         }
-        Err(error) => warn!(
-            node = &*id,
-            address, "discovery: no address for a channel: {error}"
-        ),
+        Err(error) => warn!(node = &*id, address, "discovery: no address for a channel: {error}"),
     }
     Ok(())
 }

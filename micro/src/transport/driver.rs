@@ -74,9 +74,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         let seen = self.shared.activity.take();
         if seen.settings() {
             self.knows_limit = true;
-            self.shared
-                .slots
-                .set_limit(self.connection.max_concurrent_send_streams());
+            self.shared.slots.set_limit(self.connection.max_concurrent_send_streams());
         }
         if seen.go_away()
             && let Some(go_away) = self.shared.activity.go_away()
@@ -150,11 +148,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     fn tell(&self, GoAway { code, debug }: &GoAway) -> String {
         let reason = Reason::from(*code);
-        let quote = if debug.is_empty() {
-            String::new()
-        } else {
-            format!(" ({debug:?})")
-        };
+        let quote = if debug.is_empty() { String::new() } else { format!(" ({debug:?})") };
         format!("the peer sent GOAWAY {reason:?}{quote}")
     }
 
@@ -188,7 +182,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin> Drop for Driver<IO> {
     fn drop(&mut self) {
         // Only if the task was dropped midway.
-        self.shared
-            .end("the runtime that drove the connection has shut down");
+        self.shared.end("the runtime that drove the connection has shut down");
     }
 }

@@ -8,9 +8,7 @@ static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Whether trailers (or the headers of a response without a message) say that the call failed.
 pub(super) fn is_error(trailers: &HeaderMap) -> bool {
-    trailers
-        .get(&GRPC_STATUS)
-        .is_some_and(|status| status != "0")
+    trailers.get(&GRPC_STATUS).is_some_and(|status| status != "0")
 }
 
 /// What follows the head of a response.
@@ -95,39 +93,21 @@ mod tests {
     #[test]
     fn a_grpc_status_outranks_the_http_status_and_the_content_type() {
         let headers = headers(&[("grpc-status", "5"), ("content-type", "text/html")]);
-        assert_eq!(
-            check(StatusCode::BAD_GATEWAY, &headers).unwrap(),
-            Rest::Nothing
-        );
+        assert_eq!(check(StatusCode::BAD_GATEWAY, &headers).unwrap(), Rest::Nothing);
     }
 
     #[test]
     fn only_grpc_content_types_are_read() {
-        for good in [
-            "application/grpc",
-            "application/grpc+proto",
-            "application/grpc;charset=utf-8",
-        ] {
-            assert!(
-                check(StatusCode::OK, &headers(&[("content-type", good)])).is_ok(),
-                "{good}"
-            );
+        for good in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"]
+        {
+            assert!(check(StatusCode::OK, &headers(&[("content-type", good)])).is_ok(), "{good}");
         }
-        for bad in [
-            "text/html",
-            "application/grpc-web",
-            "application/grpcx",
-            "application/json",
-        ] {
+        for bad in ["text/html", "application/grpc-web", "application/grpcx", "application/json"] {
             let error = check(StatusCode::OK, &headers(&[("content-type", bad)])).unwrap_err();
             assert_eq!(error.code(), Code::Unknown);
             assert!(error.message().contains(bad), "{}", error.message());
         }
         let error = check(StatusCode::OK, &headers(&[])).unwrap_err();
-        assert!(
-            error.message().contains("no content-type"),
-            "{}",
-            error.message()
-        );
+        assert!(error.message().contains("no content-type"), "{}", error.message());
     }
 }

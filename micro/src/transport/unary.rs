@@ -60,9 +60,7 @@ impl Connection {
         while let Some(chunk) = body.data().await {
             let chunk = chunk.map_err(|error| shared.failure(&error, body.stream_id(), true))?;
             let length = chunk.len();
-            message
-                .push(chunk)
-                .map_err(|fault| Failure::of_fault(&shared.peer, &fault))?;
+            message.push(chunk).map_err(|fault| Failure::of_fault(&shared.peer, &fault))?;
             // A whole message's window goes back when the stream is dropped, which is soon.
             if !message.is_whole() {
                 let _ = body.flow_control().release_capacity(length);
@@ -78,10 +76,6 @@ impl Connection {
             Err(_) if response::is_error(&trailers) => None,
             Err(fault) => return Err(Failure::of_fault(&shared.peer, &fault)),
         };
-        Ok(UnaryReply {
-            headers: head.headers,
-            message,
-            trailers,
-        })
+        Ok(UnaryReply { headers: head.headers, message, trailers })
     }
 }

@@ -122,7 +122,12 @@ impl Trial {
         });
 
         let broken = audit.broken_rules();
-        assert!(broken.is_empty(), "{} rules broken, first: {:?}", broken.len(), &broken[..broken.len().min(3)]);
+        assert!(
+            broken.is_empty(),
+            "{} rules broken, first: {:?}",
+            broken.len(),
+            &broken[..broken.len().min(3)]
+        );
         let first = &unexcused[..unexcused.len().min(3)];
         assert!(first.is_empty(), "{} calls failed without excuse: {first:#?}", unexcused.len());
         assert!(recovery < Duration::MAX, "a node that returned was never called again");

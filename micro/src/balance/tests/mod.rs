@@ -52,11 +52,7 @@ struct Connection {
 
 impl Network {
     fn set(&self, address: &str, host: Host) {
-        self.0
-            .lock()
-            .unwrap()
-            .hosts
-            .insert(address.to_owned(), host);
+        self.0.lock().unwrap().hosts.insert(address.to_owned(), host);
     }
 
     fn end(&self, connection: &Connection, ended: Ended) {
@@ -65,12 +61,7 @@ impl Network {
 
     fn dials(&self, address: &str) -> Vec<Instant> {
         let inner = self.0.lock().unwrap();
-        inner
-            .dials
-            .iter()
-            .filter(|(to, _)| to == address)
-            .map(|(_, at)| *at)
-            .collect()
+        inner.dials.iter().filter(|(to, _)| to == address).map(|(_, at)| *at).collect()
     }
 
     fn closed(&self) -> usize {
@@ -91,12 +82,7 @@ impl Connect for Network {
             inner.dials.push((address.clone(), Instant::now()));
             inner.hosts.get(&address).copied().unwrap_or(Host::Accepts)
         };
-        sleep(Duration::from_millis(if host == Host::Silent {
-            1_000
-        } else {
-            1
-        }))
-        .await;
+        sleep(Duration::from_millis(if host == Host::Silent { 1_000 } else { 1 })).await;
         if host != Host::Accepts {
             return Err(format!("cannot connect to {address}: {host:?}"));
         }
@@ -104,11 +90,7 @@ impl Connect for Network {
         inner.connections.push(watch::Sender::new(None));
         let number = inner.connections.len() - 1;
         drop(inner);
-        Ok(Connection {
-            number,
-            address,
-            network: self,
-        })
+        Ok(Connection { number, address, network: self })
     }
 
     async fn ended(connection: Connection) -> Ended {
@@ -116,22 +98,12 @@ impl Connect for Network {
             let inner = connection.network.0.lock().unwrap();
             inner.connections[connection.number].subscribe()
         };
-        let ended = state
-            .wait_for(Option::is_some)
-            .await
-            .expect("the network lives on")
-            .clone();
+        let ended = state.wait_for(Option::is_some).await.expect("the network lives on").clone();
         ended.expect("waited for")
     }
 
     fn close(connection: &Connection) {
-        connection
-            .network
-            .0
-            .lock()
-            .unwrap()
-            .closed
-            .push(connection.number);
+        connection.network.0.lock().unwrap().closed.push(connection.number);
     }
 }
 
@@ -153,12 +125,7 @@ fn world() -> World {
         Options::default().ttl,
         Options::default().penalty,
     );
-    World {
-        balancer,
-        network,
-        updates,
-        status,
-    }
+    World { balancer, network, updates, status }
 }
 
 fn nodes(ids: &[&str]) -> Update {
@@ -203,11 +170,7 @@ async fn a_silent_node_keeps_no_other_waiting_and_gets_no_call() {
     let start = Instant::now();
     world.send(nodes(&["silent", "a", "refusing", "b"]));
     world.balancer.ready().await;
-    assert!(
-        start.elapsed() < Duration::from_millis(5),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(5), "{:?}", start.elapsed());
     sleep(Duration::from_secs(30)).await;
     assert_eq!(world.picks(), ["a", "b"]);
 }
@@ -216,11 +179,7 @@ async fn a_silent_node_keeps_no_other_waiting_and_gets_no_call() {
 async fn nothing_to_pick_is_none_and_ready_waits_for_ever() {
     let world = World::with(&[]).await;
     assert!(world.balancer.pick(&[]).is_none());
-    assert!(
-        timeout(Duration::from_secs(3600), world.balancer.ready())
-            .await
-            .is_err()
-    );
+    assert!(timeout(Duration::from_secs(3600), world.balancer.ready()).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,9 +205,7 @@ async fn why_nothing_is_ready_is_told() {
     let world = world();
     let why = |world: &World| world.balancer.why_not_ready();
     assert_eq!(why(&world), "the registry has not answered yet");
-    world
-        .status
-        .send_modify(|status| status.error = Some("etcd://h:1: refused".into()));
+    world.status.send_modify(|status| status.error = Some("etcd://h:1: refused".into()));
     assert_eq!(why(&world), "etcd://h:1: refused");
     world.status.send_modify(|status| status.error = None);
     world.send(nodes(&[]));
@@ -268,25 +225,13 @@ async fn a_waiting_call_has_a_node_dialled_once_a_second() {
     world.send(nodes(&["a"]));
     sleep(Duration::from_secs(60)).await;
     let before = world.network.dials("a:1").len();
-    assert!(
-        timeout(Duration::from_secs(10), world.balancer.ready())
-            .await
-            .is_err()
-    );
+    assert!(timeout(Duration::from_secs(10), world.balancer.ready()).await.is_err());
     let dials = world.network.dials("a:1");
-    assert!(
-        (10..=11).contains(&(dials.len() - before)),
-        "{} dials",
-        dials.len() - before
-    );
+    assert!((10..=11).contains(&(dials.len() - before)), "{} dials", dials.len() - before);
     world.network.set("a:1", Host::Accepts);
     let start = Instant::now();
     world.balancer.ready().await;
-    assert!(
-        start.elapsed() <= Duration::from_millis(1_001),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() <= Duration::from_millis(1_001), "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -298,10 +243,7 @@ async fn goaway_ends_picks_while_calls_under_way_keep_their_connection() {
     // The driver hears of it; connecting takes longer than that.
     tokio::task::yield_now().await;
     tokio::task::yield_now().await;
-    assert!(
-        world.balancer.pick(&[]).is_none(),
-        "no new call on a draining connection"
-    );
+    assert!(world.balancer.pick(&[]).is_none(), "no new call on a draining connection");
     world.balancer.ready().await;
     let new = world.pick();
     assert_eq!((old.connection().number, new.connection().number), (0, 1));
@@ -317,9 +259,7 @@ async fn a_lost_node_is_dialled_at_once_and_the_others_are_picked_meanwhile() {
     let address = lost.connection().address.clone();
     world.network.set(&address, Host::Refuses);
     let now = Instant::now();
-    world
-        .network
-        .end(lost.connection(), Ended::Closed("reset".to_owned()));
+    world.network.end(lost.connection(), Ended::Closed("reset".to_owned()));
     sleep(Duration::from_millis(10)).await;
     assert_eq!(world.network.dials(&address).last(), Some(&now));
     assert_eq!(world.picks().len(), 1);
@@ -343,9 +283,7 @@ async fn a_new_connection_starts_without_the_failures_of_the_old() {
         picks.iter().filter(|hit| **hit).count()
     };
     assert_eq!(share(&world), 0, "charged");
-    world
-        .network
-        .end(late.connection(), Ended::Closed("killed".to_owned()));
+    world.network.end(late.connection(), Ended::Closed("killed".to_owned()));
     sleep(Duration::from_millis(10)).await;
     late.finish(Outcome::Failure);
     let share = share(&world);
@@ -376,11 +314,7 @@ async fn a_wiped_registry_leaves_the_connected_nodes() {
     assert_eq!(world.picks(), ["a", "b"]);
     world.send(nodes(&["a"]));
     sleep(Duration::from_secs(2)).await;
-    assert_eq!(
-        world.picks(),
-        ["a"],
-        "three TTLs after its removal b is given up"
-    );
+    assert_eq!(world.picks(), ["a"], "three TTLs after its removal b is given up");
     assert_eq!(world.network.closed(), 1);
 }
 
