@@ -3,10 +3,7 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    micro_build::compile_protos(
-        &["../proto/greeter.proto", "../proto/echo.proto"],
-        &["../proto"],
-    )?;
+    micro_build::compile_protos(&["../proto/greeter.proto", "../proto/echo.proto"], &["../proto"])?;
 
     let out_dir = PathBuf::from(env::var("OUT_DIR")?).join("tonic");
     fs::create_dir_all(&out_dir)?;

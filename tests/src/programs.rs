@@ -17,7 +17,8 @@ pub fn root() -> &'static Path {
 pub fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a program knows where it is");
     // A test is in target/PROFILE/deps, a program in target/PROFILE.
-    let path = own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
+    let path =
+        own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
     path.unwrap_or_else(|| panic!("{name} has not been built: no such file near {}", own.display()))
 }
 

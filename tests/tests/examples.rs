@@ -93,7 +93,10 @@ async fn greeter_client_finds_both_servers_in_etcd() {
         let mut client = greeter("greeter-client");
         client.args(["--name", "etcd", "--calls", "20"]);
         let out = printed(client).await;
-        assert_eq!(out.lines().filter(|line| line.starts_with("Hello, etcd! (greeter-")).count(), 20);
+        assert_eq!(
+            out.lines().filter(|line| line.starts_with("Hello, etcd! (greeter-")).count(),
+            20
+        );
         if ids.iter().all(|id| out.contains(id)) {
             break;
         }

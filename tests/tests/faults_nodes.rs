@@ -6,7 +6,8 @@ use micro::{Client, registry::Node};
 use tests::{
     etcd::Etcd,
     fault::{
-        Audit, CALLERS, Callers, Fleet, Line, SERVICE, Silent, TTL, Trial, free_address, now, record,
+        Audit, CALLERS, Callers, Fleet, Line, SERVICE, Silent, TTL, Trial, free_address, now,
+        record,
     },
 };
 use tokio::time::sleep;
@@ -57,7 +58,10 @@ async fn a_killed_node_takes_no_more_than_its_own_calls_with_it_and_has_its_shar
         let (from, to) = (at + seconds(2), at + seconds(3));
         let (own, all) =
             (audit.visits_between(Some(&id), from, to), audit.visits_between(None, from, to));
-        assert!(own * 15 >= all, "{id} had {own} of {all} calls in the third second: under a fifth of a third");
+        assert!(
+            own * 15 >= all,
+            "{id} had {own} of {all} calls in the third second: under a fifth of a third"
+        );
     }
 }
 
@@ -65,8 +69,8 @@ async fn a_killed_node_takes_no_more_than_its_own_calls_with_it_and_has_its_shar
 async fn a_stopped_node_is_found_out_and_called_again_when_it_goes_on() {
     let etcd = Etcd::start().await;
     let mut trial = Trial::start("SIGSTOP and SIGCONT", &etcd.url()).await;
-    // Twice it keeps its registration, once it loses it.
-    for (victim, stopped) in [(0, seconds(5)), (1, seconds(5)), (2, TTL + seconds(3))] {
+    // Once it keeps its registration, once it loses it.
+    for (victim, stopped) in [(0, seconds(5)), (1, TTL + seconds(3))] {
         trial.pause(victim);
         sleep(stopped).await;
         let at = trial.resume(victim);

@@ -44,7 +44,10 @@ fn write_crate(readme: &str) -> PathBuf {
     // A workspace of its own, with this project's versions and profile, so that what is built for
     // the other tests serves here too.
     let manifest = manifest.replace("../micro/", "../../../");
-    write("Cargo.toml", &format!("{manifest}\n\n[workspace]\n\n[profile.dev]\ndebug = \"line-tables-only\""));
+    write(
+        "Cargo.toml",
+        &format!("{manifest}\n\n[workspace]\n\n[profile.dev]\ndebug = \"line-tables-only\""),
+    );
     write("build.rs", build);
     write("proto/greeter.proto", only(&blocks(readme, "proto")));
     write("src/bin/server.rs", server);
@@ -73,8 +76,7 @@ fn the_hello_world_of_the_readme_builds_and_says_hello() {
         command.env("MICRO_REGISTRY", &registry).stdin(Stdio::null());
         command
     };
-    let _servers =
-        addresses.map(|address| Killed(program("server").arg(address).spawn().unwrap()));
+    let _servers = addresses.map(|address| Killed(program("server").arg(address).spawn().unwrap()));
     let output = program("client").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "Hello, world!\n");

@@ -141,6 +141,7 @@ fn start(address: &str, registry: &str) -> io::Result<Child> {
 
 fn free_addresses() -> io::Result<Vec<String>> {
     // All three are held until all are known, so that they differ.
-    let listeners = (0..3).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
+    let listeners =
+        (0..3).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
     listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect()
 }

@@ -66,7 +66,10 @@ fn main() {
                 let of = |who: usize, what: fn(Sample) -> f64| {
                     Spread::of(rounds.iter().map(|round| what(round[who]))).median
                 };
-                let setting = format!("{workers} {}, C = {callers}", if workers == 1 { "worker" } else { "workers" });
+                let setting = format!(
+                    "{workers} {}, C = {callers}",
+                    if workers == 1 { "worker" } else { "workers" }
+                );
                 println!("{setting}");
                 let names = ["micro", OTHERS[0].0, OTHERS[1].0, OTHERS[2].0];
                 for (who, name) in names.into_iter().enumerate() {
@@ -99,12 +102,7 @@ fn microseconds(sample: Sample) -> f64 {
     sample.cpu.as_secs_f64() * 1e6
 }
 
-async fn measure(
-    bursts: &[Burst; 4],
-    rounds: usize,
-    callers: u32,
-    calls: u32,
-) -> Vec<[Sample; 4]> {
+async fn measure(bursts: &[Burst; 4], rounds: usize, callers: u32, calls: u32) -> Vec<[Sample; 4]> {
     for burst in bursts {
         burst(callers, calls / 4).await; // connects, and warms up
     }

@@ -19,11 +19,17 @@ const BUDGET: Duration = Duration::from_millis(50);
 struct Ledger;
 
 impl LedgerHandler for Ledger {
-    async fn read(&self, _: micro::Request<Entry>) -> Result<micro::Response<Receipt>, micro::Status> {
+    async fn read(
+        &self,
+        _: micro::Request<Entry>,
+    ) -> Result<micro::Response<Receipt>, micro::Status> {
         Ok(micro::Response::new(Receipt::default()))
     }
 
-    async fn write(&self, _: micro::Request<Entry>) -> Result<micro::Response<Receipt>, micro::Status> {
+    async fn write(
+        &self,
+        _: micro::Request<Entry>,
+    ) -> Result<micro::Response<Receipt>, micro::Status> {
         Ok(micro::Response::new(Receipt::default()))
     }
 }

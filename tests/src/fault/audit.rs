@@ -54,8 +54,7 @@ impl Audit {
     /// The most failures that the faults excuse: every call that may have been in flight on a
     /// victim, from the fault until the client could know.
     pub fn allowed(&self, faults: &[Fault]) -> usize {
-        let excused =
-            |call: &&Call| faults.iter().any(|fault| self.may_be_on_victim(call, fault));
+        let excused = |call: &&Call| faults.iter().any(|fault| self.may_be_on_victim(call, fault));
         self.calls.iter().filter(excused).count()
     }
 
