@@ -63,8 +63,7 @@ impl Builder {
         proto_path: impl Into<String>,
         rust_path: impl Into<String>,
     ) -> Self {
-        self.extern_paths
-            .push((proto_path.into(), rust_path.into()));
+        self.extern_paths.push((proto_path.into(), rust_path.into()));
         self
     }
 
@@ -167,19 +166,13 @@ impl Builder {
                      write one such as `::common::v1`"
                 )));
             }
-            if self.extern_paths[..index]
-                .iter()
-                .any(|(earlier, _)| earlier == proto)
-            {
+            if self.extern_paths[..index].iter().any(|(earlier, _)| earlier == proto) {
                 return Err(Error::new(format!(
                     "{at}: the extern path `{proto}` is given twice; remove one"
                 )));
             }
         }
-        let out_dir = self
-            .out_dir
-            .clone()
-            .or_else(|| env::var_os("OUT_DIR").map(PathBuf::from));
+        let out_dir = self.out_dir.clone().or_else(|| env::var_os("OUT_DIR").map(PathBuf::from));
         out_dir.ok_or_else(|| {
             Error::new(format!(
                 "{at}: there is no folder to write to: `OUT_DIR` is not set outside of a build \
@@ -201,11 +194,7 @@ impl Builder {
         for file in &compiled.set.file {
             let module = Module::from_protobuf_package_name(file.package());
             let package = || (file.package().to_owned(), Vec::new());
-            sources
-                .entry(module.clone())
-                .or_insert_with(package)
-                .1
-                .push(file.name());
+            sources.entry(module.clone()).or_insert_with(package).1.push(file.name());
             requests.push((module, file.clone()));
         }
         let generated = self
@@ -216,19 +205,14 @@ impl Builder {
         for (module, code) in generated {
             let (package, sources) = &sources[&module];
             let name = if package.is_empty() { "_" } else { package };
-            files.insert(
-                format!("{name}.rs"),
-                output::format(package, &code, sources)?,
-            );
+            files.insert(format!("{name}.rs"), output::format(package, &code, sources)?);
         }
         Ok(files)
     }
 
     fn config(&self, compiled: &Compiled, externals: Externals) -> Config {
         let mut config = Config::new();
-        config
-            .prost_path("::micro::prost")
-            .prost_types_path("::micro::prost_types");
+        config.prost_path("::micro::prost").prost_types_path("::micro::prost_types");
         for (proto, rust) in &self.extern_paths {
             config.extern_path(proto, rust);
         }
@@ -242,11 +226,7 @@ impl Builder {
             config.bytes(&self.bytes);
         }
         let shapes = Shapes::new(&compiled.set);
-        config.service_generator(Box::new(Generator {
-            shapes,
-            externals,
-            sides: self.sides,
-        }));
+        config.service_generator(Box::new(Generator { shapes, externals, sides: self.sides }));
         config
     }
 }

@@ -30,13 +30,7 @@ pub(crate) fn check(
 ) -> Result<(), Error> {
     let mut seen = Seen::default();
     for file in &set.file {
-        Walk {
-            file,
-            externals,
-            includes,
-            seen: &mut seen,
-        }
-        .file()?;
+        Walk { file, externals, includes, seen: &mut seen }.file()?;
     }
     Ok(())
 }
@@ -89,11 +83,7 @@ impl Walk<'_> {
             "" => String::new(),
             package => format!(".{package}"),
         };
-        let scope = full
-            .split('.')
-            .map(names::snake)
-            .collect::<Vec<_>>()
-            .join(".");
+        let scope = full.split('.').map(names::snake).collect::<Vec<_>>().join(".");
         self.package(&scope)?;
         self.types(&scope, &full, &[], &file.message_type, &file.enum_type)?;
         for (index, service) in file.service.iter().enumerate() {
@@ -128,10 +118,7 @@ impl Walk<'_> {
         };
         for (index, message) in messages.iter().enumerate() {
             let full = format!("{full}.{}", message.name());
-            let is_map = message
-                .options
-                .as_ref()
-                .is_some_and(|options| options.map_entry());
+            let is_map = message.options.as_ref().is_some_and(|options| options.map_entry());
             if !is_map && !self.externals.has(&full) {
                 let path = [path, &[message_tag, index as i32]].concat();
                 self.message(scope, &full, &path, message)?;
@@ -168,36 +155,19 @@ impl Walk<'_> {
                     self.declare(&scope, Kind::Variant, &variant, what, &path)?;
                 }
                 _ => {
-                    self.declare(
-                        &fields,
-                        Kind::Field,
-                        &names::snake(field.name()),
-                        what,
-                        &path,
-                    )?;
+                    self.declare(&fields, Kind::Field, &names::snake(field.name()), what, &path)?;
                 }
             }
         }
         self.types(&inner, full, path, &message.nested_type, &message.enum_type)?;
         for (index, oneof) in message.oneof_decl.iter().enumerate() {
-            let members = || {
-                message
-                    .field
-                    .iter()
-                    .filter(|field| !field.proto3_optional())
-            };
+            let members = || message.field.iter().filter(|field| !field.proto3_optional());
             if !members().any(|field| field.oneof_index == Some(index as i32)) {
                 continue;
             }
             let path = [path, &[tag::MESSAGE_ONEOF, index as i32]].concat();
             let what = format!("oneof `{}` of message `{name}`", oneof.name());
-            self.declare(
-                &fields,
-                Kind::Field,
-                &names::snake(oneof.name()),
-                what,
-                &path,
-            )?;
+            self.declare(&fields, Kind::Field, &names::snake(oneof.name()), what, &path)?;
         }
         Ok(())
     }
@@ -209,13 +179,7 @@ impl Walk<'_> {
         item: &EnumDescriptorProto,
     ) -> Result<(), Error> {
         let name = item.name();
-        self.declare(
-            scope,
-            Kind::Type,
-            &names::type_name(name),
-            format!("enum `{name}`"),
-            path,
-        )?;
+        self.declare(scope, Kind::Type, &names::type_name(name), format!("enum `{name}`"), path)?;
         let variants = format!("{scope} {name}");
         let mut numbers = Vec::new();
         for (index, value) in item.value.iter().enumerate() {
@@ -241,21 +205,9 @@ impl Walk<'_> {
         let name = service.name();
         let rust = ServiceNames::new(name);
         let what = |item: &str| format!("the {item} of service `{name}`");
-        self.declare(
-            scope,
-            Kind::Type,
-            &rust.handler,
-            what("handler trait"),
-            path,
-        )?;
+        self.declare(scope, Kind::Type, &rust.handler, what("handler trait"), path)?;
         self.declare(scope, Kind::Type, &rust.client, what("client stub"), path)?;
-        self.declare(
-            scope,
-            Kind::Function,
-            &rust.register,
-            what("registration"),
-            path,
-        )?;
+        self.declare(scope, Kind::Function, &rust.register, what("registration"), path)?;
         let methods = format!("{scope} {name}");
         for (index, method) in service.method.iter().enumerate() {
             let path = [path, &[tag::SERVICE_METHOD, index as i32]].concat();

@@ -35,10 +35,7 @@ pub(crate) fn compile(
     Ok(Compiled {
         set: compiler.file_descriptor_set(),
         encoded: compiler.encode_file_descriptor_set(),
-        paths: compiler
-            .files()
-            .map(|file| file.path().map(Path::to_owned))
-            .collect(),
+        paths: compiler.files().map(|file| file.path().map(Path::to_owned)).collect(),
     })
 }
 
@@ -105,10 +102,7 @@ fn list(includes: &[PathBuf]) -> String {
     if includes.is_empty() {
         return "there are none".to_owned();
     }
-    let names: Vec<_> = includes
-        .iter()
-        .map(|include| format!("`{}`", include.display()))
-        .collect();
+    let names: Vec<_> = includes.iter().map(|include| format!("`{}`", include.display())).collect();
     names.join(", ")
 }
 
@@ -176,9 +170,7 @@ fn remedy(error: &protox::Error, what: &str, includes: &[PathBuf]) -> String {
 pub(crate) fn path_of(name: &str, includes: &[PathBuf]) -> String {
     let candidates = includes.iter().map(|include| include.join(name));
     let path = candidates.into_iter().find(|path| path.is_file());
-    path.unwrap_or_else(|| PathBuf::from(name))
-        .display()
-        .to_string()
+    path.unwrap_or_else(|| PathBuf::from(name)).display().to_string()
 }
 
 #[cfg(test)]
@@ -193,12 +185,9 @@ mod tests {
             fs::write(folder.path().join(name), content).unwrap();
         }
         let folder = folder.path().to_owned();
-        let mut compiled = compile(
-            &["a.proto".into()],
-            std::slice::from_ref(&folder),
-            Location::caller(),
-        )
-        .unwrap();
+        let mut compiled =
+            compile(&["a.proto".into()], std::slice::from_ref(&folder), Location::caller())
+                .unwrap();
         for path in compiled.paths.iter_mut().flatten() {
             *path = path.strip_prefix(&folder).unwrap().to_owned();
         }
@@ -208,26 +197,14 @@ mod tests {
     #[test]
     fn every_file_read_is_known_imports_included_and_embedded_ones_not() {
         let compiled = compiled(&[
-            (
-                "a.proto",
-                "import \"b.proto\"; import \"google/protobuf/empty.proto\";",
-            ),
+            ("a.proto", "import \"b.proto\"; import \"google/protobuf/empty.proto\";"),
             ("b.proto", "import public \"c.proto\";"),
             ("c.proto", "message C {}"),
             ("unused.proto", "nonsense"),
         ]);
-        let paths: Vec<_> = compiled
-            .paths
-            .iter()
-            .flatten()
-            .map(|path| path.to_str())
-            .collect();
+        let paths: Vec<_> = compiled.paths.iter().flatten().map(|path| path.to_str()).collect();
         assert_eq!(paths, [Some("c.proto"), Some("b.proto"), Some("a.proto")]);
-        assert_eq!(
-            compiled.set.file.len(),
-            4,
-            "the fourth is Google's, without a path"
-        );
+        assert_eq!(compiled.set.file.len(), 4, "the fourth is Google's, without a path");
     }
 
     #[test]
@@ -242,10 +219,7 @@ mod tests {
              service S { option (team) = \"blue team\"; }",
         )]);
         let holds = |text: &str| {
-            compiled
-                .encoded
-                .windows(text.len())
-                .any(|window| window == text.as_bytes())
+            compiled.encoded.windows(text.len()).any(|window| window == text.as_bytes())
         };
         assert!(holds("blue team") && holds("Counts."));
         let decoded = FileDescriptorSet::decode(compiled.encoded.as_slice()).unwrap();

@@ -70,11 +70,7 @@ fn method_expression(
 }
 
 fn expression(shape: &Shape, buf: &mut String) {
-    let _ = write!(
-        buf,
-        "TypeDescriptor::new({:?}, {:?}, &[",
-        shape.name, shape.kind
-    );
+    let _ = write!(buf, "TypeDescriptor::new({:?}, {:?}, &[", shape.name, shape.kind);
     for field in &shape.fields {
         expression(field, buf);
         buf.push_str(", ");
@@ -87,12 +83,10 @@ struct Messages(BTreeMap<String, String>);
 
 impl Messages {
     fn of(service: &ServiceCode) -> Self {
-        let messages = service.methods.iter().flat_map(|method| {
-            [
-                &method.method.input_proto_type,
-                &method.method.output_proto_type,
-            ]
-        });
+        let messages = service
+            .methods
+            .iter()
+            .flat_map(|method| [&method.method.input_proto_type, &method.method.output_proto_type]);
         let (mut constants, mut taken) = (BTreeMap::new(), BTreeSet::new());
         for message in messages {
             if constants.contains_key(message) {

@@ -49,11 +49,7 @@ impl Block {
             self.in_fence = !self.in_fence;
             let info = text.trim_start().trim_start_matches('`');
             let opens_rust = self.in_fence && is_rust(info);
-            return self.write(if opens_rust {
-                "```text"
-            } else {
-                text.trim_start()
-            });
+            return self.write(if opens_rust { "```text" } else { text.trim_start() });
         }
         if self.in_fence {
             return self.write(text);
@@ -78,11 +74,7 @@ impl Block {
         }
         let indent = match (marker(text), self.list) {
             (Some(width), list) => {
-                let indent = if list.is_none() {
-                    indent.min(3)
-                } else {
-                    indent
-                };
+                let indent = if list.is_none() { indent.min(3) } else { indent };
                 self.list = Some(indent + width);
                 indent
             }
@@ -140,14 +132,8 @@ fn marker(text: &str) -> Option<usize> {
 
 /// A comment as plain text, for the descriptor: without the space after the comment sign.
 pub(crate) fn plain(lines: &[String]) -> String {
-    let lines = lines
-        .iter()
-        .map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end());
-    lines
-        .collect::<Vec<_>>()
-        .join("\n")
-        .trim_matches('\n')
-        .to_owned()
+    let lines = lines.iter().map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end());
+    lines.collect::<Vec<_>>().join("\n").trim_matches('\n').to_owned()
 }
 
 #[cfg(test)]
@@ -156,35 +142,21 @@ mod tests {
 
     #[track_caller]
     fn becomes(given: &[&str], expected: &[&str]) {
-        let given: String = given
-            .iter()
-            .map(|line| format!("    ///{line}\n"))
-            .collect();
+        let given: String = given.iter().map(|line| format!("    ///{line}\n")).collect();
         let expected: String = expected.iter().map(|line| format!("///{line}\n")).collect();
         assert_eq!(tidy(&given), expected);
     }
 
     #[test]
     fn prose_stays_as_it_is() {
-        becomes(
-            &[" One.", "", " Two,", " three."],
-            &[" One.", "", " Two,", " three."],
-        );
+        becomes(&[" One.", "", " Two,", " three."], &[" One.", "", " Two,", " three."]);
     }
 
     #[test]
     fn indented_code_is_not_compiled_as_an_example() {
         becomes(
             &[" Such as:", "", "     {\"a\":", "       1}", " and so on."],
-            &[
-                " Such as:",
-                "",
-                " ```text",
-                " {\"a\":",
-                "   1}",
-                " ```",
-                " and so on.",
-            ],
+            &[" Such as:", "", " ```text", " {\"a\":", "   1}", " ```", " and so on."],
         );
     }
 

@@ -20,10 +20,6 @@ pub(crate) mod tag {
 /// information, as those that `protox` carries.
 pub(crate) fn line(file: &FileDescriptorProto, path: &[i32]) -> i32 {
     let locations = file.source_code_info.iter().flat_map(|info| &info.location);
-    let span = locations
-        .filter(|location| location.path == path)
-        .map(|location| &location.span);
-    span.filter_map(|span| span.first())
-        .next()
-        .map_or(1, |line| line + 1)
+    let span = locations.filter(|location| location.path == path).map(|location| &location.span);
+    span.filter_map(|span| span.first()).next().map_or(1, |line| line + 1)
 }

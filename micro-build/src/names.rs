@@ -9,11 +9,7 @@ const TAKEN: [&str; 4] = ["new", "clone", "into", "try_into"];
 
 /// The Rust method of an rpc, given its snake-case name with keywords already escaped.
 pub(crate) fn method(snake: &str) -> String {
-    if TAKEN.contains(&snake) {
-        format!("{snake}_")
-    } else {
-        snake.to_owned()
-    }
+    if TAKEN.contains(&snake) { format!("{snake}_") } else { snake.to_owned() }
 }
 
 /// The Rust names of a service's items.
@@ -62,16 +58,9 @@ pub(crate) fn variant(enum_name: &str, value: &str) -> String {
 
 /// A name for a constant that stands for the message with this full name.
 pub(crate) fn constant(full_name: &str) -> String {
-    full_name
-        .trim_start_matches('.')
-        .replace('.', "_")
-        .to_shouty_snake_case()
+    full_name.trim_start_matches('.').replace('.', "_").to_shouty_snake_case()
 }
 
 fn valid(name: String) -> String {
-    if name.starts_with(|first: char| first.is_ascii_digit()) {
-        format!("_{name}")
-    } else {
-        name
-    }
+    if name.starts_with(|first: char| first.is_ascii_digit()) { format!("_{name}") } else { name }
 }

@@ -30,9 +30,8 @@ fn spaced(code: &str) -> String {
     let mut spaced = String::with_capacity(code.len() + code.len() / 16);
     let mut previous = "";
     for line in code.lines() {
-        let starts_item = ["///", "#[", "pub "]
-            .iter()
-            .any(|start| line.trim_start().starts_with(start));
+        let starts_item =
+            ["///", "#[", "pub "].iter().any(|start| line.trim_start().starts_with(start));
         if starts_item && indent(line) == indent(previous) && ends_item(previous) {
             spaced.push('\n');
         }
@@ -53,9 +52,10 @@ fn ends_item(line: &str) -> bool {
 }
 
 /// Silences what `prost`'s part of the code would be warned for in a user's crate: a binary that
-/// uses half of it, and names and sizes of enums that only the `.proto` can change.
+/// uses half of it, and names, sizes and missing comments that only the `.proto` can change.
 fn allow(items: &mut [Item]) {
     for item in items {
+        allow_missing_docs(item);
         match item {
             Item::Mod(module) => {
                 if let Some((_, items)) = &mut module.content {
@@ -71,6 +71,10 @@ fn allow(items: &mut [Item]) {
                 };
                 item.attrs.push(attribute);
             }
+            // With fields it is constructed by what `prost` derives.
+            Item::Struct(item) if item.fields.is_empty() => {
+                item.attrs.push(parse_quote!(#[allow(dead_code)]));
+            }
             Item::Impl(item) if item.attrs.is_empty() && item.trait_.is_none() => {
                 item.attrs.push(parse_quote!(#[allow(dead_code)]));
             }
@@ -79,11 +83,26 @@ fn allow(items: &mut [Item]) {
     }
 }
 
+/// A message is as well documented as its `.proto`, which may be another's.
+fn allow_missing_docs(item: &mut Item) {
+    let is_undocumented =
+        |attrs: &[Attribute]| !attrs.iter().any(|attribute| attribute.path().is_ident("doc"));
+    let (attrs, is_part_undocumented) = match item {
+        Item::Struct(item) => {
+            (&mut item.attrs, item.fields.iter().any(|field| is_undocumented(&field.attrs)))
+        }
+        Item::Enum(item) => {
+            (&mut item.attrs, item.variants.iter().any(|variant| is_undocumented(&variant.attrs)))
+        }
+        _ => return,
+    };
+    if is_undocumented(attrs) || is_part_undocumented {
+        attrs.push(parse_quote!(#[allow(missing_docs)]));
+    }
+}
+
 fn is_oneof(item: &ItemEnum) -> bool {
-    !item
-        .attrs
-        .iter()
-        .any(|attribute| attribute.path().is_ident("repr"))
+    !item.attrs.iter().any(|attribute| attribute.path().is_ident("repr"))
 }
 
 /// Writes a file unless it holds just that, so that what depends on it is not built again.

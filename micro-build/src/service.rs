@@ -155,38 +155,35 @@ impl ServiceCode {
         }
     }
 
+    /// Allows rpcs whose Rust names would have clippy expect another `self`.
+    fn convention(&self) -> &'static str {
+        let starts = |method: &MethodCode, start| method.rust_name.starts_with(start);
+        let mut methods = self.methods.iter();
+        match methods.any(|method| starts(method, "into_") || starts(method, "from_")) {
+            true => ", clippy::wrong_self_convention",
+            false => "",
+        }
+    }
+
     fn handler(&self, buf: &mut String) {
-        let ServiceNames {
-            handler, register, ..
-        } = &self.names;
-        docs(
-            &self.comments,
-            &format!("Handles calls of `{}`.", self.full_name),
-            buf,
-        );
+        let ServiceNames { handler, register, .. } = &self.names;
+        docs(&self.comments, &format!("Handles calls of `{}`.", self.full_name), buf);
         let _ = write!(
             buf,
             "///\n/// Each method is written as an `async fn`; [`{register}`] puts it on a server.\n"
         );
-        if let Some(method) = self
-            .methods
-            .iter()
-            .find(|method| method.kind.streams_responses())
-        {
+        if let Some(method) = self.methods.iter().find(|method| method.kind.streams_responses()) {
             buf.push_str(&streaming_docs(method));
         }
         let _ = writeln!(
             buf,
-            "#[allow(dead_code)]\npub trait {handler}: \
-             ::core::marker::Send + ::core::marker::Sync + 'static {{"
+            "#[allow(dead_code{})]\npub trait {handler}: \
+             ::core::marker::Send + ::core::marker::Sync + 'static {{",
+            self.convention(),
         );
         for method in &self.methods {
             method.head(&format!("Handles `{}`.", method.method.proto_name), buf);
-            let Method {
-                input_type,
-                output_type,
-                ..
-            } = &method.method;
+            let Method { input_type, output_type, .. } = &method.method;
             let request = match method.kind.streams_requests() {
                 true => format!("::micro::Streaming<{input_type}>"),
                 false => input_type.clone(),
@@ -211,12 +208,7 @@ impl ServiceCode {
     }
 
     fn register(&self, buf: &mut String) {
-        let ServiceNames {
-            descriptor,
-            handler,
-            register,
-            ..
-        } = &self.names;
+        let ServiceNames { descriptor, handler, register, .. } = &self.names;
         let deprecated = self.methods.iter().any(MethodCode::deprecated);
         let _ = writeln!(
             buf,
@@ -229,22 +221,25 @@ impl ServiceCode {
         );
         for (index, method) in self.methods.iter().enumerate() {
             // By the trait's path: a method of an `Arc` or of the prelude's traits (`into`, `eq`)
-            // would come first otherwise.
+            // would come first otherwise. A stream's type names the borrow of the handler, though
+            // it holds none: boxed, it names it no more and may outlive the call.
             let _ = writeln!(
                 buf,
                 ".{}({index}, |handler, request| async move {{\n\
-                 {handler}::{}(&*handler, request).await\n}})",
+                 {handler}::{}(&*handler, request).await{}\n}})",
                 method.kind.registration(),
                 method.rust_name,
+                match method.kind.streams_responses() {
+                    true => ".map(::micro::stream::boxed)",
+                    false => "",
+                },
             );
         }
         buf.push_str(".build());\n}\n");
     }
 
     fn client(&self, buf: &mut String) {
-        let ServiceNames {
-            descriptor, client, ..
-        } = &self.names;
+        let ServiceNames { descriptor, client, .. } = &self.names;
         docs(&self.comments, &format!("Calls `{}`.", self.full_name), buf);
         buf.push_str("///\n/// Cheap to clone; every clone calls over the same connections.\n");
         let deprecated = match self.deprecated {
@@ -252,28 +247,25 @@ impl ServiceCode {
             false => "",
         };
         let allowed = match self.deprecated {
-            true => "dead_code, deprecated",
-            false => "dead_code",
+            true => ", deprecated",
+            false => "",
         };
         let _ = writeln!(
             buf,
             "{deprecated}#[allow(dead_code)]\n#[derive(Debug, Clone)]\n\
              pub struct {client} {{ channel: ::micro::Channel }}\n\
-             #[allow({allowed})]\n\
+             #[allow(dead_code{allowed}{})]\n\
              impl {client} {{\n\
              /// The service's full name in the `.proto`, which is not its name in the registry.\n\
              pub const NAME: &'static str = {descriptor}.name;\n\
              /// Calls the nodes that the registry of `client` has under the name `service`.\n\
              pub fn new(service: &str, client: &::micro::Client) -> Self {{\n\
              Self {{ channel: client.channel(service) }}\n}}",
+            self.convention(),
         );
         for (index, method) in self.methods.iter().enumerate() {
             method.head(&format!("Calls `{}`.", method.method.proto_name), buf);
-            let Method {
-                input_type,
-                output_type,
-                ..
-            } = &method.method;
+            let Method { input_type, output_type, .. } = &method.method;
             let (argument, conversion) = match method.kind.streams_requests() {
                 true => (
                     format!("::micro::IntoStreamingRequest<Message = {input_type}>"),
@@ -299,11 +291,7 @@ impl ServiceCode {
 
 /// How a method with a stream of responses is written, by the example of one of the service.
 fn streaming_docs(method: &MethodCode) -> String {
-    let Method {
-        input_type,
-        output_type,
-        ..
-    } = &method.method;
+    let Method { input_type, output_type, .. } = &method.method;
     let request = match method.kind.streams_requests() {
         true => format!("Streaming<{input_type}>"),
         false => input_type.clone(),

@@ -56,8 +56,7 @@ impl Shapes {
             outer => go_camel(&format!("{outer}.{name}")),
         };
         for item in enums {
-            self.enums
-                .insert(format!("{scope}.{}", item.name()), go_name(item.name()));
+            self.enums.insert(format!("{scope}.{}", item.name()), go_name(item.name()));
         }
         for message in messages {
             let full = format!("{scope}.{}", message.name());
@@ -65,8 +64,7 @@ impl Shapes {
                 "" => message.name().to_owned(),
                 outer => format!("{outer}.{}", message.name()),
             };
-            self.messages
-                .insert(full.clone(), (go_name(message.name()), message.clone()));
+            self.messages.insert(full.clone(), (go_name(message.name()), message.clone()));
             self.add(&full, &path, &message.nested_type, &message.enum_type);
         }
     }
@@ -80,16 +78,9 @@ impl Shapes {
         let Some((name, message)) = self.messages.get(full_name) else {
             unreachable!("`{full_name}` is used and protox resolved every name");
         };
-        let fields = if level + 1 < LEVELS {
-            self.fields(name, message, level + 1)
-        } else {
-            Vec::new()
-        };
-        Shape {
-            name: name.clone(),
-            kind: name.clone(),
-            fields,
-        }
+        let fields =
+            if level + 1 < LEVELS { self.fields(name, message, level + 1) } else { Vec::new() };
+        Shape { name: name.clone(), kind: name.clone(), fields }
     }
 
     fn fields(&self, go_name: &str, message: &DescriptorProto, level: usize) -> Vec<Shape> {
@@ -103,11 +94,7 @@ impl Shapes {
                         oneofs.push(oneof);
                         let oneof = message.oneof_decl[oneof as usize].name();
                         let name = format!("is{go_name}_{}", go_camel(oneof));
-                        fields.push(Shape {
-                            kind: name.clone(),
-                            name,
-                            fields: Vec::new(),
-                        });
+                        fields.push(Shape { kind: name.clone(), name, fields: Vec::new() });
                     }
                 }
                 _ => fields.push(self.field(field, level)),
@@ -117,11 +104,7 @@ impl Shapes {
     }
 
     fn field(&self, field: &FieldDescriptorProto, level: usize) -> Shape {
-        let leaf = |kind: String| Shape {
-            name: field.name().to_owned(),
-            kind,
-            fields: Vec::new(),
-        };
+        let leaf = |kind: String| Shape { name: field.name().to_owned(), kind, fields: Vec::new() };
         if self.is_map(field) {
             return leaf(String::new());
         }
@@ -209,21 +192,12 @@ mod tests {
         Shape {
             name: value["name"].as_str().unwrap().to_owned(),
             kind: value["type"].as_str().unwrap().to_owned(),
-            fields: value["values"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(shape_of)
-                .collect(),
+            fields: value["values"].as_array().into_iter().flatten().map(shape_of).collect(),
         }
     }
 
     fn leaf(name: &str, kind: &str) -> Shape {
-        Shape {
-            name: name.to_owned(),
-            kind: kind.to_owned(),
-            fields: Vec::new(),
-        }
+        Shape { name: name.to_owned(), kind: kind.to_owned(), fields: Vec::new() }
     }
 
     #[test]
@@ -251,18 +225,12 @@ mod tests {
                         continue;
                     }
                     let written = shape_of(written);
-                    assert_eq!(
-                        shapes.message(&format!(".echo.v1.{}", written.name)),
-                        written
-                    );
+                    assert_eq!(shapes.message(&format!(".echo.v1.{}", written.name)), written);
                     compared += 1;
                 }
             }
         }
-        assert!(
-            compared >= 4,
-            "the vectors hold unary endpoints, {compared} were compared"
-        );
+        assert!(compared >= 4, "the vectors hold unary endpoints, {compared} were compared");
     }
 
     #[test]
@@ -278,23 +246,14 @@ mod tests {
             leaf("flag", "bool"),
             leaf("ratio", "float64"),
             leaf("kind", "Kind"),
-            Shape {
-                fields: leaf_fields,
-                ..leaf("leaf", "Leaf")
-            },
+            Shape { fields: leaf_fields, ..leaf("leaf", "Leaf") },
             leaf("leaves", "[]Leaf"),
             leaf("tags", "[]string"),
             leaf("labels", ""),
             leaf("opt", "int32"),
             leaf("isRich_Choice", "isRich_Choice"),
         ];
-        assert_eq!(
-            rich,
-            Shape {
-                fields: expected,
-                ..leaf("Rich", "Rich")
-            }
-        );
+        assert_eq!(rich, Shape { fields: expected, ..leaf("Rich", "Rich") });
     }
 
     #[test]
@@ -310,10 +269,7 @@ mod tests {
         );
         let which = "isOuterOneInner_WhichOne";
         let expected = vec![
-            Shape {
-                fields: vec![leaf(which, which)],
-                ..leaf("in", "OuterOneInner")
-            },
+            Shape { fields: vec![leaf(which, which)], ..leaf("in", "OuterOneInner") },
             leaf("the_mode", "OuterOneMode"),
             leaf("modes", "[]OuterOneMode"),
             leaf("blobs", "[]"),
@@ -322,30 +278,15 @@ mod tests {
             leaf("b", "[]uint8"),
         ];
         let message = shapes.message(".a.b.outer_one");
-        assert_eq!(
-            message,
-            Shape {
-                fields: expected,
-                ..leaf("OuterOne", "OuterOne")
-            }
-        );
+        assert_eq!(message, Shape { fields: expected, ..leaf("OuterOne", "OuterOne") });
     }
 
     #[test]
     fn a_message_that_contains_itself_ends_at_the_third_level() {
         let shapes = shapes_of("syntax = \"proto3\"; message Tree { Tree left = 1; }");
         let third = leaf("left", "Tree");
-        let second = Shape {
-            fields: vec![third],
-            ..leaf("left", "Tree")
-        };
-        assert_eq!(
-            shapes.message(".Tree"),
-            Shape {
-                fields: vec![second],
-                ..leaf("Tree", "Tree")
-            }
-        );
+        let second = Shape { fields: vec![third], ..leaf("left", "Tree") };
+        assert_eq!(shapes.message(".Tree"), Shape { fields: vec![second], ..leaf("Tree", "Tree") });
     }
 
     #[test]

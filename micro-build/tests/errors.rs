@@ -20,12 +20,7 @@ fn folder(files: &[(&str, &str)]) -> TempDir {
 #[track_caller]
 fn stopped_by(files: &[(&str, &str)]) -> String {
     let folder = folder(files);
-    stopped(
-        micro_build::configure(),
-        folder.path(),
-        &["a.proto"],
-        &[folder.path()],
-    )
+    stopped(micro_build::configure(), folder.path(), &["a.proto"], &[folder.path()])
 }
 
 #[track_caller]
@@ -35,15 +30,8 @@ fn stopped(
     protos: &[&str],
     includes: &[impl AsRef<Path>],
 ) -> String {
-    let error = builder
-        .out_dir(folder)
-        .compile_protos(protos, includes)
-        .unwrap_err();
-    assert_eq!(
-        format!("{error}"),
-        format!("{error:?}"),
-        "`main` prints the `Debug` of an error"
-    );
+    let error = builder.out_dir(folder).compile_protos(protos, includes).unwrap_err();
+    assert_eq!(format!("{error}"), format!("{error:?}"), "`main` prints the `Debug` of an error");
     let message = error.to_string().replace(folder.to_str().unwrap(), "DIR");
     assert_eq!(message.lines().count(), 1, "{message}");
     message
@@ -53,10 +41,7 @@ fn stopped(
 #[track_caller]
 fn of_the_build_script(message: &str) -> &str {
     let (at, rest) = message.split_once(": ").unwrap();
-    assert!(
-        at.starts_with(file!()) && at.len() > file!().len() + 1,
-        "{message}"
-    );
+    assert!(at.starts_with(file!()) && at.len() > file!().len() + 1, "{message}");
     rest
 }
 
@@ -79,12 +64,7 @@ fn a_file_of_another_kind() {
     let folder = folder(&[]);
     fs::write(folder.path().join("a.proto"), [0xff, 0xfe, 0x00]).unwrap();
     assert_eq!(
-        stopped(
-            micro_build::configure(),
-            folder.path(),
-            &["a.proto"],
-            &[folder.path()]
-        ),
+        stopped(micro_build::configure(), folder.path(), &["a.proto"], &[folder.path()]),
         "DIR/a.proto: file 'a.proto' is not valid utf-8; save the file as UTF-8"
     );
 }
@@ -109,10 +89,7 @@ fn a_name_that_is_defined_twice() {
 #[test]
 fn a_missing_import() {
     assert_eq!(
-        stopped_by(&[(
-            "a.proto",
-            "syntax = \"proto3\";\n\nimport \"b/none.proto\";\n"
-        )]),
+        stopped_by(&[("a.proto", "syntax = \"proto3\";\n\nimport \"b/none.proto\";\n")]),
         "DIR/a.proto:3:1: import 'b/none.proto' not found; correct the import, or add the folder \
          that holds the file to the second argument of `compile_protos` (looked in `DIR`)"
     );
@@ -121,20 +98,15 @@ fn a_missing_import() {
 #[test]
 fn a_broken_import_is_named_and_not_its_importer() {
     assert_eq!(
-        stopped_by(&[
-            ("a.proto", "import \"b/b.proto\";\n"),
-            ("b/b.proto", "\nmessage {}\n")
-        ]),
+        stopped_by(&[("a.proto", "import \"b/b.proto\";\n"), ("b/b.proto", "\nmessage {}\n")]),
         "DIR/b/b.proto:2:9: expected an identifier, but found '{'; correct the syntax there"
     );
 }
 
 #[test]
 fn imports_in_a_circle() {
-    let message = stopped_by(&[
-        ("a.proto", "import \"b.proto\";\n"),
-        ("b.proto", "import \"a.proto\";\n"),
-    ]);
+    let message =
+        stopped_by(&[("a.proto", "import \"b.proto\";\n"), ("b.proto", "import \"a.proto\";\n")]);
     assert_eq!(
         message,
         "DIR/a.proto: import cycle detected: a.proto -> b.proto -> a.proto; move what both files \
@@ -145,12 +117,7 @@ fn imports_in_a_circle() {
 #[test]
 fn no_files_at_all() {
     let folder = folder(&[]);
-    let message = stopped(
-        micro_build::configure(),
-        folder.path(),
-        &[],
-        &[folder.path()],
-    );
+    let message = stopped(micro_build::configure(), folder.path(), &[], &[folder.path()]);
     assert_eq!(
         of_the_build_script(&message),
         "there is no .proto file to compile; name at least one in the first argument of \
@@ -162,12 +129,7 @@ fn no_files_at_all() {
 fn a_missing_include_folder() {
     let folder = folder(&[("a.proto", HEAD)]);
     let includes = [folder.path().to_owned(), folder.path().join("third_party")];
-    let message = stopped(
-        micro_build::configure(),
-        folder.path(),
-        &["a.proto"],
-        &includes,
-    );
+    let message = stopped(micro_build::configure(), folder.path(), &["a.proto"], &includes);
     assert_eq!(
         of_the_build_script(&message),
         "the include folder `DIR/third_party` does not exist; create it, or remove it from the \
@@ -178,12 +140,7 @@ fn a_missing_include_folder() {
 #[test]
 fn a_missing_file() {
     let folder = folder(&[]);
-    let message = stopped(
-        micro_build::configure(),
-        folder.path(),
-        &["a.proto"],
-        &[folder.path()],
-    );
+    let message = stopped(micro_build::configure(), folder.path(), &["a.proto"], &[folder.path()]);
     let here = std::env::current_dir().unwrap();
     assert_eq!(
         of_the_build_script(&message),
@@ -214,18 +171,9 @@ fn a_missing_folder_to_write_to() {
     let folder = folder(&[("a.proto", HEAD)]);
     let out = folder.path().join("none");
     let builder = micro_build::configure().out_dir(&out);
-    let error = builder
-        .compile_protos(&["a.proto"], &[folder.path()])
-        .unwrap_err()
-        .to_string();
-    assert!(error.starts_with(&format!(
-        "{}: cannot be written",
-        out.join("a.rs").display()
-    )));
-    assert!(
-        error.ends_with("the folder must exist and be writable"),
-        "{error}"
-    );
+    let error = builder.compile_protos(&["a.proto"], &[folder.path()]).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}: cannot be written", out.join("a.rs").display())));
+    assert!(error.ends_with("the folder must exist and be writable"), "{error}");
 }
 
 #[test]
@@ -243,10 +191,7 @@ fn two_rpcs_of_one_rust_name() {
 
 #[test]
 fn a_message_called_like_a_generated_item() {
-    for (message, item) in [
-        ("GreeterClient", "client stub"),
-        ("GreeterHandler", "handler trait"),
-    ] {
+    for (message, item) in [("GreeterClient", "client stub"), ("GreeterHandler", "handler trait")] {
         let rest = format!("message {message} {{}}\nservice Greeter {{}}\n");
         assert_eq!(
             stopped_by(&[("a.proto", &proto(&rest))]),
@@ -262,10 +207,7 @@ fn a_message_called_like_a_generated_item() {
 fn two_services_of_one_rust_name_in_two_files() {
     assert_eq!(
         stopped_by(&[
-            (
-                "a.proto",
-                "import \"b.proto\";\npackage p;\nservice Fast_Mail {}\n"
-            ),
+            ("a.proto", "import \"b.proto\";\npackage p;\nservice Fast_Mail {}\n"),
             ("b.proto", "package p;\n\n\nservice FastMail {}\n"),
         ]),
         "DIR/a.proto:3: the handler trait of service `Fast_Mail` and the handler trait of service \
@@ -276,10 +218,7 @@ fn two_services_of_one_rust_name_in_two_files() {
 #[test]
 fn types_fields_and_values_of_one_rust_name() {
     for (rest, expected) in [
-        (
-            "message m {}\n",
-            "4: message `m` and message `M` (line 3) both become the Rust type `M`",
-        ),
+        ("message m {}\n", "4: message `m` and message `M` (line 3) both become the Rust type `M`"),
         (
             "enum m { ZERO = 0; }\n",
             "4: enum `m` and message `M` (line 3) both become the Rust type `M`",
@@ -309,10 +248,7 @@ fn types_fields_and_values_of_one_rust_name() {
 #[test]
 fn fields_of_one_name_in_json() {
     assert_eq!(
-        stopped_by(&[(
-            "a.proto",
-            &proto("message N {\n int32 a_b = 1;\n int32 aB = 2;\n}\n")
-        )]),
+        stopped_by(&[("a.proto", &proto("message N {\n int32 a_b = 1;\n int32 aB = 2;\n}\n"))]),
         "DIR/a.proto:6:8: camel-case name of field 'a_b' conflicts with field 'aB'; rename or \
          remove one of the two"
     );
@@ -322,10 +258,7 @@ fn fields_of_one_name_in_json() {
 fn two_packages_of_one_module() {
     assert_eq!(
         stopped_by(&[
-            (
-                "a.proto",
-                "import \"b.proto\";\npackage x.FooBar;\nmessage M {}"
-            ),
+            ("a.proto", "import \"b.proto\";\npackage x.FooBar;\nmessage M {}"),
             ("b.proto", "package x.foo_bar;\nmessage N {}"),
         ]),
         "DIR/a.proto:2: package `x.FooBar` and package `x.foo_bar` (DIR/b.proto:1) both become the \
@@ -346,9 +279,7 @@ fn names_that_only_look_alike_do_not_clash() {
     )]);
     // `Greeter_` clashes with nothing: `GreeterClient` is no message here.
     let builder = micro_build::configure().out_dir(folder.path());
-    builder
-        .compile_protos(&["a.proto"], &[folder.path()])
-        .unwrap();
+    builder.compile_protos(&["a.proto"], &[folder.path()]).unwrap();
 }
 
 #[test]
@@ -377,11 +308,7 @@ fn options_that_are_not_rust() {
          `::common::v1`"
     );
     assert_eq!(
-        message(
-            configure()
-                .extern_path(".b", "::b")
-                .extern_path(".b", "::c")
-        ),
+        message(configure().extern_path(".b", "::b").extern_path(".b", "::c")),
         "the extern path `.b` is given twice; remove one"
     );
 }

@@ -8,39 +8,24 @@ use micro_build::Builder;
 fn generate(builder: Builder, proto: &str, package: &str) -> String {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let out = tempfile::tempdir().unwrap();
-    builder
-        .out_dir(out.path())
-        .compile_protos(&[proto], &[golden])
-        .unwrap();
+    builder.out_dir(out.path()).compile_protos(&[proto], &[golden]).unwrap();
     fs::read_to_string(out.path().join(format!("{package}.rs"))).unwrap()
 }
 
 #[test]
 fn a_service_of_every_kind_of_call() {
-    insta::assert_snapshot!(generate(
-        micro_build::configure(),
-        "greeter.proto",
-        "greeter.v1"
-    ));
+    insta::assert_snapshot!(generate(micro_build::configure(), "greeter.proto", "greeter.v1"));
 }
 
 #[test]
 fn the_server_alone() {
-    let code = generate(
-        micro_build::configure().server_only(),
-        "greeter.proto",
-        "greeter.v1",
-    );
+    let code = generate(micro_build::configure().server_only(), "greeter.proto", "greeter.v1");
     assert!(code.contains("trait GreeterHandler") && !code.contains("GreeterClient"));
 }
 
 #[test]
 fn the_client_alone() {
-    let code = generate(
-        micro_build::configure().client_only(),
-        "greeter.proto",
-        "greeter.v1",
-    );
+    let code = generate(micro_build::configure().client_only(), "greeter.proto", "greeter.v1");
     assert!(!code.contains("GreeterHandler") && code.contains("struct GreeterClient"));
 }
 

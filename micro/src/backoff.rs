@@ -35,26 +35,12 @@ impl Backoff {
     /// <https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md> starts at 1 s and ends at
     /// 120 s, which keeps a restarted node out for minutes.
     pub(crate) fn connect() -> Self {
-        Self::new(
-            Duration::from_millis(200),
-            Duration::from_secs(5),
-            1.6,
-            0.8,
-            1.2,
-        )
+        Self::new(Duration::from_millis(200), Duration::from_secs(5), 1.6, 0.8, 1.2)
     }
 
     fn new(first: Duration, max: Duration, factor: f64, low: f64, high: f64) -> Self {
         let first = first.min(max);
-        Self {
-            first,
-            max,
-            factor,
-            low,
-            high,
-            ceiling: first,
-            rng: Rng::new(),
-        }
+        Self { first, max, factor, low, high, ceiling: first, rng: Rng::new() }
     }
 
     /// The same waits in every run: for tests.
@@ -90,10 +76,7 @@ mod tests {
     fn range(backoff: &Backoff, nth: usize) -> (Duration, Duration) {
         let waits = (0..1000).map(|seed| {
             let mut backoff = backoff.clone().with_rng(Rng::with_seed(seed));
-            (0..=nth)
-                .map(|_| backoff.next())
-                .last()
-                .expect("at least one wait")
+            (0..=nth).map(|_| backoff.next()).last().expect("at least one wait")
         });
         waits.fold((Duration::MAX, Duration::ZERO), |(low, high), wait| {
             (low.min(wait), high.max(wait))
@@ -103,19 +86,10 @@ mod tests {
     #[test]
     fn full_jitter_draws_from_nothing_to_a_ceiling_that_doubles_up_to_the_maximum() {
         let backoff = Backoff::full_jitter(ms(100), ms(3000));
-        for (nth, ceiling) in [100, 200, 400, 800, 1600, 3000, 3000]
-            .into_iter()
-            .enumerate()
-        {
+        for (nth, ceiling) in [100, 200, 400, 800, 1600, 3000, 3000].into_iter().enumerate() {
             let (low, high) = range(&backoff, nth);
-            assert!(
-                low < ms(ceiling) / 50,
-                "wait {nth} may be next to nothing, not only {low:?}"
-            );
-            assert!(
-                high <= ms(ceiling),
-                "wait {nth} is at most {ceiling} ms, not {high:?}"
-            );
+            assert!(low < ms(ceiling) / 50, "wait {nth} may be next to nothing, not only {low:?}");
+            assert!(high <= ms(ceiling), "wait {nth} is at most {ceiling} ms, not {high:?}");
             assert!(
                 high > ms(ceiling) * 49 / 50,
                 "wait {nth} may be {ceiling} ms, not only {high:?}"
@@ -132,10 +106,7 @@ mod tests {
             assert!(high <= ms(base * 12 / 10 + 1), "wait {nth}: {high:?}");
         }
         let (low, high) = range(&backoff, 30);
-        assert!(
-            low >= ms(4000) && high <= ms(6000),
-            "the base stops at 5 s: {low:?} to {high:?}"
-        );
+        assert!(low >= ms(4000) && high <= ms(6000), "the base stops at 5 s: {low:?} to {high:?}");
     }
 
     #[test]

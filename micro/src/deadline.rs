@@ -40,10 +40,8 @@ mod tests {
         assert_eq!(current(), None);
         scope(Some(outer), async {
             assert_eq!(current(), Some(outer));
-            scope(None, async {
-                assert_eq!(current(), None, "an inner scope hides the outer")
-            })
-            .await;
+            scope(None, async { assert_eq!(current(), None, "an inner scope hides the outer") })
+                .await;
             assert_eq!(sync_scope(None, current), None);
             assert_eq!(current(), Some(outer));
         })
@@ -53,9 +51,7 @@ mod tests {
 
     #[tokio::test]
     async fn does_not_cross_a_spawn() {
-        let inner = scope(Some(Instant::now()), async {
-            tokio::spawn(async { current() }).await
-        });
+        let inner = scope(Some(Instant::now()), async { tokio::spawn(async { current() }).await });
         assert_eq!(inner.await.expect("the task ends"), None);
     }
 }

@@ -14,9 +14,7 @@ use tonic::{IntoRequest, IntoStreamingRequest, Request, Response, Status, Stream
 
 use crate::{
     Client, Server, Service,
-    client::{
-        BidiStreamingCall, Channel, ClientStreamingCall, ServerStreamingCall, UnaryCall,
-    },
+    client::{BidiStreamingCall, Channel, ClientStreamingCall, ServerStreamingCall, UnaryCall},
     descriptor::{
         IdempotencyLevel, MethodDescriptor, MethodKind, ServiceDescriptor, TypeDescriptor,
     },

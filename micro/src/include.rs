@@ -22,11 +22,6 @@
 #[macro_export]
 macro_rules! include_proto {
     ($package:tt) => {
-        ::core::include!(::core::concat!(
-            ::core::env!("OUT_DIR"),
-            "/",
-            $package,
-            ".rs"
-        ));
+        ::core::include!(::core::concat!(::core::env!("OUT_DIR"), "/", $package, ".rs"));
     };
 }

@@ -17,6 +17,8 @@
 //! }
 //! ```
 
+use std::pin::Pin;
+
 use futures_core::Stream;
 use tokio::sync::mpsc;
 use tonic::{Response, Status};
@@ -84,4 +86,18 @@ pub fn fails<T: Send + 'static>(
     status: Status,
 ) -> Result<Response<impl Stream<Item = Result<T, Status>> + Send + Unpin + 'static>, Status> {
     Err::<Response<tokio_stream::Empty<_>>, _>(status)
+}
+
+type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Gives a handler's stream a type that does not name the borrow of the handler.
+///
+/// The stream that a handler's method returns holds nothing of the handler, being `'static`; but
+/// its type, one of the trait's, has the borrow among its parameters, and so could not leave the
+/// future that the borrow lives in. Generated code calls this.
+#[doc(hidden)]
+pub fn boxed<T>(
+    response: Response<impl Stream<Item = Result<T, Status>> + Send + 'static>,
+) -> Response<Boxed<T>> {
+    response.map(|stream| Box::pin(stream) as _)
 }

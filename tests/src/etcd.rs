@@ -131,19 +131,12 @@ impl Etcd {
         format!("127.0.0.1:{}", self.client_port)
     }
 
-    /// The port of [`Etcd::address`].
-    pub fn port(&self) -> u16 {
-        self.client_port
-    }
-
     /// A client to look, write and delete by hand with.
     ///
     /// # Panics
     /// When it cannot connect.
     pub async fn client(&self) -> etcd_client::Client {
-        etcd_client::Client::connect([self.address()], None)
-            .await
-            .expect("etcd is reached")
+        etcd_client::Client::connect([self.address()], None).await.expect("etcd is reached")
     }
 
     /// Stops it where it is (SIGSTOP): its ports still accept, nothing answers.
@@ -172,10 +165,7 @@ impl Etcd {
     pub async fn restart(&mut self) {
         self.kill().await;
         self.spawn();
-        assert!(
-            self.serves().await,
-            "etcd's ports were taken while it was down"
-        );
+        assert!(self.serves().await, "etcd's ports were taken while it was down");
     }
 
     /// Starts it again, but does not wait: a member without a majority does not serve.
@@ -201,9 +191,7 @@ impl Etcd {
         let file = self.dir.path().join("snapshot");
         let _ = fs::remove_file(&file);
         let mut etcdctl = Command::new(program("etcdctl-3.6"));
-        etcdctl
-            .args(["--endpoints", &self.address(), "snapshot", "save"])
-            .arg(&file);
+        etcdctl.args(["--endpoints", &self.address(), "snapshot", "save"]).arg(&file);
         run(etcdctl).await;
         Snapshot(file)
     }
@@ -272,29 +260,13 @@ impl Etcd {
         command
             .args(["--pdeathsig", "KILL"])
             .arg(program("etcd-3.6"))
-            .args([
-                "--name",
-                &self.name,
-                "--unsafe-no-fsync",
-                "--log-level",
-                "warn",
-            ])
+            .args(["--name", &self.name, "--unsafe-no-fsync", "--log-level", "warn"])
             .arg("--data-dir")
             .arg(self.data_dir())
-            .args([
-                "--listen-client-urls",
-                &client_url,
-                "--advertise-client-urls",
-                &client_url,
-            ])
+            .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
             .args(["--listen-peer-urls", &self.peer_url()])
             .args(["--initial-advertise-peer-urls", &self.peer_url()])
-            .args([
-                "--initial-cluster",
-                &self.cluster,
-                "--initial-cluster-state",
-                "new",
-            ])
+            .args(["--initial-cluster", &self.cluster, "--initial-cluster-state", "new"])
             .args(["--listen-metrics-urls", &metrics_url])
             .args(&self.options.flags)
             .stdin(Stdio::null())
@@ -307,10 +279,7 @@ impl Etcd {
     async fn serves(&mut self) -> bool {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            if timeout(Duration::from_secs(1), self.is_healthy())
-                .await
-                .is_ok_and(|is| is)
-            {
+            if timeout(Duration::from_secs(1), self.is_healthy()).await.is_ok_and(|is| is) {
                 return true;
             }
             let process = self.process.as_mut().expect("etcd was started");
@@ -339,8 +308,7 @@ impl Etcd {
             stream.read_to_string(&mut answer).await?;
             Ok::<_, std::io::Error>(answer)
         };
-        ask.await
-            .is_ok_and(|answer| answer.contains(r#""health":"true""#))
+        ask.await.is_ok_and(|answer| answer.contains(r#""health":"true""#))
     }
 }
 
@@ -355,30 +323,18 @@ impl Drop for Etcd {
 
 /// A server or tool that `tests/servers/get` brings.
 fn program(name: &str) -> PathBuf {
-    let dir = env::var_os("MICRO_TEST_BIN")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| {
-            let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-            tests
-                .parent()
-                .expect("the tests are a folder of the project")
-                .join("target/servers")
-        });
+    let dir = env::var_os("MICRO_TEST_BIN").map(PathBuf::from).unwrap_or_else(|| {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+        tests.parent().expect("the tests are a folder of the project").join("target/servers")
+    });
     let path = dir.join(name);
-    assert!(
-        path.is_file(),
-        "{} is not there; run: tests/servers/get etcd-3.6",
-        path.display()
-    );
+    assert!(path.is_file(), "{} is not there; run: tests/servers/get etcd-3.6", path.display());
     path
 }
 
 async fn run(mut command: Command) {
     let run = tokio::task::spawn_blocking(move || command.output().map(|output| (command, output)));
-    let (command, output) = run
-        .await
-        .expect("the command runs")
-        .expect("the command runs");
+    let (command, output) = run.await.expect("the command runs").expect("the command runs");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?} failed: {text}");
 }

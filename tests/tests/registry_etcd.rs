@@ -27,11 +27,7 @@ impl InEtcd {
 
 fn key(node: &Node) -> String {
     let escape = |name: &str| name.replace('/', "-");
-    format!(
-        "/micro/registry/{}/{}",
-        escape(&node.service),
-        escape(&node.id)
-    )
+    format!("/micro/registry/{}/{}", escape(&node.service), escape(&node.id))
 }
 
 impl Backend for InEtcd {
@@ -40,13 +36,8 @@ impl Backend for InEtcd {
     }
 
     async fn delete(&self, nodes: &[Node]) -> Result<(), Cannot> {
-        let delete: Vec<_> = nodes
-            .iter()
-            .map(|node| TxnOp::delete(key(node), None))
-            .collect();
-        let all = nodes
-            .iter()
-            .map(|node| Compare::version(key(node), CompareOp::Greater, 0));
+        let delete: Vec<_> = nodes.iter().map(|node| TxnOp::delete(key(node), None)).collect();
+        let all = nodes.iter().map(|node| Compare::version(key(node), CompareOp::Greater, 0));
         let txn = Txn::new().when(all.collect::<Vec<_>>()).and_then(delete);
         let done = self.0.client().await.txn(txn).await.expect("etcd answers");
         assert!(done.succeeded(), "the keys were there");
@@ -56,22 +47,12 @@ impl Backend for InEtcd {
     async fn write_malformed(&self, service: &str) -> Result<String, Cannot> {
         let key = format!("/micro/registry/{service}/malformed");
         let value = r#"{"name":"x","nodes":[{"id":3}]}"#;
-        self.0
-            .client()
-            .await
-            .put(key.clone(), value, None)
-            .await
-            .expect("etcd answers");
+        self.0.client().await.put(key.clone(), value, None).await.expect("etcd answers");
         Ok(key)
     }
 
     async fn delete_key(&self, key: &str) -> Result<(), Cannot> {
-        self.0
-            .client()
-            .await
-            .delete(key, None)
-            .await
-            .expect("etcd answers");
+        self.0.client().await.delete(key, None).await.expect("etcd answers");
         Ok(())
     }
 
@@ -93,17 +74,9 @@ async fn a_record_has_go_micros_key_and_bytes_and_never_lacks_a_lease() {
     let mut client = backend.0.client().await;
     let node = Node::new("team/pay.svc", "team/pay.svc-1", "127.0.0.1:38453");
     // etcd counts whole seconds: never less than was asked for.
-    let lease = registry
-        .register(&node, Duration::from_millis(14_001))
-        .await
-        .unwrap();
-    let found = client
-        .get("/micro/registry/team-pay.svc/team-pay.svc-1", None)
-        .await
-        .unwrap();
-    let [kv] = found.kvs() else {
-        panic!("one key: {found:?}")
-    };
+    let lease = registry.register(&node, Duration::from_millis(14_001)).await.unwrap();
+    let found = client.get("/micro/registry/team-pay.svc/team-pay.svc-1", None).await.unwrap();
+    let [kv] = found.kvs() else { panic!("one key: {found:?}") };
     assert_eq!(
         kv.value_str().unwrap(),
         concat!(
@@ -113,18 +86,11 @@ async fn a_record_has_go_micros_key_and_bytes_and_never_lacks_a_lease() {
         )
     );
     assert!(lease.0 != 0 && kv.lease() == lease.0);
-    let granted = client
-        .lease_client()
-        .time_to_live(lease.0, None)
-        .await
-        .unwrap();
+    let granted = client.lease_client().time_to_live(lease.0, None).await.unwrap();
     assert_eq!(granted.granted_ttl(), 15);
     registry.deregister(&node, lease).await.unwrap();
     let leases = client.lease_client().leases().await.unwrap();
-    assert!(
-        leases.leases().is_empty(),
-        "the lease was given back: {leases:?}"
-    );
+    assert!(leases.leases().is_empty(), "the lease was given back: {leases:?}");
 }
 
 #[tokio::test]
@@ -154,17 +120,11 @@ async fn real_go_micros_records_are_read() {
         ]
     );
     let listing = registry.read("team/pay.svc").await.unwrap();
-    let [entry] = &listing.entries[..] else {
-        panic!("one node: {listing:?}")
-    };
+    let [entry] = &listing.entries[..] else { panic!("one node: {listing:?}") };
     assert_eq!(entry.node.metadata["weight"], "<5>");
     assert_eq!(entry.node.endpoints.len(), 5);
     assert!(entry.node.is_grpc());
-    assert!(
-        !registry.read("mucp4").await.unwrap().entries[0]
-            .node
-            .is_grpc()
-    );
+    assert!(!registry.read("mucp4").await.unwrap().entries[0].node.is_grpc());
 }
 
 #[tokio::test]
@@ -176,8 +136,7 @@ async fn more_records_than_a_message_can_have_are_read_all_of_one_revision() {
     for n in 0..1510 {
         let mut node = Node::new("many", format!("many-{n:04}"), "127.0.0.1:1");
         let filler = if n % 150 == 0 { 500_000 } else { 100 };
-        node.metadata
-            .insert("filler".to_owned(), "x".repeat(filler));
+        node.metadata.insert("filler".to_owned(), "x".repeat(filler));
         let value = format!(
             r#"{{"name":"many","nodes":[{{"id":"{}","metadata":{{"filler":"{}"}}}}]}}"#,
             node.id, node.metadata["filler"]
@@ -198,9 +157,7 @@ async fn more_records_than_a_message_can_have_are_read_all_of_one_revision() {
 async fn changes_of_one_revision_are_one_batch() {
     let backend = InEtcd::start().await;
     let registry = backend.registry();
-    let nodes: Vec<_> = (1..=3)
-        .map(|n| Node::new("batch", format!("b-{n}"), "h:1"))
-        .collect();
+    let nodes: Vec<_> = (1..=3).map(|n| Node::new("batch", format!("b-{n}"), "h:1")).collect();
     for node in &nodes {
         registry.register(node, TTL).await.unwrap();
     }
@@ -222,10 +179,7 @@ async fn a_record_written_by_another_without_our_lease_is_lost() {
     // The same bytes, without a lease: they would stay for ever.
     client.put(key(&node), value, None).await.unwrap();
     let renewed = registry.renew(&node, lease).await;
-    assert!(
-        matches!(&renewed, Err(RenewError::Lost(why)) if why.contains("lease")),
-        "{renewed:?}"
-    );
+    assert!(matches!(&renewed, Err(RenewError::Lost(why)) if why.contains("lease")), "{renewed:?}");
 
     // Other bytes, under our lease.
     let lease = registry.register(&node, TTL).await.unwrap();
@@ -239,19 +193,9 @@ async fn a_record_written_by_another_without_our_lease_is_lost() {
     registry.renew(&node, lease).await.unwrap();
     client.lease_client().revoke(lease.0).await.unwrap();
     let renewed = registry.renew(&node, lease).await;
-    assert!(
-        matches!(&renewed, Err(RenewError::Lost(why)) if why.contains("lease")),
-        "{renewed:?}"
-    );
+    assert!(matches!(&renewed, Err(RenewError::Lost(why)) if why.contains("lease")), "{renewed:?}");
     let all = GetOptions::new().with_prefix();
-    assert!(
-        client
-            .get("/micro/registry/", Some(all))
-            .await
-            .unwrap()
-            .kvs()
-            .is_empty()
-    );
+    assert!(client.get("/micro/registry/", Some(all)).await.unwrap().kvs().is_empty());
 }
 
 #[tokio::test]
@@ -259,10 +203,7 @@ async fn names_that_no_key_can_have_are_refused() {
     let etcd = Etcd::stopped();
     let registry = registry::open(&etcd.url()).unwrap();
     for (service, id) in [("", "a"), ("a", ""), ("..", "a"), ("a", ".")] {
-        let error = registry
-            .register(&Node::new(service, id, "h:1"), TTL)
-            .await
-            .unwrap_err();
+        let error = registry.register(&Node::new(service, id, "h:1"), TTL).await.unwrap_err();
         assert!(error.is_config(), "{error:?}");
     }
     let error = registry
@@ -290,17 +231,10 @@ async fn a_killed_owners_record_expires_and_not_before_its_ttl() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
-    assert_eq!(
-        lines.next_line().await.unwrap().as_deref(),
-        Some("registered")
-    );
+    assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("registered"));
     let mut watching = Watching::from_now(&registry, "owned").await;
     sleep(ttl * 2).await;
-    assert_eq!(
-        registry.read("owned").await.unwrap().entries.len(),
-        1,
-        "its owner renews it"
-    );
+    assert_eq!(registry.read("owned").await.unwrap().entries.len(), 1, "its owner renews it");
     owner.kill().await.unwrap();
     let killed = Instant::now();
     assert_eq!(watching.events(1).await, ["-owned-1"]);

@@ -59,11 +59,7 @@ async fn a_user_signs_in_and_again_when_the_token_is_no_longer_known() {
     assert_eq!(watching.events(1).await, ["+a@127.0.0.1:1"]);
     expired().await;
     let other = registry.register(&node("b"), TTL).await.unwrap();
-    assert_eq!(
-        watching.events(1).await,
-        ["+b@127.0.0.1:1"],
-        "a watch outlives its token"
-    );
+    assert_eq!(watching.events(1).await, ["+b@127.0.0.1:1"], "a watch outlives its token");
     expired().await;
     registry.deregister(&node("b"), other).await.unwrap();
     expired().await;
@@ -104,22 +100,13 @@ async fn who_may_not_is_told_so_without_the_password() {
         let error = registry.register(&node("a"), TTL).await.unwrap_err();
         let text = format!("{error} {error:?} {registry:?}");
         assert!(text.contains(said), "{text}");
-        assert!(
-            !text.replace("Some(\"hunter2\")", "").contains("hunter2"),
-            "{text}"
-        );
+        assert!(!text.replace("Some(\"hunter2\")", "").contains("hunter2"), "{text}");
     }
     let registry = registry::open(&etcd.url()).unwrap();
     let error = registry.read("greeter").await.unwrap_err();
     assert!(error.to_string().contains("user name is empty"), "{error}");
-    let error = Watching::after(&registry, "greeter", 1)
-        .next_or_end()
-        .await
-        .unwrap_err();
-    assert!(
-        format!("{error:?}").contains("user name is empty"),
-        "{error:?}"
-    );
+    let error = Watching::after(&registry, "greeter", 1).next_or_end().await.unwrap_err();
+    assert!(format!("{error:?}").contains("user name is empty"), "{error:?}");
 }
 
 /// An authority, and what it signed, as PEM files in a folder.
@@ -132,19 +119,13 @@ impl Certificates {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let certificates = Self {
-            dir: TempDir::new().unwrap(),
-        };
+        let certificates = Self { dir: TempDir::new().unwrap() };
         certificates.write("ca.pem", &authority.pem());
         for name in ["server", "client"] {
             let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-            params
-                .subject_alt_names
-                .push(SanType::IpAddress([127, 0, 0, 1].into()));
-            params.extended_key_usages = vec![
-                ExtendedKeyUsagePurpose::ServerAuth,
-                ExtendedKeyUsagePurpose::ClientAuth,
-            ];
+            params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
+            params.extended_key_usages =
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
             let key = KeyPair::generate().unwrap();
             let certificate = params.signed_by(&key, &authority).unwrap();
             certificates.write(&format!("{name}.pem"), &certificate.pem());
@@ -165,12 +146,7 @@ impl Certificates {
 #[tokio::test]
 async fn etcd_is_spoken_to_over_tls() {
     let ours = Certificates::new();
-    let flags = [
-        "--cert-file",
-        &ours.path("server.pem"),
-        "--key-file",
-        &ours.path("server.key"),
-    ];
+    let flags = ["--cert-file", &ours.path("server.pem"), "--key-file", &ours.path("server.key")];
     let flags = flags.map(str::to_owned).to_vec();
     let etcd = Etcd::start_with(Options { flags, tls: true }).await;
     let url = format!("{}?ca={}", etcd.url(), ours.path("ca.pem"));
@@ -180,16 +156,7 @@ async fn etcd_is_spoken_to_over_tls() {
     Watching::after(&registry, "greeter", 1).events(1).await;
 
     let by_name = url.replace("127.0.0.1", "localhost");
-    assert_eq!(
-        registry::open(&by_name)
-            .unwrap()
-            .read("greeter")
-            .await
-            .unwrap()
-            .entries
-            .len(),
-        1
-    );
+    assert_eq!(registry::open(&by_name).unwrap().read("greeter").await.unwrap().entries.len(), 1);
 
     let others = Certificates::new();
     for (query, said) in [
@@ -199,10 +166,7 @@ async fn etcd_is_spoken_to_over_tls() {
     ] {
         let registry = registry::open(&format!("{}{query}", etcd.url())).unwrap();
         let error = registry.read("greeter").await.unwrap_err();
-        assert!(
-            error.to_string().to_lowercase().contains(said),
-            "{query}: {error}"
-        );
+        assert!(error.to_string().to_lowercase().contains(said), "{query}: {error}");
     }
     let plain = registry::open(&etcd.url()).unwrap();
     assert!(plain.read("greeter").await.unwrap_err().is_registry());
@@ -212,15 +176,8 @@ async fn etcd_is_spoken_to_over_tls() {
 async fn etcd_may_ask_for_our_certificate() {
     let ours = Certificates::new();
     let [ca, cert, key] = ["ca.pem", "server.pem", "server.key"].map(|name| ours.path(name));
-    let flags = [
-        "--cert-file",
-        &cert,
-        "--key-file",
-        &key,
-        "--client-cert-auth",
-        "--trusted-ca-file",
-        &ca,
-    ];
+    let flags =
+        ["--cert-file", &cert, "--key-file", &key, "--client-cert-auth", "--trusted-ca-file", &ca];
     let flags = flags.map(str::to_owned).to_vec();
     let etcd = Etcd::start_with(Options { flags, tls: true }).await;
     let url = format!("{}?ca={ca}", etcd.url());
@@ -239,21 +196,12 @@ fn what_cannot_be_used_of_tls_is_refused_at_the_start() {
         ("tls=yes".to_owned(), "option `tls` is `true` or `false`"),
         (format!("tls=false&ca={ca}"), "contradicts"),
         ("ca=".to_owned(), "option `ca` names no file"),
-        (
-            "ca=/nowhere/ca.pem".to_owned(),
-            "option `ca`: cannot read /nowhere/ca.pem",
-        ),
+        ("ca=/nowhere/ca.pem".to_owned(), "option `ca`: cannot read /nowhere/ca.pem"),
         (format!("cert={ca}"), "`cert` and `key` go together"),
         (format!("key={ca}"), "`cert` and `key` go together"),
-        (
-            "insecure=true".to_owned(),
-            "unknown option `insecure`; etcd:// knows tls, ca, cert, key",
-        ),
+        ("insecure=true".to_owned(), "unknown option `insecure`; etcd:// knows tls, ca, cert, key"),
     ] {
         let error = registry::open(&format!("etcd://127.0.0.1:1?{query}")).unwrap_err();
-        assert!(
-            error.is_config() && error.to_string().contains(said),
-            "{query}: {error}"
-        );
+        assert!(error.is_config() && error.to_string().contains(said), "{query}: {error}");
     }
 }

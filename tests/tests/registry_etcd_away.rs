@@ -17,11 +17,7 @@ fn node(id: &str) -> Node {
 
 async fn ids(registry: &Arc<dyn Registry>) -> Vec<String> {
     let listing = registry.read("greeter").await.unwrap();
-    listing
-        .entries
-        .iter()
-        .map(|entry| entry.node.id.clone())
-        .collect()
+    listing.entries.iter().map(|entry| entry.node.id.clone()).collect()
 }
 
 /// Registers once etcd answers again, as whoever keeps a node registered does.
@@ -53,23 +49,14 @@ async fn etcd_may_start_after_us() {
     let error = fails_in_time(registry.register(&node("a"), TTL)).await;
     let text = error.to_string();
     assert!(error.is_registry(), "{error:?}");
-    assert!(
-        text.contains(&etcd.url()) && text.contains("register a of service greeter"),
-        "{text}"
-    );
+    assert!(text.contains(&etcd.url()) && text.contains("register a of service greeter"), "{text}");
     assert!(text.to_lowercase().contains("connection refused"), "{text}");
     fails_in_time(registry.read("greeter")).await;
     fails_in_time(registry.list()).await;
     let mut watching = Watching::after(&registry, "greeter", 0);
     let ended = watching.next_or_end().await;
-    assert!(
-        matches!(ended, Err(WatchError::Disconnected(_))),
-        "{ended:?}"
-    );
-    assert!(
-        watching.has_ended().await,
-        "the stream ends after its first error"
-    );
+    assert!(matches!(ended, Err(WatchError::Disconnected(_))), "{ended:?}");
+    assert!(watching.has_ended().await, "the stream ends after its first error");
 
     etcd.restart().await;
     let lease = registry.register(&node("a"), TTL).await.unwrap();
@@ -89,21 +76,12 @@ async fn a_killed_etcd_ends_the_watch_and_keeps_the_lease_over_its_restart() {
 
     etcd.kill().await;
     let ended = watching.next_or_end().await;
-    assert!(
-        matches!(ended, Err(WatchError::Disconnected(_))),
-        "{ended:?}"
-    );
+    assert!(matches!(ended, Err(WatchError::Disconnected(_))), "{ended:?}");
     let renewed = fails_in_time(registry.renew(&node("a"), lease)).await;
-    assert!(
-        matches!(renewed, RenewError::Failed(_)),
-        "the record may well stand: {renewed:?}"
-    );
+    assert!(matches!(renewed, RenewError::Failed(_)), "the record may well stand: {renewed:?}");
 
     etcd.restart().await;
-    registry
-        .renew(&node("a"), lease)
-        .await
-        .expect("the first exchange after the restart works");
+    registry.renew(&node("a"), lease).await.expect("the first exchange after the restart works");
     assert_eq!(ids(&registry).await, ["a", "b"]);
 }
 
@@ -141,24 +119,14 @@ async fn a_stopped_etcd_fails_exchanges_in_time_and_ends_the_watch() {
         fails_in_time(registry.register(&node("c"), TTL)).await;
     }
     let ended = watching.next_or_end().await;
-    assert!(
-        matches!(ended, Err(WatchError::Disconnected(_))),
-        "{ended:?}"
-    );
+    assert!(matches!(ended, Err(WatchError::Disconnected(_))), "{ended:?}");
     // A PING every 10 s, its answer within 3 s.
-    assert!(
-        stopped.elapsed() < Duration::from_secs(15),
-        "{:?}",
-        stopped.elapsed()
-    );
+    assert!(stopped.elapsed() < Duration::from_secs(15), "{:?}", stopped.elapsed());
 
     etcd.resume();
     registry.renew(&node("a"), lease).await.unwrap();
     let ids = ids(&registry).await;
-    assert!(
-        ids.starts_with(&["a".to_owned(), "b".to_owned()]),
-        "{ids:?}"
-    );
+    assert!(ids.starts_with(&["a".to_owned(), "b".to_owned()]), "{ids:?}");
 }
 
 #[tokio::test]
@@ -173,11 +141,7 @@ async fn an_exchange_that_its_caller_gave_up_leaves_no_dead_connection_behind() 
     assert!(given_up.is_err(), "{given_up:?}");
     etcd.resume();
     sleep(Duration::from_millis(100)).await;
-    assert_eq!(
-        etcd.connections(),
-        before - 1,
-        "the connection was discarded"
-    );
+    assert_eq!(etcd.connections(), before - 1, "the connection was discarded");
     assert_eq!(ids(&registry).await, ["a"]);
 }
 
@@ -199,10 +163,7 @@ async fn a_wiped_etcd_has_lost_the_record_and_takes_it_again() {
     assert!(matches!(ended, Err(WatchError::Compacted)), "{ended:?}");
     registry.register(&node("a"), TTL).await.unwrap();
     assert_eq!(ids(&registry).await, ["a"]);
-    registry
-        .deregister(&node("a"), lease)
-        .await
-        .expect("an unknown lease is no error");
+    registry.deregister(&node("a"), lease).await.expect("an unknown lease is no error");
     assert_eq!(ids(&registry).await, ["a"]);
 }
 
@@ -222,10 +183,7 @@ async fn an_etcd_restored_from_an_older_snapshot_is_behind_what_was_seen() {
     assert!(matches!(ended, Err(WatchError::Compacted)), "{ended:?}");
     assert!(registry.read("greeter").await.unwrap().revision < listing.revision);
     assert_eq!(ids(&registry).await, ["old"]);
-    registry
-        .renew(&node("old"), old)
-        .await
-        .expect("it was in the snapshot, lease and all");
+    registry.renew(&node("old"), old).await.expect("it was in the snapshot, lease and all");
     let renewed = registry.renew(&node("new"), new).await;
     assert!(matches!(renewed, Err(RenewError::Lost(_))), "{renewed:?}");
 }
@@ -273,26 +231,16 @@ async fn a_refusing_or_silent_member_costs_no_more_than_the_first_exchange() {
     let etcd = Etcd::start().await;
     let refusing = Etcd::stopped().address();
     let registry = registry::open(&format!("etcd://{refusing},{}", etcd.address())).unwrap();
-    registry
-        .register(&node("a"), TTL)
-        .await
-        .expect("a member that refuses costs nothing");
+    registry.register(&node("a"), TTL).await.expect("a member that refuses costs nothing");
 
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let silent = silent
-        .local_addr()
-        .map(|address| (address, silent))
-        .unwrap();
+    let silent = silent.local_addr().map(|address| (address, silent)).unwrap();
     let registry = registry::open(&format!("etcd://{},{}", silent.0, etcd.address())).unwrap();
     fails_in_time(registry.read("greeter")).await;
     for _ in 0..5 {
         let start = Instant::now();
         assert_eq!(ids(&registry).await, ["a"]);
-        assert!(
-            start.elapsed() < Duration::from_millis(500),
-            "{:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     }
 }
 
@@ -308,10 +256,7 @@ async fn members_without_a_majority_refuse_in_time_and_name_each() {
     second.kill().await;
     third.kill().await;
     let ended = watching.next_or_end().await;
-    assert!(
-        matches!(ended, Err(WatchError::Disconnected(_))),
-        "{ended:?}"
-    );
+    assert!(matches!(ended, Err(WatchError::Disconnected(_))), "{ended:?}");
     let text = fails_in_time(registry.read("greeter")).await.to_string();
     assert!(text.contains(&first.address()), "{text}");
     second.restart_without_waiting();

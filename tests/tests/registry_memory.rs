@@ -20,10 +20,7 @@ struct InMemory {
 
 impl InMemory {
     fn new() -> Self {
-        Self {
-            memory: Memory::with_history(HISTORY),
-            leases: Mutex::default(),
-        }
+        Self { memory: Memory::with_history(HISTORY), leases: Mutex::default() }
     }
 }
 
@@ -33,11 +30,7 @@ impl Backend for InMemory {
     }
 
     async fn register(&self, node: &Node, ttl: Duration) -> Result<Lease, Cannot> {
-        let lease = self
-            .memory
-            .register(node, ttl)
-            .await
-            .expect("the node registers");
+        let lease = self.memory.register(node, ttl).await.expect("the node registers");
         self.leases.lock().unwrap().insert(node.id.clone(), lease);
         Ok(lease)
     }
@@ -45,18 +38,13 @@ impl Backend for InMemory {
     async fn delete(&self, nodes: &[Node]) -> Result<(), Cannot> {
         for node in nodes {
             let lease = self.leases.lock().unwrap()[&node.id];
-            self.memory
-                .deregister(node, lease)
-                .await
-                .expect("the node leaves");
+            self.memory.deregister(node, lease).await.expect("the node leaves");
         }
         Ok(())
     }
 
     async fn write_malformed(&self, _: &str) -> Result<String, Cannot> {
-        Err(Cannot::because(
-            "it holds nodes and not their encoding: none can be malformed",
-        ))
+        Err(Cannot::because("it holds nodes and not their encoding: none can be malformed"))
     }
 
     async fn delete_key(&self, _: &str) -> Result<(), Cannot> {

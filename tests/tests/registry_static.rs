@@ -22,9 +22,7 @@ impl Backend for Listed {
     }
 
     async fn write_malformed(&self, _: &str) -> Result<String, Cannot> {
-        Err(Cannot::because(
-            "a malformed list is refused when it is opened",
-        ))
+        Err(Cannot::because("a malformed list is refused when it is opened"))
     }
 
     async fn delete_key(&self, _: &str) -> Result<(), Cannot> {
@@ -32,9 +30,7 @@ impl Backend for Listed {
     }
 
     async fn forget(&self) -> Result<(), Cannot> {
-        Err(Cannot::because(
-            "it never changes, so there is nothing to forget",
-        ))
+        Err(Cannot::because("it never changes, so there is nothing to forget"))
     }
 }
 
@@ -44,11 +40,8 @@ registry_conformance!((start_paused = true) Listed);
 async fn its_nodes_are_read_listed_and_never_change() {
     let registry = Listed.registry();
     let listing = registry.read("greeter").await.unwrap();
-    let addresses: Vec<_> = listing
-        .entries
-        .iter()
-        .map(|entry| entry.node.address.as_str())
-        .collect();
+    let addresses: Vec<_> =
+        listing.entries.iter().map(|entry| entry.node.address.as_str()).collect();
     assert_eq!(addresses, ["127.0.0.1:1", "127.0.0.1:2"]);
     assert_eq!(registry.list().await.unwrap(), ["greeter", "other"]);
     let mut watching = Watching::from_now(&registry, "greeter").await;

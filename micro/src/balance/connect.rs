@@ -67,14 +67,37 @@ impl Connect for Transport {
 
 async fn ended(state: &mut watch::Receiver<transport::ConnectionState>) -> Ended {
     use transport::ConnectionState::{Closed, Draining, Open};
-    let ended = match state
-        .wait_for(|state| !matches!(state, Open))
-        .await
-        .as_deref()
-    {
+    let state = state.wait_for(|state| !matches!(state, Open)).await;
+    match state.as_deref() {
         Ok(Draining) => Ended::Draining,
         Ok(Closed(reason)) => Ended::Closed(reason.to_string()),
         Ok(Open) | Err(_) => Ended::Closed("the connection's task ended".to_owned()),
-    };
-    ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use transport::ConnectionState::{Closed, Draining, Open};
+
+    #[tokio::test]
+    async fn a_connection_ends_for_new_calls_when_it_drains_or_closes() {
+        for (state, expected) in [
+            (Draining, Ended::Draining),
+            (Closed("a dead PING".into()), Ended::Closed("a dead PING".to_owned())),
+        ] {
+            let sender = watch::Sender::new(Open);
+            let mut receiver = sender.subscribe();
+            let waiting = ended(&mut receiver);
+            sender.send_replace(state);
+            assert_eq!(waiting.await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_task_is_gone_is_closed() {
+        let (sender, mut receiver) = watch::channel(Open);
+        drop(sender);
+        assert!(matches!(ended(&mut receiver).await, Ended::Closed(_)));
+    }
 }

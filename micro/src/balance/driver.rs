@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Options, Shared,
+    Shared,
     connect::{Connect, Ended},
     ewma::Load,
     members::{Action, Attempt, Members},
@@ -30,14 +30,15 @@ pub(super) fn run<K: Connect>(
     mut updates: impl Stream<Item = Update> + Unpin + Send + 'static,
     connector: K,
     shared: Arc<Shared<K::Connection>>,
-    options: &Options,
+    ttl: Duration,
+    penalty: Duration,
     mut gone: oneshot::Receiver<()>,
 ) -> impl Future<Output = ()> + Send + 'static {
     let mut driver = Driver {
         connector,
         shared,
-        penalty: options.penalty,
-        members: Members::new(options.ttl, fastrand::Rng::new()),
+        penalty,
+        members: Members::new(ttl, fastrand::Rng::new()),
         picked: Picked::new(),
         pending: FuturesUnordered::new(),
     };
@@ -49,10 +50,17 @@ pub(super) fn run<K: Connect>(
                 Some(update) = updates.next() => Event::Update(update),
                 Some(event) = driver.pending.next() => event,
                 () = driver.shared.wanted.notified() => Event::Tick,
-                () = sleep_until(wakes_at.unwrap_or_else(Instant::now)), if wakes_at.is_some() => Event::Tick,
+                () = sleep_until_some(wakes_at) => Event::Tick,
             };
             driver.handle(event);
         }
+    }
+}
+
+async fn sleep_until_some(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -84,8 +92,7 @@ enum Event<C> {
 impl<K: Connect> Driver<K> {
     fn handle(&mut self, event: Event<K::Connection>) {
         let now = Instant::now();
-        self.members
-            .set_wanted(self.shared.waiting.load(SeqCst) > 0, now);
+        self.members.set_wanted(self.shared.waiting.load(SeqCst) > 0, now);
         match event {
             Event::Update(update) => {
                 self.members.update(update, now);
@@ -94,10 +101,7 @@ impl<K: Connect> Driver<K> {
             Event::Connected(attempt, node, connection) => {
                 let latency = self.picked.median_latency(now);
                 let load = Arc::new(Load::new(latency, self.penalty, now));
-                let link = Link {
-                    connection: connection.clone(),
-                    load,
-                };
+                let link = Link { connection: connection.clone(), load };
                 self.members.connected(&attempt, link, now);
                 self.pending.push(Box::pin(async move {
                     Event::Ended(attempt, node, K::ended(connection).await)
@@ -126,10 +130,7 @@ impl<K: Connect> Driver<K> {
             match action {
                 Action::Dial(attempt, node, previous) => {
                     let previous = previous.map(|link| link.connection);
-                    let dialling = self
-                        .connector
-                        .clone()
-                        .connect(node.address.clone(), previous);
+                    let dialling = self.connector.clone().connect(node.address.clone(), previous);
                     self.pending.push(Box::pin(async move {
                         match dialling.await {
                             Ok(connection) => Event::Connected(attempt, node, connection),
@@ -139,12 +140,7 @@ impl<K: Connect> Driver<K> {
                 }
                 Action::Pick(id, node, Link { connection, load }) => {
                     is_changed = true;
-                    let endpoint = Endpoint {
-                        id,
-                        node: node.clone(),
-                        connection,
-                        load,
-                    };
+                    let endpoint = Endpoint { id, node: node.clone(), connection, load };
                     if self.picked.insert(endpoint) {
                         self.log(&node, "node is ready");
                     }

@@ -64,11 +64,7 @@ pub(super) struct EndpointState {
 
 impl EndpointState {
     pub(super) fn new(backoff: Backoff) -> Self {
-        Self {
-            phase: Phase::Idle,
-            backoff,
-            dialled: None,
-        }
+        Self { phase: Phase::Idle, backoff, dialled: None }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -86,9 +82,7 @@ impl EndpointState {
     /// Takes what happened; true means: dial now.
     #[must_use]
     pub(super) fn handle(&mut self, event: Event, now: Instant) -> bool {
-        let soon = self
-            .dialled
-            .map_or(now, |dialled| now.max(dialled + AT_ONCE_AGAIN_AFTER));
+        let soon = self.dialled.map_or(now, |dialled| now.max(dialled + AT_ONCE_AGAIN_AFTER));
         self.phase = match (event, self.phase) {
             (Event::Wanted, Phase::Idle) => Phase::Backoff(soon),
             (Event::Wanted, Phase::Backoff(at)) => Phase::Backoff(at.min(soon)),
@@ -186,10 +180,7 @@ mod tests {
         for _ in 0..20 {
             assert!(!endpoint.handle(Failed, now));
             let wait = endpoint.wakes_at().expect("backs off") - now;
-            assert!(
-                wait <= Duration::from_secs(6),
-                "5 s and a fifth at most: {wait:?}"
-            );
+            assert!(wait <= Duration::from_secs(6), "5 s and a fifth at most: {wait:?}");
             now += wait;
             assert!(endpoint.handle(Tick, now), "the wait is over");
         }
@@ -198,10 +189,7 @@ mod tests {
         assert!(endpoint.handle(Closed, now));
         assert!(!endpoint.handle(Failed, now));
         let wait = endpoint.wakes_at().expect("backs off") - now;
-        assert!(
-            wait <= Duration::from_millis(240),
-            "the first wait again: {wait:?}"
-        );
+        assert!(wait <= Duration::from_millis(240), "the first wait again: {wait:?}");
     }
 
     #[test]
@@ -268,10 +256,7 @@ mod tests {
     fn events_that_do_not_fit_the_phase_change_nothing() {
         for event in [Connected, Failed, GoAway, Closed, Tick] {
             let mut endpoint = endpoint();
-            assert!(
-                !endpoint.handle(event, Instant::now()),
-                "{event:?} on an idle endpoint"
-            );
+            assert!(!endpoint.handle(event, Instant::now()), "{event:?} on an idle endpoint");
             assert_eq!(endpoint.phase(), Phase::Idle);
         }
     }

@@ -143,9 +143,8 @@ impl Load {
     /// merit, and what it took it was in flight for.
     pub(super) fn failed(&self, now: Instant) {
         let now = self.stamp(now);
-        self.health.update(now, |health, at| {
-            (self.recovered(health, at, now) / 2.0).max(LEAST_HEALTH)
-        });
+        self.health
+            .update(now, |health, at| (self.recovered(health, at, now) / 2.0).max(LEAST_HEALTH));
         // An estimate must not fade for want of successes: the node would seem the quicker for it.
         self.latency.update(now, |estimate, _| estimate);
     }
@@ -166,9 +165,7 @@ impl Load {
 
 /// An estimate after a slower sample.
 fn raised(estimate: f32, sample: f32) -> f32 {
-    sample
-        .min((estimate * 2.0).max(LEAST_LATENCY))
-        .max(estimate)
+    sample.min((estimate * 2.0).max(LEAST_LATENCY)).max(estimate)
 }
 
 /// What is left of 1 between two stamps.
@@ -211,5 +208,137 @@ impl Stamped {
 
     fn unpack(word: u64) -> (f32, u32) {
         (f32::from_bits((word >> 32) as u32), word as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PENALTY: Duration = Duration::from_secs(5);
+
+    fn ms(ms: f64) -> Duration {
+        Duration::from_secs_f64(ms / 1e3)
+    }
+
+    fn load(start: Instant, latency: f64) -> Load {
+        Load::new(Some(ms(latency)), PENALTY, start)
+    }
+
+    fn latency(load: &Load, now: Instant) -> f64 {
+        load.latency(now).expect("measured").as_secs_f64() * 1e3
+    }
+
+    fn assert_near(found: f64, expected: f64, what: &str) {
+        assert!((found / expected - 1.0).abs() < 0.01, "{what}: {found}, not {expected}");
+    }
+
+    #[test]
+    fn an_estimate_fades_by_ten_seconds_and_reading_changes_nothing() {
+        let start = Instant::now();
+        let load = load(start, 100.0);
+        for _ in 0..3 {
+            assert_near(latency(&load, start + ms(10_000.0)), 36.8, "after one decay");
+            assert_near(latency(&load, start), 100.0, "as it was");
+        }
+    }
+
+    #[test]
+    fn the_first_sample_is_the_estimate() {
+        let start = Instant::now();
+        let load = Load::new(None, PENALTY, start);
+        assert_eq!(load.latency(start), None);
+        load.succeeded(ms(700.0), start);
+        assert_near(latency(&load, start), 700.0, "the only thing known");
+    }
+
+    #[test]
+    fn a_slower_sample_at_most_doubles_the_estimate() {
+        let start = Instant::now();
+        let load = load(start, 1.0);
+        load.succeeded(ms(1.5), start);
+        assert_near(latency(&load, start), 1.5, "the peak");
+        load.succeeded(ms(5_000.0), start);
+        assert_near(latency(&load, start), 3.0, "one slow call");
+        for _ in 0..11 {
+            load.succeeded(ms(5_000.0), start);
+        }
+        assert_near(latency(&load, start), 5_000.0, "a slow node");
+    }
+
+    #[test]
+    fn faster_samples_weigh_a_sixteenth_or_their_time() {
+        let start = Instant::now();
+        let load = load(start, 17.0);
+        load.succeeded(ms(1.0), start);
+        assert_near(latency(&load, start), 16.0, "close to the last");
+        load.succeeded(ms(1.0), start + ms(10_000.0));
+        assert_near(latency(&load, start + ms(10_000.0)), 6.52, "one decay after the last");
+    }
+
+    #[test]
+    fn a_node_with_calls_in_flight_costs_more_and_one_without_a_sample_the_same() {
+        let start = Instant::now();
+        let (new, known) = (Load::new(None, PENALTY, start), load(start, 900.0));
+        assert_near(new.relative_cost(&known, start).into(), 1.0, "nothing is known against it");
+        new.begin();
+        assert_near(new.relative_cost(&known, start).into(), 2.0, "one call in flight");
+        new.end();
+        assert_near(new.relative_cost(&known, start).into(), 1.0, "none again");
+    }
+
+    #[test]
+    fn a_failure_doubles_the_cost_for_the_time_of_the_penalty() {
+        let start = Instant::now();
+        let (failed, well) = (load(start, 1.0), load(start, 1.0));
+        failed.failed(start);
+        assert_near(failed.relative_cost(&well, start).into(), 2.0, "one failure");
+        let later = start + PENALTY;
+        assert_near(failed.relative_cost(&well, later).into(), 1.225, "a penalty later");
+        let later = start + 8 * PENALTY;
+        assert_near(failed.relative_cost(&well, later).into(), 1.0, "forgotten");
+    }
+
+    #[test]
+    fn successes_take_a_failure_back() {
+        let start = Instant::now();
+        let (failed, well) = (load(start, 1.0), load(start, 1.0));
+        for _ in 0..1_000 {
+            failed.failed(start);
+        }
+        assert_near(failed.relative_cost(&well, start).into(), 4096.0, "as bad as it gets");
+        for _ in 0..100 {
+            failed.succeeded(ms(1.0), start);
+        }
+        assert_near(failed.relative_cost(&well, start).into(), 1.0, "a hundred successes later");
+    }
+
+    #[test]
+    fn failing_quickly_does_not_make_a_node_seem_quick() {
+        let start = Instant::now();
+        let load = load(start, 100.0);
+        for second in 0..60 {
+            load.failed(start + Duration::from_secs(second));
+        }
+        assert_near(latency(&load, start + Duration::from_secs(59)), 100.0, "its last success");
+    }
+
+    #[test]
+    fn a_clock_reading_older_than_the_last_does_no_harm() {
+        let start = Instant::now();
+        let load = load(start, 4.0);
+        load.succeeded(ms(4.0), start + ms(50.0));
+        load.succeeded(ms(4.0), start + ms(49.0));
+        load.failed(start + ms(48.0));
+        assert_near(latency(&load, start + ms(47.0)), 4.0, "nothing has faded");
+    }
+
+    #[test]
+    fn a_penalty_of_zero_charges_for_no_longer_than_the_moment() {
+        let start = Instant::now();
+        let (failed, well) = (Load::new(None, Duration::ZERO, start), load(start, 1.0));
+        failed.failed(start);
+        let later = start + ms(1.0);
+        assert_near(failed.relative_cost(&well, later).into(), 1.0, "a millisecond later");
     }
 }

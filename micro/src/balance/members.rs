@@ -63,8 +63,7 @@ impl<L: Clone> Member<L> {
     }
 
     fn unpick(&self) -> Option<Action<L>> {
-        self.pick()
-            .map(|_| Action::Unpick(self.endpoint, self.node.clone()))
+        self.pick().map(|_| Action::Unpick(self.endpoint, self.node.clone()))
     }
 }
 
@@ -91,20 +90,8 @@ struct Out<L> {
 impl<L: Clone> Members<L> {
     /// No nodes yet; those removed linger for `ttl`.
     pub(super) fn new(ttl: Duration, rng: Rng) -> Self {
-        let out = Out {
-            attempts: 0,
-            timers: BTreeSet::new(),
-            actions: Vec::new(),
-        };
-        Self {
-            ttl,
-            rng,
-            members: HashMap::new(),
-            listed: 0,
-            wanted: false,
-            endpoints: 0,
-            out,
-        }
+        let out = Out { attempts: 0, timers: BTreeSet::new(), actions: Vec::new() };
+        Self { ttl, rng, members: HashMap::new(), listed: 0, wanted: false, endpoints: 0, out }
     }
 
     /// How many nodes the registry lists.
@@ -137,10 +124,7 @@ impl<L: Clone> Members<L> {
             }
             Update::Reset(nodes) => {
                 let kept: HashSet<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
-                let listed = self
-                    .members
-                    .iter()
-                    .filter(|(_, it)| it.standing == Standing::Listed);
+                let listed = self.members.iter().filter(|(_, it)| it.standing == Standing::Listed);
                 let gone = listed.map(|(id, _)| id).filter(|id| !kept.contains(&***id));
                 for id in gone.cloned().collect::<Vec<_>>() {
                     self.remove(&id, now);
@@ -188,13 +172,7 @@ impl<L: Clone> Members<L> {
     /// Whether a call waits with nothing ready: while one does, nodes are dialled as soon as may be.
     pub(super) fn set_wanted(&mut self, wanted: bool, now: Instant) {
         if wanted && !self.wanted {
-            for id in self
-                .out
-                .timers
-                .iter()
-                .map(|(_, id)| id.clone())
-                .collect::<Vec<_>>()
-            {
+            for id in self.out.timers.iter().map(|(_, id)| id.clone()).collect::<Vec<_>>() {
                 if let Some(member) = self.members.get_mut(&id) {
                     self.out.drive(member, Event::Wanted, now);
                 }
@@ -205,24 +183,13 @@ impl<L: Clone> Members<L> {
 
     /// Does what is due.
     pub(super) fn tick(&mut self, now: Instant) {
-        while let Some((_, id)) = self
-            .out
-            .timers
-            .first()
-            .filter(|(at, _)| *at <= now)
-            .cloned()
-        {
-            let member = self
-                .members
-                .get_mut(&id)
-                .expect("timers are dropped with their member");
+        while let Some((_, id)) = self.out.timers.first().filter(|(at, _)| *at <= now).cloned() {
+            let member = self.members.get_mut(&id).expect("timers are dropped with their member");
             if member.standing == Standing::Listed {
                 self.out.drive(member, Event::Tick, now);
             } else {
                 self.out.actions.extend(member.unpick());
-                self.out
-                    .actions
-                    .extend(member.link.take().map(Action::Close));
+                self.out.actions.extend(member.link.take().map(Action::Close));
                 self.forget(&id);
             }
         }
@@ -249,23 +216,13 @@ impl<L: Clone> Members<L> {
         if has_moved {
             member.previous = None;
             self.out.actions.extend(member.unpick());
-            self.out
-                .actions
-                .extend(member.link.take().map(Action::Close));
+            self.out.actions.extend(member.link.take().map(Action::Close));
         }
         let is_same = member.standing.is_picked() && member.node == node;
         self.listed += usize::from(member.standing != Standing::Listed);
         member.standing = Standing::Listed;
         member.node = node;
-        self.out.drive(
-            member,
-            if has_moved {
-                Event::Moved
-            } else {
-                Event::Wanted
-            },
-            now,
-        );
+        self.out.drive(member, if has_moved { Event::Moved } else { Event::Wanted }, now);
         if !is_same {
             self.out.actions.extend(member.pick());
         }
@@ -329,13 +286,9 @@ impl<L: Clone> Out<L> {
         if member.state.handle(event, now) {
             self.attempts += 1;
             member.attempt = self.attempts;
-            let attempt = Attempt {
-                id: member.id.clone(),
-                number: self.attempts,
-            };
+            let attempt = Attempt { id: member.id.clone(), number: self.attempts };
             let previous = member.previous.clone();
-            self.actions
-                .push(Action::Dial(attempt, member.node.clone(), previous));
+            self.actions.push(Action::Dial(attempt, member.node.clone(), previous));
         }
         self.schedule(member, member.state.wakes_at());
     }
@@ -355,9 +308,7 @@ fn current<'a, L>(
     members: &'a mut HashMap<Arc<str>, Member<L>>,
     attempt: &Attempt,
 ) -> Option<&'a mut Member<L>> {
-    members
-        .get_mut(&attempt.id)
-        .filter(|member| member.attempt == attempt.number)
+    members.get_mut(&attempt.id).filter(|member| member.attempt == attempt.number)
 }
 
 #[cfg(test)]

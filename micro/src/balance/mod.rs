@@ -53,7 +53,8 @@ pub(crate) struct Options {
     /// How long a node that the registry removed stays connected; three times that if no other is
     /// listed. 15 s, as the registration's.
     pub(crate) ttl: Duration,
-    /// What a failure costs a node at least: the time of a call in flight. 5 s, the unary deadline.
+    /// How long a failure is held against a node, unless it is outweighed by successes: the time
+    /// constant with which it fades. 5 s, the unary deadline.
     pub(crate) penalty: Duration,
 }
 
@@ -104,12 +105,8 @@ impl Balancer {
     /// Outside a tokio runtime.
     pub(crate) fn new(updates: Subscription, options: Options) -> Self {
         let registry = updates.status();
-        Self::with_connector(
-            updates,
-            registry,
-            Transport(options.transport.clone()),
-            &options,
-        )
+        let Options { transport, ttl, penalty } = options;
+        Self::with_connector(updates, registry, Transport(transport), ttl, penalty)
     }
 }
 
@@ -118,7 +115,8 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         updates: impl Stream<Item = Update> + Unpin + Send + 'static,
         registry: watch::Receiver<Status>,
         connector: impl Connect<Connection = C>,
-        options: &Options,
+        ttl: Duration,
+        penalty: Duration,
     ) -> Self {
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),
@@ -130,19 +128,8 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             registry,
         });
         let (last, gone) = oneshot::channel();
-        tokio::spawn(driver::run(
-            updates,
-            connector,
-            shared.clone(),
-            options,
-            gone,
-        ));
-        Self {
-            handle: Arc::new(Handle {
-                shared,
-                _last: last,
-            }),
-        }
+        tokio::spawn(driver::run(updates, connector, shared.clone(), ttl, penalty, gone));
+        Self { handle: Arc::new(Handle { shared, _last: last }) }
     }
 
     /// The cheaper of two ready nodes drawn at random; those in `tried`, a call's earlier attempts,
@@ -150,15 +137,9 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
     pub(crate) fn pick(&self, tried: &[EndpointId]) -> Option<Pick<C>> {
         let started = Instant::now();
         let snapshot = self.handle.shared.snapshot.load();
-        let endpoint = snapshot
-            .pick(tried, started, &mut fastrand::Rng::new())?
-            .clone();
+        let endpoint = snapshot.pick(tried, started, &mut fastrand::Rng::new())?.clone();
         endpoint.load.begin();
-        Some(Pick {
-            endpoint,
-            started,
-            is_sampled: false,
-        })
+        Some(Pick { endpoint, started, is_sampled: false })
     }
 
     /// Waits until there is something to pick, first come first served. While a call waits, nodes
@@ -202,9 +183,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
 
 impl<C> Clone for Balancer<C> {
     fn clone(&self) -> Self {
-        Self {
-            handle: self.handle.clone(),
-        }
+        Self { handle: self.handle.clone() }
     }
 }
 

@@ -32,10 +32,7 @@ pub(super) struct Snapshot<C> {
 
 impl<C> Snapshot<C> {
     pub(super) fn empty() -> Self {
-        Self {
-            chunks: Vec::new(),
-            len: 0,
-        }
+        Self { chunks: Vec::new(), len: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -119,10 +116,7 @@ pub(super) struct Picked<C> {
 
 impl<C> Picked<C> {
     pub(super) fn new() -> Self {
-        Self {
-            chunks: Vec::new(),
-            places: HashMap::new(),
-        }
+        Self { chunks: Vec::new(), places: HashMap::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -130,10 +124,7 @@ impl<C> Picked<C> {
     }
 
     pub(super) fn snapshot(&self) -> Snapshot<C> {
-        Snapshot {
-            chunks: self.chunks.clone(),
-            len: self.len(),
-        }
+        Snapshot { chunks: self.chunks.clone(), len: self.len() }
     }
 
     /// Adds an endpoint, or replaces the one of the same id; true if it is a new one.
@@ -214,11 +205,7 @@ mod tests {
         let snapshot = Snapshot::<u64>::empty();
         let now = Instant::now();
         assert!(snapshot.pick(&[], now, &mut Rng::with_seed(0)).is_none());
-        assert!(
-            snapshot
-                .pick(&[EndpointId(1)], now, &mut Rng::with_seed(0))
-                .is_none()
-        );
+        assert!(snapshot.pick(&[EndpointId(1)], now, &mut Rng::with_seed(0)).is_none());
     }
 
     #[test]
@@ -231,11 +218,7 @@ mod tests {
         let mut rng = Rng::with_seed(1);
         for _ in 0..100 {
             let pick = snapshot.pick(&[], now, &mut rng).expect("two are ready");
-            assert_eq!(
-                pick.id,
-                EndpointId(1),
-                "not the one with two calls in flight"
-            );
+            assert_eq!(pick.id, EndpointId(1), "not the one with two calls in flight");
         }
     }
 
@@ -255,19 +238,10 @@ mod tests {
 
         let snapshot = picked(2, now).snapshot();
         snapshot.get(1).load.begin();
-        let pick = snapshot
-            .pick(&[EndpointId(0)], now, &mut rng)
-            .expect("ready");
-        assert_eq!(
-            pick.id,
-            EndpointId(1),
-            "the only other one, though it is dearer"
-        );
+        let pick = snapshot.pick(&[EndpointId(0)], now, &mut rng).expect("ready");
+        assert_eq!(pick.id, EndpointId(1), "the only other one, though it is dearer");
         let both = [EndpointId(0), EndpointId(1)];
-        assert!(
-            snapshot.pick(&both, now, &mut rng).is_some(),
-            "rather than none"
-        );
+        assert!(snapshot.pick(&both, now, &mut rng).is_some(), "rather than none");
     }
 
     #[test]
@@ -285,10 +259,7 @@ mod tests {
     fn a_new_record_replaces_the_endpoint_in_its_place() {
         let now = Instant::now();
         let mut picked = picked(3, now);
-        assert!(!picked.insert(Endpoint {
-            connection: 99,
-            ..endpoint(1, now)
-        }));
+        assert!(!picked.insert(Endpoint { connection: 99, ..endpoint(1, now) }));
         assert_eq!(picked.snapshot().get(1).connection, 99);
         assert_eq!(picked.len(), 3);
     }
@@ -319,12 +290,8 @@ mod tests {
         let before = picked.snapshot();
         assert!(!picked.insert(endpoint(5_000, now)));
         let after = picked.snapshot();
-        let copied = before
-            .chunks
-            .iter()
-            .zip(&after.chunks)
-            .filter(|(a, b)| !Arc::ptr_eq(a, b))
-            .count();
+        let copied =
+            before.chunks.iter().zip(&after.chunks).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
         assert_eq!(copied, 1);
     }
 
@@ -335,15 +302,9 @@ mod tests {
         assert_eq!(picked.median_latency(now), None, "none has answered");
         let snapshot = picked.snapshot();
         for (place, ms) in [(0, 1), (2, 3), (4, 500)] {
-            snapshot
-                .get(place)
-                .load
-                .succeeded(Duration::from_millis(ms), now);
+            snapshot.get(place).load.succeeded(Duration::from_millis(ms), now);
         }
         let median = picked.median_latency(now).expect("three have answered");
-        assert!(
-            median.abs_diff(Duration::from_millis(3)) < Duration::from_micros(1),
-            "{median:?}"
-        );
+        assert!(median.abs_diff(Duration::from_millis(3)) < Duration::from_micros(1), "{median:?}");
     }
 }

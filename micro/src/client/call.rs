@@ -93,7 +93,11 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
 impl<Req, Res> UnaryCall<Req, Res> {
     /// For generated code.
     #[doc(hidden)]
-    pub fn new(channel: &Channel, method: &'static MethodDescriptor, request: Request<Req>) -> Self {
+    pub fn new(
+        channel: &Channel,
+        method: &'static MethodDescriptor,
+        request: Request<Req>,
+    ) -> Self {
         Self::with(channel, method, request)
     }
 }
@@ -101,7 +105,11 @@ impl<Req, Res> UnaryCall<Req, Res> {
 impl<Req, Res> ServerStreamingCall<Req, Res> {
     /// For generated code.
     #[doc(hidden)]
-    pub fn new(channel: &Channel, method: &'static MethodDescriptor, request: Request<Req>) -> Self {
+    pub fn new(
+        channel: &Channel,
+        method: &'static MethodDescriptor,
+        request: Request<Req>,
+    ) -> Self {
         Self::with(channel, method, request)
     }
 }

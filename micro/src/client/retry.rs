@@ -39,7 +39,12 @@ pub(super) enum Next {
 
 impl Retry {
     pub(super) fn new(is_idempotent: bool, max_attempts: u32) -> Self {
-        Self { is_idempotent, attempts_left: max_attempts.saturating_sub(1), previous: 0, pauses: 0 }
+        Self {
+            is_idempotent,
+            attempts_left: max_attempts.saturating_sub(1),
+            previous: 0,
+            pauses: 0,
+        }
     }
 
     /// Declared retries so far, which the server is told.
@@ -71,7 +76,9 @@ impl Retry {
         // Negative or unreadable: the server asks for no retry.
         let asked = pushback.to_str().ok().and_then(|text| text.parse::<u32>().ok());
         match (asked, self.declared()) {
-            (Some(millis), Next::Attempt) => Next::AttemptAfter(Duration::from_millis(millis.into())),
+            (Some(millis), Next::Attempt) => {
+                Next::AttemptAfter(Duration::from_millis(millis.into()))
+            }
             _ => Next::Fail,
         }
     }

@@ -96,7 +96,8 @@ fn again(head: &http::request::Parts, deadline: Option<Instant>) -> http::reques
 
 /// A stream is judged at its headers: whether they are also its end, and with which status.
 fn outcome_of(headers: &HeaderMap) -> Outcome {
-    Status::from_header_map(headers).map_or(Outcome::Success, |ended| Outcome::of_code(ended.code()))
+    Status::from_header_map(headers)
+        .map_or(Outcome::Success, |ended| Outcome::of_code(ended.code()))
 }
 
 pin_project! {

@@ -13,11 +13,7 @@ use super::{
     retry::{Next, Retry},
     status,
 };
-use crate::{
-    balance::Outcome,
-    descriptor::MethodDescriptor,
-    transport::UnaryReply,
-};
+use crate::{balance::Outcome, descriptor::MethodDescriptor, transport::UnaryReply};
 
 /// How a single call differs from its channel's defaults.
 #[derive(Debug, Clone, Copy, Default)]
@@ -173,7 +169,8 @@ fn head(
     left: Duration,
     previous_attempts: u32,
 ) -> http::Request<()> {
-    let mut headers = if metadata.is_empty() { HeaderMap::with_capacity(4) } else { metadata.clone() };
+    let mut headers =
+        if metadata.is_empty() { HeaderMap::with_capacity(4) } else { metadata.clone() };
     if !metadata.is_empty() {
         for name in RESERVED {
             headers.remove(name);

@@ -1,7 +1,7 @@
 //! From a registry to the nodes of a service: one watch a service name, however many ask.
 //!
-//! [`State`](state::State) decides when to read and when to watch (a machine without IO),
-//! [`Records`](records::Records) which of the records are in force, the driver does the IO and the
+//! `State` decides when to read and when to watch (a machine without IO),
+//! `Records` which of the records are in force, the driver does the IO and the
 //! fan-out hands [`Update`]s to subscribers. This room knows the [`Registry`] and nothing of
 //! connections: which of the nodes can be reached is found out above, in `balance`.
 //!
@@ -118,8 +118,6 @@ impl Discovery {
             services.insert(service.to_owned(), Arc::downgrade(&shared));
             shared
         });
-        // Outside the lock: were this the last holder of a watch, its drop would be too.
-        drop(services);
         Subscription::new(shared)
     }
 }

@@ -167,7 +167,7 @@ impl Records {
             return;
         };
         unlink(&mut self.by_address, record.node.address.as_str(), key);
-        unlink(&mut self.by_id, &*record.id, key);
+        unlink(&mut self.by_id, &record.id, key);
     }
 
     /// Marks the ids that a change of this record may bring or cost their place.

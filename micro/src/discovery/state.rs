@@ -131,8 +131,8 @@ impl State {
                     match outcome {
                         Ok(batch) if batch.revision >= self.seen => self.changed(batch, &mut step),
                         // The revision went back.
-                        Ok(_) => self.broken(now, since, WatchError::Compacted, &mut step),
-                        Err(error) => self.broken(now, since, error, &mut step),
+                        Ok(_) => self.broken(now, since, &WatchError::Compacted, &mut step),
+                        Err(error) => self.broken(now, since, &error, &mut step),
                     }
                 }
             }
@@ -160,8 +160,6 @@ impl State {
     fn elapsed(&mut self, now: Instant) -> Option<Action> {
         let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
         if due(&mut self.read_at) {
-            // The watch follows from the read.
-            self.watch_at = None;
             self.reading = Some(Reading {
                 seen_before: self.seen,
                 held: Vec::new(),
@@ -223,22 +221,19 @@ impl State {
             .filter_map(|event| self.records.apply(event));
         step.notes.extend(malformed.map(Note::Malformed));
         step.updates = self.records.settle();
-        self.error = None;
         self.well();
     }
 
-    fn broken(&mut self, now: Instant, since: Instant, error: WatchError, step: &mut Step) {
+    fn broken(&mut self, now: Instant, since: Instant, error: &WatchError, step: &mut Step) {
         self.watching = None;
         if now - since > LAST_RETRY {
             self.well();
         }
-        if let WatchError::Disconnected(error) = &error {
+        if let WatchError::Disconnected(error) = error {
             self.failed(error, step);
         }
         let retry = Some(now + self.backoff.next());
         match error {
-            // If a read is under way, the watch follows from it.
-            WatchError::Ended if self.reading.is_some() => {}
             WatchError::Ended => self.watch_at = retry,
             WatchError::Compacted | WatchError::Disconnected(_) => {
                 // A read under way may have been answered from before.
@@ -258,9 +253,12 @@ impl State {
         self.error = Some(error);
     }
 
-    /// The watch holds: the next failure is the first of its kind.
+    /// The watch holds: the next failure is the first of its kind, unless reads fail beside it.
     fn well(&mut self) {
-        self.backoff.reset();
-        self.trouble = Trouble::None;
+        if self.trouble != Trouble::Noted {
+            self.error = None;
+            self.backoff.reset();
+            self.trouble = Trouble::None;
+        }
     }
 }

@@ -47,7 +47,7 @@ pub fn tonic_channel(updates: Subscription) -> Channel {
     channel
 }
 
-async fn forward(nodes: Discover, changes: Sender<TonicChange<Arc<str>, Endpoint>>) {
+pub(super) async fn forward(nodes: Discover, changes: Sender<TonicChange<Arc<str>, Endpoint>>) {
     let mut nodes = pin!(nodes);
     let mut addresses = HashMap::new();
     loop {

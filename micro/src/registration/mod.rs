@@ -1,6 +1,6 @@
 //! Keeps this process's own node in the registry for as long as it serves.
 //!
-//! [`State`](state::State) decides (a machine without IO: events in, notes and one piece of work
+//! `State` decides (a machine without IO: events in, notes and one piece of work
 //! out), the driver does. This room knows the [`Registry`] and one [`Node`]; it knows nothing of
 //! listeners, calls or other nodes, and whoever starts it has bound the listener before.
 

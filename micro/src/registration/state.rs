@@ -96,7 +96,7 @@ impl State {
                 }
             }
             Event::Checked(Ok(())) => self.proceed(&mut notes),
-            Event::Checked(Err(why)) => self.take_out(why, &mut notes),
+            Event::Checked(Err(why)) => self.take_out(&why, &mut notes),
             Event::Registered(Ok(lease)) => {
                 self.lease = Some(lease);
                 self.enter(RegistrationState::Registered, None, &mut notes);
@@ -155,7 +155,7 @@ impl State {
     }
 
     /// The check has failed: out, and no attempt to return before it passes.
-    fn take_out(&mut self, why: String, notes: &mut Vec<Note>) -> Work {
+    fn take_out(&mut self, why: &str, notes: &mut Vec<Note>) -> Work {
         let why = format!("the register check failed: {why}");
         if self.state == RegistrationState::Idle {
             self.trouble(why, notes);

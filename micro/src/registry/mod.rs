@@ -53,29 +53,21 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `Registry` when it cannot be reached or refuses; `Unsupported` when it only reads.
-    fn register<'a>(
-        &'a self,
-        node: &'a Node,
-        ttl: Duration,
-    ) -> BoxFuture<'a, Result<Lease, Error>>;
+    fn register<'a>(&'a self, node: &'a Node, ttl: Duration)
+    -> BoxFuture<'a, Result<Lease, Error>>;
 
     /// Extends the lease by its TTL and checks that the node's own record still stands as written.
     ///
     /// # Errors
     /// [`RenewError::Lost`] when the node must register anew.
-    fn renew<'a>(
-        &'a self,
-        node: &'a Node,
-        lease: Lease,
-    ) -> BoxFuture<'a, Result<(), RenewError>>;
+    fn renew<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>>;
 
     /// Removes the node's record and gives the lease back. A record that is gone already, or that
     /// another has overwritten, is no error and is left alone.
     ///
     /// # Errors
     /// `Registry` when it cannot be reached: the record then goes with its TTL.
-    fn deregister<'a>(&'a self, node: &'a Node, lease: Lease)
-    -> BoxFuture<'a, Result<(), Error>>;
+    fn deregister<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Every record of a service, and the revision at which that held.
     ///

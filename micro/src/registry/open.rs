@@ -43,9 +43,10 @@ pub fn open(url: &str) -> Result<Arc<dyn Registry>, Error> {
         "etcd" => Err(url.error(
             "etcd:// needs micro's feature `etcd`; write `micro = { features = [\"etcd\"], .. }`",
         )),
-        scheme => Err(url.error(format_args!(
-            "no registry has the scheme `{scheme}`; built in: {BUILT_IN}"
-        ))),
+        scheme => {
+            Err(url
+                .error(format_args!("no registry has the scheme `{scheme}`; built in: {BUILT_IN}")))
+        }
     }
 }
 
@@ -77,32 +78,21 @@ mod tests {
             for built_in in ["memory://", "static://", "etcd"] {
                 assert!(text.contains(built_in), "{text} lacks {built_in}");
             }
-            assert!(
-                !text.contains("consul://127") && !text.contains("mdns:// "),
-                "{text}"
-            );
+            assert!(!text.contains("consul://127") && !text.contains("mdns:// "), "{text}");
         }
     }
 
     #[test]
     fn no_url_is_an_error_that_lists_the_registries_built_in() {
         let text = open("").unwrap_err().to_string();
-        assert!(
-            text.contains("MICRO_REGISTRY") && text.contains("static://"),
-            "{text}"
-        );
+        assert!(text.contains("MICRO_REGISTRY") && text.contains("static://"), "{text}");
     }
 
     #[cfg(not(feature = "etcd"))]
     #[test]
     fn a_scheme_whose_feature_is_off_names_the_feature() {
-        let text = open("etcd://root:secret@127.0.0.1")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            text.contains("feature `etcd`") && !text.contains("secret"),
-            "{text}"
-        );
+        let text = open("etcd://root:secret@127.0.0.1").unwrap_err().to_string();
+        assert!(text.contains("feature `etcd`") && !text.contains("secret"), "{text}");
     }
 
     #[test]
@@ -124,19 +114,8 @@ mod tests {
         write("memory://open-test-a", "1");
         write("memory://open-test-a", "2");
         write("memory://open-test-b", "1");
-        assert_eq!(
-            (count("memory://open-test-a"), count("memory://open-test-b")),
-            (2, 1)
-        );
-        assert_eq!(
-            open("memory://open-test-a").unwrap().name(),
-            "memory://open-test-a"
-        );
-        assert!(
-            open("memory://a?b=c")
-                .unwrap_err()
-                .to_string()
-                .contains("`b`")
-        );
+        assert_eq!((count("memory://open-test-a"), count("memory://open-test-b")), (2, 1));
+        assert_eq!(open("memory://open-test-a").unwrap().name(), "memory://open-test-a");
+        assert!(open("memory://a?b=c").unwrap_err().to_string().contains("`b`"));
     }
 }

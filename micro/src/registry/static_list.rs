@@ -45,17 +45,11 @@ impl StaticList {
                 return Err(url.error(format_args!("`{part}` has no service's name")));
             }
             let entries = entries(&service, addresses).map_err(|why| url.error(why))?;
-            if services
-                .insert(service.clone().into_owned(), entries)
-                .is_some()
-            {
+            if services.insert(service.clone().into_owned(), entries).is_some() {
                 return Err(url.error(format_args!("`{service}` is there twice")));
             }
         }
-        Ok(Arc::new(Self {
-            name: format!("static://{}", url.hosts),
-            services,
-        }))
+        Ok(Arc::new(Self { name: format!("static://{}", url.hosts), services }))
     }
 
     fn refusal(&self, what: &str, node: &Node) -> Error {
@@ -115,11 +109,7 @@ impl Registry for StaticList {
 
     fn read<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Listing, Error>> {
         let entries = self.services.get(service).cloned().unwrap_or_default();
-        let listing = Listing {
-            revision: REVISION,
-            entries,
-            malformed: Vec::new(),
-        };
+        let listing = Listing { revision: REVISION, entries, malformed: Vec::new() };
         future::ready(Ok(listing)).boxed()
     }
 
@@ -145,19 +135,10 @@ mod tests {
         let registry = open("static://greeter=127.0.0.1:1,[::1]:2;team%2Fpay=host:3").unwrap();
         assert_eq!(registry.list().await.unwrap(), ["greeter", "team/pay"]);
         let listing = registry.read("greeter").await.unwrap();
-        let addresses: Vec<_> = listing
-            .entries
-            .iter()
-            .map(|e| e.node.address.as_str())
-            .collect();
+        let addresses: Vec<_> = listing.entries.iter().map(|e| e.node.address.as_str()).collect();
         assert_eq!(addresses, ["127.0.0.1:1", "[::1]:2"]);
         assert!(listing.entries.iter().all(|entry| entry.node.is_grpc()));
-        assert_eq!(
-            registry.read("team/pay").await.unwrap().entries[0]
-                .node
-                .service,
-            "team/pay"
-        );
+        assert_eq!(registry.read("team/pay").await.unwrap().entries[0].node.service, "team/pay");
         assert!(registry.read("nobody").await.unwrap().entries.is_empty());
     }
 
@@ -172,10 +153,7 @@ mod tests {
     async fn it_says_why_it_does_not_register() {
         let registry = open("static://a=b:1").unwrap();
         let node = Node::new("a", "a-1", "b:2");
-        let error = registry
-            .register(&node, Duration::from_secs(15))
-            .await
-            .unwrap_err();
+        let error = registry.register(&node, Duration::from_secs(15)).await.unwrap_err();
         assert!(error.is_unsupported());
         assert_eq!(
             error.to_string(),
@@ -184,27 +162,15 @@ mod tests {
         );
         let renewed = registry.renew(&node, Lease(1)).await;
         assert!(matches!(renewed, Err(RenewError::Failed(error)) if error.is_unsupported()));
-        assert!(
-            registry
-                .deregister(&node, Lease(1))
-                .await
-                .unwrap_err()
-                .is_unsupported()
-        );
+        assert!(registry.deregister(&node, Lease(1)).await.unwrap_err().is_unsupported());
     }
 
     #[test]
     fn malformed_lists_are_refused() {
         for (url, named) in [
             ("static://", "`` is not `service=host:port,..`"),
-            (
-                "static://greeter",
-                "`greeter` is not `service=host:port,..`",
-            ),
-            (
-                "static://127.0.0.1:1",
-                "`127.0.0.1:1` is not `service=host:port,..`",
-            ),
+            ("static://greeter", "`greeter` is not `service=host:port,..`"),
+            ("static://127.0.0.1:1", "`127.0.0.1:1` is not `service=host:port,..`"),
             ("static://=a:1", "has no service's name"),
             ("static://a=", "`` of `a` is not `host:port`"),
             ("static://a=b", "`b` of `a` is not `host:port`"),
@@ -213,17 +179,11 @@ mod tests {
             ("static://a=b:1;a=b:2", "`a` is there twice"),
             ("static://a=b:1;", "`` is not `service=host:port,..`"),
             ("static://a=b:1/c", "takes no path"),
-            (
-                "static://a=b:1?c=d",
-                "unknown option `c`; static:// takes none",
-            ),
+            ("static://a=b:1?c=d", "unknown option `c`; static:// takes none"),
             ("static://me@a=b:1", "takes no user"),
         ] {
             let error = open(url).unwrap_err();
-            assert!(
-                error.is_config() && error.to_string().contains(named),
-                "{url}: {error}"
-            );
+            assert!(error.is_config() && error.to_string().contains(named), "{url}: {error}");
         }
     }
 }

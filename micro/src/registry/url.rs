@@ -34,25 +34,17 @@ impl Url {
         let redacted = redact(url);
         let fail = |why: &str| Error::config(format!("registry URL `{redacted}`: {why}"));
         let Some((scheme, rest)) = url.split_once("://") else {
-            return Err(fail(
-                "it has no scheme; write scheme://.., such as `memory://`",
-            ));
+            return Err(fail("it has no scheme; write scheme://.., such as `memory://`"));
         };
         let is_scheme = |scheme: &str| {
             scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-                && scheme
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+                && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
         };
         if !is_scheme(scheme) {
-            return Err(fail(
-                "its scheme is not a word; write scheme://.., such as `memory://`",
-            ));
+            return Err(fail("its scheme is not a word; write scheme://.., such as `memory://`"));
         }
         if rest.contains('#') {
-            return Err(fail(
-                "it has a fragment; `#` within a user or password is written `%23`",
-            ));
+            return Err(fail("it has a fragment; `#` within a user or password is written `%23`"));
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -83,9 +75,7 @@ impl Url {
             user,
             hosts: hosts.to_owned(),
             path: path.to_owned(),
-            query: form_urlencoded::parse(query.as_bytes())
-                .into_owned()
-                .collect(),
+            query: form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
             redacted,
         })
     }
@@ -99,10 +89,7 @@ impl Url {
     ///
     /// # Errors
     /// `Config` for an empty host, a port that is none, an IPv6 address without brackets.
-    #[cfg_attr(
-        not(feature = "etcd"),
-        allow(dead_code, reason = "no other backend has hosts")
-    )]
+    #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "no other backend has hosts"))]
     pub(super) fn addresses(&self, default_port: u16) -> Result<Vec<String>, Error> {
         let address = |host: &str| {
             if host.is_empty() {
@@ -151,10 +138,7 @@ impl Url {
                 };
                 return Err(self.error(format_args!("unknown option `{key}`; {remedy}")));
             }
-            if self.query[..index]
-                .iter()
-                .any(|(earlier, _)| earlier == key)
-            {
+            if self.query[..index].iter().any(|(earlier, _)| earlier == key) {
                 return Err(self.error(format_args!("option `{key}` is there twice")));
             }
         }
@@ -162,15 +146,9 @@ impl Url {
     }
 
     /// The value of a query key.
-    #[cfg_attr(
-        not(feature = "etcd"),
-        allow(dead_code, reason = "no other backend has options")
-    )]
+    #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "no other backend has options"))]
     pub(super) fn option(&self, key: &str) -> Option<&str> {
-        self.query
-            .iter()
-            .find(|(name, _)| name == key)
-            .map(|(_, value)| value.as_str())
+        self.query.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 }
 
@@ -180,12 +158,7 @@ pub(super) fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
         Some(rest) => {
             let end = rest.find(']')? + 2;
             rest[..end - 2].parse::<std::net::Ipv6Addr>().ok()?;
-            (
-                &text[..end],
-                text[end..]
-                    .strip_prefix(':')
-                    .or(text[end..].is_empty().then_some("-"))?,
-            )
+            (&text[..end], text[end..].strip_prefix(':').or(text[end..].is_empty().then_some("-"))?)
         }
         None => text.split_once(':').unwrap_or((text, "-")),
     };
@@ -199,10 +172,7 @@ pub(super) fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
     if !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    port.parse()
-        .ok()
-        .filter(|port| *port != 0)
-        .map(|port| (host, Some(port)))
+    port.parse().ok().filter(|port| *port != 0).map(|port| (host, Some(port)))
 }
 
 /// The URL for people: what may be a password is `***`, however malformed the rest is, and query
@@ -232,38 +202,24 @@ mod tests {
     use super::*;
 
     fn hosts(url: &str) -> Result<Vec<String>, String> {
-        Url::parse(url)
-            .and_then(|url| url.addresses(2379))
-            .map_err(|error| error.to_string())
+        Url::parse(url).and_then(|url| url.addresses(2379)).map_err(|error| error.to_string())
     }
 
     #[test]
     fn hosts_get_the_default_port() {
         let found = hosts("etcd://a,b.c:1,127.0.0.1,[::1],[::1]:2,under_score-d:65535").unwrap();
-        let expected = [
-            "a:2379",
-            "b.c:1",
-            "127.0.0.1:2379",
-            "[::1]:2379",
-            "[::1]:2",
-            "under_score-d:65535",
-        ];
+        let expected =
+            ["a:2379", "b.c:1", "127.0.0.1:2379", "[::1]:2379", "[::1]:2", "under_score-d:65535"];
         assert_eq!(found, expected);
     }
 
     #[test]
     fn malformed_hosts_are_named_with_the_remedy() {
         for (url, named) in [
-            (
-                "etcd://",
-                "a host is missing; write `etcd://127.0.0.1:2379`",
-            ),
+            ("etcd://", "a host is missing; write `etcd://127.0.0.1:2379`"),
             ("etcd://a,,b", "a host is missing"),
             ("etcd://a,", "a host is missing"),
-            (
-                "etcd://::1",
-                "`::1` is not `host:port`; an IPv6 address is written in brackets",
-            ),
+            ("etcd://::1", "`::1` is not `host:port`; an IPv6 address is written in brackets"),
             ("etcd://[::1", "`[::1` is not"),
             ("etcd://[::1]2", "`[::1]2` is not"),
             ("etcd://[nonsense]:1", "`[nonsense]:1` is not"),
@@ -279,10 +235,7 @@ mod tests {
         ] {
             let error = hosts(url).unwrap_err();
             assert!(error.contains(named), "{url}: {error}");
-            assert!(
-                error.contains(&format!("`{url}`")),
-                "{url} must be named: {error}"
-            );
+            assert!(error.contains(&format!("`{url}`")), "{url} must be named: {error}");
         }
     }
 
@@ -324,10 +277,7 @@ mod tests {
                 }
             };
             for text in texts {
-                assert!(
-                    !text.contains("hun") && !text.contains("ter2"),
-                    "{url}: {text}"
-                );
+                assert!(!text.contains("hun") && !text.contains("ter2"), "{url}: {text}");
             }
         }
     }
@@ -341,30 +291,14 @@ mod tests {
             "registry URL `etcd://a?..`: unknown option `ttl`; etcd:// knows tls, ca"
         );
         let url = Url::parse("etcd://a?tls=true&tls=true").unwrap();
-        assert!(
-            url.only_keys(&["tls"])
-                .unwrap_err()
-                .to_string()
-                .contains("`tls` is there twice")
-        );
+        assert!(url.only_keys(&["tls"]).unwrap_err().to_string().contains("`tls` is there twice"));
     }
 
     #[test]
     fn what_is_no_url_is_refused() {
-        for url in [
-            "etcd",
-            "etcd:",
-            "etcd:/a",
-            "127.0.0.1:2379",
-            "://a",
-            "1a://b",
-            "e d://a",
-        ] {
+        for url in ["etcd", "etcd:", "etcd:/a", "127.0.0.1:2379", "://a", "1a://b", "e d://a"] {
             let error = Url::parse(url).unwrap_err();
-            assert!(
-                error.is_config() && error.to_string().contains("scheme"),
-                "{error}"
-            );
+            assert!(error.is_config() && error.to_string().contains("scheme"), "{error}");
         }
     }
 }

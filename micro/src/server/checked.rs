@@ -60,12 +60,7 @@ pub(super) struct Checked<B> {
 
 impl<B> Checked<B> {
     pub(super) fn new(body: B, limit: usize) -> Self {
-        Self {
-            body,
-            scanner: Scanner::default(),
-            limit,
-            fault: None,
-        }
+        Self { body, scanner: Scanner::default(), limit, fault: None }
     }
 }
 
@@ -144,22 +139,11 @@ mod tests {
             assert_eq!(checked(&pieces), (two.clone(), None), "in pieces of {size}");
         }
         let large = [&two[..], &[0, 0, 0, 1, 0], b"..."].concat();
-        assert_eq!(
-            checked(&[&large]),
-            (two.clone(), Some(Code::ResourceExhausted))
-        );
+        assert_eq!(checked(&[&large]), (two.clone(), Some(Code::ResourceExhausted)));
         let (code, cut) = (Some(Code::Internal), &two[..two.len() - 1]);
-        assert_eq!(
-            checked(&[cut]),
-            (cut.to_vec(), code),
-            "an end within a message"
-        );
+        assert_eq!(checked(&[cut]), (cut.to_vec(), code), "an end within a message");
         assert_eq!(checked(&[&two, &[0, 0]]).1, code, "an end within a prefix");
-        assert_eq!(
-            checked(&[&two, &[9, 0, 0, 0, 0]]).1,
-            code,
-            "a flag that is none"
-        );
+        assert_eq!(checked(&[&two, &[9, 0, 0, 0, 0]]).1, code, "a flag that is none");
         assert_eq!(checked(&[]), (vec![], None));
     }
 }

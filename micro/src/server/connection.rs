@@ -84,11 +84,7 @@ impl Shared {
             .max_pending_accept_reset_streams(bounds.max_concurrent_streams as usize)
             // gRPC has no use for it.
             .auto_date_header(false);
-        Self {
-            router,
-            max_message_size: bounds.max_message_size,
-            http2,
-        }
+        Self { router, max_message_size: bounds.max_message_size, http2 }
     }
 }
 
@@ -108,15 +104,9 @@ where
 {
     let calls = Arc::new(Calls::default());
     let traffic = Arc::new(Traffic::default());
-    let io = Metered {
-        io,
-        traffic: Arc::clone(&traffic),
-    };
+    let io = Metered { io, traffic: Arc::clone(&traffic) };
     let io = TokioIo::new(Gather::new(io));
-    let dispatch = Dispatch {
-        shared: Arc::clone(&shared),
-        calls: Arc::clone(&calls),
-    };
+    let dispatch = Dispatch { shared: Arc::clone(&shared), calls: Arc::clone(&calls) };
     let mut connection = pin!(shared.http2.serve_connection(io, dispatch));
 
     let no_greeting = async {
@@ -155,10 +145,7 @@ where
 
 fn finished(result: hyper::Result<()>) -> End {
     if let Err(error) = result {
-        tracing::debug!(
-            error = &error as &dyn std::error::Error,
-            "a connection broke"
-        );
+        tracing::debug!(error = &error as &dyn std::error::Error, "a connection broke");
     }
     End::Finished
 }
@@ -284,9 +271,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Metered<IO> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buffer);
         let received = buffer.filled().len() - before;
-        self.traffic
-            .received
-            .fetch_add(received as u64, Ordering::Relaxed);
+        self.traffic.received.fetch_add(received as u64, Ordering::Relaxed);
         result
     }
 }

@@ -99,14 +99,7 @@ where
         };
         first = append(first, data);
     }
-    let announced = length(
-        first
-            .split_to(PREFIX)
-            .as_ref()
-            .try_into()
-            .expect("split so"),
-        limit,
-    )?;
+    let announced = length(first.split_to(PREFIX).as_ref().try_into().expect("split so"), limit)?;
 
     let message = if first.len() >= announced {
         first
@@ -171,9 +164,7 @@ pub(super) mod tests {
     pub(in crate::server) fn body(
         pieces: &[&[u8]],
     ) -> impl Body<Data = Bytes, Error = Status> + Unpin + use<> {
-        let pieces = pieces
-            .iter()
-            .map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece))));
+        let pieces = pieces.iter().map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece))));
         StreamBody::new(stream::iter(pieces.collect::<Vec<_>>()))
     }
 
@@ -195,11 +186,7 @@ pub(super) mod tests {
             let message: Vec<u8> = (0..length).collect();
             let bytes = framed(&message);
             assert_eq!(read(&[&bytes]).unwrap(), message, "in one piece");
-            assert_eq!(
-                read(&[b"", &bytes, b"", b""]).unwrap(),
-                message,
-                "beside empty pieces"
-            );
+            assert_eq!(read(&[b"", &bytes, b"", b""]).unwrap(), message, "beside empty pieces");
             for cut in 0..bytes.len() {
                 let (head, tail) = bytes.split_at(cut);
                 assert_eq!(read(&[head, tail]).unwrap(), message, "cut at {cut}");
@@ -216,19 +203,10 @@ pub(super) mod tests {
             (&[], "has no message"),
             (&[b""], "has no message"),
             (&[&[0, 0, 0]], "within a message's prefix"),
-            (
-                &[&framed(b"hello")[..9]],
-                "after 4 of its message's 5 bytes",
-            ),
-            (
-                &[&[0, 0, 0, 0, 100], b"short"],
-                "after 5 of its message's 100 bytes",
-            ),
+            (&[&framed(b"hello")[..9]], "after 4 of its message's 5 bytes"),
+            (&[&[0, 0, 0, 0, 100], b"short"], "after 5 of its message's 100 bytes"),
             (&[&two], "more than the one message"),
-            (
-                &[&framed(b"one"), &framed(b"two")],
-                "more than the one message",
-            ),
+            (&[&framed(b"one"), &framed(b"two")], "more than the one message"),
             (&[&[1, 0, 0, 0, 1, 7]], "flagged as compressed"),
             (&[&[2, 0, 0, 0, 1, 7]], "compression flag is 2"),
         ];
@@ -243,14 +221,8 @@ pub(super) mod tests {
     fn a_message_over_the_limit_is_refused_at_its_prefix() {
         let (code, message) = read(&[&[0, 0, 0, 0, 101]]).expect_err("over the limit");
         assert_eq!(code, Code::ResourceExhausted);
-        assert!(
-            message.contains("101") && message.contains("100"),
-            "names both: {message}"
-        );
-        assert_eq!(
-            read(&[&[0, 255, 255, 255, 255]]).unwrap_err().0,
-            Code::ResourceExhausted
-        );
+        assert!(message.contains("101") && message.contains("100"), "names both: {message}");
+        assert_eq!(read(&[&[0, 255, 255, 255, 255]]).unwrap_err().0, Code::ResourceExhausted);
     }
 
     #[test]
@@ -261,14 +233,8 @@ pub(super) mod tests {
             let open = StreamBody::new(frames.map(|data| data.map(Frame::data)));
             read_one(open, LIMIT, until).now_or_never()
         };
-        assert_eq!(
-            read(Until::Message).expect("ready").expect("whole"),
-            b"go"[..]
-        );
-        assert!(
-            read(Until::EndOfStream).is_none(),
-            "a unary call waits for the end"
-        );
+        assert_eq!(read(Until::Message).expect("ready").expect("whole"), b"go"[..]);
+        assert!(read(Until::EndOfStream).is_none(), "a unary call waits for the end");
     }
 
     #[test]

@@ -77,10 +77,8 @@ impl Call {
 
     /// Runs a part of the handler: inside of the call's deadline, with a panic made a status.
     fn run<T>(&self, part: impl FnOnce() -> T) -> Result<T, Status> {
-        catch_unwind(AssertUnwindSafe(|| {
-            deadline::sync_scope(self.deadline, part)
-        }))
-        .map_err(|panic| self.panicked(&*panic))
+        catch_unwind(AssertUnwindSafe(|| deadline::sync_scope(self.deadline, part)))
+            .map_err(|panic| self.panicked(&*panic))
     }
 
     fn panicked(&self, panic: &(dyn Any + Send)) -> Status {
@@ -91,9 +89,7 @@ impl Call {
             .unwrap_or("its payload is not a text");
         let id = format!("{:08x}", fastrand::u32(..));
         tracing::error!(method = %self.path, id, panic = text, "a handler panicked");
-        Status::internal(format!(
-            "the handler panicked; the server's log has it under id {id}"
-        ))
+        Status::internal(format!("the handler panicked; the server's log has it under id {id}"))
     }
 
     fn late(&self) -> Status {
@@ -115,11 +111,7 @@ pub(super) struct Guarded(Stage);
 
 enum Stage {
     Answered(Option<http::Response<Content>>),
-    Running {
-        call: Option<Call>,
-        running: Option<Running>,
-        timer: Option<Pin<Box<Sleep>>>,
-    },
+    Running { call: Option<Call>, running: Option<Running>, timer: Option<Pin<Box<Sleep>>> },
 }
 
 impl Guarded {
@@ -134,11 +126,9 @@ impl Guarded {
             return Self::answered(reply::refuse(&call.late()));
         }
         match call.run(start) {
-            Ok(running) => Self(Stage::Running {
-                call: Some(call),
-                running: Some(running),
-                timer: None,
-            }),
+            Ok(running) => {
+                Self(Stage::Running { call: Some(call), running: Some(running), timer: None })
+            }
             Err(status) => Self::answered(reply::refuse(&status)),
         }
     }
@@ -151,11 +141,7 @@ impl Future for Guarded {
         const DONE: &str = "not polled after it is ready";
         let (call, response) = match &mut self.get_mut().0 {
             Stage::Answered(response) => (None, response.take().expect(DONE)),
-            Stage::Running {
-                call,
-                running,
-                timer,
-            } => {
+            Stage::Running { call, running, timer } => {
                 let at_work = call.as_ref().expect(DONE);
                 let polled = at_work.run(|| running.as_mut().expect(DONE).as_mut().poll(cx));
                 let response = match polled {
@@ -171,11 +157,7 @@ impl Future for Guarded {
                 (call.take(), response)
             }
         };
-        Poll::Ready(Ok(response.map(|content| Reply {
-            content,
-            call,
-            timer: None,
-        })))
+        Poll::Ready(Ok(response.map(|content| Reply { content, call, timer: None })))
     }
 }
 

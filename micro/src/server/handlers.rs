@@ -29,17 +29,10 @@ pub struct Handlers {
 
 impl Handlers {
     /// No handlers yet, for the service of this descriptor. All of them share `handler`.
-    #[allow(
-        clippy::new_ret_no_self,
-        reason = "what is built is the builder's to say"
-    )]
+    #[allow(clippy::new_ret_no_self, reason = "what is built is the builder's to say")]
     pub fn new<H>(descriptor: &'static ServiceDescriptor, handler: H) -> HandlersBuilder<H> {
         let methods = vec![None; descriptor.methods.len()];
-        HandlersBuilder {
-            handler: Arc::new(handler),
-            descriptor,
-            methods,
-        }
+        HandlersBuilder { handler: Arc::new(handler), descriptor, methods }
     }
 
     pub(super) fn into_service(self) -> Service {
@@ -69,18 +62,14 @@ impl<H: Send + Sync + 'static> HandlersBuilder<H> {
         F: Fn(Arc<H>, Request<Req>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Response<Res>, Status>> + Send + 'static,
     {
-        self.put(
-            index,
-            MethodKind::Unary,
-            move |handler, parts, body, limit| {
-                let handle = handle.clone();
-                async move {
-                    let message = frame::read_one(body, limit, Until::EndOfStream).await?;
-                    let request = to_request(parts, frame::decode(message)?);
-                    reply::one(handle(handler, request).await?, limit)
-                }
-            },
-        )
+        self.put(index, MethodKind::Unary, move |handler, parts, body, limit| {
+            let handle = handle.clone();
+            async move {
+                let message = frame::read_one(body, limit, Until::EndOfStream).await?;
+                let request = to_request(parts, frame::decode(message)?);
+                reply::one(handle(handler, request).await?, limit)
+            }
+        })
     }
 
     /// Handles the server-streaming method at `index` of the descriptor. The handler starts at the
@@ -97,18 +86,14 @@ impl<H: Send + Sync + 'static> HandlersBuilder<H> {
         F: Fn(Arc<H>, Request<Req>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Response<S>, Status>> + Send + 'static,
     {
-        self.put(
-            index,
-            MethodKind::ServerStreaming,
-            move |handler, parts, body, limit| {
-                let handle = handle.clone();
-                async move {
-                    let message = frame::read_one(body, limit, Until::Message).await?;
-                    let request = to_request(parts, frame::decode(message)?);
-                    Ok(reply::stream(handle(handler, request).await?, limit))
-                }
-            },
-        )
+        self.put(index, MethodKind::ServerStreaming, move |handler, parts, body, limit| {
+            let handle = handle.clone();
+            async move {
+                let message = frame::read_one(body, limit, Until::Message).await?;
+                let request = to_request(parts, frame::decode(message)?);
+                Ok(reply::stream(handle(handler, request).await?, limit))
+            }
+        })
     }
 
     /// Handles the client-streaming method at `index` of the descriptor. The handler starts at the
@@ -124,14 +109,10 @@ impl<H: Send + Sync + 'static> HandlersBuilder<H> {
         F: Fn(Arc<H>, Request<Streaming<Req>>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Response<Res>, Status>> + Send + 'static,
     {
-        self.put(
-            index,
-            MethodKind::ClientStreaming,
-            move |handler, parts, body, limit| {
-                let handled = handle(handler, to_request(parts, messages(body, limit)));
-                async move { reply::one(handled.await?, limit) }
-            },
-        )
+        self.put(index, MethodKind::ClientStreaming, move |handler, parts, body, limit| {
+            let handled = handle(handler, to_request(parts, messages(body, limit)));
+            async move { reply::one(handled.await?, limit) }
+        })
     }
 
     /// Handles the bidirectional method at `index` of the descriptor. The handler starts at the
@@ -148,14 +129,10 @@ impl<H: Send + Sync + 'static> HandlersBuilder<H> {
         F: Fn(Arc<H>, Request<Streaming<Req>>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Response<S>, Status>> + Send + 'static,
     {
-        self.put(
-            index,
-            MethodKind::BidiStreaming,
-            move |handler, parts, body, limit| {
-                let handled = handle(handler, to_request(parts, messages(body, limit)));
-                async move { Ok(reply::stream(handled.await?, limit)) }
-            },
-        )
+        self.put(index, MethodKind::BidiStreaming, move |handler, parts, body, limit| {
+            let handled = handle(handler, to_request(parts, messages(body, limit)));
+            async move { Ok(reply::stream(handled.await?, limit)) }
+        })
     }
 
     fn put<F, Fut>(mut self, index: usize, kind: MethodKind, answer: F) -> Self
@@ -169,11 +146,7 @@ impl<H: Send + Sync + 'static> HandlersBuilder<H> {
         self.methods[index] = Some(Arc::new(move |request, limit| {
             let (parts, body) = request.into_parts();
             let answered = answer(Arc::clone(&handler), parts, body, limit);
-            Box::pin(async move {
-                answered
-                    .await
-                    .unwrap_or_else(|status| reply::refuse(&status))
-            })
+            Box::pin(async move { answered.await.unwrap_or_else(|status| reply::refuse(&status)) })
         }));
         self
     }
@@ -181,17 +154,13 @@ impl<H: Send + Sync + 'static> HandlersBuilder<H> {
     /// The handlers so far.
     #[must_use]
     pub fn build(self) -> Handlers {
-        Handlers {
-            service: Service::Typed(self.descriptor, self.methods),
-        }
+        Handlers { service: Service::Typed(self.descriptor, self.methods) }
     }
 }
 
 impl<H> fmt::Debug for HandlersBuilder<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handlers")
-            .field("service", &self.descriptor.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Handlers").field("service", &self.descriptor.name).finish_non_exhaustive()
     }
 }
 

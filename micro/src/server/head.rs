@@ -25,11 +25,7 @@ pub(super) struct Refusal {
 
 impl Refusal {
     fn new(http: StatusCode, status: Status) -> Self {
-        Self {
-            http,
-            status,
-            header: None,
-        }
+        Self { http, status, header: None }
     }
 
     /// For a malformed `grpc-timeout`.
@@ -76,11 +72,7 @@ pub(super) fn check(parts: &Parts) -> Result<(), Refusal> {
 /// service says for itself what it speaks.
 pub(super) fn check_codec(parts: &Parts) -> Result<(), Refusal> {
     let subtype = subtype(parts).unwrap_or_default();
-    let codec = subtype
-        .split(|byte| *byte == b';')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii();
+    let codec = subtype.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     if !(codec.is_empty() || codec.eq_ignore_ascii_case(b"+proto")) {
         let status = Status::unimplemented(format!(
             "the content-type {:?} is not served: send {GRPC} or {GRPC}+proto",
@@ -101,10 +93,7 @@ pub(super) fn check_codec(parts: &Parts) -> Result<(), Refusal> {
 }
 
 fn content_type(parts: &Parts) -> &[u8] {
-    parts
-        .headers
-        .get(CONTENT_TYPE)
-        .map_or(b"", |value| value.as_bytes())
+    parts.headers.get(CONTENT_TYPE).map_or(b"", |value| value.as_bytes())
 }
 
 /// What follows `application/grpc`: nothing, `+proto`, `;charset=..`, or `-web` and its like.
@@ -146,21 +135,13 @@ mod tests {
             "application/grpc; charset=utf-8",
             "application/grpc+proto;v=1",
         ] {
-            assert_eq!(
-                refusal(&parts(Method::POST, &[("content-type", name)])),
-                None,
-                "{name}"
-            );
+            assert_eq!(refusal(&parts(Method::POST, &[("content-type", name)])), None, "{name}");
         }
     }
 
     #[test]
     fn another_codec_is_unimplemented() {
-        for name in [
-            "application/grpc+json",
-            "application/grpc+bytes",
-            "application/grpc-web",
-        ] {
+        for name in ["application/grpc+json", "application/grpc+bytes", "application/grpc-web"] {
             let refused = refusal(&parts(Method::POST, &[("content-type", name)]));
             assert_eq!(refused, Some((200, Code::Unimplemented)), "{name}");
         }
@@ -168,20 +149,11 @@ mod tests {
 
     #[test]
     fn what_is_not_grpc_gets_http_415() {
-        for name in [
-            "",
-            "application/json",
-            "application/grpcx",
-            "text/plain",
-            "application",
-        ] {
+        for name in ["", "application/json", "application/grpcx", "text/plain", "application"] {
             let refused = refusal(&parts(Method::POST, &[("content-type", name)]));
             assert_eq!(refused, Some((415, Code::InvalidArgument)), "{name}");
         }
-        assert_eq!(
-            refusal(&parts(Method::POST, &[])),
-            Some((415, Code::InvalidArgument))
-        );
+        assert_eq!(refusal(&parts(Method::POST, &[])), Some((415, Code::InvalidArgument)));
     }
 
     #[test]
@@ -192,12 +164,8 @@ mod tests {
 
     #[test]
     fn compression_is_refused_with_what_would_be_taken() {
-        let head = |encoding| {
-            parts(
-                Method::POST,
-                &[("content-type", GRPC), ("grpc-encoding", encoding)],
-            )
-        };
+        let head =
+            |encoding| parts(Method::POST, &[("content-type", GRPC), ("grpc-encoding", encoding)]);
         assert_eq!(refusal(&head("identity")), None);
         let refused = check_codec(&head("gzip")).expect_err("gzip is not served");
         let response = refused.into_response();

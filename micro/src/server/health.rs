@@ -17,16 +17,10 @@ use crate::descriptor::{
     IdempotencyLevel, MethodDescriptor, MethodKind, ServiceDescriptor, TypeDescriptor,
 };
 
-const REQUEST: TypeDescriptor = TypeDescriptor {
-    name: "HealthCheckRequest",
-    kind: "HealthCheckRequest",
-    fields: &[],
-};
-const RESPONSE: TypeDescriptor = TypeDescriptor {
-    name: "HealthCheckResponse",
-    kind: "HealthCheckResponse",
-    fields: &[],
-};
+const REQUEST: TypeDescriptor =
+    TypeDescriptor { name: "HealthCheckRequest", kind: "HealthCheckRequest", fields: &[] };
+const RESPONSE: TypeDescriptor =
+    TypeDescriptor { name: "HealthCheckResponse", kind: "HealthCheckResponse", fields: &[] };
 
 const fn method(name: &'static str, path: &'static str, kind: MethodKind) -> MethodDescriptor {
     MethodDescriptor {
@@ -47,11 +41,7 @@ const HEALTH: ServiceDescriptor = ServiceDescriptor {
     deprecated: false,
     methods: &[
         method("Check", "/grpc.health.v1.Health/Check", MethodKind::Unary),
-        method(
-            "Watch",
-            "/grpc.health.v1.Health/Watch",
-            MethodKind::ServerStreaming,
-        ),
+        method("Watch", "/grpc.health.v1.Health/Watch", MethodKind::ServerStreaming),
     ],
 };
 
@@ -104,9 +94,7 @@ impl Answers {
     ) -> Result<Response<HealthCheckResponse>, Status> {
         if !self.is_known(request) {
             let name = &request.get_ref().service;
-            return Err(Status::not_found(format!(
-                "no service {name:?} on this server"
-            )));
+            return Err(Status::not_found(format!("no service {name:?} on this server")));
         }
         Ok(Response::new(say(self.health.borrow().status())))
     }
@@ -118,11 +106,7 @@ impl Answers {
         request: &Request<HealthCheckRequest>,
     ) -> impl Stream<Item = Result<HealthCheckResponse, Status>> + use<> {
         let is_known = self.is_known(request);
-        let watching = Watching {
-            health: self.health.clone(),
-            said: None,
-            is_over: false,
-        };
+        let watching = Watching { health: self.health.clone(), said: None, is_over: false };
         stream::unfold(watching, move |mut watching| async move {
             let item = watching.next(is_known).await?;
             Some((item, watching))
@@ -140,11 +124,7 @@ impl Watching {
     async fn next(&mut self, is_known: bool) -> Option<Result<HealthCheckResponse, Status>> {
         loop {
             let health = *self.health.borrow_and_update();
-            let status = if is_known {
-                health.status()
-            } else {
-                ServingStatus::ServiceUnknown
-            };
+            let status = if is_known { health.status() } else { ServingStatus::ServiceUnknown };
             if self.said != Some(status) {
                 self.said = Some(status);
                 return Some(Ok(say(status)));
@@ -161,7 +141,5 @@ impl Watching {
 }
 
 fn say(status: ServingStatus) -> HealthCheckResponse {
-    HealthCheckResponse {
-        status: status.into(),
-    }
+    HealthCheckResponse { status: status.into() }
 }

@@ -76,12 +76,7 @@ impl Listening {
     ) -> Self {
         let phase = watch::Sender::new(Phase::Open);
         let accepting = tokio::spawn(accept(acceptor, Arc::new(shared), phase.subscribe()));
-        Self {
-            address,
-            health,
-            phase,
-            accepting,
-        }
+        Self { address, health, phase, accepting }
     }
 
     /// The address it is bound to, with the port the system chose where 0 was asked for.
@@ -91,13 +86,8 @@ impl Listening {
 
     /// Tells `grpc.health.v1` whether the node is ready.
     pub(crate) fn set_serving(&self, is_serving: bool) {
-        let health = if is_serving {
-            Health::Serving
-        } else {
-            Health::NotServing
-        };
-        self.health
-            .send_if_modified(|now| std::mem::replace(now, health) != health);
+        let health = if is_serving { Health::Serving } else { Health::NotServing };
+        self.health.send_if_modified(|now| std::mem::replace(now, health) != health);
     }
 
     /// Stops accepting, tells every peer to go elsewhere (GOAWAY in two steps, so that calls on
@@ -204,16 +194,11 @@ async fn accept_one<A: Accept>(acceptor: &mut A, failures: &mut u32) -> A::Io {
 /// Whether an accept failed because the peer was gone already.
 fn is_of_the_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-    )
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 fn pause(failures: u32) -> Duration {
-    SHORTEST_PAUSE
-        .saturating_mul(1 << (failures - 1).min(8))
-        .min(LONGEST_PAUSE)
+    SHORTEST_PAUSE.saturating_mul(1 << (failures - 1).min(8)).min(LONGEST_PAUSE)
 }
 
 #[cfg(test)]
@@ -222,9 +207,7 @@ mod tests {
 
     #[test]
     fn the_pause_after_failed_accepts_grows_to_a_second() {
-        let pauses: Vec<_> = (1..=10)
-            .map(|failures| pause(failures).as_millis())
-            .collect();
+        let pauses: Vec<_> = (1..=10).map(|failures| pause(failures).as_millis()).collect();
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
         assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
     }
@@ -250,34 +233,17 @@ mod tests {
     async fn accepting_goes_on_after_failures_and_pauses_only_for_its_own() {
         let start = tokio::time::Instant::now();
         let mut failures = 0;
-        accept_one(
-            &mut Failing(5, io::ErrorKind::ConnectionAborted),
-            &mut failures,
-        )
-        .await;
-        assert_eq!(
-            start.elapsed(),
-            Duration::ZERO,
-            "the next peer does not wait"
-        );
+        accept_one(&mut Failing(5, io::ErrorKind::ConnectionAborted), &mut failures).await;
+        assert_eq!(start.elapsed(), Duration::ZERO, "the next peer does not wait");
         accept_one(&mut Failing(10, io::ErrorKind::Other), &mut failures).await;
         let taken = start.elapsed().as_millis();
-        assert!(
-            (3275..3400).contains(&taken),
-            "5 + 10 + .. + 640 + 1000 + 1000 ms: {taken}"
-        );
-        assert_eq!(
-            failures, 0,
-            "and the next failure starts at the shortest pause"
-        );
+        assert!((3275..3400).contains(&taken), "5 + 10 + .. + 640 + 1000 + 1000 ms: {taken}");
+        assert_eq!(failures, 0, "and the next failure starts at the shortest pause");
     }
 
     #[test]
     fn only_the_servers_own_troubles_make_it_pause() {
         assert!(is_of_the_peer(&io::ErrorKind::ConnectionAborted.into()));
-        assert!(
-            !is_of_the_peer(&io::Error::from_raw_os_error(24)),
-            "EMFILE is ours"
-        );
+        assert!(!is_of_the_peer(&io::Error::from_raw_os_error(24)), "EMFILE is ours");
     }
 }

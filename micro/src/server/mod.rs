@@ -114,8 +114,7 @@ impl Server {
             };
             Box::pin(answer) as guard::Running
         };
-        self.services
-            .push(Service::Mounted(S::NAME, Arc::new(mounted)));
+        self.services.push(Service::Mounted(S::NAME, Arc::new(mounted)));
         self
     }
 
@@ -198,11 +197,7 @@ impl Bounds {
         const WINDOW: u32 = (1 << 31) - 1;
         for (name, value, highest) in [
             ("max_header_list_size", self.max_header_list_size, u32::MAX),
-            (
-                "max_concurrent_streams",
-                self.max_concurrent_streams,
-                u32::MAX,
-            ),
+            ("max_concurrent_streams", self.max_concurrent_streams, u32::MAX),
             ("stream_window", self.stream_window, WINDOW),
             ("connection_window", self.connection_window, WINDOW),
         ] {

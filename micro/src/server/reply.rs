@@ -36,10 +36,7 @@ pub(super) enum Content {
     /// All is said in the headers.
     Nothing,
     /// One message with its prefix, then the trailers.
-    One {
-        message: Option<Bytes>,
-        trailers: Option<HeaderMap>,
-    },
+    One { message: Option<Bytes>, trailers: Option<HeaderMap> },
     /// What a streaming handler or a mounted service answers.
     Stream(tonic::body::Body),
 }
@@ -53,10 +50,7 @@ impl Content {
             Self::Nothing => Poll::Ready(None),
             Self::One { message, trailers } => {
                 let data = message.take().map(Frame::data);
-                Poll::Ready(
-                    data.or_else(|| trailers.take().map(Frame::trailers))
-                        .map(Ok),
-                )
+                Poll::Ready(data.or_else(|| trailers.take().map(Frame::trailers)).map(Ok))
             }
             Self::Stream(body) => Pin::new(body).poll_frame(cx),
         }
@@ -99,10 +93,7 @@ pub(super) fn one<M: Message>(
     frame::encode(&message, limit, &mut buffer)?;
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
-    let content = Content::One {
-        message: Some(buffer.freeze()),
-        trailers: Some(trailers),
-    };
+    let content = Content::One { message: Some(buffer.freeze()), trailers: Some(trailers) };
     Ok(with_metadata(metadata, content))
 }
 
@@ -113,13 +104,7 @@ where
     S: Stream<Item = Result<M, Status>> + Send + 'static,
 {
     let (metadata, messages, _) = response.into_parts();
-    let body = Messages {
-        messages,
-        limit,
-        buffer: BytesMut::new(),
-        status: None,
-        is_done: false,
-    };
+    let body = Messages { messages, limit, buffer: BytesMut::new(), status: None, is_done: false };
     with_metadata(metadata, Content::Stream(tonic::body::Body::new(body)))
 }
 
@@ -150,9 +135,7 @@ pin_project! {
 
 impl<S> fmt::Debug for Messages<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Messages")
-            .field("is_done", &self.is_done)
-            .finish_non_exhaustive()
+        f.debug_struct("Messages").field("is_done", &self.is_done).finish_non_exhaustive()
     }
 }
 
@@ -185,9 +168,7 @@ where
         }
         let frame = if this.buffer.is_empty() {
             *this.is_done = true;
-            this.status
-                .take()
-                .map(|status| Frame::trailers(trailers(&status)))
+            this.status.take().map(|status| Frame::trailers(trailers(&status)))
         } else {
             Some(Frame::data(this.buffer.split().freeze()))
         };

@@ -86,11 +86,7 @@ impl Router {
     /// Adds the server's own service: it is found by its full name alone, since its short one
     /// belongs to the user, and it gives way to the user's service of the same name.
     pub(super) fn add_built_in(&mut self, service: Service) -> Result<(), Error> {
-        if self.services.contains_key(service.name()) {
-            Ok(())
-        } else {
-            self.add(service, false)
-        }
+        if self.services.contains_key(service.name()) { Ok(()) } else { self.add(service, false) }
     }
 
     fn add(&mut self, service: Service, by_short_name: bool) -> Result<(), Error> {
@@ -128,9 +124,7 @@ impl Router {
         if let Some((path, call)) = self.methods.get_key_value(path) {
             return Ok(Route::Method(path, call));
         }
-        let split = path
-            .strip_prefix('/')
-            .and_then(|rest| rest.rsplit_once('/'));
+        let split = path.strip_prefix('/').and_then(|rest| rest.rsplit_once('/'));
         let Some((service, method)) =
             split.filter(|(service, method)| !(service.is_empty() || method.is_empty()))
         else {
@@ -182,11 +176,7 @@ mod tests {
     use super::*;
     use crate::descriptor::{IdempotencyLevel, MethodDescriptor, MethodKind, TypeDescriptor};
 
-    const EMPTY: TypeDescriptor = TypeDescriptor {
-        name: "Empty",
-        kind: "Empty",
-        fields: &[],
-    };
+    const EMPTY: TypeDescriptor = TypeDescriptor { name: "Empty", kind: "Empty", fields: &[] };
 
     const fn method(name: &'static str, path: &'static str) -> MethodDescriptor {
         MethodDescriptor {
@@ -205,12 +195,7 @@ mod tests {
         name: &'static str,
         methods: &'static [MethodDescriptor],
     ) -> ServiceDescriptor {
-        ServiceDescriptor {
-            name,
-            comment: "",
-            deprecated: false,
-            methods,
-        }
+        ServiceDescriptor { name, comment: "", deprecated: false, methods }
     }
 
     const GREETER: ServiceDescriptor = service(
@@ -232,24 +217,14 @@ mod tests {
     }
 
     fn mounted(name: &'static str) -> Service {
-        Service::Mounted(
-            name,
-            Arc::new(|_| unreachable!("routes are only looked up here")),
-        )
+        Service::Mounted(name, Arc::new(|_| unreachable!("routes are only looked up here")))
     }
 
     fn router() -> Router {
-        let services = [
-            typed(&GREETER),
-            typed(&PLAIN),
-            typed(&A),
-            typed(&B),
-            mounted("old.Ledger"),
-        ];
+        let services =
+            [typed(&GREETER), typed(&PLAIN), typed(&A), typed(&B), mounted("old.Ledger")];
         let mut router = Router::new(services).expect("no name twice");
-        router
-            .add_built_in(mounted("grpc.health.v1.Health"))
-            .expect("a free name");
+        router.add_built_in(mounted("grpc.health.v1.Health")).expect("a free name");
         router
     }
 
@@ -263,21 +238,11 @@ mod tests {
 
     #[test]
     fn the_full_name_finds_its_method() {
-        assert_eq!(
-            found("/greeter.v1.Greeter/Hello").unwrap(),
-            "/greeter.v1.Greeter/Hello"
-        );
+        assert_eq!(found("/greeter.v1.Greeter/Hello").unwrap(), "/greeter.v1.Greeter/Hello");
         assert_eq!(found("/Plain/Go").unwrap(), "/Plain/Go");
-        assert_eq!(
-            found("/a.Twin/Go").unwrap(),
-            "/a.Twin/Go",
-            "its short name does not matter"
-        );
+        assert_eq!(found("/a.Twin/Go").unwrap(), "/a.Twin/Go", "its short name does not matter");
         assert_eq!(found("/old.Ledger/Post").unwrap(), "mounted as None");
-        assert_eq!(
-            found("/grpc.health.v1.Health/Check").unwrap(),
-            "mounted as None"
-        );
+        assert_eq!(found("/grpc.health.v1.Health/Check").unwrap(), "mounted as None");
     }
 
     #[test]
@@ -290,25 +255,16 @@ mod tests {
         ] {
             assert_eq!(found(path).expect(path), "/greeter.v1.Greeter/Hello");
         }
-        assert_eq!(
-            found("/x.Ledger/Post").unwrap(),
-            r#"mounted as Some("/old.Ledger/Post")"#
-        );
+        assert_eq!(found("/x.Ledger/Post").unwrap(), r#"mounted as Some("/old.Ledger/Post")"#);
     }
 
     #[test]
     fn what_is_unknown_is_unimplemented_and_named() {
         for (path, text) in [
             ("/x.Nobody/Go", "unknown service x.Nobody"),
-            (
-                "/greeter.v1.Greeter/Bye",
-                "unknown method Bye of service greeter.v1.Greeter",
-            ),
+            ("/greeter.v1.Greeter/Bye", "unknown method Bye of service greeter.v1.Greeter"),
             ("/greeter.v1.Greeter/Missing", "unknown method Missing"),
-            (
-                "/Greeter/Bye",
-                "unknown method Bye of service greeter.v1.Greeter",
-            ),
+            ("/Greeter/Bye", "unknown method Bye of service greeter.v1.Greeter"),
             ("/x.Twin/Go", "ambiguous: a.Twin, b.Twin"),
             ("/x.Health/Check", "unknown service x.Health"),
             ("/", "malformed method name"),
@@ -328,16 +284,11 @@ mod tests {
     fn a_name_is_taken_once() {
         let error = Router::new([typed(&GREETER), mounted("greeter.v1.Greeter")]).err();
         let error = error.expect("the second is refused");
-        assert!(
-            error.is_config() && error.to_string().contains("greeter.v1.Greeter"),
-            "{error}"
-        );
+        assert!(error.is_config() && error.to_string().contains("greeter.v1.Greeter"), "{error}");
 
         let mut router = Router::new([mounted("grpc.health.v1.Health")]).expect("one name");
         router.add_built_in(typed(&PLAIN)).expect("a free name");
-        router
-            .add_built_in(mounted("grpc.health.v1.Health"))
-            .expect("gives way to the user's");
+        router.add_built_in(mounted("grpc.health.v1.Health")).expect("gives way to the user's");
         assert_eq!(router.names().count(), 2);
     }
 }

@@ -33,11 +33,7 @@ use crate::{
     },
 };
 
-const TEXT: TypeDescriptor = TypeDescriptor {
-    name: "Text",
-    kind: "Text",
-    fields: &[],
-};
+const TEXT: TypeDescriptor = TypeDescriptor { name: "Text", kind: "Text", fields: &[] };
 
 const fn method(name: &'static str, path: &'static str, kind: MethodKind) -> MethodDescriptor {
     MethodDescriptor {
@@ -125,19 +121,15 @@ impl Echo {
                 let mut response = Response::new(text(format!("{:?}", request.metadata())));
                 let metadata = response.metadata_mut();
                 metadata.insert("answer", "42".parse().expect("a value"));
-                metadata.insert_bin(
-                    "raw-bin",
-                    tonic::metadata::MetadataValue::from_bytes(&[0, 255]),
-                );
+                metadata
+                    .insert_bin("raw-bin", tonic::metadata::MetadataValue::from_bytes(&[0, 255]));
                 metadata.insert("grpc-status", "7".parse().expect("a value"));
                 return Ok(response);
             }
             "status" => {
                 let details = Bytes::from_static(b"\x08\x05");
                 let mut status = Status::with_details(Code::NotFound, "no café\n100%", details);
-                status
-                    .metadata_mut()
-                    .insert("hint", "later".parse().expect("a value"));
+                status.metadata_mut().insert("hint", "later".parse().expect("a value"));
                 return Err(status);
             }
             _ => {}
@@ -163,9 +155,9 @@ impl Echo {
                     })
                     .boxed()
             }
-            "fail" => one
-                .chain(futures_util::stream::iter([Err(Status::data_loss("gone"))]))
-                .boxed(),
+            "fail" => {
+                one.chain(futures_util::stream::iter([Err(Status::data_loss("gone"))])).boxed()
+            }
             "panic" => {
                 let panics = futures_util::stream::once(async {
                     tokio::task::yield_now().await;
@@ -173,9 +165,9 @@ impl Echo {
                 });
                 one.chain(panics).boxed()
             }
-            "large" => one
-                .chain(futures_util::stream::iter([Ok(text("x".repeat(5 << 20)))]))
-                .boxed(),
+            "large" => {
+                one.chain(futures_util::stream::iter([Ok(text("x".repeat(5 << 20)))])).boxed()
+            }
             "wait" => {
                 let go_on = Arc::clone(&self.go_on);
                 let last = async move {
@@ -188,12 +180,9 @@ impl Echo {
                 Ok(text(format!("{}", deadline::current().is_some())))
             })
             .boxed(),
-            _ => one
-                .chain(futures_util::stream::iter([
-                    Ok(text("two")),
-                    Ok(text("three")),
-                ]))
-                .boxed(),
+            _ => {
+                one.chain(futures_util::stream::iter([Ok(text("two")), Ok(text("three"))])).boxed()
+            }
         };
         let messages = messages.inspect(move |_| {
             let _ = &tells_drop;
@@ -280,12 +269,7 @@ impl Fixture {
         let (server, events, go_on) = Self::server(configure);
         let listening = server.bind("127.0.0.1:0").await.expect("a free port");
         let (pipes, _) = mpsc::unbounded_channel();
-        Self {
-            listening,
-            events,
-            go_on,
-            pipes,
-        }
+        Self { listening, events, go_on, pipes }
     }
 
     /// Over pipes.
@@ -299,12 +283,7 @@ impl Fixture {
         let (pipes, accepted) = mpsc::unbounded_channel();
         let nowhere = ([0; 4], 0).into();
         let listening = Listening::start(Pipes(accepted), nowhere, shared, health);
-        Self {
-            listening,
-            events,
-            go_on,
-            pipes,
-        }
+        Self { listening, events, go_on, pipes }
     }
 
     fn server(
@@ -313,10 +292,7 @@ impl Fixture {
         let (sender, events) = mpsc::unbounded_channel();
         let go_on = Arc::new(Notify::new());
         let mut server = Server::new();
-        server.add_handlers(echo(Echo {
-            events: sender,
-            go_on: Arc::clone(&go_on),
-        }));
+        server.add_handlers(echo(Echo { events: sender, go_on: Arc::clone(&go_on) }));
         configure(&mut server);
         (server, events, go_on)
     }
@@ -330,9 +306,7 @@ impl Fixture {
     }
 
     async fn socket(&self) -> TcpStream {
-        TcpStream::connect(self.listening.local_addr())
-            .await
-            .expect("it listens")
+        TcpStream::connect(self.listening.local_addr()).await.expect("it listens")
     }
 
     fn pipe(&self) -> DuplexStream {
@@ -347,7 +321,5 @@ impl Fixture {
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(SOON, future)
-        .await
-        .expect("it should not take so long")
+    tokio::time::timeout(SOON, future).await.expect("it should not take so long")
 }

@@ -22,10 +22,7 @@ const LONGEST: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 ///
 /// The reason why `grpc-timeout` is malformed.
 pub(super) fn take(headers: &mut HeaderMap) -> Result<Option<Duration>, String> {
-    let grpc = headers
-        .get(GRPC_TIMEOUT)
-        .map(|value| parse_grpc(value.as_bytes()))
-        .transpose()?;
+    let grpc = headers.get(GRPC_TIMEOUT).map(|value| parse_grpc(value.as_bytes())).transpose()?;
     let micro = headers
         .get(MICRO_TIMEOUT)
         .and_then(|value| value.to_str().ok()?.parse().ok().map(Duration::from_nanos));
@@ -42,12 +39,8 @@ pub(super) fn take(headers: &mut HeaderMap) -> Result<Option<Duration>, String> 
 
 /// As grpc-go's `decodeTimeout`.
 fn parse_grpc(value: &[u8]) -> Result<Duration, String> {
-    let malformed = |why| {
-        format!(
-            "malformed grpc-timeout {:?}: {why}",
-            value.escape_ascii().to_string()
-        )
-    };
+    let malformed =
+        |why| format!("malformed grpc-timeout {:?}: {why}", value.escape_ascii().to_string());
     let Some((unit, digits)) = value.split_last().filter(|(_, digits)| !digits.is_empty()) else {
         return Err(malformed("too short"));
     };
@@ -57,9 +50,7 @@ fn parse_grpc(value: &[u8]) -> Result<Duration, String> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return Err(malformed("not a number"));
     }
-    let amount = digits
-        .iter()
-        .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    let amount = digits.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
     match unit {
         b'H' => Ok(Duration::from_secs(amount * 60 * 60)),
         b'M' => Ok(Duration::from_secs(amount * 60)),
@@ -79,10 +70,7 @@ mod tests {
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         let value = |text: &str| HeaderValue::from_str(text).expect("a header value");
-        pairs
-            .iter()
-            .map(|(name, text)| (HeaderName::from_static(name), value(text)))
-            .collect()
+        pairs.iter().map(|(name, text)| (HeaderName::from_static(name), value(text))).collect()
     }
 
     #[test]
@@ -98,28 +86,13 @@ mod tests {
             ("99999999H", LONGEST),
         ];
         for (text, expected) in cases {
-            assert_eq!(
-                take(&mut headers(&[("grpc-timeout", text)])),
-                Ok(Some(expected)),
-                "{text}"
-            );
+            assert_eq!(take(&mut headers(&[("grpc-timeout", text)])), Ok(Some(expected)), "{text}");
         }
     }
 
     #[test]
     fn refuses_what_grpc_refuses() {
-        for text in [
-            "",
-            "S",
-            "1",
-            "1s",
-            "-1S",
-            "+1S",
-            "1.5S",
-            "123456789S",
-            "1 S",
-            "\u{e9}S",
-        ] {
+        for text in ["", "S", "1", "1s", "-1S", "+1S", "1.5S", "123456789S", "1 S", "\u{e9}S"] {
             let error = take(&mut headers(&[("grpc-timeout", text)])).expect_err(text);
             assert!(error.starts_with("malformed grpc-timeout"), "{error}");
         }
@@ -136,18 +109,13 @@ mod tests {
 
     #[test]
     fn go_micros_headers_do_not_reach_the_handler() {
-        let mut sent = headers(&[
-            ("timeout", "5000000000"),
-            ("x-content-type", "application/grpc"),
-        ]);
+        let mut sent =
+            headers(&[("timeout", "5000000000"), ("x-content-type", "application/grpc")]);
         assert_eq!(take(&mut sent), Ok(Some(Duration::from_secs(5))));
         assert!(sent.is_empty(), "{sent:?}");
 
         let mut foreign = headers(&[("timeout", "five minutes")]);
         assert_eq!(take(&mut foreign), Ok(None));
-        assert!(
-            foreign.contains_key("timeout"),
-            "not go-micro's: the user's own metadata"
-        );
+        assert!(foreign.contains_key("timeout"), "not go-micro's: the user's own metadata");
     }
 }

@@ -31,7 +31,12 @@ impl Leaving {
         }
         let drained = listening.drain(drain_timeout).await;
         if drained.calls_cut > 0 {
-            tracing::warn!(service, cut = drained.calls_cut, ?drain_timeout, "drain timeout: calls cut");
+            tracing::warn!(
+                service,
+                cut = drained.calls_cut,
+                ?drain_timeout,
+                "drain timeout: calls cut"
+            );
         }
         tracing::info!(service, "stopped");
     }

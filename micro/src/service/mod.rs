@@ -106,8 +106,7 @@ impl Service {
     /// As [`run`](Self::run).
     pub async fn start(self) -> Result<Handle, Error> {
         let Self { settings, discovery, server } = self;
-        let mut endpoints: Vec<_> =
-            server.descriptors().flat_map(Endpoint::of).collect();
+        let mut endpoints: Vec<_> = server.descriptors().flat_map(Endpoint::of).collect();
         endpoints.sort_by(|a, b| a.name.cmp(&b.name));
         let listening = server.bind(&settings.address).await?;
         let address = address::advertised(settings.advertise.as_deref(), listening.local_addr())?;

@@ -37,18 +37,13 @@ enum Cause {
 pub(crate) async fn connect(address: &str, config: &Config) -> Result<Connection, ConnectError> {
     let peer: Arc<str> = address.into();
     let deadline = Instant::now() + config.connect_timeout;
-    let fails = |cause| ConnectError {
-        address: peer.clone(),
-        cause,
-    };
+    let fails = |cause| ConnectError { address: peer.clone(), cause };
     let socket = match timeout_at(deadline, TcpStream::connect(address)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(error)) => return Err(fails(Cause::Tcp(error))),
         Err(_) => return Err(fails(Cause::TcpTimeout(config.connect_timeout))),
     };
-    socket
-        .set_nodelay(true)
-        .map_err(|error| fails(Cause::Tcp(error)))?;
+    socket.set_nodelay(true).map_err(|error| fails(Cause::Tcp(error)))?;
     handshake(socket, peer, deadline, config).await
 }
 
@@ -67,10 +62,7 @@ where
         Ok(Err(why)) => Cause::Handshake(why),
         Err(_) => Cause::HandshakeTimeout(config.connect_timeout),
     };
-    Err(ConnectError {
-        address: peer,
-        cause,
-    })
+    Err(ConnectError { address: peer, cause })
 }
 
 async fn until_ready<IO>(io: IO, peer: Arc<str>, config: &Config) -> Result<Connection, Arc<str>>
@@ -110,10 +102,7 @@ impl fmt::Display for ConnectError {
             Cause::TcpTimeout(timeout) => write!(f, "no connection within {timeout:?}"),
             Cause::Handshake(why) => write!(f, "connected, but got no HTTP/2 SETTINGS: {why}"),
             Cause::HandshakeTimeout(timeout) => {
-                write!(
-                    f,
-                    "connected, but got no HTTP/2 SETTINGS within {timeout:?}"
-                )
+                write!(f, "connected, but got no HTTP/2 SETTINGS within {timeout:?}")
             }
         }
     }

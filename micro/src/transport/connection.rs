@@ -11,8 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, task::AtomicWaker};
-use http::uri::{self, Authority, PathAndQuery, Scheme, Uri};
 use h2::client::{ResponseFuture, SendRequest};
+use http::uri::{self, Authority, PathAndQuery, Scheme, Uri};
 use tokio::sync::watch;
 
 use super::{
@@ -176,10 +176,7 @@ impl Shared {
 
     pub(super) fn double_ping_after(&self) {
         let doubled = self.ping_after().saturating_mul(2).as_millis();
-        self.ping_after_millis.store(
-            u64::try_from(doubled).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+        self.ping_after_millis.store(u64::try_from(doubled).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Takes no new calls from here on.

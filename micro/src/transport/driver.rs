@@ -34,6 +34,8 @@ pub(super) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
     is_timed: bool,
     had_calls: bool,
     knows_limit: bool,
+    /// Whether the task's waker, which stays the same, is where a closing handle finds it.
+    is_awaiting_close: bool,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
@@ -53,6 +55,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             is_timed: false,
             had_calls: false,
             knows_limit: false,
+            is_awaiting_close: false,
             shared,
         }
     }
@@ -67,15 +70,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Arc<str>> {
-        // Before anything is looked at: who closes after this look wakes us for another.
-        self.shared.closing.register(cx.waker());
         let result = Pin::new(&mut self.connection).poll(cx);
         let seen = self.shared.activity.take();
         if seen.settings() {
             self.knows_limit = true;
-            self.shared
-                .slots
-                .set_limit(self.connection.max_concurrent_send_streams());
+            self.shared.slots.set_limit(self.connection.max_concurrent_send_streams());
         }
         if seen.go_away()
             && let Some(go_away) = self.shared.activity.go_away()
@@ -106,7 +105,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 self.is_pinging = false;
             }
         }
-        let is_due = self.is_timed && self.timer.as_mut().poll(cx).is_ready();
+        // It was polled when it was set, so that it wakes this task.
+        let is_due = self.is_timed && self.timer.is_elapsed();
         // While the timer runs it will do; what it must not sleep through only makes it later.
         let has_news = !self.is_timed && (has_bytes || has_calls != self.had_calls);
         if !is_due && !has_news {
@@ -148,11 +148,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     fn tell(&self, GoAway { code, debug }: &GoAway) -> String {
         let reason = Reason::from(*code);
-        let quote = if debug.is_empty() {
-            String::new()
-        } else {
-            format!(" ({debug:?})")
-        };
+        let quote = if debug.is_empty() { String::new() } else { format!(" ({debug:?})") };
         format!("the peer sent GOAWAY {reason:?}{quote}")
     }
 
@@ -174,6 +170,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        // Before anything is looked at: who closes after this look wakes us for another.
+        if !this.is_awaiting_close || this.shared.slots.is_closed() {
+            this.shared.closing.register(cx.waker());
+            this.is_awaiting_close = true;
+        }
         this.poll_end(cx).map(|why| this.shared.end(why))
     }
 }
@@ -181,7 +182,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin> Drop for Driver<IO> {
     fn drop(&mut self) {
         // Only if the task was dropped midway.
-        self.shared
-            .end("the runtime that drove the connection has shut down");
+        self.shared.end("the runtime that drove the connection has shut down");
     }
 }

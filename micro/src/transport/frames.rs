@@ -37,11 +37,7 @@ impl Frames {
     /// A cursor that skips `count` bytes before the first frame: a client's preface has 24.
     pub(super) fn after(count: usize) -> Self {
         // As the payload of a frame of no known type.
-        Self {
-            head: [0, 0, 0, u8::MAX, 0, 0, 0, 0, 0],
-            filled: HEAD,
-            left: count,
-        }
+        Self { head: [0, 0, 0, u8::MAX, 0, 0, 0, 0, 0], filled: HEAD, left: count }
     }
 
     /// The next piece in `bytes`, which is moved past it; `None` when all is looked at.
@@ -69,14 +65,7 @@ impl Frames {
         self.left -= payload.len();
         let [_, _, _, kind, flags, a, b, c, d] = self.head;
         let stream = u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff;
-        Some(Part {
-            kind,
-            flags,
-            stream,
-            is_start,
-            is_end: self.left == 0,
-            payload,
-        })
+        Some(Part { kind, flags, stream, is_start, is_end: self.left == 0, payload })
     }
 }
 
@@ -121,20 +110,13 @@ mod tests {
             .collect();
         for size in 1..=bytes.len() {
             let pieces: Vec<_> = bytes.chunks(size).collect();
-            assert_eq!(
-                frames(Frames::default(), &pieces),
-                expected,
-                "in pieces of {size}"
-            );
+            assert_eq!(frames(Frames::default(), &pieces), expected, "in pieces of {size}");
         }
     }
 
     #[test]
     fn a_preface_is_skipped() {
-        let bytes = [
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-            frame(SETTINGS, 0, 0, b""),
-        ];
+        let bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, b"")];
         let mut cursor = Frames::after(24);
         let mut bytes: &[u8] = &bytes.concat();
         assert_eq!(cursor.next(&mut bytes).unwrap().kind, u8::MAX);

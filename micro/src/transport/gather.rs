@@ -51,12 +51,7 @@ enum Turn {
 
 impl<IO> Gather<IO> {
     pub(crate) fn new(io: IO) -> Self {
-        Self {
-            io,
-            waiting: Vec::new(),
-            written: 0,
-            turn: Turn::Idle,
-        }
+        Self { io, waiting: Vec::new(), written: 0, turn: Turn::Idle }
     }
 
     fn is_empty(&self) -> bool {
@@ -172,9 +167,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gather<IO> {
             // An idle socket that takes no slices: they were put together here, and go at once.
             Turn::Idle | Turn::Due => Turn::Due,
             Turn::Busy | Turn::Gathering => Turn::Gathering,
-            Turn::Yielded { .. } => Turn::Yielded {
-                written_since: true,
-            },
+            Turn::Yielded { .. } => Turn::Yielded { written_since: true },
         };
         Poll::Ready(Ok(total))
     }
@@ -190,17 +183,11 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gather<IO> {
             match this.turn {
                 Turn::Gathering => {
                     cx.waker().wake_by_ref();
-                    this.turn = Turn::Yielded {
-                        written_since: false,
-                    };
+                    this.turn = Turn::Yielded { written_since: false };
                     return Poll::Ready(Ok(()));
                 }
-                Turn::Yielded {
-                    written_since: true,
-                } => {
-                    this.turn = Turn::Yielded {
-                        written_since: false,
-                    };
+                Turn::Yielded { written_since: true } => {
+                    this.turn = Turn::Yielded { written_since: false };
                     return Poll::Ready(Ok(()));
                 }
                 // From here on until it is out: a wake-up by the socket must find it due.

@@ -42,14 +42,7 @@ pub(super) enum Step {
 
 impl Keepalive {
     pub(super) fn new(after: Duration, timeout: Duration, now: Instant) -> Self {
-        Self {
-            after,
-            timeout,
-            heard: now,
-            busy: None,
-            asked: None,
-            pings: 0,
-        }
+        Self { after, timeout, heard: now, busy: None, asked: None, pings: 0 }
     }
 
     /// Bytes came; `is_progress` if HEADERS or DATA were among them.
@@ -64,18 +57,10 @@ impl Keepalive {
     /// To be asked when calls begin or end to be outstanding, after [`received`](Self::received),
     /// and at the time it named.
     pub(super) fn next(&mut self, now: Instant, has_calls: bool) -> Step {
-        self.busy = if has_calls {
-            self.busy.or(Some(now))
-        } else {
-            None
-        };
+        self.busy = if has_calls { self.busy.or(Some(now)) } else { None };
         if let Some(asked) = self.asked {
             let until = asked + self.timeout;
-            return if now < until {
-                Step::Wait(until)
-            } else {
-                Step::Dead
-            };
+            return if now < until { Step::Wait(until) } else { Step::Dead };
         }
         let Some(busy) = self.busy else {
             return Step::Rest;

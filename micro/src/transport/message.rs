@@ -44,10 +44,7 @@ pub(super) enum Fault {
 impl Message {
     /// Takes a message of at most `limit` bytes.
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            state: State::Nothing,
-        }
+        Self { limit, state: State::Nothing }
     }
 
     /// Takes the payload of one DATA frame.
@@ -107,14 +104,9 @@ impl Message {
         if *flag != 0 {
             return Err(Fault::Compressed);
         }
-        let length = length
-            .iter()
-            .fold(0, |length, byte| length << 8 | usize::from(*byte));
+        let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
         if length > self.limit {
-            return Err(Fault::TooLarge {
-                length,
-                limit: self.limit,
-            });
+            return Err(Fault::TooLarge { length, limit: self.limit });
         }
         if rest.len() > length {
             return Err(Fault::Excess);
@@ -166,21 +158,14 @@ mod tests {
         for size in 1..=bytes.len() {
             let mut chunks: Vec<&[u8]> = bytes.chunks(size).collect();
             chunks.insert(1, b"");
-            assert_eq!(
-                put_together(200, &chunks).unwrap().unwrap(),
-                content,
-                "cut at {size}"
-            );
+            assert_eq!(put_together(200, &chunks).unwrap().unwrap(), content, "cut at {size}");
         }
     }
 
     #[test]
     fn an_empty_message_is_a_message_and_nothing_is_none() {
         assert_eq!(put_together(64, &[&framed(b"")]).unwrap().unwrap(), "");
-        assert_eq!(
-            put_together(64, &[b"\0", b"\0\0\0\0"]).unwrap().unwrap(),
-            ""
-        );
+        assert_eq!(put_together(64, &[b"\0", b"\0\0\0\0"]).unwrap().unwrap(), "");
         assert_eq!(put_together(64, &[]), Ok(None));
         assert_eq!(put_together(64, &[b""]), Ok(None));
     }
@@ -188,28 +173,18 @@ mod tests {
     #[test]
     fn what_is_too_large_is_refused_at_its_prefix() {
         let prefix = [0, 0xff, 0xff, 0xff, 0xff];
-        let fault = Fault::TooLarge {
-            length: 0xffff_ffff,
-            limit: 64,
-        };
+        let fault = Fault::TooLarge { length: 0xffff_ffff, limit: 64 };
         assert_eq!(put_together(64, &[&prefix]), Err(fault.clone()));
         let (head, tail) = prefix.split_at(2);
         assert_eq!(put_together(64, &[head, tail]), Err(fault));
-        assert!(
-            put_together(64, &[&framed(&[1; 64])]).is_ok(),
-            "the limit itself is allowed"
-        );
+        assert!(put_together(64, &[&framed(&[1; 64])]).is_ok(), "the limit itself is allowed");
     }
 
     #[test]
     fn a_lying_prefix_sets_little_aside() {
         let mut message = Message::new(usize::MAX);
-        message
-            .push(Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff, 1]))
-            .unwrap();
-        let State::Partial { bytes, .. } = &message.state else {
-            panic!("{message:?}")
-        };
+        message.push(Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff, 1])).unwrap();
+        let State::Partial { bytes, .. } = &message.state else { panic!("{message:?}") };
         assert!(bytes.capacity() <= 2 * RESERVED);
         assert_eq!(message.finish(), Err(Fault::Short));
     }
@@ -218,27 +193,15 @@ mod tests {
     fn bytes_behind_the_message_are_a_fault() {
         let one = framed(b"hello");
         assert_eq!(put_together(64, &[&one, b"x"]), Err(Fault::Excess));
-        assert_eq!(
-            put_together(64, &[&[&one[..], b"x"].concat()]),
-            Err(Fault::Excess)
-        );
-        assert_eq!(
-            put_together(64, &[&one[..7], &one[7..], &one]),
-            Err(Fault::Excess)
-        );
+        assert_eq!(put_together(64, &[&[&one[..], b"x"].concat()]), Err(Fault::Excess));
+        assert_eq!(put_together(64, &[&one[..7], &one[7..], &one]), Err(Fault::Excess));
         assert_eq!(put_together(64, &[&one[..7], b"lloxx"]), Err(Fault::Excess));
     }
 
     #[test]
     fn a_compressed_message_is_a_fault() {
-        assert_eq!(
-            put_together(64, &[b"\x01\0\0\0\x01x"]),
-            Err(Fault::Compressed)
-        );
-        assert_eq!(
-            put_together(64, &[b"\xff\0\0\0\x01x"]),
-            Err(Fault::Compressed)
-        );
+        assert_eq!(put_together(64, &[b"\x01\0\0\0\x01x"]), Err(Fault::Compressed));
+        assert_eq!(put_together(64, &[b"\xff\0\0\0\x01x"]), Err(Fault::Compressed));
     }
 
     #[test]

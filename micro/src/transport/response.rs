@@ -6,24 +6,26 @@ use tonic::{Code, Status};
 /// The call's own status, in trailers or, without a message, in the headers.
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// Whether the headers already carry the call's status: a response without a message.
-pub(super) fn is_trailers_only(headers: &HeaderMap) -> bool {
-    headers.contains_key(&GRPC_STATUS)
-}
-
 /// Whether trailers (or the headers of a response without a message) say that the call failed.
 pub(super) fn is_error(trailers: &HeaderMap) -> bool {
-    trailers
-        .get(&GRPC_STATUS)
-        .is_some_and(|status| status != "0")
+    trailers.get(&GRPC_STATUS).is_some_and(|status| status != "0")
+}
+
+/// What follows the head of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Messages and trailers.
+    Body,
+    /// Nothing that matters: the headers carry the call's status.
+    Nothing,
 }
 
 /// Checks the head of a response. One with a `grpc-status` speaks gRPC, whatever else it says; of
 /// the others, the HTTP status is the error's (gRPC's `http-grpc-status-mapping.md`), and a body
 /// that is not gRPC's is not read.
-pub(super) fn check(status: StatusCode, headers: &HeaderMap) -> Result<(), Status> {
-    if is_trailers_only(headers) {
-        return Ok(());
+pub(super) fn check(status: StatusCode, headers: &HeaderMap) -> Result<Rest, Status> {
+    if headers.contains_key(&GRPC_STATUS) {
+        return Ok(Rest::Nothing);
     }
     if status != StatusCode::OK {
         let text = format!("the peer answered with HTTP status {status} and no gRPC status");
@@ -31,7 +33,7 @@ pub(super) fn check(status: StatusCode, headers: &HeaderMap) -> Result<(), Statu
     }
     let content_type = headers.get(CONTENT_TYPE);
     if content_type.is_some_and(|value| is_grpc(value.as_bytes())) {
-        return Ok(());
+        return Ok(Rest::Body);
     }
     let text = match content_type {
         Some(value) => format!("the peer's answer is not gRPC: its content-type is {value:?}"),
@@ -91,36 +93,21 @@ mod tests {
     #[test]
     fn a_grpc_status_outranks_the_http_status_and_the_content_type() {
         let headers = headers(&[("grpc-status", "5"), ("content-type", "text/html")]);
-        assert!(check(StatusCode::BAD_GATEWAY, &headers).is_ok());
+        assert_eq!(check(StatusCode::BAD_GATEWAY, &headers).unwrap(), Rest::Nothing);
     }
 
     #[test]
     fn only_grpc_content_types_are_read() {
-        for good in [
-            "application/grpc",
-            "application/grpc+proto",
-            "application/grpc;charset=utf-8",
-        ] {
-            assert!(
-                check(StatusCode::OK, &headers(&[("content-type", good)])).is_ok(),
-                "{good}"
-            );
+        for good in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"]
+        {
+            assert!(check(StatusCode::OK, &headers(&[("content-type", good)])).is_ok(), "{good}");
         }
-        for bad in [
-            "text/html",
-            "application/grpc-web",
-            "application/grpcx",
-            "application/json",
-        ] {
+        for bad in ["text/html", "application/grpc-web", "application/grpcx", "application/json"] {
             let error = check(StatusCode::OK, &headers(&[("content-type", bad)])).unwrap_err();
             assert_eq!(error.code(), Code::Unknown);
             assert!(error.message().contains(bad), "{}", error.message());
         }
         let error = check(StatusCode::OK, &headers(&[])).unwrap_err();
-        assert!(
-            error.message().contains("no content-type"),
-            "{}",
-            error.message()
-        );
+        assert!(error.message().contains("no content-type"), "{}", error.message());
     }
 }

@@ -40,10 +40,7 @@ impl Slots {
     pub(super) fn release(&self) {
         let lower = |count: usize| count.checked_sub(1);
         if self.surplus.load(Ordering::Relaxed) > 0
-            && self
-                .surplus
-                .fetch_update(Ordering::AcqRel, Ordering::Relaxed, lower)
-                .is_ok()
+            && self.surplus.fetch_update(Ordering::AcqRel, Ordering::Relaxed, lower).is_ok()
         {
             self.total.fetch_sub(1, Ordering::AcqRel);
         } else {
@@ -63,11 +60,7 @@ impl Slots {
             let mut more = limit - current;
             while more > 0 {
                 let lower = |count: usize| count.checked_sub(1);
-                if self
-                    .surplus
-                    .fetch_update(Ordering::AcqRel, Ordering::Relaxed, lower)
-                    .is_err()
-                {
+                if self.surplus.fetch_update(Ordering::AcqRel, Ordering::Relaxed, lower).is_err() {
                     break;
                 }
                 more -= 1;
@@ -79,9 +72,7 @@ impl Slots {
 
     /// Slots that are taken, which is calls that are under way.
     pub(super) fn taken(&self) -> usize {
-        self.total
-            .load(Ordering::Acquire)
-            .saturating_sub(self.semaphore.available_permits())
+        self.total.load(Ordering::Acquire).saturating_sub(self.semaphore.available_permits())
     }
 
     /// Takes no more calls; who waits in line is told so.
@@ -110,11 +101,7 @@ mod tests {
         assert_eq!(poll_immediate(&mut first).await, None);
         assert_eq!(poll_immediate(&mut second).await, None);
         slots.release();
-        assert_eq!(
-            slots.take().now_or_never(),
-            None,
-            "nobody overtakes those who wait"
-        );
+        assert_eq!(slots.take().now_or_never(), None, "nobody overtakes those who wait");
         assert_eq!(poll_immediate(&mut second).await, None);
         assert_eq!(poll_immediate(&mut first).await, Some(Ok(())));
         slots.release();
@@ -137,11 +124,7 @@ mod tests {
     async fn a_raised_limit_lets_those_in_line_go() {
         let slots = Slots::new();
         let mut waiting = std::pin::pin!(slots.take());
-        assert_eq!(
-            poll_immediate(&mut waiting).await,
-            None,
-            "no limit is known yet"
-        );
+        assert_eq!(poll_immediate(&mut waiting).await, None, "no limit is known yet");
         slots.set_limit(usize::MAX);
         assert_eq!(poll_immediate(&mut waiting).await, Some(Ok(())));
         assert_eq!(slots.taken(), 1);
@@ -171,11 +154,7 @@ mod tests {
         slots.set_limit(1);
         slots.set_limit(3);
         slots.release();
-        assert_eq!(
-            slots.take().now_or_never(),
-            None,
-            "three are out, three are allowed"
-        );
+        assert_eq!(slots.take().now_or_never(), None, "three are out, three are allowed");
         slots.release();
         assert_eq!(slots.take().now_or_never(), Some(Ok(())));
         assert_eq!(slots.taken(), 3);

@@ -62,14 +62,10 @@ impl Connection {
     {
         let (head, body) = request.into_parts();
         let is_empty = body.is_end_stream();
-        let (slot, mut response, send) = self
-            .open(http::Request::from_parts(head, ()), is_empty)
-            .await?;
-        let request = if is_empty {
-            Request::default()
-        } else {
-            Request::begin(send, body).await?
-        };
+        let (slot, mut response, send) =
+            self.open(http::Request::from_parts(head, ()), is_empty).await?;
+        let request =
+            if is_empty { Request::default() } else { Request::begin(send, body).await? };
         let response = match (&mut response).await {
             Ok(response) => response,
             Err(error) => {
@@ -81,12 +77,7 @@ impl Connection {
         response::check(response.status(), response.headers())
             .map_err(|status| Failure::malformed(&self.shared().peer, &status))?;
         Ok(response.map(|stream| Body {
-            open: Some(Open {
-                stream,
-                is_at_trailers: false,
-                request,
-                slot,
-            }),
+            open: Some(Open { stream, is_at_trailers: false, request, slot }),
         }))
     }
 }
@@ -103,10 +94,7 @@ impl Request {
         // A body of one message, such as a unary call of tonic's stubs, needs no task.
         let is_sent = std::future::poll_fn(|cx| Poll::Ready(pump.as_mut().poll(cx).is_ready()));
         let task = (!is_sent.await).then(|| tokio::spawn(pump).abort_handle());
-        Ok(Self {
-            failure: Some(failure),
-            task,
-        })
+        Ok(Self { failure: Some(failure), task })
     }
 
     /// Why the stream was reset, if our own body was the reason.
@@ -174,24 +162,16 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.open
-            .as_ref()
-            .is_none_or(|open| open.stream.is_end_stream())
+        self.open.as_ref().is_none_or(|open| open.stream.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.open.is_none() {
-            SizeHint::with_exact(0)
-        } else {
-            SizeHint::default()
-        }
+        if self.open.is_none() { SizeHint::with_exact(0) } else { SizeHint::default() }
     }
 }
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Body")
-            .field("is_open", &self.open.is_some())
-            .finish()
+        f.debug_struct("Body").field("is_open", &self.open.is_some()).finish()
     }
 }

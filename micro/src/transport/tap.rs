@@ -151,9 +151,7 @@ impl<IO> Tap<IO> {
         }
         if last > 0 {
             // Trailers of an older stream must not lower it.
-            self.activity
-                .last_stream_sent
-                .fetch_max(last, Ordering::Release);
+            self.activity.last_stream_sent.fetch_max(last, Ordering::Release);
         }
     }
 }
@@ -234,20 +232,11 @@ mod tests {
         let mut buf = [0; 1024];
         assert_eq!(activity.take(), Seen(0));
         for (bytes, expected) in [
-            (
-                frame(frames::SETTINGS, 0, 0, b""),
-                Seen::BYTES | Seen::SETTINGS,
-            ),
+            (frame(frames::SETTINGS, 0, 0, b""), Seen::BYTES | Seen::SETTINGS),
             (frame(frames::SETTINGS, frames::ACK, 0, b""), Seen::BYTES),
             (frame(6, 0, 0, b"pingpong"), Seen::BYTES),
-            (
-                frame(frames::HEADERS, 4, 1, b"x"),
-                Seen::BYTES | Seen::PROGRESS,
-            ),
-            (
-                frame(frames::DATA, 0, 1, b"x"),
-                Seen::BYTES | Seen::PROGRESS,
-            ),
+            (frame(frames::HEADERS, 4, 1, b"x"), Seen::BYTES | Seen::PROGRESS),
+            (frame(frames::DATA, 0, 1, b"x"), Seen::BYTES | Seen::PROGRESS),
         ] {
             peer.write_all(&bytes).await.unwrap();
             let _ = tap.read(&mut buf).await.unwrap();
@@ -269,14 +258,9 @@ mod tests {
         peer.write_all(tail).await.unwrap();
         let _ = tap.read(&mut buf).await.unwrap();
         assert!(activity.take().go_away());
-        peer.write_all(&frame(frames::GOAWAY, 0, 0, &[0; 8]))
-            .await
-            .unwrap();
+        peer.write_all(&frame(frames::GOAWAY, 0, 0, &[0; 8])).await.unwrap();
         let _ = tap.read(&mut buf).await.unwrap();
-        let expected = GoAway {
-            code: 11,
-            debug: "too_many_pings".into(),
-        };
+        let expected = GoAway { code: 11, debug: "too_many_pings".into() };
         assert_eq!(activity.go_away(), Some(&expected));
     }
 
@@ -284,9 +268,7 @@ mod tests {
     async fn a_go_away_too_short_to_be_one_is_passed_over() {
         let (mut peer, io) = tokio::io::duplex(1024);
         let (mut tap, activity) = Tap::new(io);
-        peer.write_all(&frame(frames::GOAWAY, 0, 0, b"123"))
-            .await
-            .unwrap();
+        peer.write_all(&frame(frames::GOAWAY, 0, 0, b"123")).await.unwrap();
         let _ = tap.read(&mut [0; 64]).await.unwrap();
         assert!(!activity.take().go_away());
     }
@@ -295,21 +277,14 @@ mod tests {
     async fn a_stream_is_sent_once_the_head_of_its_headers_is_out() {
         let (_peer, io) = tokio::io::duplex(1024);
         let (mut tap, activity) = Tap::new(io);
-        tap.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-            .await
-            .unwrap();
+        tap.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         let bytes = frame(frames::HEADERS, 4, 3, b"block");
         tap.write_all(&bytes[..8]).await.unwrap();
         assert!(!activity.was_sent(3), "nobody can read a head cut short");
         tap.write_all(&bytes[8..]).await.unwrap();
         assert!(activity.was_sent(3));
         assert!(!activity.was_sent(5));
-        tap.write_all(&frame(frames::HEADERS, 5, 1, b"trailers"))
-            .await
-            .unwrap();
-        assert!(
-            activity.was_sent(3),
-            "an older stream's trailers take nothing back"
-        );
+        tap.write_all(&frame(frames::HEADERS, 5, 1, b"trailers")).await.unwrap();
+        assert!(activity.was_sent(3), "an older stream's trailers take nothing back");
     }
 }

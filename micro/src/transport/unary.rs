@@ -3,7 +3,11 @@
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{Connection, Failure, message::Message, response};
+use super::{
+    Connection, Failure,
+    message::Message,
+    response::{self, Rest},
+};
 
 /// What a peer answered. Its gRPC status is for the caller to read: in the trailers, or in the
 /// headers of an answer that has neither message nor trailers.
@@ -42,9 +46,9 @@ impl Connection {
             Ok(response) => response.into_parts(),
             Err(error) => return Err(shared.failure(&error, response.stream_id(), false)),
         };
-        response::check(head.status, &head.headers)
+        let rest = response::check(head.status, &head.headers)
             .map_err(|status| Failure::malformed(&shared.peer, &status))?;
-        if response::is_trailers_only(&head.headers) {
+        if rest == Rest::Nothing {
             return Ok(UnaryReply {
                 headers: head.headers,
                 message: None,
@@ -56,9 +60,7 @@ impl Connection {
         while let Some(chunk) = body.data().await {
             let chunk = chunk.map_err(|error| shared.failure(&error, body.stream_id(), true))?;
             let length = chunk.len();
-            message
-                .push(chunk)
-                .map_err(|fault| Failure::of_fault(&shared.peer, &fault))?;
+            message.push(chunk).map_err(|fault| Failure::of_fault(&shared.peer, &fault))?;
             // A whole message's window goes back when the stream is dropped, which is soon.
             if !message.is_whole() {
                 let _ = body.flow_control().release_capacity(length);
@@ -74,10 +76,6 @@ impl Connection {
             Err(_) if response::is_error(&trailers) => None,
             Err(fault) => return Err(Failure::of_fault(&shared.peer, &fault)),
         };
-        Ok(UnaryReply {
-            headers: head.headers,
-            message,
-            trailers,
-        })
+        Ok(UnaryReply { headers: head.headers, message, trailers })
     }
 }

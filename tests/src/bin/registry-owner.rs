@@ -18,9 +18,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("registered");
     loop {
         tokio::time::sleep(ttl / 3).await;
-        registry
-            .renew(&node, lease)
-            .await
-            .map_err(|error| format!("{error:?}"))?;
+        registry.renew(&node, lease).await.map_err(|error| format!("{error:?}"))?;
     }
 }

@@ -21,18 +21,11 @@ fn node(service: &str, id: &str, port: u16) -> Node {
 }
 
 async fn read(registry: &Arc<dyn Registry>, service: &str) -> Listing {
-    registry
-        .read(service)
-        .await
-        .unwrap_or_else(|error| panic!("read {service}: {error:?}"))
+    registry.read(service).await.unwrap_or_else(|error| panic!("read {service}: {error:?}"))
 }
 
 fn ids(listing: &Listing) -> Vec<&str> {
-    let mut ids: Vec<_> = listing
-        .entries
-        .iter()
-        .map(|entry| entry.node.id.as_str())
-        .collect();
+    let mut ids: Vec<_> = listing.entries.iter().map(|entry| entry.node.id.as_str()).collect();
     ids.sort_unstable();
     ids
 }
@@ -45,22 +38,12 @@ fn is_lost(renewed: &Result<(), RenewError>) -> bool {
 pub async fn a_registered_node_is_read_and_listed(backend: &impl Backend) -> Done {
     let registry = backend.registry();
     let message = |name: &str| {
-        let field = |name: &str| Value {
-            name: name.into(),
-            kind: "string".into(),
-            values: vec![],
-        };
-        Some(Value {
-            name: name.into(),
-            kind: name.into(),
-            values: vec![field("a"), field("b")],
-        })
+        let field = |name: &str| Value { name: name.into(), kind: "string".into(), values: vec![] };
+        Some(Value { name: name.into(), kind: name.into(), values: vec![field("a"), field("b")] })
     };
     let mut first = node("conf.read", "conf.read-1", 1);
     first.version = "1.2.3".to_owned();
-    first
-        .metadata
-        .insert("zone".to_owned(), "<a> & \"b\" \u{e9}".to_owned());
+    first.metadata.insert("zone".to_owned(), "<a> & \"b\" \u{e9}".to_owned());
     first.endpoints = vec![
         Endpoint {
             name: "Greeter.Hello".to_owned(),
@@ -68,37 +51,25 @@ pub async fn a_registered_node_is_read_and_listed(backend: &impl Backend) -> Don
             response: message("HelloReply"),
             metadata: [("path".to_owned(), "/v1/hello".to_owned())].into(),
         },
-        Endpoint {
-            name: "Greeter.Bye".to_owned(),
-            ..Endpoint::default()
-        },
+        Endpoint { name: "Greeter.Bye".to_owned(), ..Endpoint::default() },
     ];
     let second = node("conf.read", "conf.read-2", 2);
     backend.register(&first, LONG).await?;
     backend.register(&second, LONG).await?;
-    backend
-        .register(&node("conf.other", "conf.other-1", 3), LONG)
-        .await?;
+    backend.register(&node("conf.other", "conf.other-1", 3), LONG).await?;
 
     let listing = read(&registry, "conf.read").await;
     assert_eq!(ids(&listing), ["conf.read-1", "conf.read-2"]);
     assert!(listing.malformed.is_empty(), "{listing:?}");
     for (entry, written) in listing.entries.iter().zip([&first, &second]) {
         assert_eq!(*entry.node, *written);
-        assert!(
-            entry.revision > 0 && entry.revision <= listing.revision,
-            "{entry:?}"
-        );
+        assert!(entry.revision > 0 && entry.revision <= listing.revision, "{entry:?}");
     }
     assert_ne!(listing.entries[0].key, listing.entries[1].key);
     let services = registry.list().await.expect("the services are listed");
     assert!(services.is_sorted(), "{services:?}");
     for name in ["conf.read", "conf.other"] {
-        assert_eq!(
-            services.iter().filter(|service| *service == name).count(),
-            1,
-            "{services:?}"
-        );
+        assert_eq!(services.iter().filter(|service| *service == name).count(), 1, "{services:?}");
     }
     Ok(())
 }
@@ -107,14 +78,9 @@ pub async fn a_registered_node_is_read_and_listed(backend: &impl Backend) -> Don
 pub async fn a_service_without_nodes_is_empty(backend: &impl Backend) -> Done {
     let registry = backend.registry();
     let listing = read(&registry, "conf.nobody").await;
-    assert!(
-        listing.entries.is_empty() && listing.malformed.is_empty(),
-        "{listing:?}"
-    );
+    assert!(listing.entries.is_empty() && listing.malformed.is_empty(), "{listing:?}");
     let mut watching = Watching::after(&registry, "conf.nobody", listing.revision);
-    backend
-        .register(&node("conf.nobody", "conf.nobody-1", 1), LONG)
-        .await?;
+    backend.register(&node("conf.nobody", "conf.nobody-1", 1), LONG).await?;
     assert_eq!(watching.events(1).await, ["+conf.nobody-1@127.0.0.1:1"]);
     Ok(())
 }
@@ -127,15 +93,9 @@ pub async fn a_renewed_record_outlives_its_ttl_and_then_expires(backend: &impl B
     let mut watching = Watching::from_now(&registry, "conf.expiry").await;
     for _ in 0..8 {
         sleep(SHORT / 4).await;
-        registry
-            .renew(&node, lease)
-            .await
-            .expect("the record stands");
+        registry.renew(&node, lease).await.expect("the record stands");
     }
-    assert_eq!(
-        ids(&read(&registry, "conf.expiry").await),
-        ["conf.expiry-1"]
-    );
+    assert_eq!(ids(&read(&registry, "conf.expiry").await), ["conf.expiry-1"]);
     assert_eq!(watching.events(1).await, ["-conf.expiry-1"]);
     assert!(read(&registry, "conf.expiry").await.entries.is_empty());
     let renewed = registry.renew(&node, lease).await;
@@ -146,18 +106,11 @@ pub async fn a_renewed_record_outlives_its_ttl_and_then_expires(backend: &impl B
 /// With a word that says what is the least.
 pub async fn a_ttl_under_the_least_is_refused(backend: &impl Backend) -> Done {
     let registry = backend.registry();
-    backend
-        .register(&node("conf.ttl", "conf.ttl-1", 1), LONG)
-        .await?;
+    backend.register(&node("conf.ttl", "conf.ttl-1", 1), LONG).await?;
     let ttl = registry.min_ttl() - Duration::from_nanos(1);
-    let error = registry
-        .register(&node("conf.ttl", "conf.ttl-2", 2), ttl)
-        .await;
+    let error = registry.register(&node("conf.ttl", "conf.ttl-2", 2), ttl).await;
     let error = error.expect_err("a TTL under the least is refused");
-    assert!(
-        error.is_config() && error.to_string().contains("under"),
-        "{error:?}"
-    );
+    assert!(error.is_config() && error.to_string().contains("under"), "{error:?}");
     assert_eq!(ids(&read(&registry, "conf.ttl").await), ["conf.ttl-1"]);
     Ok(())
 }
@@ -168,17 +121,11 @@ pub async fn a_deregistered_node_is_gone_at_once(backend: &impl Backend) -> Done
     let node = node("conf.leave", "conf.leave-1", 1);
     let lease = backend.register(&node, LONG).await?;
     let mut watching = Watching::from_now(&registry, "conf.leave").await;
-    registry
-        .deregister(&node, lease)
-        .await
-        .expect("the node leaves");
+    registry.deregister(&node, lease).await.expect("the node leaves");
     assert!(read(&registry, "conf.leave").await.entries.is_empty());
     assert_eq!(watching.events(1).await, ["-conf.leave-1"]);
     assert!(is_lost(&registry.renew(&node, lease).await));
-    registry
-        .deregister(&node, lease)
-        .await
-        .expect("a node that is gone may leave again");
+    registry.deregister(&node, lease).await.expect("a node that is gone may leave again");
     Ok(())
 }
 
@@ -192,22 +139,13 @@ pub async fn an_overwritten_record_is_lost_to_its_first_owner(backend: &impl Bac
     let renewed = registry.renew(&first, first_lease).await;
     assert!(is_lost(&renewed), "{renewed:?}");
     let renewed = registry.renew(&first, second_lease).await;
-    assert!(
-        is_lost(&renewed),
-        "another's lease does not make the record ours: {renewed:?}"
-    );
-    registry
-        .deregister(&first, first_lease)
-        .await
-        .expect("the first owner leaves");
+    assert!(is_lost(&renewed), "another's lease does not make the record ours: {renewed:?}");
+    registry.deregister(&first, first_lease).await.expect("the first owner leaves");
     sleep(SHORT * 2).await;
     let listing = read(&registry, "conf.twice").await;
     assert_eq!(listing.entries.len(), 1);
     assert_eq!(*listing.entries[0].node, second);
-    registry
-        .renew(&second, second_lease)
-        .await
-        .expect("the record stands");
+    registry.renew(&second, second_lease).await.expect("the record stands");
     Ok(())
 }
 
@@ -218,54 +156,32 @@ pub async fn a_record_that_another_deleted_is_lost_and_can_come_back(
     let registry = backend.registry();
     let node = node("conf.deleted", "conf.deleted-1", 1);
     let lease = backend.register(&node, LONG).await?;
-    registry
-        .renew(&node, lease)
-        .await
-        .expect("the record stands");
+    registry.renew(&node, lease).await.expect("the record stands");
     backend.delete(std::slice::from_ref(&node)).await?;
     let renewed = registry.renew(&node, lease).await;
     assert!(is_lost(&renewed), "{renewed:?}");
     let lease = backend.register(&node, LONG).await?;
-    registry
-        .renew(&node, lease)
-        .await
-        .expect("the record stands again");
-    assert_eq!(
-        ids(&read(&registry, "conf.deleted").await),
-        ["conf.deleted-1"]
-    );
+    registry.renew(&node, lease).await.expect("the record stands again");
+    assert_eq!(ids(&read(&registry, "conf.deleted").await), ["conf.deleted-1"]);
     Ok(())
 }
 
 /// However late it comes, and however many come.
 pub async fn a_late_subscriber_sees_what_it_missed(backend: &impl Backend) -> Done {
     let registry = backend.registry();
-    let first = backend
-        .register(&node("conf.late", "conf.late-1", 1), LONG)
-        .await?;
+    let first = backend.register(&node("conf.late", "conf.late-1", 1), LONG).await?;
     let then = read(&registry, "conf.late").await;
     assert_eq!(ids(&then), ["conf.late-1"]);
-    backend
-        .register(&node("conf.late", "conf.late-2", 2), LONG)
-        .await?;
-    registry
-        .deregister(&node("conf.late", "conf.late-1", 1), first)
-        .await
-        .expect("it leaves");
+    backend.register(&node("conf.late", "conf.late-2", 2), LONG).await?;
+    registry.deregister(&node("conf.late", "conf.late-1", 1), first).await.expect("it leaves");
     let missed = ["+conf.late-2@127.0.0.1:2", "-conf.late-1"];
     for _ in 0..2 {
         let mut watching = Watching::after(&registry, "conf.late", then.revision);
         assert_eq!(watching.events(2).await, missed);
     }
     let mut watching = Watching::from_now(&registry, "conf.late").await;
-    backend
-        .register(&node("conf.late", "conf.late-3", 3), LONG)
-        .await?;
-    assert_eq!(
-        watching.events(1).await,
-        ["+conf.late-3@127.0.0.1:3"],
-        "and nothing earlier"
-    );
+    backend.register(&node("conf.late", "conf.late-3", 3), LONG).await?;
+    assert_eq!(watching.events(1).await, ["+conf.late-3@127.0.0.1:3"], "and nothing earlier");
     Ok(())
 }
 
@@ -279,10 +195,7 @@ pub async fn updates_come_in_order_each_with_a_revision_of_its_own(backend: &imp
         let lease = backend.register(&node, LONG).await?;
         expected.push(format!("+{}@{}", node.id, node.address));
         if port % 3 == 0 {
-            registry
-                .deregister(&node, lease)
-                .await
-                .expect("the node leaves");
+            registry.deregister(&node, lease).await.expect("the node leaves");
             expected.push(format!("-{}", node.id));
         }
     }
@@ -302,14 +215,10 @@ pub async fn updates_come_in_order_each_with_a_revision_of_its_own(backend: &imp
 /// One change, with the same key and a higher revision.
 pub async fn a_record_written_again_is_told_as_it_is_now(backend: &impl Backend) -> Done {
     let registry = backend.registry();
-    backend
-        .register(&node("conf.again", "conf.again-1", 1), LONG)
-        .await?;
+    backend.register(&node("conf.again", "conf.again-1", 1), LONG).await?;
     let before = read(&registry, "conf.again").await;
     let mut watching = Watching::after(&registry, "conf.again", before.revision);
-    backend
-        .register(&node("conf.again", "conf.again-1", 2), LONG)
-        .await?;
+    backend.register(&node("conf.again", "conf.again-1", 2), LONG).await?;
     assert_eq!(watching.events(1).await, ["+conf.again-1@127.0.0.1:2"]);
     let after = read(&registry, "conf.again").await;
     assert_eq!(after.entries.len(), 1);
@@ -321,9 +230,8 @@ pub async fn a_record_written_again_is_told_as_it_is_now(backend: &impl Backend)
 /// Whether in one revision or in several.
 pub async fn deletions_of_one_moment_are_all_told(backend: &impl Backend) -> Done {
     let registry = backend.registry();
-    let nodes: Vec<_> = (1..=5)
-        .map(|port| node("conf.batch", &format!("conf.batch-{port}"), port))
-        .collect();
+    let nodes: Vec<_> =
+        (1..=5).map(|port| node("conf.batch", &format!("conf.batch-{port}"), port)).collect();
     for node in &nodes {
         backend.register(node, LONG).await?;
     }
@@ -331,15 +239,7 @@ pub async fn deletions_of_one_moment_are_all_told(backend: &impl Backend) -> Don
     backend.delete(&nodes[..4]).await?;
     let mut gone = watching.events(4).await;
     gone.sort();
-    assert_eq!(
-        gone,
-        [
-            "-conf.batch-1",
-            "-conf.batch-2",
-            "-conf.batch-3",
-            "-conf.batch-4"
-        ]
-    );
+    assert_eq!(gone, ["-conf.batch-1", "-conf.batch-2", "-conf.batch-3", "-conf.batch-4"]);
     assert_eq!(ids(&read(&registry, "conf.batch").await), ["conf.batch-5"]);
     Ok(())
 }
@@ -347,21 +247,14 @@ pub async fn deletions_of_one_moment_are_all_told(backend: &impl Backend) -> Don
 /// It is told by its key, and the others are there.
 pub async fn a_malformed_neighbour_spoils_nothing(backend: &impl Backend) -> Done {
     let registry = backend.registry();
-    backend
-        .register(&node("conf.malformed", "conf.malformed-1", 1), LONG)
-        .await?;
+    backend.register(&node("conf.malformed", "conf.malformed-1", 1), LONG).await?;
     let mut watching = Watching::from_now(&registry, "conf.malformed").await;
     let key = backend.write_malformed("conf.malformed").await?;
-    backend
-        .register(&node("conf.malformed", "conf.malformed-2", 2), LONG)
-        .await?;
+    backend.register(&node("conf.malformed", "conf.malformed-2", 2), LONG).await?;
     let last = key.rsplit('/').next().unwrap_or_default();
     assert_eq!(
         watching.events(2).await,
-        [
-            format!("?{last}"),
-            "+conf.malformed-2@127.0.0.1:2".to_owned()
-        ]
+        [format!("?{last}"), "+conf.malformed-2@127.0.0.1:2".to_owned()]
     );
     let listing = read(&registry, "conf.malformed").await;
     assert_eq!(ids(&listing), ["conf.malformed-1", "conf.malformed-2"]);
@@ -369,10 +262,7 @@ pub async fn a_malformed_neighbour_spoils_nothing(backend: &impl Backend) -> Don
     assert_eq!(listing.malformed[0].key, key);
     assert!(!listing.malformed[0].reason.is_empty());
     let services = registry.list().await.expect("the services are listed");
-    assert!(
-        services.contains(&"conf.malformed".to_owned()),
-        "{services:?}"
-    );
+    assert!(services.contains(&"conf.malformed".to_owned()), "{services:?}");
     backend.delete_key(&key).await?;
     assert_eq!(watching.events(1).await, [format!("-{last}")]);
     Ok(())
@@ -382,24 +272,15 @@ pub async fn a_malformed_neighbour_spoils_nothing(backend: &impl Backend) -> Don
 pub async fn a_gap_in_the_watch_is_told(backend: &impl Backend) -> Done {
     let registry = backend.registry();
     let then = read(&registry, "conf.gap").await;
-    backend
-        .register(&node("conf.gap", "conf.gap-1", 1), LONG)
-        .await?;
-    backend
-        .register(&node("conf.gap", "conf.gap-2", 2), LONG)
-        .await?;
+    backend.register(&node("conf.gap", "conf.gap-1", 1), LONG).await?;
+    backend.register(&node("conf.gap", "conf.gap-2", 2), LONG).await?;
     backend.forget().await?;
     let mut watching = Watching::after(&registry, "conf.gap", then.revision);
     let ended = watching.next_or_end().await;
     assert!(matches!(ended, Err(WatchError::Compacted)), "{ended:?}");
-    assert!(
-        watching.has_ended().await,
-        "the stream ends after its first error"
-    );
+    assert!(watching.has_ended().await, "the stream ends after its first error");
     let mut watching = Watching::from_now(&registry, "conf.gap").await;
-    backend
-        .register(&node("conf.gap", "conf.gap-3", 3), LONG)
-        .await?;
+    backend.register(&node("conf.gap", "conf.gap-3", 3), LONG).await?;
     assert_eq!(watching.events(1).await, ["+conf.gap-3@127.0.0.1:3"]);
     Ok(())
 }
@@ -407,17 +288,12 @@ pub async fn a_gap_in_the_watch_is_told(backend: &impl Backend) -> Done {
 /// A registry that is behind what was seen of it is another, or was restored from an older state.
 pub async fn a_revision_yet_to_come_is_told_as_a_gap(backend: &impl Backend) -> Done {
     let registry = backend.registry();
-    backend
-        .register(&node("conf.future", "conf.future-1", 1), LONG)
-        .await?;
+    backend.register(&node("conf.future", "conf.future-1", 1), LONG).await?;
     let revision = read(&registry, "conf.future").await.revision;
     let mut watching = Watching::after(&registry, "conf.future", revision + 1000);
     let ended = watching.next_or_end().await;
     assert!(matches!(ended, Err(WatchError::Compacted)), "{ended:?}");
-    assert!(
-        watching.has_ended().await,
-        "the stream ends after its first error"
-    );
+    assert!(watching.has_ended().await, "the stream ends after its first error");
     Ok(())
 }
 
@@ -426,18 +302,10 @@ pub async fn a_second_record_with_an_older_ones_address_is_the_newer(
     backend: &impl Backend,
 ) -> Done {
     let registry = backend.registry();
-    backend
-        .register(&node("conf.address", "conf.address-b", 1), LONG)
-        .await?;
-    backend
-        .register(&node("conf.address", "conf.address-a", 1), LONG)
-        .await?;
+    backend.register(&node("conf.address", "conf.address-b", 1), LONG).await?;
+    backend.register(&node("conf.address", "conf.address-a", 1), LONG).await?;
     let listing = read(&registry, "conf.address").await;
-    let newest = listing
-        .entries
-        .iter()
-        .max_by_key(|entry| entry.revision)
-        .expect("two entries");
+    let newest = listing.entries.iter().max_by_key(|entry| entry.revision).expect("two entries");
     assert_eq!(newest.node.id, "conf.address-a");
     assert_eq!(ids(&listing), ["conf.address-a", "conf.address-b"]);
     assert_ne!(listing.entries[0].revision, listing.entries[1].revision);
@@ -447,21 +315,13 @@ pub async fn a_second_record_with_an_older_ones_address_is_the_newer(
 /// Also when they look the same in the registry's keys.
 pub async fn services_whose_names_begin_alike_are_apart(backend: &impl Backend) -> Done {
     let registry = backend.registry();
-    let names = [
-        "conf.like",
-        "conf.like2",
-        "conf.like/2",
-        "conf.like-2",
-        "conf.lik",
-    ];
+    let names = ["conf.like", "conf.like2", "conf.like/2", "conf.like-2", "conf.lik"];
     let mut watching = Vec::new();
     for name in names {
         watching.push(Watching::from_now(&registry, name).await);
     }
     for (port, name) in (1..).zip(names) {
-        backend
-            .register(&node(name, &format!("{name}-id"), port), LONG)
-            .await?;
+        backend.register(&node(name, &format!("{name}-id"), port), LONG).await?;
     }
     for ((port, name), watching) in (1..).zip(names).zip(&mut watching) {
         // In a key, one of two names that look the same there may have had what is now the other's.
@@ -477,13 +337,7 @@ pub async fn services_whose_names_begin_alike_are_apart(backend: &impl Backend) 
         if !["conf.like/2", "conf.like-2"].contains(&name) {
             assert_eq!(ids(&listing), [format!("{name}-id")]);
         } else {
-            assert!(
-                listing
-                    .entries
-                    .iter()
-                    .all(|entry| entry.node.service == name),
-                "{listing:?}"
-            );
+            assert!(listing.entries.iter().all(|entry| entry.node.service == name), "{listing:?}");
         }
     }
     Ok(())

@@ -36,10 +36,7 @@ impl Watching {
     /// When nothing does.
     pub async fn next_or_end(&mut self) -> Result<Batch, WatchError> {
         loop {
-            match timeout(TOLD_WITHIN * 2, self.0.next())
-                .await
-                .expect("the watch says something")
-            {
+            match timeout(TOLD_WITHIN * 2, self.0.next()).await.expect("the watch says something") {
                 // Progress without a change.
                 Some(Ok(batch)) if batch.events.is_empty() => {}
                 Some(next) => return next,
@@ -53,9 +50,7 @@ impl Watching {
     /// # Panics
     /// When there are none, or the watch ends.
     pub async fn next(&mut self) -> Batch {
-        self.next_or_end()
-            .await
-            .unwrap_or_else(|error| panic!("the watch ended: {error:?}"))
+        self.next_or_end().await.unwrap_or_else(|error| panic!("the watch ended: {error:?}"))
     }
 
     /// So many changes, of as many revisions as it takes, as [`told`] tells each.

@@ -119,11 +119,7 @@ impl World {
 
     /// The ids of the nodes that calls can go to.
     fn picks(&self) -> Vec<&str> {
-        let mut ids: Vec<_> = self
-            .picked
-            .values()
-            .map(|(node, _)| node.id.as_str())
-            .collect();
+        let mut ids: Vec<_> = self.picked.values().map(|(node, _)| node.id.as_str()).collect();
         ids.sort_unstable();
         ids
     }
@@ -202,11 +198,7 @@ fn when_the_registry_empties_the_set_all_that_linger_are_picked_again() {
     world.remove(9_000, "a");
     assert_eq!(world.picks(), ["b"]);
     world.remove(9_001, "b");
-    assert_eq!(
-        world.picks(),
-        ["a", "b", "c"],
-        "removed within the last TTL, and connected"
-    );
+    assert_eq!(world.picks(), ["a", "b", "c"], "removed within the last TTL, and connected");
     // Each goes three TTLs after its own removal.
     world.tick(3 * TTL - 1);
     assert_eq!(world.picks(), ["a", "b", "c"]);
@@ -260,11 +252,7 @@ fn retained_nodes_stay_beside_the_first_that_is_listed_again() {
     let mut world = World::with(&["a", "b", "c"]);
     world.reset(1_000, &[]);
     world.insert(3_000, "b");
-    assert_eq!(
-        world.picks(),
-        ["a", "b", "c"],
-        "b alone need not carry the load of three"
-    );
+    assert_eq!(world.picks(), ["a", "b", "c"], "b alone need not carry the load of three");
     world.tick(1_000 + 3 * TTL);
     assert_eq!((world.picks(), world.dials), (vec!["b"], 3));
 }
@@ -275,11 +263,7 @@ fn goaway_ends_picks_and_connects_anew_at_once() {
     world.goaway(5_000, "a");
     assert_eq!((world.picks(), world.dials), (vec![], 2));
     assert!(world.closed.is_empty(), "the streams on it finish");
-    assert_eq!(
-        world.attempts["a"].2,
-        Some(1),
-        "the next connection learns of the last"
-    );
+    assert_eq!(world.attempts["a"].2, Some(1), "the next connection learns of the last");
     let link = world.connected(5_010, "a");
     let (_, picked) = world.picked.values().next().expect("it is back");
     assert_eq!(*picked, link);
@@ -330,11 +314,7 @@ fn a_record_written_anew_cuts_the_backoff_short() {
     }
     let dials = world.dials;
     world.insert(5_000, "b");
-    assert_eq!(
-        world.dials,
-        dials + 1,
-        "as a restart under the same id writes it"
-    );
+    assert_eq!(world.dials, dials + 1, "as a restart under the same id writes it");
 }
 
 #[test]
@@ -358,10 +338,7 @@ fn while_a_call_waits_every_node_is_dialled_once_a_second() {
     }
     let (first, last) = (dials[0], dials[dials.len() - 1]);
     let a_second = (last.1 - first.1) as f64 / (last.0 - first.0) as f64 * 1e3;
-    assert!(
-        (1.8..=2.2).contains(&a_second),
-        "{a_second} attempts a second for two nodes"
-    );
+    assert!((1.8..=2.2).contains(&a_second), "{a_second} attempts a second for two nodes");
     world.members.set_wanted(false, world.at(10_000));
     assert!(world.members.wakes_at().expect("they back off") <= world.at(16_000));
 }

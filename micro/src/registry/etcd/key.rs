@@ -42,11 +42,7 @@ pub(super) fn escape(name: &str) -> String {
 /// # Errors
 /// A name that go-micro's `path.Join` would make another key of: empty, `.` or `..`.
 pub(super) fn of(node: &Node) -> Result<String, String> {
-    Ok(format!(
-        "{}{}",
-        prefix(&node.service)?,
-        part("id", &node.id)?
-    ))
+    Ok(format!("{}{}", prefix(&node.service)?, part("id", &node.id)?))
 }
 
 /// What the keys of a service's nodes begin with.
@@ -84,21 +80,14 @@ mod tests {
             key("team/pay.svc", id).unwrap(),
             "/micro/registry/team-pay.svc/team-pay.svc-a0406fa1-b197-400d-b652-12b1ed37ec74"
         );
-        assert_eq!(
-            key("a b%", "\u{e9}").unwrap(),
-            "/micro/registry/a b%/\u{e9}"
-        );
+        assert_eq!(key("a b%", "\u{e9}").unwrap(), "/micro/registry/a b%/\u{e9}");
         assert_eq!(prefix_end("/micro/registry/a/"), b"/micro/registry/a0");
     }
 
     #[test]
     fn names_that_would_be_another_key_are_refused() {
         for name in ["", ".", ".."] {
-            assert!(
-                of(&Node::new(name, "a", "h:1"))
-                    .unwrap_err()
-                    .contains("service name")
-            );
+            assert!(of(&Node::new(name, "a", "h:1")).unwrap_err().contains("service name"));
             assert!(of(&Node::new("a", name, "h:1")).unwrap_err().contains("id"));
         }
     }

@@ -31,16 +31,9 @@ struct Held {
 impl KeepAlives {
     /// Extends the lease; false if etcd has none such any more.
     pub(super) async fn renew(&self, connection: &Connection, lease: Lease) -> Result<bool, Error> {
-        let held = self
-            .held()
-            .remove(&lease)
-            .filter(|held| held.connection == connection.id);
+        let held = self.held().remove(&lease).filter(|held| held.connection == connection.id);
         let (keeper, stream) = match held {
-            Some(Held {
-                mut keeper,
-                mut stream,
-                ..
-            }) => {
+            Some(Held { mut keeper, mut stream, .. }) => {
                 keeper.keep_alive().await?;
                 let Some(answer) = stream.message().await? else {
                     return Err(Error::LeaseKeepAliveError("the stream ended".to_owned()));
@@ -62,15 +55,7 @@ impl KeepAlives {
         let since = Instant::now();
         let mut held = self.held();
         held.retain(|_, held| held.since + KEPT > since);
-        held.insert(
-            lease,
-            Held {
-                connection: connection.id,
-                keeper,
-                stream,
-                since,
-            },
-        );
+        held.insert(lease, Held { connection: connection.id, keeper, stream, since });
         Ok(true)
     }
 

@@ -80,11 +80,7 @@ impl Members {
             connecting: tokio::sync::Mutex::default(),
         };
         let members = options.members.iter().map(member).collect();
-        Self {
-            options,
-            members,
-            current: AtomicUsize::new(0),
-        }
+        Self { options, members, current: AtomicUsize::new(0) }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -124,11 +120,7 @@ impl Members {
                 Err(_) => format!("no answer within {EXCHANGE:?}"),
             };
             let separator = if step > 0 { "; " } else { "" };
-            let _ = write!(
-                failures,
-                "{separator}{}: {failure}",
-                self.members[index].address
-            );
+            let _ = write!(failures, "{separator}{}: {failure}", self.members[index].address);
             if Instant::now() >= deadline {
                 break;
             }
@@ -143,11 +135,7 @@ impl Members {
         Fut: Future<Output = Result<T, ClientError>>,
     {
         let member = &self.members[index];
-        let mut pending = Pending {
-            members: self,
-            index,
-            since: Some(Instant::now()),
-        };
+        let mut pending = Pending { members: self, index, since: Some(Instant::now()) };
         let result = loop {
             let (connection, is_new) = match member.connection(&self.options).await {
                 Ok(connection) => connection,
@@ -188,9 +176,7 @@ struct Pending<'a> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         if self.since.is_some_and(|since| since.elapsed() >= SUSPECT) {
-            let Members {
-                members, current, ..
-            } = self.members;
+            let Members { members, current, .. } = self.members;
             members[self.index].discard(|_| true);
             let next = (self.index + 1) % members.len();
             let _ =
@@ -211,10 +197,7 @@ impl Member {
         }
         static IDS: AtomicU64 = AtomicU64::new(0);
         let client = self.connect(options).await?;
-        let connection = Connection {
-            id: IDS.fetch_add(1, Ordering::Relaxed),
-            client,
-        };
+        let connection = Connection { id: IDS.fetch_add(1, Ordering::Relaxed), client };
         *self.held() = Some(connection.clone());
         Ok((connection, true))
     }
@@ -315,9 +298,7 @@ impl CallError {
     }
 
     pub(super) fn is_not_found(&self) -> bool {
-        self.answer
-            .as_ref()
-            .is_some_and(|(code, _)| *code == Code::NotFound)
+        self.answer.as_ref().is_some_and(|(code, _)| *code == Code::NotFound)
     }
 }
 
@@ -329,8 +310,6 @@ impl From<CallError> for Error {
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member")
-            .field("address", &self.address)
-            .finish_non_exhaustive()
+        f.debug_struct("Member").field("address", &self.address).finish_non_exhaustive()
     }
 }

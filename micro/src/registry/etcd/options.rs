@@ -86,9 +86,7 @@ impl Options {
     /// How etcd's client is to behave on a connection of ours.
     pub(super) fn client(&self) -> ConnectOptions {
         // A member without a leader refuses, and ends its watches, instead of keeping silent.
-        let options = ConnectOptions::new()
-            .with_require_leader(true)
-            .with_auto_token_refresh(true);
+        let options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
         match &self.user {
             Some((user, password)) => options.with_user(user, password),
             None => options,

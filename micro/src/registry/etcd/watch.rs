@@ -24,13 +24,7 @@ const MAX_RESPONSE: usize = 64 * 1024 * 1024;
 /// after that revision, or has yet to reach it, since then it was restored from an older state;
 /// `Ended` when etcd cancelled the watch without a reason; all else is `Disconnected`.
 pub(super) fn watch(members: Arc<Members>, service: String, after: u64) -> Watch {
-    let watcher = Watcher {
-        members,
-        service,
-        seen: after,
-        open: None,
-        ready: VecDeque::new(),
-    };
+    let watcher = Watcher { members, service, seen: after, open: None, ready: VecDeque::new() };
     stream::unfold(Some(watcher), |watcher| async {
         let mut watcher = watcher?;
         let next = watcher.next().await;
@@ -81,10 +75,8 @@ impl Watcher {
         let open = |connection: Connection| {
             let (prefix, options) = (prefix.clone(), options.clone());
             async move {
-                let mut client = connection
-                    .client
-                    .watch_client()
-                    .max_decoding_message_size(MAX_RESPONSE);
+                let mut client =
+                    connection.client.watch_client().max_decoding_message_size(MAX_RESPONSE);
                 let mut stream = client.watch(prefix, Some(options)).await?;
                 match stream.message().await? {
                     // Refused, as with a token that expired or that a restarted etcd does not
@@ -127,19 +119,13 @@ impl Watcher {
             let event = self.event(kv);
             match self.ready.back_mut() {
                 Some(batch) if batch.revision == revision => batch.events.push(event),
-                _ => self.ready.push_back(Batch {
-                    revision,
-                    events: vec![event],
-                }),
+                _ => self.ready.push_back(Batch { revision, events: vec![event] }),
             }
         }
         let revision = response.header().map_or(0, |header| header.revision());
         let revision = u64::try_from(revision).unwrap_or(0);
         if response.events().is_empty() && !response.created() && revision > self.seen {
-            self.ready.push_back(Batch {
-                revision,
-                events: Vec::new(),
-            });
+            self.ready.push_back(Batch { revision, events: Vec::new() });
         }
         Ok(())
     }

@@ -29,16 +29,10 @@ pub(in super::super) fn decode(bytes: &[u8]) -> Result<Node, String> {
 fn read(bytes: &[u8]) -> Result<Node, String> {
     if bytes.len() > MAX_LEN {
         let length = bytes.len();
-        return Err(format!(
-            "it takes {length} bytes, over the limit of {MAX_LEN}"
-        ));
+        return Err(format!("it takes {length} bytes, over the limit of {MAX_LEN}"));
     }
     let json: Json = serde_json::from_slice(bytes).map_err(|error| {
-        if bytes.is_empty() {
-            "it is empty".to_owned()
-        } else {
-            format!("not JSON: {error}")
-        }
+        if bytes.is_empty() { "it is empty".to_owned() } else { format!("not JSON: {error}") }
     })?;
     let record = At::root(&json).object()?.ok_or("it is `null`")?;
     let service = record.text("name")?;
@@ -68,22 +62,13 @@ fn read(bytes: &[u8]) -> Result<Node, String> {
         return Err("`nodes[0].id` is missing".to_owned());
     }
     if decoded.is_grpc() && !matches!(host_and_port(&decoded.address), Some((_, Some(_)))) {
-        return Err(format!(
-            "`nodes[0].address` is {:?}, not `host:port`",
-            decoded.address
-        ));
+        return Err(format!("`nodes[0].address` is {:?}, not `host:port`", decoded.address));
     }
     Ok(decoded)
 }
 
 fn endpoint(endpoint: &Object<'_>) -> Result<Endpoint, String> {
-    let value = |key| {
-        endpoint
-            .field(key)
-            .object()?
-            .map(|object| value(&object))
-            .transpose()
-    };
+    let value = |key| endpoint.field(key).object()?.map(|object| value(&object)).transpose();
     Ok(Endpoint {
         name: endpoint.text("name")?,
         request: value("request")?,
@@ -119,10 +104,7 @@ struct Object<'a> {
 
 impl<'a> At<'a> {
     fn root(json: &'a Json) -> Self {
-        Self {
-            json,
-            path: String::new(),
-        }
+        Self { json, path: String::new() }
     }
 
     fn wrong(&self, expected: impl Display) -> String {
@@ -134,21 +116,14 @@ impl<'a> At<'a> {
             Json::Array(_) => "a list",
             Json::Object(_) => "an object",
         };
-        let path = if self.path.is_empty() {
-            "the record"
-        } else {
-            &self.path
-        };
+        let path = if self.path.is_empty() { "the record" } else { &self.path };
         format!("`{path}` is {found} where {expected} is expected")
     }
 
     fn object(self) -> Result<Option<Object<'a>>, String> {
         match self.json {
             Json::Null => Ok(None),
-            Json::Object(map) => Ok(Some(Object {
-                map,
-                path: self.path,
-            })),
+            Json::Object(map) => Ok(Some(Object { map, path: self.path })),
             _ => Err(self.wrong("an object")),
         }
     }
@@ -160,10 +135,7 @@ impl<'a> At<'a> {
             _ => return Err(self.wrong("a list")),
         };
         let path = self.path;
-        let at = move |(index, json)| At {
-            json,
-            path: format!("{path}[{index}]"),
-        };
+        let at = move |(index, json)| At { json, path: format!("{path}[{index}]") };
         Ok(items.iter().enumerate().map(at))
     }
 
@@ -180,10 +152,7 @@ impl<'a> At<'a> {
             return Ok(BTreeMap::new());
         };
         let entry = |(key, json): (&String, &'a Json)| {
-            let at = At {
-                json,
-                path: format!("{}.{key}", object.path),
-            };
+            let at = At { json, path: format!("{}.{key}", object.path) };
             Ok((key.clone(), at.text()?))
         };
         object.map.iter().map(entry).collect()
@@ -195,16 +164,10 @@ impl<'a> Object<'a> {
     fn field(&self, key: &str) -> At<'a> {
         let same =
             |(name, json): (&'a String, &'a Json)| name.eq_ignore_ascii_case(key).then_some(json);
-        let json = self
-            .map
-            .get(key)
-            .or_else(|| self.map.iter().find_map(same))
-            .unwrap_or(&Json::Null);
-        let path = if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        };
+        let json =
+            self.map.get(key).or_else(|| self.map.iter().find_map(same)).unwrap_or(&Json::Null);
+        let path =
+            if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
         At { json, path }
     }
 

@@ -56,11 +56,7 @@ pub(in super::super) fn encode(node: &Node) -> Result<Vec<u8>, String> {
         version: &node.version,
         metadata: None,
         endpoints: node.endpoints.iter().map(endpoint).collect(),
-        nodes: [GoNode {
-            metadata: &node.metadata,
-            id: &node.id,
-            address: &node.address,
-        }],
+        nodes: [GoNode { metadata: &node.metadata, id: &node.id, address: &node.address }],
     };
     let mut bytes = Vec::with_capacity(1024);
     record
@@ -68,9 +64,7 @@ pub(in super::super) fn encode(node: &Node) -> Result<Vec<u8>, String> {
         .map_err(|error| error.to_string())?;
     if bytes.len() > MAX_LEN {
         let (length, limit) = (bytes.len(), MAX_LEN);
-        return Err(format!(
-            "the record takes {length} bytes, over the limit of {limit}"
-        ));
+        return Err(format!("the record takes {length} bytes, over the limit of {limit}"));
     }
     Ok(bytes)
 }
@@ -86,11 +80,7 @@ fn endpoint(endpoint: &Endpoint) -> GoEndpoint<'_> {
 
 fn value(of: &Value) -> GoValue<'_> {
     let values = (!of.values.is_empty()).then(|| of.values.iter().map(value).collect());
-    GoValue {
-        name: &of.name,
-        kind: &of.kind,
-        values,
-    }
+    GoValue { name: &of.name, kind: &of.kind, values }
 }
 
 /// Compact JSON with Go's escapes: HTML's `<`, `>` and `&`, and JavaScript's U+2028 and U+2029.

@@ -21,10 +21,8 @@ fn records() -> Vec<(&'static str, &'static str)> {
 
 #[test]
 fn every_record_of_a_real_go_micro_is_read_and_written_to_the_byte() {
-    let records: Vec<_> = records()
-        .into_iter()
-        .filter(|(key, _)| key.starts_with("/micro/registry/"))
-        .collect();
+    let records: Vec<_> =
+        records().into_iter().filter(|(key, _)| key.starts_with("/micro/registry/")).collect();
     assert_eq!(records.len(), 7);
     for (key, value) in records {
         let node = decode(value.as_bytes()).unwrap_or_else(|why| panic!("{key}: {why}"));
@@ -38,10 +36,8 @@ fn every_record_of_a_real_go_micro_is_read_and_written_to_the_byte() {
 
 #[test]
 fn records_of_other_kinds_are_errors_and_not_nodes() {
-    let records: Vec<_> = records()
-        .into_iter()
-        .filter(|(key, _)| !key.starts_with("/micro/registry/"))
-        .collect();
+    let records: Vec<_> =
+        records().into_iter().filter(|(key, _)| !key.starts_with("/micro/registry/")).collect();
     assert_eq!(records.len(), 8);
     for (key, value) in records {
         assert!(decode(value.as_bytes()).is_err(), "{key}");
@@ -100,10 +96,7 @@ fn a_service_without_methods_has_an_empty_list_and_a_bare_endpoint_nulls() {
     let mut node = Node::new("a", "a-1", "h:1");
     let text = String::from_utf8(encode(&node).unwrap()).unwrap();
     assert!(text.contains(r#""endpoints":[],"#), "{text}");
-    node.endpoints.push(Endpoint {
-        name: "A.B".to_owned(),
-        ..Endpoint::default()
-    });
+    node.endpoints.push(Endpoint { name: "A.B".to_owned(), ..Endpoint::default() });
     let text = String::from_utf8(encode(&node).unwrap()).unwrap();
     let bare = r#"[{"request":null,"response":null,"metadata":{},"name":"A.B"}]"#;
     assert!(text.contains(bare), "{text}");
@@ -127,9 +120,7 @@ fn strings_are_escaped_as_go_escapes_them() {
 #[test]
 fn metadata_is_sorted_by_bytes_as_go_sorts_it() {
     let mut node = Node::new("a", "a-1", "h:1");
-    node.metadata = ["b", "a", "B", "\u{e9}", "a.b"]
-        .map(|key| (key.into(), "1".into()))
-        .into();
+    node.metadata = ["b", "a", "B", "\u{e9}", "a.b"].map(|key| (key.into(), "1".into())).into();
     let text = String::from_utf8(encode(&node).unwrap()).unwrap();
     let expected = "{\"B\":\"1\",\"a\":\"1\",\"a.b\":\"1\",\"b\":\"1\",\"\u{e9}\":\"1\"}";
     assert!(text.contains(expected), "{text}");
@@ -147,20 +138,14 @@ fn missing_null_unknown_and_otherwise_cased_keys_are_no_error() {
     ] {
         let node = decode(record.as_bytes()).unwrap_or_else(|why| panic!("{record}: {why}"));
         assert_eq!((node.service.as_str(), node.id.as_str()), ("a", "a-1"));
-        assert!(
-            node.version.is_empty() && node.endpoints.is_empty() && node.is_grpc(),
-            "{record}"
-        );
+        assert!(node.version.is_empty() && node.endpoints.is_empty() && node.is_grpc(), "{record}");
     }
     let odd = r#"{"name":"a","nodes":[{"id":"a-1","address":null,"metadata":{"x":null}}],
         "endpoints":[{"name":"A.B","request":{"values":[null,{"type":"T"}]},"response":null}]}"#;
     let node = decode(odd.as_bytes()).unwrap();
     assert_eq!(node.metadata["x"], "");
     let request = node.endpoints[0].request.as_ref().unwrap();
-    assert_eq!(
-        (request.values.len(), request.values[0].kind.as_str()),
-        (1, "T")
-    );
+    assert_eq!((request.values.len(), request.values[0].kind.as_str()), (1, "T"));
 }
 
 #[test]
@@ -177,10 +162,8 @@ fn malformed_records_say_what_is_wrong_and_where() {
         r#"{"values":["#.repeat(200),
         "]}".repeat(200)
     );
-    let key = format!(
-        r#"{{"name":"a","nodes":[{{"id":"1","metadata":{{"{}":1}}}}]}}"#,
-        "k".repeat(999)
-    );
+    let key =
+        format!(r#"{{"name":"a","nodes":[{{"id":"1","metadata":{{"{}":1}}}}]}}"#, "k".repeat(999));
     let long = format!(r#"{{"name":"{}"}}"#, "a".repeat(MAX_LEN));
     let node = |rest: &str| format!(r#"{{"name":"a","nodes":[{{"id":"1",{rest}}}]}}"#);
     for (record, named) in [
@@ -190,56 +173,26 @@ fn malformed_records_say_what_is_wrong_and_where() {
         ("{}x", "not JSON"),
         ("127.0.0.1:1", "not JSON"),
         ("[]", "`the record` is a list where an object is expected"),
-        (
-            "\"a\"",
-            "`the record` is a string where an object is expected",
-        ),
+        ("\"a\"", "`the record` is a string where an object is expected"),
         ("{}", "`name` is missing"),
-        (
-            r#"{"name":1}"#,
-            "`name` is a number where a string is expected",
-        ),
+        (r#"{"name":1}"#, "`name` is a number where a string is expected"),
         (r#"{"name":"\ud800"}"#, "not JSON"),
-        (
-            r#"{"name":"a"}"#,
-            "`nodes` has 0 nodes where there must be one",
-        ),
+        (r#"{"name":"a"}"#, "`nodes` has 0 nodes where there must be one"),
         (r#"{"name":"a","nodes":[]}"#, "`nodes` has 0 nodes"),
-        (
-            r#"{"name":"a","nodes":{}}"#,
-            "`nodes` is an object where a list is expected",
-        ),
+        (r#"{"name":"a","nodes":{}}"#, "`nodes` is an object where a list is expected"),
         (r#"{"name":"a","nodes":[{},{}]}"#, "`nodes` has 2 nodes"),
         (r#"{"name":"a","nodes":[null]}"#, "`nodes[0]` is `null`"),
-        (
-            r#"{"name":"a","nodes":[true]}"#,
-            "`nodes[0]` is a boolean where an object is expected",
-        ),
+        (r#"{"name":"a","nodes":[true]}"#, "`nodes[0]` is a boolean where an object is expected"),
         (r#"{"name":"a","nodes":[{}]}"#, "`nodes[0].id` is missing"),
-        (
-            &node(r#""metadata":[]"#),
-            "`nodes[0].metadata` is a list where an object is expected",
-        ),
-        (
-            &node(r#""metadata":{"a":{}}"#),
-            "`nodes[0].metadata.a` is an object where a string",
-        ),
-        (
-            &node(r#""metadata":{"protocol":"grpc"}"#),
-            "`nodes[0].address` is \"\", not `host:port`",
-        ),
+        (&node(r#""metadata":[]"#), "`nodes[0].metadata` is a list where an object is expected"),
+        (&node(r#""metadata":{"a":{}}"#), "`nodes[0].metadata.a` is an object where a string"),
+        (&node(r#""metadata":{"protocol":"grpc"}"#), "`nodes[0].address` is \"\", not `host:port`"),
         (
             &node(r#""metadata":{"protocol":"grpc"},"address":"h""#),
             "`nodes[0].address` is \"h\", not `host:port`",
         ),
-        (
-            r#"{"name":"a","version":[],"nodes":[{"id":"1"}]}"#,
-            "`version` is a list",
-        ),
-        (
-            r#"{"name":"a","nodes":[{"id":"1"}],"endpoints":[1]}"#,
-            "`endpoints[0]` is a number",
-        ),
+        (r#"{"name":"a","version":[],"nodes":[{"id":"1"}]}"#, "`version` is a list"),
+        (r#"{"name":"a","nodes":[{"id":"1"}],"endpoints":[1]}"#, "`endpoints[0]` is a number"),
         (
             r#"{"name":"a","nodes":[{"id":"1"}],"endpoints":[{"request":{"values":[{"name":1}]}}]}"#,
             "`endpoints[0].request.values[0].name` is a number",
@@ -251,16 +204,9 @@ fn malformed_records_say_what_is_wrong_and_where() {
     ] {
         let why = decode(record.as_bytes()).expect_err(&record[..record.len().min(80)]);
         assert!(why.contains(named), "{why} lacks {named}");
-        assert!(
-            why.len() < 300,
-            "the reason must not carry the record: {why}"
-        );
+        assert!(why.len() < 300, "the reason must not carry the record: {why}");
     }
-    assert!(
-        decode(b"{\"name\":\"\xff\"}")
-            .unwrap_err()
-            .contains("not JSON")
-    );
+    assert!(decode(b"{\"name\":\"\xff\"}").unwrap_err().contains("not JSON"));
 }
 
 #[test]
@@ -281,9 +227,5 @@ fn a_record_cut_or_changed_anywhere_never_panics() {
 fn a_record_over_the_limit_is_not_written() {
     let mut node = Node::new("a", "a-1", "h:1");
     node.metadata.insert("x".to_owned(), "y".repeat(MAX_LEN));
-    assert!(
-        encode(&node)
-            .unwrap_err()
-            .contains("over the limit of 1048576")
-    );
+    assert!(encode(&node).unwrap_err().contains("over the limit of 1048576"));
 }

@@ -80,19 +80,11 @@ impl Store {
         let id = id_of(node);
         self.leases += 1;
         let lease = Lease(self.leases);
-        let entry = Entry {
-            key: key(&id),
-            revision: self.revision + 1,
-            node: Arc::new(node.clone()),
-        };
+        let entry =
+            Entry { key: key(&id), revision: self.revision + 1, node: Arc::new(node.clone()) };
         self.record(&id.0, Event::Put(entry.clone()));
         let expires = now + ttl;
-        let record = Record {
-            entry,
-            lease,
-            ttl,
-            expires,
-        };
+        let record = Record { entry, lease, ttl, expires };
         if let Some(earlier) = self.records.insert(id.clone(), record) {
             self.expiries.remove(&(earlier.expires, id.clone()));
         }
@@ -142,10 +134,7 @@ impl Store {
     }
 
     pub(super) fn since(&self, service: &str, after: u64) -> Since {
-        let oldest = self
-            .history
-            .front()
-            .map_or(self.revision + 1, |change| change.revision);
+        let oldest = self.history.front().map_or(self.revision + 1, |change| change.revision);
         if after.saturating_add(1) < oldest || after > self.revision {
             return Since::Compacted;
         }
@@ -154,10 +143,7 @@ impl Store {
             .iter()
             .skip((after + 1 - oldest) as usize)
             .filter(|change| change.service == service)
-            .map(|change| Batch {
-                revision: change.revision,
-                events: vec![change.event.clone()],
-            })
+            .map(|change| Batch { revision: change.revision, events: vec![change.event.clone()] })
             .collect();
         Since::Batches(batches)
     }
@@ -170,11 +156,7 @@ impl Store {
 
     fn record(&mut self, service: &str, event: Event) {
         self.revision += 1;
-        let change = Change {
-            revision: self.revision,
-            service: service.to_owned(),
-            event,
-        };
+        let change = Change { revision: self.revision, service: service.to_owned(), event };
         self.history.push_back(change);
         if self.history.len() > self.limit {
             self.history.pop_front();

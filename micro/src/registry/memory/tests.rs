@@ -12,11 +12,7 @@ fn node(id: &str) -> Node {
 
 async fn ids(memory: &Memory) -> Vec<String> {
     let listing = memory.read("greeter").await.unwrap();
-    listing
-        .entries
-        .iter()
-        .map(|entry| entry.node.id.clone())
-        .collect()
+    listing.entries.iter().map(|entry| entry.node.id.clone()).collect()
 }
 
 fn told(batch: Result<Batch, WatchError>) -> String {
@@ -26,11 +22,7 @@ fn told(batch: Result<Batch, WatchError>) -> String {
         Event::Delete(key) => format!("-{key}"),
         Event::Malformed(malformed) => format!("?{}", malformed.key),
     };
-    format!(
-        "{}{}",
-        batch.revision,
-        batch.events.iter().map(event).collect::<String>()
-    )
+    format!("{}{}", batch.revision, batch.events.iter().map(event).collect::<String>())
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,23 +68,14 @@ async fn a_watch_tells_only_its_service_in_order() {
     let memory = Memory::new();
     let mut watch = memory.watch("greeter", 0);
     let lease = memory.register(&node("a"), TTL).await.unwrap();
-    memory
-        .register(&Node::new("greeter2", "x", "127.0.0.1:1"), TTL)
-        .await
-        .unwrap();
-    memory
-        .register(&Node::new("gree", "x", "127.0.0.1:1"), TTL)
-        .await
-        .unwrap();
+    memory.register(&Node::new("greeter2", "x", "127.0.0.1:1"), TTL).await.unwrap();
+    memory.register(&Node::new("gree", "x", "127.0.0.1:1"), TTL).await.unwrap();
     memory.register(&node("bb"), TTL).await.unwrap();
     memory.deregister(&node("a"), lease).await.unwrap();
     assert_eq!(told(watch.next().await.unwrap()), "1+greeter/a");
     assert_eq!(told(watch.next().await.unwrap()), "4+greeter/bb");
     assert_eq!(told(watch.next().await.unwrap()), "5-greeter/a");
-    assert_eq!(
-        memory.list().await.unwrap(),
-        ["gree", "greeter", "greeter2"]
-    );
+    assert_eq!(memory.list().await.unwrap(), ["gree", "greeter", "greeter2"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,14 +87,8 @@ async fn a_watch_further_behind_than_the_history_is_compacted_and_ends() {
     let mut watch = memory.watch("greeter", 1);
     assert_eq!(told(watch.next().await.unwrap()), "2+greeter/bb");
     let mut watch = memory.watch("greeter", 0);
-    assert!(matches!(
-        watch.next().await,
-        Some(Err(WatchError::Compacted))
-    ));
-    assert!(
-        watch.next().await.is_none(),
-        "the stream ends after its first error"
-    );
+    assert!(matches!(watch.next().await, Some(Err(WatchError::Compacted))));
+    assert!(watch.next().await.is_none(), "the stream ends after its first error");
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,20 +99,14 @@ async fn a_watch_that_lags_is_compacted() {
     for id in ["a", "bb", "ccc"] {
         memory.register(&node(id), TTL).await.unwrap();
     }
-    assert!(matches!(
-        watch.next().await,
-        Some(Err(WatchError::Compacted))
-    ));
+    assert!(matches!(watch.next().await, Some(Err(WatchError::Compacted))));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_revision_yet_to_come_is_of_another_registry() {
     let memory = Memory::new();
     let mut watch = memory.watch("greeter", 7);
-    assert!(matches!(
-        watch.next().await,
-        Some(Err(WatchError::Compacted))
-    ));
+    assert!(matches!(watch.next().await, Some(Err(WatchError::Compacted))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,36 +114,20 @@ async fn an_overwritten_record_is_lost_to_its_first_owner_and_left_alone_by_it()
     let memory = Memory::new();
     let first = memory.register(&node("a"), TTL).await.unwrap();
     let second = memory.register(&node("a"), TTL * 3).await.unwrap();
-    assert!(matches!(
-        memory.renew(&node("a"), first).await,
-        Err(RenewError::Lost(_))
-    ));
+    assert!(matches!(memory.renew(&node("a"), first).await, Err(RenewError::Lost(_))));
     memory.deregister(&node("a"), first).await.unwrap();
     advance(TTL * 2).await;
-    assert_eq!(
-        ids(&memory).await,
-        ["a"],
-        "neither its leaving nor its expiry counts"
-    );
+    assert_eq!(ids(&memory).await, ["a"], "neither its leaving nor its expiry counts");
     memory.renew(&node("a"), second).await.unwrap();
     let mut changed = node("a");
     changed.address = "127.0.0.1:9".to_owned();
-    assert!(matches!(
-        memory.renew(&changed, second).await,
-        Err(RenewError::Lost(_))
-    ));
+    assert!(matches!(memory.renew(&changed, second).await, Err(RenewError::Lost(_))));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_ttl_under_a_millisecond_is_refused() {
-    let error = Memory::new()
-        .register(&node("a"), Duration::from_micros(999))
-        .await
-        .unwrap_err();
-    assert!(
-        error.is_config() && error.to_string().contains("under 1ms"),
-        "{error}"
-    );
+    let error = Memory::new().register(&node("a"), Duration::from_micros(999)).await.unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("under 1ms"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,10 +9,7 @@ async fn a_unary_call_is_answered_with_message_and_trailers() {
     assert_eq!(reply.one(), "hello");
     assert_eq!(reply.http, 200);
     assert_eq!(reply.headers["content-type"], "application/grpc");
-    assert!(
-        !reply.headers.contains_key("grpc-status"),
-        "the status is in the trailers"
-    );
+    assert!(!reply.headers.contains_key("grpc-status"), "the status is in the trailers");
     assert_eq!(reply.trailers.expect("trailers")["grpc-status"], "0");
 }
 
@@ -20,32 +17,19 @@ async fn a_unary_call_is_answered_with_message_and_trailers() {
 async fn metadata_goes_both_ways_but_what_is_grpcs_own() {
     let server = Fixture::start().await;
     let request = head(SAY).header("who", "me").header("blob-bin", "AP8");
-    let reply = server
-        .connect()
-        .await
-        .send(request, framed(&text("metadata")))
-        .await;
+    let reply = server.connect().await.send(request, framed(&text("metadata"))).await;
     let seen = reply.one();
-    assert!(
-        seen.contains(r#""who": "me""#) && seen.contains(r#""blob-bin": "AP8""#),
-        "{seen}"
-    );
+    assert!(seen.contains(r#""who": "me""#) && seen.contains(r#""blob-bin": "AP8""#), "{seen}");
     assert_eq!(reply.headers["answer"], "42");
     assert_eq!(reply.headers["raw-bin"], "AP8");
-    assert!(
-        !reply.headers.contains_key("grpc-status"),
-        "a handler cannot fake the status"
-    );
+    assert!(!reply.headers.contains_key("grpc-status"), "a handler cannot fake the status");
 }
 
 #[tokio::test]
 async fn an_error_is_all_in_the_headers() {
     let server = Fixture::start().await;
     let reply = server.connect().await.call(SAY, "status").await;
-    assert!(
-        reply.trailers.is_none() && reply.messages.is_empty(),
-        "{reply:?}"
-    );
+    assert!(reply.trailers.is_none() && reply.messages.is_empty(), "{reply:?}");
     reply.expect(Code::NotFound, "no café\n100%");
     assert_eq!(reply.http, 200);
     assert_eq!(reply.headers["content-type"], "application/grpc");
@@ -62,11 +46,7 @@ async fn a_reset_by_the_caller_drops_the_handler() {
     assert_eq!(server.event().await, Event::Started);
     call.reset();
     assert_eq!(server.event().await, Event::Dropped);
-    assert_eq!(
-        client.call(SAY, "next").await.one(),
-        "next",
-        "the connection lives on"
-    );
+    assert_eq!(client.call(SAY, "next").await.one(), "next", "the connection lives on");
 }
 
 #[tokio::test]
@@ -79,12 +59,7 @@ async fn a_caller_that_vanishes_drops_its_handlers() {
     let mut stream = client.open(head(DOWN)).await;
     stream.message("hang", true);
     assert_eq!(server.event().await, Event::Started);
-    stream
-        .answered()
-        .await
-        .message()
-        .await
-        .expect("the first message");
+    stream.answered().await.message().await.expect("the first message");
 
     client.driver.abort();
     assert_eq!(server.event().await, Event::Dropped);
@@ -96,9 +71,7 @@ async fn a_caller_that_resets_before_its_request_is_whole_starts_no_handler() {
     let mut server = Fixture::start().await;
     let client = server.connect().await;
     let mut call = client.open(head(SAY)).await;
-    call.body
-        .send_data(framed(&text("hello")).slice(..7), false)
-        .expect("open");
+    call.body.send_data(framed(&text("hello")).slice(..7), false).expect("open");
     call.reset();
     assert_eq!(client.call(SAY, "next").await.one(), "next");
     assert_eq!(server.event().await, Event::Started, "the second call's");
@@ -118,15 +91,9 @@ async fn a_message_over_the_limit_is_refused_with_both_sizes() {
     let server = Fixture::with(|server| _ = server.max_message_size(1000)).await;
     let client = server.connect().await;
     let reply = client.call(SAY, &"x".repeat(1000)).await;
-    reply.expect(
-        Code::ResourceExhausted,
-        "1003 bytes; the server takes at most 1000",
-    );
+    reply.expect(Code::ResourceExhausted, "1003 bytes; the server takes at most 1000");
     let reply = client.call(SAY, "large").await;
-    reply.expect(
-        Code::ResourceExhausted,
-        "5242885 bytes; the server sends at most 1000",
-    );
+    reply.expect(Code::ResourceExhausted, "5242885 bytes; the server sends at most 1000");
     assert_eq!(client.call(SAY, "small").await.one(), "small");
 }
 
@@ -134,14 +101,12 @@ async fn a_message_over_the_limit_is_refused_with_both_sizes() {
 async fn many_calls_share_a_connection() {
     let server = Fixture::start().await;
     let client = server.connect().await;
-    let calls = (0..300).map(|number| {
-        let client = client.clone();
-        async move {
-            assert_eq!(
-                client.call(SAY, &number.to_string()).await.one(),
-                number.to_string()
-            )
-        }
-    });
+    let calls =
+        (0..300).map(|number| {
+            let client = client.clone();
+            async move {
+                assert_eq!(client.call(SAY, &number.to_string()).await.one(), number.to_string())
+            }
+        });
     futures_util::future::join_all(calls).await;
 }

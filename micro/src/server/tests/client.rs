@@ -32,11 +32,7 @@ impl Reply {
     pub(super) fn expect(&self, code: Code, text: &str) {
         let status = self.status();
         assert_eq!(status.code(), code, "{self:?}");
-        assert!(
-            status.message().contains(text),
-            "{:?} should say {text:?}",
-            status.message()
-        );
+        assert!(status.message().contains(text), "{:?} should say {text:?}", status.message());
     }
 
     #[track_caller]
@@ -68,9 +64,7 @@ pub(super) async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     io: IO,
 ) -> (h2::client::SendRequest<Bytes>, h2::client::Connection<IO>) {
     let mut builder = h2::client::Builder::new();
-    builder
-        .initial_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20);
+    builder.initial_window_size(1 << 20).initial_connection_window_size(4 << 20);
     builder.handshake(io).await.expect("a handshake")
 }
 
@@ -78,20 +72,12 @@ impl Client {
     pub(super) async fn connect(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let (sender, connection) = handshake(io).await;
         let driver = tokio::spawn(async move { drop(connection.await) });
-        Self {
-            sender,
-            driver: Arc::new(driver),
-        }
+        Self { sender, driver: Arc::new(driver) }
     }
 
     /// Sends the headers of a call, to be continued.
     pub(super) async fn open(&self, request: http::request::Builder) -> Open {
-        let mut sender = self
-            .sender
-            .clone()
-            .ready()
-            .await
-            .expect("the connection is open");
+        let mut sender = self.sender.clone().ready().await.expect("the connection is open");
         let request = request.body(()).expect("a request");
         let (response, body) = sender.send_request(request, false).expect("it is sent");
         Open { response, body }
@@ -113,11 +99,7 @@ impl Client {
     }
 
     pub(super) async fn call_within(&self, path: &str, message: &str, timeout: &str) -> Reply {
-        self.send(
-            head(path).header("grpc-timeout", timeout),
-            framed(&text(message)),
-        )
-        .await
+        self.send(head(path).header("grpc-timeout", timeout), framed(&text(message))).await
     }
 }
 
@@ -129,9 +111,7 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn message(&mut self, message: &str, end: bool) {
-        self.body
-            .send_data(framed(&text(message)), end)
-            .expect("the stream is open");
+        self.body.send_data(framed(&text(message)), end).expect("the stream is open");
     }
 
     pub(super) async fn reply(self) -> Reply {
@@ -160,11 +140,7 @@ pub(super) struct Answered {
 impl From<HttpResponse<h2::RecvStream>> for Answered {
     fn from(response: HttpResponse<h2::RecvStream>) -> Self {
         let (head, body) = response.into_parts();
-        Self {
-            head,
-            body,
-            buffer: BytesMut::new(),
-        }
+        Self { head, body, buffer: BytesMut::new() }
     }
 }
 
@@ -178,13 +154,8 @@ impl Answered {
                     return Some(Text::decode(frame).expect("a message").text);
                 }
             }
-            let data = soon(self.body.data())
-                .await?
-                .expect("the stream is not reset");
-            self.body
-                .flow_control()
-                .release_capacity(data.len())
-                .expect("so many came");
+            let data = soon(self.body.data()).await?.expect("the stream is not reset");
+            self.body.flow_control().release_capacity(data.len()).expect("so many came");
             self.buffer.put(data);
         }
     }
@@ -194,15 +165,8 @@ impl Answered {
         while let Some(message) = self.message().await {
             messages.push(message);
         }
-        let trailers = soon(self.body.trailers())
-            .await
-            .expect("the stream is not reset");
+        let trailers = soon(self.body.trailers()).await.expect("the stream is not reset");
         let (http, headers) = (self.head.status.as_u16(), self.head.headers);
-        Reply {
-            http,
-            headers,
-            messages,
-            trailers,
-        }
+        Reply { http, headers, messages, trailers }
     }
 }

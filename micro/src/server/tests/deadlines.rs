@@ -8,10 +8,7 @@ async fn at_the_deadline_the_handler_is_dropped_and_the_caller_told() {
     let client = server.connect_pipe().await;
     let start = Instant::now();
     let reply = client.call_within(SAY, "hang", "300m").await;
-    reply.expect(
-        Code::DeadlineExceeded,
-        "300ms were over in /test.v1.Echo/Say",
-    );
+    reply.expect(Code::DeadlineExceeded, "300ms were over in /test.v1.Echo/Say");
     let taken = start.elapsed();
     assert!(taken >= SECOND * 3 / 10 && taken < SECOND / 2, "{taken:?}");
     assert_eq!(server.event().await, Event::Started);
@@ -24,23 +21,15 @@ async fn go_micros_timeout_counts_when_it_is_the_smaller() {
     let server = Fixture::piped();
     let client = server.connect_pipe().await;
     let call = |grpc, micro| {
-        let request = head(SAY)
-            .header("grpc-timeout", grpc)
-            .header("timeout", micro);
+        let request = head(SAY).header("grpc-timeout", grpc).header("timeout", micro);
         client.send(request, framed(&text("hang")))
     };
     let start = Instant::now();
-    call("1H", "2000000000")
-        .await
-        .expect(Code::DeadlineExceeded, "2s");
+    call("1H", "2000000000").await.expect(Code::DeadlineExceeded, "2s");
     assert!(start.elapsed() < SECOND * 3);
-    call("1S", "5000000000")
-        .await
-        .expect(Code::DeadlineExceeded, "1s");
+    call("1S", "5000000000").await.expect(Code::DeadlineExceeded, "1s");
 
-    let request = head(SAY)
-        .header("timeout", "3000000000")
-        .header("x-content-type", "x");
+    let request = head(SAY).header("timeout", "3000000000").header("x-content-type", "x");
     let reply = client.send(request, framed(&text("metadata"))).await;
     assert!(!reply.one().contains("timeout") && !reply.one().contains("x-content-type"));
 }
@@ -49,16 +38,9 @@ async fn go_micros_timeout_counts_when_it_is_the_smaller() {
 async fn the_handler_knows_its_deadline() {
     let server = Fixture::piped();
     let client = server.connect_pipe().await;
-    assert_eq!(
-        client.call_within(SAY, "deadline", "2S").await.one(),
-        "Some(2s)"
-    );
+    assert_eq!(client.call_within(SAY, "deadline", "2S").await.one(), "Some(2s)");
     assert_eq!(client.call(SAY, "deadline").await.one(), "None");
-    assert_eq!(
-        client.call_within(DOWN, "deadline", "2S").await.one(),
-        "true",
-        "in a stream too"
-    );
+    assert_eq!(client.call_within(DOWN, "deadline", "2S").await.one(), "true", "in a stream too");
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,11 +57,7 @@ async fn a_stream_is_cut_at_the_deadline() {
 #[tokio::test]
 async fn a_stream_that_never_waits_is_cut_too() {
     let server = Fixture::start().await;
-    let reply = server
-        .connect()
-        .await
-        .call_within(DOWN, "forever", "50m")
-        .await;
+    let reply = server.connect().await.call_within(DOWN, "forever", "50m").await;
     reply.expect(Code::DeadlineExceeded, "50ms were over");
     assert!(!reply.messages.is_empty());
 }
@@ -89,23 +67,15 @@ async fn a_request_that_never_becomes_whole_ends_at_its_deadline() {
     let mut server = Fixture::piped();
     let client = server.connect_pipe().await;
     let mut call = client.open(head(SAY).header("grpc-timeout", "1S")).await;
-    call.body
-        .send_data(framed(&text("hello")).slice(..7), false)
-        .expect("open");
-    call.reply()
-        .await
-        .expect(Code::DeadlineExceeded, "1s were over");
+    call.body.send_data(framed(&text("hello")).slice(..7), false).expect("open");
+    call.reply().await.expect(Code::DeadlineExceeded, "1s were over");
     assert!(server.events.try_recv().is_err(), "no handler began");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_whose_time_is_up_starts_no_handler() {
     let mut server = Fixture::piped();
-    let reply = server
-        .connect_pipe()
-        .await
-        .call_within(SAY, "hello", "0n")
-        .await;
+    let reply = server.connect_pipe().await.call_within(SAY, "hello", "0n").await;
     reply.expect(Code::DeadlineExceeded, "0ns were over");
     assert!(server.events.try_recv().is_err());
 }

@@ -11,20 +11,12 @@ async fn goaway_comes_in_two_steps() {
     let drained = tokio::spawn(server.listening.drain(SOON * 100));
 
     let first = next(&mut io, GOAWAY).await;
-    assert_eq!(
-        first[..8],
-        [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0],
-        "no stream is refused yet"
-    );
+    assert_eq!(first[..8], [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0], "no stream is refused yet");
     let ping = next(&mut io, PING).await;
     let pong = frame(PING, ACK, 0, &ping);
     io.write_all(&pong).await.expect("it reads");
     let second = next(&mut io, GOAWAY).await;
-    assert_eq!(
-        second[..8],
-        [0, 0, 0, 0, 0, 0, 0, 0],
-        "nothing of ours was seen"
-    );
+    assert_eq!(second[..8], [0, 0, 0, 0, 0, 0, 0, 0], "nothing of ours was seen");
     assert_eq!(soon(io.read(&mut [0])).await.expect("it closes"), 0);
     assert!(soon(drained).await.expect("it ends").finished());
 }
@@ -49,10 +41,7 @@ async fn calls_under_way_finish_and_new_ones_go_elsewhere() {
         }
     };
     soon(refused).await;
-    assert!(
-        TcpStream::connect(address).await.is_err(),
-        "nobody listens any more"
-    );
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
 
     stream.message("still there", false);
     assert_eq!(answered.message().await.as_deref(), Some("still there!"));
@@ -63,10 +52,7 @@ async fn calls_under_way_finish_and_new_ones_go_elsewhere() {
     assert_eq!(answered.message().await.as_deref(), Some("bye!"));
     answered.rest().await.expect(Code::Ok, "");
     let drained = soon(drained).await.expect("it ends");
-    assert!(
-        drained.finished() && drained.connections_cut == 0,
-        "{drained:?}"
-    );
+    assert!(drained.finished() && drained.connections_cut == 0, "{drained:?}");
 }
 
 #[tokio::test]
@@ -116,11 +102,7 @@ async fn the_deadline_cuts_what_is_left_and_counts_it() {
     assert!(!drained.finished());
     for _ in 0..3 {
         let event = server.events.recv().await;
-        assert_eq!(
-            event,
-            Some(Event::Dropped),
-            "a cut call's handler is dropped"
-        );
+        assert_eq!(event, Some(Event::Dropped), "a cut call's handler is dropped");
     }
 }
 
@@ -137,10 +119,7 @@ async fn idle_and_dead_peers_do_not_hold_it_up() {
 
     let start = Instant::now();
     let drained = server.listening.drain(SECOND * 30).await;
-    assert!(
-        drained.finished() && drained.connections_cut == 0,
-        "{drained:?}"
-    );
+    assert!(drained.finished() && drained.connections_cut == 0, "{drained:?}");
     assert!(start.elapsed() < SECOND * 5, "{:?}", start.elapsed());
     drop((deaf, mute, half));
 }
@@ -155,8 +134,6 @@ async fn a_server_that_is_dropped_is_gone() {
     let address = server.listening.local_addr();
     server.listening.abort();
     assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
-    soon(call.response)
-        .await
-        .expect_err("its connection is cut");
+    soon(call.response).await.expect_err("its connection is cut");
     assert!(TcpStream::connect(address).await.is_err());
 }

@@ -11,16 +11,8 @@ const NOT_SERVING: i32 = 2;
 const SERVICE_UNKNOWN: i32 = 3;
 
 fn ask(service: &str) -> Bytes {
-    let message = HealthCheckRequest {
-        service: service.to_owned(),
-    }
-    .encode_to_vec();
-    [
-        &[0, 0, 0, 0, u8::try_from(message.len()).expect("short")],
-        &message[..],
-    ]
-    .concat()
-    .into()
+    let message = HealthCheckRequest { service: service.to_owned() }.encode_to_vec();
+    [&[0, 0, 0, 0, u8::try_from(message.len()).expect("short")], &message[..]].concat().into()
 }
 
 struct Watching(Open, Answered);
@@ -34,13 +26,8 @@ impl Watching {
     }
 
     async fn next(&mut self) -> i32 {
-        let data = soon(self.1.body.data())
-            .await
-            .expect("it goes on")
-            .expect("not reset");
-        HealthCheckResponse::decode(&data[5..])
-            .expect("a message")
-            .status
+        let data = soon(self.1.body.data()).await.expect("it goes on").expect("not reset");
+        HealthCheckResponse::decode(&data[5..]).expect("a message").status
     }
 }
 
@@ -51,33 +38,22 @@ async fn check(client: &Client, service: &str) -> Result<i32, Code> {
     if answered.head.headers.contains_key("grpc-status") {
         return Err(answered.rest().await.status().code());
     }
-    let data = soon(answered.body.data())
-        .await
-        .expect("a message")
-        .expect("not reset");
-    Ok(HealthCheckResponse::decode(&data[5..])
-        .expect("a message")
-        .status)
+    let data = soon(answered.body.data()).await.expect("a message").expect("not reset");
+    Ok(HealthCheckResponse::decode(&data[5..]).expect("a message").status)
 }
 
 #[tokio::test]
 async fn health_follows_readiness_for_the_server_and_each_service() {
     let server = Fixture::start().await;
     let client = server.connect().await;
-    for (is_serving, status) in [
-        (None, NOT_SERVING),
-        (Some(true), SERVING),
-        (Some(false), NOT_SERVING),
-    ] {
+    for (is_serving, status) in
+        [(None, NOT_SERVING), (Some(true), SERVING), (Some(false), NOT_SERVING)]
+    {
         if let Some(is_serving) = is_serving {
             server.listening.set_serving(is_serving);
         }
         for name in ["", "test.v1.Echo", "grpc.health.v1.Health"] {
-            assert_eq!(
-                check(&client, name).await,
-                Ok(status),
-                "{name:?} at {is_serving:?}"
-            );
+            assert_eq!(check(&client, name).await, Ok(status), "{name:?} at {is_serving:?}");
         }
     }
     assert_eq!(check(&client, "nobody").await, Err(Code::NotFound));
@@ -95,11 +71,7 @@ async fn a_watch_says_the_state_and_each_change() {
     server.listening.set_serving(false);
     assert_eq!(watching.next().await, NOT_SERVING, "only changes are said");
     let mut unknown = Watching::start(&client, "nobody").await;
-    assert_eq!(
-        unknown.next().await,
-        SERVICE_UNKNOWN,
-        "and the stream stays open"
-    );
+    assert_eq!(unknown.next().await, SERVICE_UNKNOWN, "and the stream stays open");
 }
 
 #[tokio::test]
@@ -113,10 +85,7 @@ async fn a_watch_ends_when_the_server_leaves_and_does_not_hold_it_up() {
     let drained = tokio::spawn(server.listening.drain(SOON * 100));
     assert_eq!(watching.next().await, NOT_SERVING);
     let Watching(call, answered) = watching;
-    answered
-        .rest()
-        .await
-        .expect(Code::Unavailable, "the server is leaving");
+    answered.rest().await.expect(Code::Unavailable, "the server is leaving");
     drop(call);
     assert!(soon(drained).await.expect("it ends").finished());
 }

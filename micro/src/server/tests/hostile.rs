@@ -13,33 +13,15 @@ async fn malformed_messages_cost_only_their_call() {
     for (body, code, text) in [
         (&b""[..], Code::Internal, "has no message"),
         (&good[..3], Code::Internal, "within a message's prefix"),
-        (
-            &good[..9],
-            Code::Internal,
-            "after 4 of its message's 7 bytes",
-        ),
+        (&good[..9], Code::Internal, "after 4 of its message's 7 bytes"),
         (&twice, Code::Internal, "more than the one message"),
         (&[0, 0, 0, 0, 2, 0xff, 0xff], Code::Internal, "malformed"),
-        (
-            &[0, 0xff, 0xff, 0xff, 0xff, 1],
-            Code::ResourceExhausted,
-            "4294967295 bytes",
-        ),
-        (
-            &[0, 0, 0x40, 0, 0, 1],
-            Code::Internal,
-            "after 1 of its message's 4194304 bytes",
-        ),
+        (&[0, 0xff, 0xff, 0xff, 0xff, 1], Code::ResourceExhausted, "4294967295 bytes"),
+        (&[0, 0, 0x40, 0, 0, 1], Code::Internal, "after 1 of its message's 4194304 bytes"),
     ] {
-        client
-            .send(head(SAY), body.to_vec())
-            .await
-            .expect(code, text);
+        client.send(head(SAY), body.to_vec()).await.expect(code, text);
     }
-    assert!(
-        server.events.try_recv().is_err(),
-        "no handler saw any of it"
-    );
+    assert!(server.events.try_recv().is_err(), "no handler saw any of it");
     assert_eq!(client.call(SAY, "next").await.one(), "next");
 }
 
@@ -52,10 +34,7 @@ async fn headers_over_the_limit_are_refused_and_the_connection_lives_on() {
     assert_eq!(reply.http, 431);
     assert!(server.events.try_recv().is_err(), "no handler saw it");
     let request = head(SAY).header("large", "x".repeat(8 << 10));
-    assert_eq!(
-        client.send(request, framed(&text("hello"))).await.one(),
-        "hello"
-    );
+    assert_eq!(client.send(request, framed(&text("hello"))).await.one(), "hello");
 }
 
 #[tokio::test]
@@ -63,10 +42,7 @@ async fn the_server_says_how_many_calls_it_takes_at_once() {
     let server = Fixture::with(|server| _ = server.max_concurrent_streams(3)).await;
     let io = server.socket().await;
     let (sender, connection) = handshake(io).await;
-    let client = Client {
-        sender,
-        driver: Arc::new(tokio::spawn(async {})),
-    };
+    let client = Client { sender, driver: Arc::new(tokio::spawn(async {})) };
     let connection = Arc::new(tokio::sync::Mutex::new(connection));
     let driven = Arc::clone(&connection);
     let driver = tokio::spawn(async move {
@@ -77,13 +53,7 @@ async fn the_server_says_how_many_calls_it_takes_at_once() {
         .await
     });
     assert_eq!(client.call(SAY, "hello").await.one(), "hello");
-    assert_eq!(
-        connection
-            .try_lock()
-            .expect("free")
-            .max_concurrent_send_streams(),
-        3
-    );
+    assert_eq!(connection.try_lock().expect("free").max_concurrent_send_streams(), 3);
     driver.abort();
 }
 
@@ -118,10 +88,7 @@ async fn bytes_that_are_no_http2_end_their_connection_only() {
         let mut rest = Vec::new();
         let _ = soon(io.read_to_end(&mut rest)).await;
     }
-    assert!(
-        server.events.try_recv().is_err(),
-        "no handler saw any of it"
-    );
+    assert!(server.events.try_recv().is_err(), "no handler saw any of it");
     assert_eq!(server.connect().await.call(SAY, "next").await.one(), "next");
 }
 
@@ -149,10 +116,7 @@ async fn a_caller_that_answers_no_ping_is_given_up_and_its_handler_dropped() {
     let mut server = Fixture::piped();
     let io = server.pipe();
     let (sender, mut connection) = handshake(io).await;
-    let client = Client {
-        sender,
-        driver: Arc::new(tokio::spawn(async {})),
-    };
+    let client = Client { sender, driver: Arc::new(tokio::spawn(async {})) };
     let mut call = client.open(head(SAY)).await;
     call.message("hang", true);
     // Driven until the call has arrived, and never again.

@@ -53,25 +53,16 @@ async fn a_panic_is_internal_with_an_id_that_is_in_the_log() {
     let reply = client.call(SAY, "panic").await;
     reply.expect(Code::Internal, "the handler panicked");
     let message = reply.status().message().to_owned();
-    assert!(
-        !message.contains("cat"),
-        "what panicked is not the caller's to know: {message}"
-    );
+    assert!(!message.contains("cat"), "what panicked is not the caller's to know: {message}");
     let id = message.rsplit(' ').next().expect("a word").to_owned();
     assert_eq!(id.len(), 8, "{message}");
 
     let lines = log.0.lock().expect("not poisoned").clone();
-    let [line] = &lines[..] else {
-        panic!("one line, not {lines:?}")
-    };
+    let [line] = &lines[..] else { panic!("one line, not {lines:?}") };
     for part in [&id, SAY, "the cat is out"] {
         assert!(line.contains(part), "{line} should have {part}");
     }
-    assert_eq!(
-        client.call(SAY, "next").await.one(),
-        "next",
-        "the connection lives on"
-    );
+    assert_eq!(client.call(SAY, "next").await.one(), "next", "the connection lives on");
 }
 
 #[tokio::test]

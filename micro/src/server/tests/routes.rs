@@ -54,15 +54,9 @@ async fn go_micros_paths_reach_the_handler() {
     for path in ["/Echo/Say", "/go.micro.srv.echo.Echo/Say", "/echo.Echo/Say"] {
         assert_eq!(client.call(path, "hello").await.one(), "hello", "{path}");
     }
-    let mut call = client
-        .open(head("/echo.Echo/Down").header("x-content-type", "x"))
-        .await;
+    let mut call = client.open(head("/echo.Echo/Down").header("x-content-type", "x")).await;
     call.message("", false);
-    assert_eq!(
-        call.reply().await.messages.len(),
-        3,
-        "a stream, as go-micro calls it"
-    );
+    assert_eq!(call.reply().await.messages.len(), 3, "a stream, as go-micro calls it");
 }
 
 #[tokio::test]
@@ -86,14 +80,8 @@ async fn what_is_not_there_is_unimplemented() {
 async fn a_tonic_service_is_mounted_by_its_name_and_its_short_name() {
     let server = with_ledger().await;
     let client = server.connect().await;
-    client
-        .call("/old.Ledger/Post", "")
-        .await
-        .expect(Code::AlreadyExists, "/old.Ledger/Post");
-    client
-        .call("/x.Ledger/Post", "")
-        .await
-        .expect(Code::AlreadyExists, "/old.Ledger/Post");
+    client.call("/old.Ledger/Post", "").await.expect(Code::AlreadyExists, "/old.Ledger/Post");
+    client.call("/x.Ledger/Post", "").await.expect(Code::AlreadyExists, "/old.Ledger/Post");
     assert_eq!(client.call(SAY, "ours").await.one(), "ours");
 }
 
@@ -103,10 +91,7 @@ async fn a_tonic_service_is_under_the_same_guard() {
     let client = server.connect_pipe().await;
     let reply = client.call_within("/old.Ledger/Hang", "", "1S").await;
     reply.expect(Code::DeadlineExceeded, "1s were over in /old.Ledger/Hang");
-    client
-        .call("/old.Ledger/Panic", "")
-        .await
-        .expect(Code::Internal, "the handler panicked");
+    client.call("/old.Ledger/Panic", "").await.expect(Code::Internal, "the handler panicked");
 }
 
 #[tokio::test]
@@ -117,21 +102,10 @@ async fn tonics_own_health_service_replaces_ours() {
     client.sender = client.sender.ready().await.expect("open");
     let path = "/grpc.health.v1.Health/Check";
     let mut call = client.open(head(path)).await;
-    call.body
-        .send_data(Bytes::from_static(&[0; 5]), true)
-        .expect("open");
+    call.body.send_data(Bytes::from_static(&[0; 5]), true).expect("open");
     let mut answered = call.answered().await;
-    let data = answered
-        .body
-        .data()
-        .await
-        .expect("a message")
-        .expect("not reset");
-    assert_eq!(
-        &data[..],
-        [0, 0, 0, 0, 2, 8, 1],
-        "tonic's says SERVING from the start"
-    );
+    let data = answered.body.data().await.expect("a message").expect("not reset");
+    assert_eq!(&data[..], [0, 0, 0, 0, 2, 8, 1], "tonic's says SERVING from the start");
 }
 
 #[tokio::test]
@@ -161,9 +135,8 @@ async fn a_compressed_request_is_told_what_would_be_taken() {
     let reply = client.send(request, framed(&text("hello"))).await;
     reply.expect(Code::Unimplemented, "gzip");
     assert_eq!(reply.headers["grpc-accept-encoding"], "identity");
-    let request = head(SAY)
-        .header("grpc-encoding", "identity")
-        .header("grpc-accept-encoding", "gzip");
+    let request =
+        head(SAY).header("grpc-encoding", "identity").header("grpc-accept-encoding", "gzip");
     let reply = client.send(request, framed(&text("hello"))).await;
     assert_eq!(reply.one(), "hello");
     assert!(!reply.headers.contains_key("grpc-encoding"));
@@ -173,45 +146,24 @@ async fn a_compressed_request_is_told_what_would_be_taken() {
 async fn a_server_describes_what_it_serves() {
     let mut server = Server::new();
     let (events, _) = mpsc::unbounded_channel();
-    server.add_service(Ledger).add_handlers(echo(Echo {
-        events,
-        go_on: Arc::default(),
-    }));
+    server.add_service(Ledger).add_handlers(echo(Echo { events, go_on: Arc::default() }));
     assert_eq!(server.descriptors().collect::<Vec<_>>(), [&ECHO]);
 }
 
 #[tokio::test]
 async fn a_server_that_cannot_start_says_why() {
     let taken = Fixture::start().await.listening;
-    let error = Server::new()
-        .bind(&taken.local_addr().to_string())
-        .await
-        .expect_err("taken");
+    let error = Server::new().bind(&taken.local_addr().to_string()).await.expect_err("taken");
     assert_eq!(error.kind(), crate::ErrorKind::Bind);
-    assert!(
-        error.to_string().contains(&taken.local_addr().to_string()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&taken.local_addr().to_string()), "{error}");
 
     let mut twice = Server::new();
     twice.add_service(Ledger).add_service(Ledger);
-    let error = twice
-        .bind("127.0.0.1:0")
-        .await
-        .expect_err("one name, two services");
-    assert!(
-        error.is_config() && error.to_string().contains("old.Ledger"),
-        "{error}"
-    );
+    let error = twice.bind("127.0.0.1:0").await.expect_err("one name, two services");
+    assert!(error.is_config() && error.to_string().contains("old.Ledger"), "{error}");
 
     let mut bounds = Server::new();
     bounds.stream_window(1 << 31);
-    let error = bounds
-        .bind("127.0.0.1:0")
-        .await
-        .expect_err("no window is so large");
-    assert!(
-        error.is_config() && error.to_string().contains("stream_window"),
-        "{error}"
-    );
+    let error = bounds.bind("127.0.0.1:0").await.expect_err("no window is so large");
+    assert!(error.is_config() && error.to_string().contains("stream_window"), "{error}");
 }

@@ -17,11 +17,7 @@ async fn server_streaming_starts_without_a_half_close() {
     let mut call = client.open(head(DOWN)).await;
     call.message("", false);
     let reply = call.reply().await;
-    assert_eq!(
-        reply.messages,
-        ["one", "two", "three"],
-        "go-micro's client never half-closes"
-    );
+    assert_eq!(reply.messages, ["one", "two", "three"], "go-micro's client never half-closes");
     reply.expect(Code::Ok, "");
     assert_eq!(client.call(SAY, "next").await.one(), "next");
 }
@@ -47,10 +43,7 @@ async fn a_stream_ends_with_its_status() {
     assert_eq!(reply.messages, ["one"]);
     reply.expect(Code::DataLoss, "gone");
     let reply = client.call(DOWN, "refuse").await;
-    assert!(
-        reply.trailers.is_none(),
-        "refused before it began: {reply:?}"
-    );
+    assert!(reply.trailers.is_none(), "refused before it began: {reply:?}");
     reply.expect(Code::PermissionDenied, "not for you");
     let reply = client.call(DOWN, "large").await;
     assert_eq!(reply.messages, ["one"]);
@@ -63,11 +56,7 @@ async fn a_reset_by_the_caller_drops_the_stream() {
     let client = server.connect().await;
     let mut call = client.open(head(DOWN)).await;
     call.message("hang", true);
-    call.answered()
-        .await
-        .message()
-        .await
-        .expect("the first message");
+    call.answered().await.message().await.expect("the first message");
     assert_eq!(server.event().await, Event::Started);
     call.reset();
     assert_eq!(server.event().await, Event::Dropped);
@@ -119,21 +108,13 @@ async fn a_fault_in_a_stream_of_requests_ends_the_call_with_its_status() {
     let server = Fixture::start().await;
     let client = server.connect().await;
     for (tail, code, text) in [
-        (
-            &[0, 0, 0x40, 0, 1][..],
-            Code::ResourceExhausted,
-            "4194305 bytes; the server takes",
-        ),
+        (&[0, 0, 0x40, 0, 1][..], Code::ResourceExhausted, "4194305 bytes; the server takes"),
         (&[0, 0, 0, 0, 9, 1], Code::Internal, "ends within a message"),
         (&[1, 0, 0, 0, 0], Code::Internal, "flagged as compressed"),
     ] {
         let good = framed(&super::text("a"));
         let reply = client.send(head(CHAT), [&good, tail].concat()).await;
-        assert_eq!(
-            reply.messages,
-            ["a!"],
-            "what came before the fault is answered"
-        );
+        assert_eq!(reply.messages, ["a!"], "what came before the fault is answered");
         reply.expect(code, text);
         let reply = client.send(head(UP), [&good, tail].concat()).await;
         reply.expect(code, text);

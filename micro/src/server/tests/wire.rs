@@ -27,11 +27,9 @@ pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 /// The header block of a call: POST, http, and three literals.
 pub(super) fn call_block(path: &str) -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
-    for (name, value) in [
-        (":path", path),
-        (":authority", "test"),
-        ("content-type", "application/grpc"),
-    ] {
+    for (name, value) in
+        [(":path", path), (":authority", "test"), ("content-type", "application/grpc")]
+    {
         block.push(0);
         for part in [name, value] {
             block.push(u8::try_from(part.len()).expect("short"));

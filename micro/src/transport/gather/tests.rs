@@ -55,10 +55,7 @@ impl AsyncWrite for Socket {
         _: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        assert!(
-            !self.plain || bufs.len() == 1,
-            "slices to a socket that takes none"
-        );
+        assert!(!self.plain || bufs.len() == 1, "slices to a socket that takes none");
         if self.fails {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -107,11 +104,7 @@ impl Wake for Woken {
 impl Task {
     fn new(socket: Socket) -> Self {
         let woken = Arc::new(Woken::default());
-        Self {
-            waker: woken.clone().into(),
-            woken,
-            gather: Gather::new(socket),
-        }
+        Self { waker: woken.clone().into(), woken, gather: Gather::new(socket) }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>> {
@@ -136,9 +129,7 @@ impl Task {
         let mut buf = [0; 64];
         let mut buf = ReadBuf::new(&mut buf);
         let cx = &mut Context::from_waker(&self.waker);
-        Pin::new(&mut self.gather)
-            .poll_read(cx, &mut buf)
-            .is_ready()
+        Pin::new(&mut self.gather).poll_read(cx, &mut buf).is_ready()
     }
 
     fn sends(&mut self, bytes: &[u8]) {
@@ -172,11 +163,7 @@ fn the_first_write_of_an_idle_socket_goes_at_once() {
     task.gather.io.incoming.extend(b"reply");
     assert!(task.read());
     task.sends(b"two");
-    assert_eq!(
-        task.writes(),
-        [b"two"],
-        "bytes came in: the socket is idle again"
-    );
+    assert_eq!(task.writes(), [b"two"], "bytes came in: the socket is idle again");
 }
 
 #[test]
@@ -186,11 +173,7 @@ fn what_follows_in_the_same_turn_is_one_write() {
         task.sends(message);
     }
     assert!(task.writes().is_empty(), "the turn is not over");
-    assert_eq!(
-        task.woken(),
-        1,
-        "woken once for the turn, not once a message"
-    );
+    assert_eq!(task.woken(), 1, "woken once for the turn, not once a message");
 
     assert!(!task.read());
     task.sends(b"d");
@@ -203,11 +186,7 @@ fn a_second_flush_with_nothing_new_is_meant() {
     let mut task = busy(Socket::default());
     task.sends(b"a");
     assert!(task.flush().is_ready());
-    assert_eq!(
-        task.writes(),
-        [b"a"],
-        "a task that only writes is not left waiting for a read"
-    );
+    assert_eq!(task.writes(), [b"a"], "a task that only writes is not left waiting for a read");
 }
 
 #[test]
@@ -234,18 +213,12 @@ fn more_than_the_limit_goes_out_behind_what_waits_without_a_copy() {
 
 #[test]
 fn no_more_than_the_limit_waits() {
-    let mut task = busy(Socket {
-        blocked: false,
-        ..Socket::default()
-    });
+    let mut task = busy(Socket { blocked: false, ..Socket::default() });
     task.gather.io.blocked = true;
     let half = vec![b'x'; LIMIT / 2];
     task.sends(&half);
     task.sends(&half);
-    assert!(
-        task.write(b"more").is_pending(),
-        "the socket is full and so are we"
-    );
+    assert!(task.write(b"more").is_pending(), "the socket is full and so are we");
     task.gather.io.blocked = false;
     assert!(matches!(task.write(b"more"), Poll::Ready(Ok(4))));
     assert_eq!(task.writes().concat().len(), LIMIT + 4);
@@ -254,10 +227,7 @@ fn no_more_than_the_limit_waits() {
 #[test]
 fn partial_writes_lose_and_double_nothing() {
     for most in 1..=7 {
-        let mut task = busy(Socket {
-            most: Some(5),
-            ..Socket::default()
-        });
+        let mut task = busy(Socket { most: Some(5), ..Socket::default() });
         task.gather.io.most = Some(most);
         task.sends(b"abc");
         task.sends(b"defg");
@@ -321,14 +291,8 @@ fn shutdown_writes_what_waits_first() {
 
 #[test]
 fn a_socket_that_takes_no_slices_gets_one_buffer() {
-    let mut task = Task::new(Socket {
-        plain: true,
-        ..Socket::default()
-    });
-    assert!(matches!(
-        task.write_slices(&[b"head", b"body"]),
-        Poll::Ready(Ok(8))
-    ));
+    let mut task = Task::new(Socket { plain: true, ..Socket::default() });
+    assert!(matches!(task.write_slices(&[b"head", b"body"]), Poll::Ready(Ok(8))));
     assert!(task.flush().is_ready());
     assert_eq!(task.writes(), [b"headbody"], "put together, and at once");
     assert_eq!(task.gather.io.flushes, 1, "the flush is passed on");
@@ -342,11 +306,7 @@ async fn a_hundred_tasks_of_one_turn_make_few_writes() {
     gather.write_all(b"first").await.unwrap();
     let connection = tokio::spawn(std::future::poll_fn(move |cx| {
         let mut buf = [0; 8];
-        assert!(
-            Pin::new(&mut gather)
-                .poll_read(cx, &mut ReadBuf::new(&mut buf))
-                .is_pending()
-        );
+        assert!(Pin::new(&mut gather).poll_read(cx, &mut ReadBuf::new(&mut buf)).is_pending());
         let is_done = loop {
             match queued.poll_recv(cx) {
                 Poll::Ready(Some(message)) => {
@@ -375,10 +335,7 @@ async fn a_hundred_tasks_of_one_turn_make_few_writes() {
 
 #[tokio::test]
 async fn reads_pass_through() {
-    let socket = Socket {
-        incoming: b"hello".to_vec(),
-        ..Socket::default()
-    };
+    let socket = Socket { incoming: b"hello".to_vec(), ..Socket::default() };
     let mut gather = Gather::new(socket);
     let mut buf = [0; 5];
     gather.read_exact(&mut buf).await.unwrap();

@@ -30,13 +30,7 @@ pin_project! {
 
 impl<B> Pump<B> {
     pub(super) fn new(send: SendStream<Bytes>, body: B, failure: Arc<OnceLock<Failure>>) -> Self {
-        Self {
-            send,
-            body,
-            held: None,
-            is_first: true,
-            failure,
-        }
+        Self { send, body, held: None, is_first: true, failure }
     }
 }
 

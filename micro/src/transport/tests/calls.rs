@@ -53,11 +53,7 @@ async fn a_response_of_trailers_only_has_its_status_in_the_headers() {
         .header("grpc-status", "5")
         .body(())
         .unwrap();
-    peer.next()
-        .await
-        .respond
-        .send_response(response, true)
-        .unwrap();
+    peer.next().await.respond.send_response(response, true).unwrap();
     let reply = call.await.unwrap().unwrap();
     assert_eq!(reply.headers["grpc-status"], "5");
     assert_eq!(reply.message, None);
@@ -70,8 +66,7 @@ async fn informational_responses_are_passed_over() {
     let call = call(&connection, b"hello");
     let stream = peer.call().await;
     for status in ["103", "100"] {
-        peer.write(HEADERS, END_HEADERS, stream, &block(&[(":status", status)]))
-            .await;
+        peer.write(HEADERS, END_HEADERS, stream, &block(&[(":status", status)])).await;
     }
     peer.answer(stream, b"world").await;
     assert_eq!(call.await.unwrap().unwrap().message.unwrap(), "world");
@@ -83,15 +78,8 @@ async fn an_http_error_becomes_a_status() {
     for (status, code) in [(503, Code::Unavailable), (404, Code::Unimplemented)] {
         let call = call(&connection, b"hello");
         let response = Response::builder().status(status).body(()).unwrap();
-        let mut stream = peer
-            .next()
-            .await
-            .respond
-            .send_response(response, false)
-            .unwrap();
-        stream
-            .send_data(Bytes::from_static(b"<html>"), true)
-            .unwrap();
+        let mut stream = peer.next().await.respond.send_response(response, false).unwrap();
+        stream.send_data(Bytes::from_static(b"<html>"), true).unwrap();
         let failure = call.await.unwrap().unwrap_err();
         assert_eq!(failure.kind(), FailureKind::Malformed);
         assert!(!failure.is_unprocessed());
@@ -113,9 +101,7 @@ async fn a_message_may_come_byte_by_byte() {
 #[tokio::test(start_paused = true)]
 async fn messages_larger_than_any_window_go_both_ways() {
     let (connection, mut peer) = Peer::connected().await;
-    let content: Vec<u8> = (0..3_000_000_u32)
-        .map(|index| index.to_le_bytes()[1])
-        .collect();
+    let content: Vec<u8> = (0..3_000_000_u32).map(|index| index.to_le_bytes()[1]).collect();
     let call = tokio::spawn({
         let (connection, frame) = (connection.clone(), framed(&content));
         async move { connection.unary(head(), frame).await }
@@ -145,23 +131,12 @@ async fn a_message_over_the_limit_is_refused_at_its_prefix() {
     let call = call(&connection, b"hello");
     let mut served = peer.next().await;
     let mut stream = served.respond.send_response(ok_head(), false).unwrap();
-    stream
-        .send_data(Bytes::from_static(&[0, 0, 0x40, 0, 1, 1]), false)
-        .unwrap();
+    stream.send_data(Bytes::from_static(&[0, 0, 0x40, 0, 1, 1]), false).unwrap();
     let failure = call.await.unwrap().unwrap_err();
     assert_eq!(failure.kind(), FailureKind::TooLarge);
     assert_eq!(failure.to_status().code(), Code::ResourceExhausted);
-    assert!(
-        failure
-            .to_string()
-            .contains("4194305 bytes, the limit is 4194304"),
-        "{failure}"
-    );
-    assert_eq!(
-        served.reset().await,
-        h2::Reason::CANCEL,
-        "the rest is not wanted"
-    );
+    assert!(failure.to_string().contains("4194305 bytes, the limit is 4194304"), "{failure}");
+    assert_eq!(served.reset().await, h2::Reason::CANCEL, "the rest is not wanted");
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,9 +202,7 @@ async fn a_dropped_call_resets_its_stream() {
 async fn a_request_that_http2_forbids_is_the_callers_fault() {
     let (connection, mut peer) = Peer::connected().await;
     let mut forbidden = head();
-    forbidden
-        .headers_mut()
-        .insert("connection", "close".parse().unwrap());
+    forbidden.headers_mut().insert("connection", "close".parse().unwrap());
     let failure = connection.unary(forbidden, framed(b"")).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Body);
     let call = call(&connection, b"hello");
@@ -249,11 +222,7 @@ async fn callers_beyond_the_peers_limit_are_served_in_their_order() {
     given_up.abort();
     for (turn, call) in calls.into_iter().enumerate() {
         let stream = peer.call().await;
-        assert_eq!(
-            stream as usize,
-            2 * turn + 1,
-            "who gave up in line was never sent"
-        );
+        assert_eq!(stream as usize, 2 * turn + 1, "who gave up in line was never sent");
         assert!(!call.is_finished());
         peer.answer(stream, b"").await;
         call.await.unwrap().unwrap();
@@ -291,10 +260,7 @@ async fn calls_at_once_share_few_writes() {
     let writes = Arc::new(AtomicUsize::new(0));
     let (ours, theirs) = tokio::io::duplex(1024 * 1024);
     let mut peer = Peer::on(theirs, &h2::server::Builder::new());
-    let ours = Counted {
-        io: ours,
-        writes: writes.clone(),
-    };
+    let ours = Counted { io: ours, writes: writes.clone() };
     let connection = connect_over(ours, &Config::default()).await.unwrap();
     writes.store(0, Ordering::Relaxed);
     let calls: Vec<_> = (0..200).map(|_| call(&connection, b"hello")).collect();

@@ -46,10 +46,7 @@ async fn a_closed_port_is_an_error_that_names_the_address() {
 async fn an_address_that_is_none_is_an_error() {
     for address in ["", "nonsense", "127.0.0.1", "127.0.0.1:99999", "[::1:80"] {
         let error = connect(address, &Config::default()).await.unwrap_err();
-        assert!(
-            error.to_string().starts_with("cannot connect to "),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("cannot connect to "), "{error}");
     }
 }
 
@@ -57,15 +54,9 @@ async fn an_address_that_is_none_is_an_error() {
 async fn a_peer_that_accepts_and_stays_silent_is_not_connected() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let config = Config {
-        connect_timeout: Duration::from_millis(50),
-        ..Config::default()
-    };
+    let config = Config { connect_timeout: Duration::from_millis(50), ..Config::default() };
     let error = connect(&address, &config).await.unwrap_err();
-    assert!(
-        error.to_string().contains("no HTTP/2 SETTINGS within 50ms"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("no HTTP/2 SETTINGS within 50ms"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,19 +68,13 @@ async fn silence_is_waited_for_as_long_as_the_timeout_says() {
     assert_eq!(start.elapsed(), Duration::from_secs(1));
     let mut sent = Vec::new();
     theirs.read_to_end(&mut sent).await.unwrap();
-    assert!(
-        sent.starts_with(b"PRI * HTTP/2.0"),
-        "our side spoke, then closed"
-    );
+    assert!(sent.starts_with(b"PRI * HTTP/2.0"), "our side spoke, then closed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_only_acknowledges_is_not_connected() {
     let (ours, mut theirs) = tokio::io::duplex(1024);
-    theirs
-        .write_all(&frame(SETTINGS, ACK, 0, b""))
-        .await
-        .unwrap();
+    theirs.write_all(&frame(SETTINGS, ACK, 0, b"")).await.unwrap();
     let error = connect_over(ours, &Config::default()).await.unwrap_err();
     assert!(error.to_string().contains("SETTINGS"), "{error}");
 }
@@ -118,10 +103,7 @@ async fn a_peer_that_does_not_speak_http2_is_an_error_at_once() {
         theirs.write_all(bytes).await.unwrap();
         theirs.shutdown().await.unwrap();
         let error = connect_over(ours, &Config::default()).await.unwrap_err();
-        assert!(
-            error.to_string().contains("got no HTTP/2 SETTINGS: "),
-            "{error}"
-        );
+        assert!(error.to_string().contains("got no HTTP/2 SETTINGS: "), "{error}");
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
 }

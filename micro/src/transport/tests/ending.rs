@@ -83,10 +83,7 @@ async fn goaway_refuses_what_came_after_its_last_id_and_lets_the_rest_finish() {
 
     peer.answer(first, b"done").await;
     assert_eq!(kept.await.unwrap().unwrap().message.unwrap(), "done");
-    state
-        .wait_for(|state| matches!(state, ConnectionState::Closed(_)))
-        .await
-        .unwrap();
+    state.wait_for(|state| matches!(state, ConnectionState::Closed(_))).await.unwrap();
     while peer.read().await.is_some() {}
 }
 
@@ -97,10 +94,7 @@ async fn a_goaway_in_two_steps_drains_at_the_first() {
     let call = call(&connection, b"kept");
     let stream = peer.call().await;
     peer.go_away(0x7fff_ffff, 0, b"").await;
-    state
-        .wait_for(|state| *state == ConnectionState::Draining)
-        .await
-        .unwrap();
+    state.wait_for(|state| *state == ConnectionState::Draining).await.unwrap();
     peer.go_away(stream, 0, b"").await;
     settle().await;
     assert!(!call.is_finished());
@@ -134,24 +128,15 @@ async fn goaway_for_too_many_pings_doubles_the_interval() {
     assert_eq!(failure.kind(), FailureKind::Lost);
     assert_eq!(connection.ping_after(), Duration::from_secs(2));
     let ended = connection.state();
-    let ConnectionState::Closed(why) = &*ended.borrow() else {
-        panic!("{ended:?}")
-    };
-    assert!(
-        why.contains("ENHANCE_YOUR_CALM (\"too_many_pings\")"),
-        "{why}"
-    );
+    let ConnectionState::Closed(why) = &*ended.borrow() else { panic!("{ended:?}") };
+    assert!(why.contains("ENHANCE_YOUR_CALM (\"too_many_pings\")"), "{why}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn goaway_for_another_excess_leaves_the_interval() {
     let (connection, mut peer) = Raw::connected(b"").await;
     peer.go_away(0, 11, b"too_many_resets").await;
-    connection
-        .state()
-        .wait_for(|state| *state != ConnectionState::Open)
-        .await
-        .unwrap();
+    connection.state().wait_for(|state| *state != ConnectionState::Open).await.unwrap();
     assert_eq!(connection.ping_after(), Duration::from_secs(1));
 }
 
@@ -163,9 +148,7 @@ async fn calls_on_a_connection_that_breaks_are_lost() {
     let answered = call(&connection, b"hello");
     let mut half = peer.next().await;
     let mut stream = half.respond.send_response(ok_head(), false).unwrap();
-    stream
-        .send_data(framed(b"whole, but no trailers"), false)
-        .unwrap();
+    stream.send_data(framed(b"whole, but no trailers"), false).unwrap();
     settle().await;
     peer.kill();
     for call in [unanswered, answered] {
@@ -179,10 +162,7 @@ async fn calls_on_a_connection_that_breaks_are_lost() {
     let failure = connection.unary(head(), framed(b"late")).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::NotSent);
     let state = connection.state();
-    assert!(
-        matches!(&*state.borrow(), ConnectionState::Closed(_)),
-        "{state:?}"
-    );
+    assert!(matches!(&*state.borrow(), ConnectionState::Closed(_)), "{state:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,17 +179,10 @@ async fn a_call_that_was_never_written_was_not_sent() {
     let never = call(&connection, b"hello");
     settle().await;
     drop(peer);
-    assert_eq!(
-        written.await.unwrap().unwrap_err().kind(),
-        FailureKind::Lost
-    );
+    assert_eq!(written.await.unwrap().unwrap_err().kind(), FailureKind::Lost);
     assert_eq!(large.await.unwrap().unwrap_err().kind(), FailureKind::Lost);
     let failure = never.await.unwrap().unwrap_err();
-    assert_eq!(
-        failure.kind(),
-        FailureKind::NotSent,
-        "it lay behind the large one: {failure}"
-    );
+    assert_eq!(failure.kind(), FailureKind::NotSent, "it lay behind the large one: {failure}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,16 +202,10 @@ async fn garbage_ends_the_connection_and_loses_its_calls() {
         peer.call().await;
         peer.io.write_all(&garbage).await.unwrap();
         peer.io.shutdown().await.unwrap();
-        let failure = within(Duration::from_secs(1), call)
-            .await
-            .unwrap()
-            .unwrap_err();
+        let failure = within(Duration::from_secs(1), call).await.unwrap().unwrap_err();
         assert_eq!(failure.kind(), FailureKind::Lost, "{failure}");
         let mut state = connection.state();
-        state
-            .wait_for(|state| matches!(state, ConnectionState::Closed(_)))
-            .await
-            .unwrap();
+        state.wait_for(|state| matches!(state, ConnectionState::Closed(_))).await.unwrap();
     }
 }
 
@@ -256,10 +223,7 @@ async fn close_waits_for_the_calls_under_way_and_takes_no_new_ones() {
     assert!(!call.is_finished());
     served.echo().await;
     assert!(call.await.unwrap().is_ok());
-    state
-        .wait_for(|state| matches!(state, ConnectionState::Closed(_)))
-        .await
-        .unwrap();
+    state.wait_for(|state| matches!(state, ConnectionState::Closed(_))).await.unwrap();
     assert!(peer.calls.recv().await.is_none(), "the peer sees the end");
 }
 
@@ -268,10 +232,7 @@ async fn close_of_an_idle_connection_is_at_once() {
     let (connection, mut peer) = Peer::connected().await;
     connection.close();
     let mut state = connection.state();
-    state
-        .wait_for(|state| matches!(state, ConnectionState::Closed(_)))
-        .await
-        .unwrap();
+    state.wait_for(|state| matches!(state, ConnectionState::Closed(_))).await.unwrap();
     assert!(peer.calls.recv().await.is_none());
 }
 
@@ -285,10 +246,7 @@ async fn the_last_handle_takes_the_connection_with_it() {
     assert_eq!(*state.borrow_and_update(), ConnectionState::Open);
     served.echo().await;
     assert!(call.await.unwrap().is_ok());
-    state
-        .wait_for(|state| matches!(state, ConnectionState::Closed(_)))
-        .await
-        .unwrap();
+    state.wait_for(|state| matches!(state, ConnectionState::Closed(_))).await.unwrap();
     assert!(peer.calls.recv().await.is_none());
 }
 

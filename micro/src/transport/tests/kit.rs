@@ -30,13 +30,7 @@ pub(super) async fn connect_over<IO>(io: IO, config: &Config) -> Result<Connecti
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    handshake(
-        io,
-        "node:1".into(),
-        Instant::now() + config.connect_timeout,
-        config,
-    )
-    .await
+    handshake(io, "node:1".into(), Instant::now() + config.connect_timeout, config).await
 }
 
 pub(super) fn head() -> Request<()> {
@@ -70,16 +64,11 @@ pub(super) async fn settle() {
 }
 
 pub(super) async fn within<F: Future>(limit: Duration, future: F) -> F::Output {
-    tokio::time::timeout(limit, future)
-        .await
-        .expect("took too long")
+    tokio::time::timeout(limit, future).await.expect("took too long")
 }
 
 pub(super) fn ok_head() -> Response<()> {
-    Response::builder()
-        .header("content-type", "application/grpc")
-        .body(())
-        .unwrap()
+    Response::builder().header("content-type", "application/grpc").body(()).unwrap()
 }
 
 pub(super) fn status_trailers(code: &'static str) -> HeaderMap {
@@ -107,10 +96,7 @@ impl Peer {
                 let _ = sender.send(call);
             }
         });
-        Self {
-            calls,
-            task: task.abort_handle(),
-        }
+        Self { calls, task: task.abort_handle() }
     }
 
     /// A connection and its peer, over a pipe.
@@ -166,26 +152,20 @@ impl Call {
     pub(super) fn answer(mut self, chunks: &[&[u8]], code: &'static str) {
         let mut stream = self.respond.send_response(ok_head(), false).unwrap();
         for chunk in chunks {
-            stream
-                .send_data(Bytes::copy_from_slice(chunk), false)
-                .unwrap();
+            stream.send_data(Bytes::copy_from_slice(chunk), false).unwrap();
         }
         stream.send_trailers(status_trailers(code)).unwrap();
     }
 
     /// The code our side resets the stream with before its response.
     pub(super) async fn reset(&mut self) -> h2::Reason {
-        std::future::poll_fn(|cx| self.respond.poll_reset(cx))
-            .await
-            .unwrap()
+        std::future::poll_fn(|cx| self.respond.poll_reset(cx)).await.unwrap()
     }
 }
 
 /// The code our side resets a stream with whose response has begun.
 pub(super) async fn reset(stream: &mut h2::SendStream<Bytes>) -> h2::Reason {
-    std::future::poll_fn(|cx| stream.poll_reset(cx))
-        .await
-        .unwrap()
+    std::future::poll_fn(|cx| stream.poll_reset(cx)).await.unwrap()
 }
 
 /// A peer that reads and writes frames by hand.
@@ -216,11 +196,7 @@ impl Raw {
         pipe: usize,
     ) -> (Connection, Self) {
         let (ours, io) = tokio::io::duplex(pipe);
-        let mut peer = Self {
-            io,
-            cursor: Frames::default(),
-            rest: Vec::new(),
-        };
+        let mut peer = Self { io, cursor: Frames::default(), rest: Vec::new() };
         let (connection, ()) = tokio::join!(connect_over(ours, config), async {
             let mut preface = [0; 24];
             peer.io.read_exact(&mut preface).await.unwrap();
@@ -230,10 +206,7 @@ impl Raw {
     }
 
     pub(super) async fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        self.io
-            .write_all(&frame(kind, flags, stream, payload))
-            .await
-            .unwrap();
+        self.io.write_all(&frame(kind, flags, stream, payload)).await.unwrap();
     }
 
     /// The next frame of the client's; `None` if it has closed.
@@ -297,8 +270,7 @@ impl Raw {
         self.write(HEADERS, END_HEADERS, stream, &ok_block()).await;
         self.write(DATA, 0, stream, &framed(message)).await;
         let trailers = block(&[("grpc-status", "0")]);
-        self.write(HEADERS, END_HEADERS | END, stream, &trailers)
-            .await;
+        self.write(HEADERS, END_HEADERS | END, stream, &trailers).await;
     }
 }
 
@@ -310,10 +282,7 @@ pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 /// A header block, every field a literal.
 pub(super) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    fields
-        .iter()
-        .flat_map(|(name, value)| [vec![0], text(name), text(value)].concat())
-        .collect()
+    fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
 }
 
 /// `:status: 200` and gRPC's content-type.

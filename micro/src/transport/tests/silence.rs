@@ -23,10 +23,7 @@ async fn a_peer_that_falls_silent_is_found_out_in_two_seconds() {
     assert_eq!(start.elapsed().as_secs(), 2);
     assert_eq!(failure.kind(), FailureKind::Lost);
     assert!(failure.to_string().contains("silent for"), "{failure}");
-    assert!(matches!(
-        &*connection.state().borrow(),
-        ConnectionState::Closed(_)
-    ));
+    assert!(matches!(&*connection.state().borrow(), ConnectionState::Closed(_)));
     while peer.read().await.is_some() {}
 }
 

@@ -54,9 +54,7 @@ where
 }
 
 fn whole(bytes: impl Into<Bytes>) -> BoxBody<Bytes, Status> {
-    Full::new(bytes.into())
-        .map_err(|never| match never {})
-        .boxed()
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,9 +66,7 @@ async fn both_sides_stream_at_once() {
     let mut stream = served.respond.send_response(ok_head(), false).unwrap();
     let mut response = response.await.unwrap().unwrap();
     for message in [b"one".as_slice(), b"two", b"three"] {
-        sender
-            .send(Ok(Frame::data(Bytes::from_static(message))))
-            .unwrap();
+        sender.send(Ok(Frame::data(Bytes::from_static(message)))).unwrap();
         let chunk = served.request.body_mut().data().await.unwrap().unwrap();
         assert_eq!(chunk, message);
         stream.send_data(chunk, false).unwrap();
@@ -87,10 +83,7 @@ async fn both_sides_stream_at_once() {
     let frame = response.body_mut().frame().await.unwrap().unwrap();
     assert_eq!(frame.into_trailers().unwrap()["grpc-status"], "0");
     assert!(response.body_mut().frame().await.is_none());
-    assert!(
-        response.body_mut().frame().await.is_none(),
-        "and it stays ended"
-    );
+    assert!(response.body_mut().frame().await.is_none(), "and it stays ended");
 }
 
 #[tokio::test(start_paused = true)]
@@ -99,19 +92,9 @@ async fn a_body_that_is_there_whole_ends_with_its_last_frame() {
     let response = start(&connection, whole("hello"));
     assert_eq!(peer.expect(HEADERS).await.flags & END, 0);
     let frame = peer.expect(DATA).await;
-    assert_eq!(
-        (frame.flags, frame.payload.as_slice()),
-        (END, &b"hello"[..])
-    );
+    assert_eq!((frame.flags, frame.payload.as_slice()), (END, &b"hello"[..]));
     peer.answer(frame.stream, b"world").await;
-    let body = response
-        .await
-        .unwrap()
-        .unwrap()
-        .into_body()
-        .collect()
-        .await
-        .unwrap();
+    let body = response.await.unwrap().unwrap().into_body().collect().await.unwrap();
     assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
 }
 
@@ -161,9 +144,7 @@ async fn a_peer_that_does_not_read_stops_the_body_being_taken() {
     let _response = start(&connection, Bounded(receiver));
     peer.expect(HEADERS).await;
     let mut taken = 0;
-    while tokio::time::timeout(Duration::from_millis(1), sender.send(data(b"12345")))
-        .await
-        .is_ok()
+    while tokio::time::timeout(Duration::from_millis(1), sender.send(data(b"12345"))).await.is_ok()
     {
         taken += 1;
         assert!(taken < 10, "the whole body is taken though nobody reads it");
@@ -184,10 +165,7 @@ async fn the_response_is_taken_only_as_it_is_read() {
     while let Some(Some(frame)) = body.frame().now_or_never() {
         unread += frame.unwrap().into_data().unwrap().len();
     }
-    assert!(
-        unread <= 1024 * 1024,
-        "{unread} bytes waited for a reader, the window is 1 MiB"
-    );
+    assert!(unread <= 1024 * 1024, "{unread} bytes waited for a reader, the window is 1 MiB");
     let rest = body.collect().await.unwrap().to_bytes().len();
     assert_eq!(unread + rest, sent);
 }
@@ -251,14 +229,7 @@ async fn a_peer_that_ends_early_ends_the_request() {
     let (sender, body) = body();
     let response = start(&connection, body);
     peer.next().await.answer(&[&framed(b"enough")], "0");
-    let body = response
-        .await
-        .unwrap()
-        .unwrap()
-        .into_body()
-        .collect()
-        .await
-        .unwrap();
+    let body = response.await.unwrap().unwrap().into_body().collect().await.unwrap();
     assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
     sender.closed().await;
 }
@@ -274,13 +245,7 @@ async fn a_stream_holds_its_place_until_its_body_ends() {
     let mut response = response.await.unwrap().unwrap();
     settle().await;
     assert!(!waiting.is_finished());
-    peer.write(
-        HEADERS,
-        END_HEADERS | END,
-        stream,
-        &block(&[("grpc-status", "0")]),
-    )
-    .await;
+    peer.write(HEADERS, END_HEADERS | END, stream, &block(&[("grpc-status", "0")])).await;
     response.body_mut().frame().await.unwrap().unwrap();
     let next = peer.call().await;
     peer.answer(next, b"").await;
@@ -317,10 +282,7 @@ async fn a_refused_stream_call_was_not_processed() {
 async fn an_answer_that_is_not_grpc_is_malformed() {
     let (connection, mut peer) = Peer::connected().await;
     let response = start(&connection, whole("hello"));
-    let html = http::Response::builder()
-        .header("content-type", "text/html")
-        .body(())
-        .unwrap();
+    let html = http::Response::builder().header("content-type", "text/html").body(()).unwrap();
     let mut served = peer.next().await;
     served.respond.send_response(html, true).unwrap();
     let failure = response.await.unwrap().unwrap_err();

@@ -57,9 +57,7 @@ impl Etcd {
         static OPENED: Mutex<Option<Opened>> = Mutex::new(None);
         let options = Options::of(url)?;
         // A connection lives in the runtime that made it.
-        let runtime = runtime::Handle::try_current()
-            .ok()
-            .map(|runtime| runtime.id());
+        let runtime = runtime::Handle::try_current().ok().map(|runtime| runtime.id());
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         let opened = opened.get_or_insert_default();
         opened.retain(|_, registry| registry.strong_count() > 0);
@@ -83,10 +81,8 @@ impl Etcd {
         let end = key::prefix_end(prefix);
         let mut records = Vec::new();
         loop {
-            let options = GetOptions::new()
-                .with_range(end.clone())
-                .with_limit(page)
-                .with_revision(revision);
+            let options =
+                GetOptions::new().with_range(end.clone()).with_limit(page).with_revision(revision);
             let get = |connection: members::Connection| {
                 let (from, options) = (from.clone(), options.clone());
                 async move { connection.client.kv_client().get(from, Some(options)).await }
@@ -137,14 +133,10 @@ impl Registry for Etcd {
             let name = self.name();
             let refuse = |why: String| {
                 let (id, service) = (&node.id, &node.service);
-                Error::config(format!(
-                    "{name}: cannot register {id} of service {service}: {why}"
-                ))
+                Error::config(format!("{name}: cannot register {id} of service {service}: {why}"))
             };
             if ttl < MIN_TTL {
-                return Err(refuse(format!(
-                    "a TTL of {ttl:?} is under etcd's least, 1 s"
-                )));
+                return Err(refuse(format!("a TTL of {ttl:?} is under etcd's least, 1 s")));
             }
             let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
             let seconds = i64::try_from(seconds)
@@ -155,23 +147,14 @@ impl Registry for Etcd {
             let write = |connection: members::Connection| {
                 let (key, value) = (key.clone(), value.clone());
                 async move {
-                    let lease = connection
-                        .client
-                        .lease_client()
-                        .grant(seconds, None)
-                        .await?
-                        .id();
+                    let lease = connection.client.lease_client().grant(seconds, None).await?.id();
                     // Lease 0 is none: the record would outlive its node for ever.
                     if lease == 0 {
                         let why = "the lease granted has no id".to_owned();
                         return Err(etcd_client::Error::LeaseKeepAliveError(why));
                     }
                     let options = PutOptions::new().with_lease(lease);
-                    connection
-                        .client
-                        .kv_client()
-                        .put(key, value, Some(options))
-                        .await?;
+                    connection.client.kv_client().put(key, value, Some(options)).await?;
                     Ok(Lease(lease))
                 }
             };
@@ -190,10 +173,7 @@ impl Registry for Etcd {
                 let key = key.clone();
                 async move {
                     let mut kv = connection.client.kv_client();
-                    tokio::try_join!(
-                        self.keep_alives.renew(&connection, lease),
-                        kv.get(key, None)
-                    )
+                    tokio::try_join!(self.keep_alives.renew(&connection, lease), kv.get(key, None))
                 }
             };
             let (is_alive, response) = self
@@ -238,13 +218,9 @@ impl Registry for Etcd {
     fn read<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Listing, Error>> {
         async move {
             let prefix = key::prefix(service).map_err(Error::config)?;
-            let (revision, records) = self
-                .scan(&prefix, &format!("read service {service}"))
-                .await?;
-            let mut listing = Listing {
-                revision,
-                ..Listing::default()
-            };
+            let (revision, records) =
+                self.scan(&prefix, &format!("read service {service}")).await?;
+            let mut listing = Listing { revision, ..Listing::default() };
             for record in records {
                 match record.read(service) {
                     Ok(Some(entry)) => listing.entries.push(entry),
@@ -261,10 +237,8 @@ impl Registry for Etcd {
         async move {
             // The key spells `/` as `-`: only the records know the names.
             let (_, records) = self.scan(key::ROOT, "list services").await?;
-            let mut services: Vec<_> = records
-                .iter()
-                .filter_map(|record| record.service().ok())
-                .collect();
+            let mut services: Vec<_> =
+                records.iter().filter_map(|record| record.service().ok()).collect();
             services.sort();
             services.dedup();
             Ok(services)
@@ -281,10 +255,7 @@ impl Record {
     /// The record as an entry of this service; none if it is of another service whose name has
     /// the same spelling in keys (`team/pay` and `team-pay`).
     fn read(self, service: &str) -> Result<Option<Entry>, Malformed> {
-        let fail = |reason| Malformed {
-            key: self.key.clone(),
-            reason,
-        };
+        let fail = |reason| Malformed { key: self.key.clone(), reason };
         let node = gomicro::decode(&self.value).map_err(fail)?;
         if node.service == service {
             return Ok(Some(Entry {

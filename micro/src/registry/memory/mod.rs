@@ -158,11 +158,7 @@ impl Registry for Memory {
         async move {
             let store = self.store();
             let (revision, entries) = (store.revision(), store.entries(service));
-            Ok(Listing {
-                revision,
-                entries,
-                malformed: Vec::new(),
-            })
+            Ok(Listing { revision, entries, malformed: Vec::new() })
         }
         .boxed()
     }

@@ -26,10 +26,7 @@ impl Cannot {
 }
 
 /// A registry, and a hand that reaches past it.
-#[allow(
-    async_fn_in_trait,
-    reason = "the cases are generic, and no future leaves its test"
-)]
+#[allow(async_fn_in_trait, reason = "the cases are generic, and no future leaves its test")]
 pub trait Backend {
     /// The registry under test.
     fn registry(&self) -> Arc<dyn Registry>;

@@ -1,0 +1,262 @@
+//! Driver, fan-out and `Discover` under paused time.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::time::{Instant, sleep, timeout};
+use tower::discover::{Change, Discover as _};
+
+use super::{scripted::Scripted, short};
+use crate::discovery::{Discover, Discovery, Subscription};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn next(updates: &mut Subscription) -> String {
+    let update = timeout(Duration::from_secs(600), updates.next())
+        .await
+        .expect("an update");
+    short(&update.expect("updates never end"))
+}
+
+/// Lets the driver do what is due now.
+async fn settle() {
+    sleep(Duration::from_millis(1)).await;
+}
+
+fn discovery(registry: &Arc<Scripted>) -> Discovery {
+    fastrand::seed(7);
+    Discovery::new(registry.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscribers_share_one_watch_which_ends_with_the_last_of_them() {
+    let registry = Scripted::new(&["a@x"]);
+    let discovery = discovery(&registry);
+    assert_eq!(
+        registry.reads(),
+        0,
+        "nothing is asked before the first subscription"
+    );
+    let mut first = discovery.subscribe("greeter");
+    let mut second = discovery.clone().subscribe("greeter");
+    assert_eq!(next(&mut first).await, "=[a@x]");
+    assert_eq!(next(&mut second).await, "=[a@x]");
+    assert_eq!((registry.reads(), registry.watchers()), (1, 1));
+
+    drop(first);
+    registry.write(&["b@y"]);
+    assert_eq!(next(&mut second).await, "+b@y");
+    drop(second);
+    settle().await;
+    assert_eq!(registry.watchers(), 0);
+
+    let mut third = discovery.subscribe("greeter");
+    assert_eq!(next(&mut third).await, "=[a@x b@y]");
+    assert_eq!(registry.reads(), 2, "a new watch reads anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_subscriber_gets_all_nodes_and_then_the_same_updates() {
+    let registry = Scripted::new(&["a@x"]);
+    let discovery = discovery(&registry);
+    let mut early = discovery.subscribe("greeter");
+    next(&mut early).await;
+    registry.write(&["b@y"]);
+    settle().await;
+    let mut late = discovery.subscribe("greeter");
+    for change in ["c@z", "-a", "a@w", "-b"] {
+        registry.write(&[change]);
+    }
+    settle().await;
+    assert_eq!(next(&mut early).await, "+b@y");
+    let late_first = next(&mut late).now_or_never();
+    assert_eq!(
+        late_first.as_deref(),
+        Some("=[a@w c@z]"),
+        "looked up when asked for"
+    );
+    for expected in ["+c@z", "-a", "+a@w", "-b"] {
+        assert_eq!(next(&mut early).await, expected);
+    }
+    registry.write(&["d@v"]);
+    assert_eq!(
+        [next(&mut early).await, next(&mut late).await],
+        ["+d@v", "+d@v"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_far_behind_gets_all_nodes_instead() {
+    let registry = Scripted::new(&["a@x"]);
+    let mut updates = discovery(&registry).subscribe("greeter");
+    assert_eq!(next(&mut updates).await, "=[a@x]");
+    for _ in 0..600 {
+        registry.write(&["b@y"]);
+        registry.write(&["-b"]);
+    }
+    registry.write(&["c@z"]);
+    settle().await;
+    assert_eq!(next(&mut updates).await, "=[a@x c@z]");
+    assert!(
+        updates.next().now_or_never().is_none(),
+        "and nothing of what led there"
+    );
+    registry.write(&["-a"]);
+    assert_eq!(next(&mut updates).await, "-a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_reaches_subscribers_without_a_wait() {
+    let registry = Scripted::new(&["a@x"]);
+    let mut updates = discovery(&registry).subscribe("greeter");
+    next(&mut updates).await;
+    let begin = Instant::now();
+    registry.write(&["b@y"]);
+    next(&mut updates).await;
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_does_not_answer_is_tried_until_it_does() {
+    let registry = Scripted::new(&["a@x"]);
+    registry.lock().silent = true;
+    let mut updates = discovery(&registry).subscribe("greeter");
+    let status = updates.status();
+    sleep(60 * SECOND).await;
+    assert!(
+        updates.next().now_or_never().is_none(),
+        "no set is better than a wrong one"
+    );
+    assert!(!status.borrow().synced);
+    let error = status.borrow().error.clone().expect("an error");
+    assert_eq!(&*error, "scripted://: no list of greeter's nodes within 1s");
+    let reads = registry.reads();
+    assert!(
+        (15..60).contains(&reads),
+        "each of {reads} reads in a minute takes a second"
+    );
+
+    registry.lock().silent = false;
+    let back = Instant::now();
+    assert_eq!(next(&mut updates).await, "=[a@x]");
+    assert!(
+        back.elapsed() <= 4 * SECOND,
+        "within one read and one wait: {:?}",
+        back.elapsed()
+    );
+    settle().await;
+    let status = status.borrow().clone();
+    assert!(status.synced && status.error.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_bridged_with_what_was_known() {
+    let registry = Scripted::new(&["a@x", "b@y"]);
+    let mut updates = discovery(&registry).subscribe("greeter");
+    let mut status = updates.status();
+    next(&mut updates).await;
+    registry.lock().down = true;
+    registry.cut();
+    status
+        .wait_for(|status| status.error.is_some())
+        .await
+        .unwrap();
+    sleep(600 * SECOND).await;
+    assert!(
+        updates.next().now_or_never().is_none(),
+        "an error removes no node"
+    );
+
+    registry.write(&["-b"]);
+    registry.write(&["c@z"]);
+    registry.lock().down = false;
+    let back = Instant::now();
+    assert_eq!(
+        [next(&mut updates).await, next(&mut updates).await],
+        ["+c@z", "-b"]
+    );
+    assert!(back.elapsed() <= 4 * SECOND);
+    status
+        .wait_for(|status| status.error.is_none())
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_died_without_a_word_is_found_out_within_six_minutes() {
+    let registry = Scripted::new(&["a@x"]);
+    let mut updates = discovery(&registry).subscribe("greeter");
+    next(&mut updates).await;
+    registry.lock().mute = true;
+    registry.write(&["b@y"]);
+    sleep(360 * SECOND).await;
+    assert_eq!(next(&mut updates).now_or_never().as_deref(), Some("+b@y"));
+    registry.lock().mute = false;
+    registry.write(&["-a"]);
+    assert_eq!(next(&mut updates).await, "-a", "the new watch is well");
+    assert_eq!(
+        (registry.watchers(), registry.lock().watches.clone()),
+        (1, vec![1, 2])
+    );
+}
+
+#[test]
+fn a_watch_outlives_no_runtime_and_begins_anew_in_the_next() {
+    let registry = Scripted::new(&["a@x"]);
+    let discovery = discovery(&registry);
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap()
+    };
+    let mut orphan = runtime().block_on(async {
+        let mut updates = discovery.subscribe("greeter");
+        next(&mut updates).await;
+        updates
+    });
+    runtime().block_on(async {
+        assert!(orphan.next().now_or_never().is_none());
+        assert_eq!(next(&mut discovery.subscribe("greeter")).await, "=[a@x]");
+    });
+}
+
+async fn change(nodes: &mut Discover) -> String {
+    let change = std::future::poll_fn(|cx| Pin::new(&mut *nodes).poll_discover(cx)).await;
+    match change
+        .expect("changes never end")
+        .expect("changes never fail")
+    {
+        Change::Insert(id, node) => format!("+{id}@{}", node.address),
+        Change::Remove(id) => format!("-{id}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn towers_discover_tells_of_what_has_changed_and_no_more() {
+    let registry = Scripted::new(&["a@x", "b@y"]);
+    let mut nodes = discovery(&registry).subscribe("greeter").into_discover();
+    assert_eq!(
+        [change(&mut nodes).await, change(&mut nodes).await],
+        ["+a@x", "+b@y"]
+    );
+    // Written anew as it was, and then with another address.
+    registry.write(&["a@x"]);
+    registry.write(&["b@z"]);
+    assert_eq!(change(&mut nodes).await, "+b@z");
+    registry.write(&["-b"]);
+    assert_eq!(change(&mut nodes).await, "-b");
+
+    // More than a queue holds: a `Reset`, of which only the differences are told.
+    for _ in 0..600 {
+        registry.write(&["c@w"]);
+        registry.write(&["-c"]);
+    }
+    registry.write(&["d@v", "-a"]);
+    settle().await;
+    assert_eq!(
+        [change(&mut nodes).await, change(&mut nodes).await],
+        ["+d@v", "-a"]
+    );
+    assert!(nodes.next().now_or_never().is_none());
+}

@@ -1,0 +1,380 @@
+//! The machine by script: what it asks for, tells and notes, and when.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::time::Instant;
+
+use super::{event, short};
+use crate::{
+    Error,
+    discovery::{
+        Status,
+        state::{Action, Event, Note, State},
+    },
+    registry::{self, Batch, Listing, WatchError},
+};
+
+/// A machine and its clock. Each method hands in an event and returns what follows, in short.
+struct World {
+    now: Instant,
+    state: State,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            now,
+            state: State::new(now, Rng::with_seed(seed)),
+        }
+    }
+
+    /// One that has read these records at this revision, and watches.
+    fn with(revision: u64, records: &[&str]) -> Self {
+        let mut world = Self::new(7);
+        assert_eq!(world.wake(), "read");
+        let outcome = world.listing(revision, records);
+        assert!(outcome.starts_with("=[") && outcome.ends_with(&format!("watch>{revision}")));
+        world
+    }
+
+    fn hand(&mut self, event: Event) -> String {
+        let step = self.state.handle(self.now, event);
+        let notes = step.notes.iter().map(|note| match note {
+            Note::Malformed(malformed) => format!("malformed:{}", malformed.key),
+            Note::Trouble(error) => format!("trouble:{error}"),
+            Note::Recovered => "recovered".to_owned(),
+        });
+        let action = step.action.iter().map(|action| match action {
+            Action::Read => "read".to_owned(),
+            Action::Watch { after } => format!("watch>{after}"),
+        });
+        notes
+            .chain(step.updates.iter().map(short))
+            .chain(action)
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now += Duration::from_millis(ms);
+    }
+
+    /// How long the machine waits for its next own move.
+    fn waits(&self) -> Duration {
+        self.state.wake_at().expect("there is a move to come") - self.now
+    }
+
+    /// Lets the clock run to the machine's next own move.
+    fn wake(&mut self) -> String {
+        self.now += self.waits();
+        self.hand(Event::Elapsed)
+    }
+
+    fn listing(&mut self, revision: u64, records: &[&str]) -> String {
+        let mut listing = Listing {
+            revision,
+            ..Listing::default()
+        };
+        for record in records {
+            match event(record, revision) {
+                registry::Event::Put(entry) => listing.entries.push(entry),
+                registry::Event::Malformed(malformed) => listing.malformed.push(malformed),
+                registry::Event::Delete(key) => panic!("{key} is not there to be listed"),
+            }
+        }
+        self.hand(Event::Read(Ok(listing)))
+    }
+
+    fn read_fails(&mut self) -> String {
+        self.hand(Event::Read(Err(Error::registry("down"))))
+    }
+
+    fn batch(&mut self, revision: u64, events: &[&str]) -> String {
+        let events = events.iter().map(|it| event(it, revision)).collect();
+        self.hand(Event::Watched(Ok(Batch { revision, events })))
+    }
+
+    fn broken(&mut self, error: WatchError) -> String {
+        self.hand(Event::Watched(Err(error)))
+    }
+
+    fn disconnected(&mut self) -> String {
+        self.broken(WatchError::Disconnected(Error::registry("cut")))
+    }
+
+    fn status(&self) -> Status {
+        self.state.status()
+    }
+
+    fn error(&self) -> Option<String> {
+        self.status().error.map(|error| error.to_string())
+    }
+}
+
+#[test]
+fn all_is_read_and_then_watched_from_there() {
+    let mut world = World::new(7);
+    assert_eq!(world.status(), Status::default());
+    assert_eq!(world.waits(), Duration::ZERO);
+    assert_eq!(world.wake(), "read");
+    assert_eq!(world.listing(5, &["b@y", "a@x"]), "=[a@x b@y] watch>5");
+    assert!(world.status().synced);
+    assert_eq!(world.batch(6, &["c@z"]), "+c@z");
+    assert_eq!(world.batch(7, &["-a", "d@x", "-c"]), "+d@x -a -c");
+}
+
+#[test]
+fn a_service_without_nodes_is_told_too() {
+    let mut world = World::new(7);
+    world.wake();
+    assert_eq!(world.listing(5, &[]), "=[] watch>5");
+    assert_eq!(world.batch(6, &["a@x"]), "+a@x");
+}
+
+#[test]
+fn a_watch_that_ended_is_resumed_after_the_last_revision_seen() {
+    let mut world = World::with(5, &["a@x"]);
+    world.batch(6, &["b@y"]);
+    // As etcd's progress notifications: nothing has changed up to here.
+    assert_eq!(world.batch(90, &[]), "");
+    assert_eq!(world.broken(WatchError::Ended), "");
+    assert!(world.waits() <= Duration::from_millis(100));
+    assert_eq!(world.wake(), "watch>90");
+    assert_eq!(world.batch(91, &["-a"]), "-a");
+    assert_eq!(world.error(), None);
+}
+
+#[test]
+fn after_a_gap_all_is_read_and_compared() {
+    let gaps: [fn(&mut World) -> String; 2] = [
+        |world| world.broken(WatchError::Compacted),
+        World::disconnected,
+    ];
+    for gap in gaps {
+        let mut world = World::with(5, &["a@x", "b@y"]);
+        gap(&mut world);
+        assert!(world.waits() <= Duration::from_millis(100));
+        assert_eq!(world.wake(), "read");
+        let outcome = world.listing(50, &["b@y#5", "c@z#9"]);
+        assert_eq!(outcome.trim_start_matches("recovered "), "+c@z -a watch>50");
+    }
+}
+
+#[test]
+fn errors_keep_every_node_and_are_noted_once() {
+    let mut world = World::with(5, &["a@x"]);
+    world.pass(10_000);
+    assert_eq!(world.disconnected(), "trouble:cut");
+    assert_eq!(world.error().as_deref(), Some("cut"));
+    for _ in 0..100 {
+        assert_eq!(world.wake(), "read");
+        assert_eq!(world.read_fails(), "");
+        assert!(world.waits() <= Duration::from_secs(3));
+        assert_eq!(world.error().as_deref(), Some("down"));
+    }
+    assert!(world.status().synced);
+    world.wake();
+    assert_eq!(
+        world.listing(5, &["a@x"]),
+        "recovered watch>5",
+        "no node went or came"
+    );
+    assert_eq!(world.error(), None);
+}
+
+#[test]
+fn a_watch_that_never_holds_is_tried_ever_more_slowly_and_noted_once() {
+    let mut world = World::with(5, &["a@x"]);
+    assert_eq!(world.disconnected(), "trouble:cut");
+    world.wake();
+    assert_eq!(world.listing(5, &["a@x"]), "recovered watch>5");
+    let mut waited = Duration::ZERO;
+    for _ in 0..20 {
+        assert_eq!(world.disconnected(), "", "known trouble");
+        waited += world.waits();
+        assert_eq!(world.wake(), "read");
+        assert_eq!(world.listing(5, &["a@x"]), "watch>5");
+    }
+    assert!(
+        waited > Duration::from_secs(10),
+        "{waited:?} for 20 attempts"
+    );
+
+    world.pass(3001);
+    assert_eq!(world.disconnected(), "trouble:cut", "the watch had held");
+    assert!(world.waits() <= Duration::from_millis(100));
+}
+
+#[test]
+fn a_registry_that_was_wiped_or_restored_is_read_anew() {
+    let mut world = World::with(50, &["a@x", "b@y"]);
+    assert_eq!(
+        world.batch(3, &["c@z"]),
+        "",
+        "a revision from another history"
+    );
+    assert_eq!(world.wake(), "read");
+    assert_eq!(
+        world.batch(51, &["d@w"]),
+        "",
+        "its watch is of no use either"
+    );
+    assert_eq!(
+        world.listing(3, &["b@y#2", "c@z#3"]),
+        "+b@y +c@z -a watch>3"
+    );
+    assert_eq!(world.batch(4, &["a@x"]), "+a@x");
+
+    // Found out by the re-read, with a watch that waits for a revision far off.
+    world.wake();
+    assert_eq!(world.listing(2, &["b@y#2"]), "-a -c watch>2");
+
+    // What its old watch still had in store counts for nothing then.
+    world.wake();
+    assert_eq!(world.batch(9, &["d@w"]), "+d@w");
+    assert_eq!(world.listing(1, &["b@y#1"]), "+b@y -d watch>1");
+}
+
+#[test]
+fn all_is_read_again_every_five_minutes_give_or_take_a_fifth() {
+    let mut waits = Vec::new();
+    for seed in 0..200 {
+        let mut world = World::new(seed);
+        world.wake();
+        world.listing(5, &["a@x"]);
+        waits.push(world.waits().as_secs());
+        assert_eq!(world.wake(), "read");
+        assert_eq!(
+            world.listing(9, &["b@y"]),
+            "+b@y -a watch>9",
+            "the watch had died silently"
+        );
+    }
+    let (low, high) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+    assert!(
+        (240..=245).contains(low) && (355..=360).contains(high),
+        "{low} s to {high} s"
+    );
+}
+
+#[test]
+fn the_watch_goes_on_while_all_is_read_again() {
+    let mut world = World::with(5, &["a@x"]);
+    assert_eq!(world.wake(), "read");
+    assert_eq!(world.batch(6, &["b@y"]), "+b@y");
+    assert_eq!(world.batch(7, &["-a"]), "-a");
+    // Answered between the two: newer than the first, older than the second.
+    assert_eq!(world.listing(6, &["a@x#5", "b@y#6"]), "watch>7");
+}
+
+#[test]
+fn a_re_read_that_fails_leaves_the_watch_on_and_is_tried_again() {
+    let mut world = World::with(5, &["a@x"]);
+    world.wake();
+    assert_eq!(world.read_fails(), "trouble:down");
+    assert_eq!(world.batch(6, &["b@y"]), "+b@y");
+    assert_eq!(world.error().as_deref(), Some("down"), "reads still fail");
+    assert_eq!(world.broken(WatchError::Ended), "");
+    assert_eq!([world.wake(), world.wake()].join(" "), "read watch>6");
+    assert_eq!(world.batch(7, &["c@z"]), "+c@z");
+    assert_eq!(
+        world.listing(7, &["a@x#5", "b@y#6", "c@z#7"]),
+        "recovered watch>7"
+    );
+}
+
+#[test]
+fn an_answer_from_before_the_connection_was_lost_is_not_taken() {
+    let mut world = World::with(5, &["a@x"]);
+    world.wake();
+    world.disconnected();
+    assert_eq!(world.listing(5, &[]), "", "asked before");
+    assert_eq!(world.wake(), "read");
+    assert_eq!(world.listing(5, &["a@x"]), "recovered watch>5");
+}
+
+#[test]
+fn a_malformed_record_is_left_out_counted_and_noted_once() {
+    let mut world = World::new(7);
+    world.wake();
+    assert_eq!(
+        world.listing(5, &["!a", "b@y"]),
+        "malformed:a =[b@y] watch>5"
+    );
+    assert_eq!(world.status().malformed, 1);
+    assert_eq!(world.batch(6, &["!a", "!c"]), "malformed:c");
+    assert_eq!(world.status().malformed, 2);
+    assert_eq!(world.batch(7, &["a@x", "-c"]), "+a@x");
+    assert_eq!(world.status().malformed, 0);
+}
+
+#[test]
+fn a_malformed_overwrite_keeps_the_last_good_record() {
+    let mut world = World::with(5, &["a@x"]);
+    assert_eq!(world.batch(6, &["!a"]), "malformed:a");
+    world.wake();
+    assert_eq!(world.listing(7, &["!a"]), "watch>7");
+    assert_eq!(world.batch(8, &["a@z"]), "+a@z");
+    assert_eq!(world.batch(9, &["!a"]), "malformed:a");
+    assert_eq!(world.batch(10, &["-a"]), "-a");
+    assert_eq!(world.status().malformed, 0);
+}
+
+#[test]
+fn nodes_that_do_not_speak_grpc_are_left_out_and_counted() {
+    let mut world = World::with(5, &["a@x", "?b@y"]);
+    assert_eq!(world.status().not_grpc, 1);
+    assert_eq!(world.batch(6, &["?a@x"]), "-a");
+    assert_eq!(world.status().not_grpc, 2);
+    assert_eq!(world.batch(7, &["a@x", "-b"]), "+a@x");
+    assert_eq!(world.status().not_grpc, 0);
+    assert_eq!(
+        world.batch(8, &["?c@x"]),
+        "",
+        "nor do they take a gRPC node's address"
+    );
+}
+
+#[test]
+fn of_two_records_with_one_address_the_last_written_is_in_force() {
+    let mut world = World::with(5, &["old@x#3", "new@x#4", "b@y#5"]);
+    assert_eq!(world.batch(6, &["newer@x"]), "+newer@x -new");
+    assert_eq!(world.batch(7, &["-old"]), "", "was not in force");
+    assert_eq!(
+        world.batch(8, &["-newer"]),
+        "+new@x -newer",
+        "the older one is back"
+    );
+    assert_eq!(world.batch(9, &["old@x"]), "+old@x -new");
+    assert_eq!(
+        world.batch(10, &["old@z"]),
+        "+new@x +old@z",
+        "both, once they differ"
+    );
+}
+
+#[test]
+fn of_two_keys_with_one_id_the_last_written_is_in_force() {
+    let mut world = World::with(5, &["k:a@x#3", "l:a@y#4"]);
+    assert_eq!(world.batch(6, &["-l"]), "+a@x");
+    assert_eq!(world.batch(7, &["l:a@y"]), "+a@y");
+    // It loses its address to another node, and so its hold on the id.
+    assert_eq!(world.batch(8, &["b@y"]), "+a@x +b@y");
+}
+
+#[test]
+fn a_record_written_anew_is_inserted_again_and_one_merely_read_again_is_not() {
+    let mut world = World::with(5, &["a@x#5", "b@y#5"]);
+    assert_eq!(world.batch(6, &["a@z"]), "+a@z", "a changed address");
+    assert_eq!(
+        world.batch(7, &["a@z"]),
+        "+a@z",
+        "as after a restart under the same id"
+    );
+    world.wake();
+    assert_eq!(world.listing(8, &["a@z#7", "b@y#5"]), "watch>8");
+    world.wake();
+    assert_eq!(world.listing(9, &["a@z#7", "b@y#9"]), "+b@y watch>9");
+}
