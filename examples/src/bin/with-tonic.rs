@@ -11,6 +11,7 @@ use micro::Service;
 use tonic::{Request, Response, Status};
 
 /// What `tonic-prost-build` generates, untouched.
+#[allow(unreachable_pub, reason = "generated to be used from anywhere")]
 mod greeter {
     tonic::include_proto!("tonic/greeter.v1");
 }

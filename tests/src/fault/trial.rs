@@ -5,7 +5,7 @@ use std::time::Duration;
 use micro::Client;
 use tokio::time::{self, Instant};
 
-use super::{Audit, Callers, Fault, Fleet, Line, now, record, until};
+use super::{Audit, Callers, Fault, Fleet, Line, TTL, now, record, until};
 
 /// How many callers call at once.
 pub const CALLERS: usize = 16;
@@ -75,18 +75,18 @@ impl Trial {
         self.returns.clone()
     }
 
-    /// Watches the registry for 10 s after its return, and says how long after it all nodes were
-    /// listed for good.
-    pub async fn all_listed(&mut self, registry_returned: Duration) -> Duration {
-        let mut incomplete_until = registry_returned;
-        while now() < registry_returned + Duration::from_secs(10) {
+    /// Watches the registry for more than a TTL after something returned, so that a record that
+    /// nobody renews is seen to go; says how long after it all nodes were listed for good.
+    pub async fn all_listed(&mut self, returned: Duration) -> Duration {
+        let mut incomplete_until = returned;
+        while now() < returned + TTL + Duration::from_secs(3) {
             let listed = self.fleet.listed().await.unwrap_or_default();
             if !self.fleet.ids().iter().all(|id| listed.contains(id)) {
                 incomplete_until = now();
             }
             time::sleep(Duration::from_millis(50)).await;
         }
-        let took = incomplete_until - registry_returned;
+        let took = incomplete_until - returned;
         self.recovery = self.recovery.max(took);
         took
     }
