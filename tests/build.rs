@@ -1,4 +1,4 @@
-//! Generates the shared protos with micro, and `echo` once more as tonic has it, for comparison.
+//! Generates the shared protos with micro, and two once more as tonic has them, for comparison.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let out_dir = PathBuf::from(env::var("OUT_DIR")?).join("tonic");
     fs::create_dir_all(&out_dir)?;
-    let files = protox::compile(["../proto/echo.proto"], ["../proto"])?;
+    let files = protox::compile(["../proto/echo.proto", "../proto/ledger.proto"], ["../proto"])?;
     tonic_prost_build::configure().out_dir(out_dir).compile_fds(files)?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod conformance;
+pub mod echo;
 pub mod etcd;
 pub mod fault;
 pub mod ports;
@@ -24,5 +25,10 @@ pub mod proto {
     #[allow(missing_docs, reason = "tonic's generated code, beyond our control")]
     pub mod tonic_echo {
         tonic::include_proto!("tonic/echo.v1");
+    }
+    /// `proto/ledger.proto` as `tonic-prost-build` generates it.
+    #[allow(missing_docs, reason = "tonic's generated code, beyond our control")]
+    pub mod tonic_ledger {
+        tonic::include_proto!("tonic/ledger.v1");
     }
 }

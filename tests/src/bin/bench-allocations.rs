@@ -1,10 +1,12 @@
 //! How often a unary call's client allocates: a JSON object with a count for each contestant.
+//!
+//! The caller's own two messages are not counted.
 
 use std::{alloc::System, collections::BTreeMap};
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tests::bench::{
-    contestants::{BareH2, Contestant, Micro, Tonic},
+    contestants::{BareH2, Contestant, Micro, Tonic, messages_alone},
     nodes::Nodes,
 };
 
@@ -25,7 +27,7 @@ async fn main() {
     println!("{}", serde_json::to_string(&counts).expect("names and numbers"));
 }
 
-/// Allocations a call, growth of what was allocated included.
+/// Allocations a call; growth of what was allocated counts too.
 async fn count(mut contestant: impl Contestant) -> f64 {
     for _ in 0..500 {
         contestant.call().await; // connects, and fills what is reused
@@ -34,6 +36,15 @@ async fn count(mut contestant: impl Contestant) -> f64 {
     for _ in 0..CALLS {
         contestant.call().await;
     }
+    let calls = allocated(&region);
+    let region = Region::new(ALLOCATOR);
+    for _ in 0..CALLS {
+        messages_alone();
+    }
+    (calls - allocated(&region)) / f64::from(CALLS)
+}
+
+fn allocated(region: &Region<'_, System>) -> f64 {
     let stats = region.change();
-    (stats.allocations + stats.reallocations) as f64 / f64::from(CALLS)
+    (stats.allocations + stats.reallocations) as f64
 }

@@ -2,41 +2,8 @@
 
 use std::{io::Read, process, thread};
 
-use micro::{Request, Response, Service, Status, Stream, Streaming};
-use tests::proto::echo::{
-    ChatMessage, CountReply, CountRequest, EchoHandler, SayReply, SayRequest, SumReply, SumRequest,
-    register_echo_handler,
-};
-use tokio_stream::Empty;
-
-struct Echo;
-
-impl EchoHandler for Echo {
-    async fn say(&self, request: Request<SayRequest>) -> Result<Response<SayReply>, Status> {
-        let payload = request.into_inner().payload;
-        Ok(Response::new(SayReply { payload, node: String::new() }))
-    }
-
-    async fn count(
-        &self,
-        _: Request<CountRequest>,
-    ) -> Result<Response<impl Stream<Item = Result<CountReply, Status>> + Send + 'static>, Status>
-    {
-        Err::<Response<Empty<_>>, _>(Status::unimplemented("not measured"))
-    }
-
-    async fn sum(&self, _: Request<Streaming<SumRequest>>) -> Result<Response<SumReply>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-
-    async fn chat(
-        &self,
-        _: Request<Streaming<ChatMessage>>,
-    ) -> Result<Response<impl Stream<Item = Result<ChatMessage, Status>> + Send + 'static>, Status>
-    {
-        Err::<Response<Empty<_>>, _>(Status::unimplemented("not measured"))
-    }
-}
+use micro::Service;
+use tests::{echo::Echo, proto::echo::register_echo_handler};
 
 #[tokio::main]
 async fn main() -> Result<(), micro::Error> {

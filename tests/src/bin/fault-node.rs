@@ -8,6 +8,7 @@ use tests::{
     fault::{Journal, SERVICE},
     proto::ledger::{Entry, LedgerHandler, Receipt, register_ledger_handler},
 };
+use tracing_subscriber::EnvFilter;
 
 #[derive(Parser)]
 struct Args {
@@ -48,7 +49,8 @@ impl LedgerHandler for Ledger {
 
 #[tokio::main]
 async fn main() -> Result<(), micro::Error> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let filter = EnvFilter::from_default_env(); // RUST_LOG; errors unless set
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let args = Args::parse();
     thread::spawn(|| {
         // The parent's end of the pipe closes with it, however it ends.

@@ -8,11 +8,15 @@ use std::{
     time::Duration,
 };
 
-use micro::{Client, Code};
-use tokio::task::JoinSet;
+use micro::{Client, Code, Status};
+use tokio::{task::JoinSet, time::timeout};
+use tonic::transport::Channel;
 
 use super::{fleet::SERVICE, now};
-use crate::proto::ledger::{Entry, LedgerClient};
+use crate::proto::{
+    ledger::{Entry, LedgerClient},
+    tonic_ledger::{self, ledger_client::LedgerClient as TonicLedgerClient},
+};
 
 /// The deadline of every call.
 pub const DEADLINE: Duration = Duration::from_secs(3);
@@ -24,6 +28,39 @@ pub enum Method {
     Read,
     /// Not declared so: must never reach two handlers.
     Write,
+}
+
+/// What is called: our stub, or tonic's over tonic's own balanced channel.
+pub trait Ledger: Clone + Send + 'static {
+    /// Calls, and says which node answered.
+    fn call(&mut self, method: Method, id: u64) -> impl Future<Output = Answer> + Send;
+}
+
+type Answer = Result<String, Status>;
+
+impl Ledger for LedgerClient {
+    async fn call(&mut self, method: Method, id: u64) -> Answer {
+        let receipt = match method {
+            Method::Read => self.read(Entry { id }).timeout(DEADLINE).await,
+            Method::Write => self.write(Entry { id }).timeout(DEADLINE).await,
+        };
+        receipt.map(|receipt| receipt.into_inner().node)
+    }
+}
+
+impl Ledger for TonicLedgerClient<Channel> {
+    async fn call(&mut self, method: Method, id: u64) -> Answer {
+        let entry = tonic_ledger::Entry { id };
+        let call = async {
+            match method {
+                Method::Read => self.read(entry).await,
+                Method::Write => self.write(entry).await,
+            }
+        };
+        let late = |_| Status::deadline_exceeded("the caller's own timer");
+        let receipt = timeout(DEADLINE, call).await.map_err(late)?;
+        receipt.map(|receipt| receipt.into_inner().node)
+    }
 }
 
 /// A call as its caller saw it.
@@ -57,18 +94,23 @@ pub struct Callers {
 }
 
 impl Callers {
-    /// Starts `count` callers, which take turns with the two methods.
+    /// Starts `count` callers of our stub, which take turns with the two methods.
     pub fn start(client: &Client, count: usize) -> Self {
+        Self::start_with(&LedgerClient::new(SERVICE, client), count)
+    }
+
+    /// Starts `count` callers of any stub.
+    pub fn start_with(ledger: &impl Ledger, count: usize) -> Self {
         let mut callers =
             Self { tasks: JoinSet::new(), stop: Arc::default(), made: Arc::default() };
         for _ in 0..count {
-            let ledger = LedgerClient::new(SERVICE, client);
+            let mut ledger = ledger.clone();
             let (stop, made) = (callers.stop.clone(), callers.made.clone());
             callers.tasks.spawn(async move {
                 let mut calls = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     made.fetch_add(1, Ordering::Relaxed);
-                    calls.push(call(&ledger).await);
+                    calls.push(call(&mut ledger).await);
                 }
                 calls
             });
@@ -95,16 +137,11 @@ impl Callers {
 /// The ids of this process: two runs of callers on one fleet share its journals.
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
-async fn call(ledger: &LedgerClient) -> Call {
+async fn call(ledger: &mut impl Ledger) -> Call {
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     let method = if id.is_multiple_of(2) { Method::Read } else { Method::Write };
     let began = now();
-    let outcome = match method {
-        Method::Read => ledger.read(Entry { id }).timeout(DEADLINE).await,
-        Method::Write => ledger.write(Entry { id }).timeout(DEADLINE).await,
-    };
-    let outcome = outcome
-        .map(|receipt| receipt.into_inner().node)
-        .map_err(|status| (status.code(), status.message().to_owned()));
+    let outcome = ledger.call(method, id).await;
+    let outcome = outcome.map_err(|status| (status.code(), status.message().to_owned()));
     Call { id, method, began, ended: now(), outcome }
 }

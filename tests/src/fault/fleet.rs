@@ -12,7 +12,10 @@ use std::{
 use micro::registry::{self, Registry};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::time::{self, Instant};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::{self, Instant},
+};
 
 use super::{Visit, now};
 use crate::programs::program;
@@ -23,7 +26,8 @@ pub const SERVICE: &str = "ledger";
 /// The TTL of a registration: the default, since no node says otherwise.
 pub const TTL: Duration = Duration::from_secs(15);
 
-/// Three nodes.
+/// Three nodes, and nothing else at the same time: what is measured under a fault is to be the
+/// fault's doing, however many threads the tests are run with.
 #[derive(Debug)]
 pub struct Fleet {
     /// The registry's URL.
@@ -32,7 +36,10 @@ pub struct Fleet {
     pub registry: Arc<dyn Registry>,
     nodes: Vec<Node>,
     journals: TempDir,
+    _alone: MutexGuard<'static, ()>,
 }
+
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 impl Fleet {
     /// Starts three nodes and waits until they are registered.
@@ -40,9 +47,11 @@ impl Fleet {
     /// # Panics
     /// When one does not start.
     pub async fn start(url: &str) -> Self {
+        let alone = ALONE.lock().await;
         let journals = tempfile::tempdir().expect("a folder for the journals");
         let registry = registry::open(url).expect("a registry's URL");
-        let mut fleet = Self { url: url.to_owned(), registry, nodes: Vec::new(), journals };
+        let nodes = Vec::new();
+        let mut fleet = Self { url: url.to_owned(), registry, nodes, journals, _alone: alone };
         for name in ["a", "b", "c"] {
             let node = Node::start(name, 1, free_address(), url, fleet.journals.path());
             fleet.nodes.push(node);

@@ -14,7 +14,7 @@ mod silent;
 mod trial;
 
 pub use audit::{Audit, Fault};
-pub use caller::{Call, Callers, DEADLINE, Method};
+pub use caller::{Call, Callers, DEADLINE, Ledger, Method};
 pub use fleet::{Fleet, SERVICE, TTL, free_address, until};
 pub use journal::{Journal, Visit};
 pub use report::{Line, record};
