@@ -9,7 +9,7 @@
 //! }
 //! ```
 //!
-//! ```ignore
+//! ```text
 //! // src/main.rs
 //! micro::include_proto!("greeter.v1"); // the package; "_" for files without one
 //! ```
@@ -44,7 +44,7 @@
 //! A package goes where the user includes it. Packages that import each other refer to each other
 //! by the modules above them, so these must be nested like the packages:
 //!
-//! ```ignore
+//! ```text
 //! mod common {
 //!     pub mod v1 { micro::include_proto!("common.v1"); }
 //! }
@@ -58,7 +58,14 @@
 //! A method whose response is a stream returns it from the `async fn` itself: any `Stream` that
 //! owns its data, with no associated type to name and nothing to box.
 //!
-//! ```ignore
+//! ```
+//! # use micro::{Request, Response, Status, Stream};
+//! # struct Number { value: i32 }
+//! # trait CounterHandler {
+//! #     fn count(&self, request: Request<Number>) -> impl Future<Output = Result<Response<
+//! #         impl Stream<Item = Result<Number, Status>> + Send + 'static>, Status>> + Send;
+//! # }
+//! # struct Counter;
 //! impl CounterHandler for Counter {
 //!     async fn count(
 //!         &self,

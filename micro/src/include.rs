@@ -7,7 +7,7 @@
 /// A package whose messages refer to another package's expects both in modules nested like the
 /// packages:
 ///
-/// ```ignore
+/// ```text
 /// mod common {
 ///     pub mod v1 {
 ///         micro::include_proto!("common.v1");

@@ -13,8 +13,18 @@ use crate::{descriptor::MethodDescriptor, registry::BoxFuture};
 
 /// A call that has not begun: it does when it is awaited.
 ///
-/// ```ignore
-/// let reply = greeter.hello(request).timeout(Duration::from_millis(300)).await?;
+/// ```
+/// # use std::time::Duration;
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doc/greeter.v1.rs"));
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), micro::Error> {
+/// # let client = micro::Client::builder().registry("memory://call-docs").build()?;
+/// let greeter = GreeterClient::new("greeter", &client);
+/// let call = greeter.hello(HelloRequest { name: "world".into() });
+/// let reply = call.timeout(Duration::from_millis(300)).await;
+/// # assert_eq!(reply.unwrap_err().code(), micro::Code::Unavailable, "there is no greeter");
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// A call owns what it needs, so [`into_future`](IntoFuture::into_future) gives a future that can

@@ -21,9 +21,15 @@ use crate::{
 /// A clone is cheap and shares connections; they close when the last clone is dropped. Beneath a
 /// stub of tonic's it is a `tower::Service`:
 ///
-/// ```ignore
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let client = micro::Client::builder().registry("memory://channel-docs").build()?;
 /// let channel = client.channel("greeter");
-/// let mut greeter = tonic_generated::GreeterClient::new(channel);
+/// let mut greeter = tonic::client::Grpc::new(channel); // what tonic's stubs are made of
+/// greeter.ready().await?;
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// Through tonic's stubs a call has no deadline unless `Request::set_timeout` gives it one; one

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
 use tonic::{Code, Status};
 
 use crate::transport::Failure;
@@ -63,14 +62,13 @@ impl Retry {
         }
     }
 
-    /// The attempt ended with a status from the server; `trailers` may carry
-    /// `grpc-retry-pushback-ms`
+    /// The attempt ended with a status from the server, which may carry `grpc-retry-pushback-ms`
     /// ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback)).
-    pub(super) fn after_status(&mut self, status: &Status, trailers: &HeaderMap) -> Next {
+    pub(super) fn after_status(&mut self, status: &Status) -> Next {
         if status.code() != Code::Unavailable {
             return Next::Fail;
         }
-        let Some(pushback) = trailers.get("grpc-retry-pushback-ms") else {
+        let Some(pushback) = status.metadata().get("grpc-retry-pushback-ms") else {
             return self.declared();
         };
         // Negative or unreadable: the server asks for no retry.
@@ -104,38 +102,35 @@ impl Retry {
 mod tests {
     use super::*;
 
-    fn pushback(value: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(
-            http::HeaderName::from_static("grpc-retry-pushback-ms"),
-            http::HeaderValue::from_static(value),
-        )])
+    fn busy_with_pushback(value: &'static str) -> Status {
+        let mut status = Status::unavailable("busy");
+        status.metadata_mut().insert("grpc-retry-pushback-ms", value.parse().expect("a value"));
+        status
     }
 
     #[test]
     fn a_status_is_retried_only_where_the_method_is_declared_idempotent() {
         let unavailable = Status::unavailable("busy");
-        let none = HeaderMap::new();
-        assert_eq!(Retry::new(false, 5).after_status(&unavailable, &none), Next::Fail);
+        assert_eq!(Retry::new(false, 5).after_status(&unavailable), Next::Fail);
         let mut retry = Retry::new(true, 5);
         for _ in 0..4 {
-            assert_eq!(retry.after_status(&unavailable, &none), Next::Attempt);
+            assert_eq!(retry.after_status(&unavailable), Next::Attempt);
         }
-        assert_eq!(retry.after_status(&unavailable, &none), Next::Fail, "five attempts in all");
+        assert_eq!(retry.after_status(&unavailable), Next::Fail, "five attempts in all");
         assert_eq!(retry.previous_attempts(), 4);
     }
 
     #[test]
     fn only_unavailable_is_worth_another_attempt() {
         for status in [Status::not_found(""), Status::internal(""), Status::deadline_exceeded("")] {
-            let next = Retry::new(true, 5).after_status(&status, &HeaderMap::new());
+            let next = Retry::new(true, 5).after_status(&status);
             assert_eq!(next, Next::Fail, "{:?}", status.code());
         }
     }
 
     #[test]
     fn the_servers_pushback_is_honoured() {
-        let busy = Status::unavailable("busy");
-        let next = |value| Retry::new(true, 5).after_status(&busy, &pushback(value));
+        let next = |value| Retry::new(true, 5).after_status(&busy_with_pushback(value));
         assert_eq!(next("250"), Next::AttemptAfter(Duration::from_millis(250)));
         assert_eq!(next("-1"), Next::Fail, "negative: do not retry");
         assert_eq!(next("soon"), Next::Fail, "unreadable: do not retry");

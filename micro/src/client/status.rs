@@ -45,14 +45,19 @@ pub(super) fn failed(service: &str, node: &Node, failure: &Failure) -> Status {
     Status::new(status.code(), text)
 }
 
-/// The status that ends a call: in the trailers, or in the headers when there is nothing else.
-pub(super) fn of_reply(headers: &HeaderMap, trailers: &HeaderMap) -> Status {
-    Status::from_header_map(trailers)
+/// What ended a call: the status in the trailers, or in the headers when there is nothing else.
+///
+/// # Errors
+/// Any status but OK.
+pub(super) fn of_reply(headers: &HeaderMap, trailers: &HeaderMap) -> Result<(), Status> {
+    // `Status` copies the headers it is read from, which a call that went well need not pay for.
+    let is_ok =
+        |headers: &HeaderMap| headers.get(Status::GRPC_STATUS).is_some_and(|status| status == "0");
+    if is_ok(trailers) {
+        return Ok(());
+    }
+    let status = Status::from_header_map(trailers)
         .or_else(|| Status::from_header_map(headers))
-        .unwrap_or_else(|| Status::internal("the server ended the call without a grpc-status"))
-}
-
-/// Whether a status is success.
-pub(super) fn is_ok(status: &Status) -> bool {
-    status.code() == Code::Ok
+        .unwrap_or_else(|| Status::internal("the server ended the call without a grpc-status"));
+    if status.code() == Code::Ok { Ok(()) } else { Err(status) }
 }

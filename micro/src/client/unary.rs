@@ -64,17 +64,20 @@ where
         };
         let (next, failed) = match reply {
             Ok(UnaryReply { headers, message, trailers }) => {
-                let ended = status::of_reply(&headers, &trailers);
-                if status::is_ok(&ended) {
-                    let response = decode(headers, message, trailers);
-                    pick.finish(match &response {
-                        Ok(_) => Outcome::Success,
-                        Err(_) => Outcome::Failure,
-                    });
-                    return response;
+                match status::of_reply(&headers, &trailers) {
+                    Ok(()) => {
+                        let response = decode(headers, message, trailers);
+                        pick.finish(match &response {
+                            Ok(_) => Outcome::Success,
+                            Err(_) => Outcome::Failure,
+                        });
+                        return response;
+                    }
+                    Err(ended) => {
+                        pick.finish(Outcome::of_code(ended.code()));
+                        (retry.after_status(&ended), ended)
+                    }
                 }
-                pick.finish(Outcome::of_code(ended.code()));
-                (retry.after_status(&ended, &trailers), ended)
             }
             Err(failure) => {
                 pick.finish(Outcome::of_failure(&failure));
@@ -135,7 +138,7 @@ fn encode(message: &impl Message, frame_len: usize) -> Bytes {
 fn decode<Res: Message + Default>(
     headers: HeaderMap,
     message: Option<Bytes>,
-    trailers: HeaderMap,
+    mut trailers: HeaderMap,
 ) -> Result<Response<Res>, Status> {
     let message = message.ok_or_else(|| {
         Status::internal("the server ended the call with status OK and without a message")
@@ -144,7 +147,11 @@ fn decode<Res: Message + Default>(
         Status::internal(format!("the server's message cannot be decoded: {error}"))
     })?;
     let mut metadata = headers;
-    metadata.extend(trailers);
+    // Its status has been read; most replies have no other trailer.
+    trailers.remove(Status::GRPC_STATUS);
+    if !trailers.is_empty() {
+        metadata.extend(trailers);
+    }
     Ok(Response::from_parts(MetadataMap::from_headers(metadata), message, Extensions::new()))
 }
 

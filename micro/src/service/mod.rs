@@ -25,10 +25,29 @@ use builder::Settings;
 /// A service: a server that registers itself while it can answer, and leaves without dropping a
 /// call.
 ///
-/// ```ignore
-/// let mut service = micro::Service::builder("greeter").version("1.0.0").build().await?;
+/// ```
+/// use micro::{Request, Response, Status};
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doc/greeter.v1.rs"));
+/// struct Greeter;
+///
+/// impl GreeterHandler for Greeter {
+///     async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
+///         let greeting = format!("Hello, {}!", request.into_inner().name);
+///         Ok(Response::new(HelloReply { greeting, node: String::new() }))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), micro::Error> {
+/// let mut service = micro::Service::builder("greeter")
+///     .version("1.0.0")
+///     .registry("memory://service-docs")
+/// #   .shutdown(async {})
+///     .build()
+///     .await?;
 /// register_greeter_handler(service.server(), Greeter);
 /// service.run().await
+/// # }
 /// ```
 ///
 /// # Leaving
