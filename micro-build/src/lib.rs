@@ -27,10 +27,11 @@
 //! | `register_greeter_handler(server, handler)` | puts a handler on a `micro::Server` |
 //! | `GreeterClient` | what a client calls: `GreeterClient::new("name in the registry", &client)`, then `greeter.hello(request).await` |
 //!
-//! What the `.proto` marks `deprecated` is `#[deprecated]`: a method on both sides, a service on
-//! the client's alone, since whoever still serves it must not be warned for that. Comments become
-//! documentation; what is indented or fenced in them becomes text, so that `cargo test` does not
-//! take it for an example.
+//! What the `.proto` marks `deprecated` is `#[deprecated]`: fields and values of enums, a method on
+//! both sides, a service on the client's alone, since whoever still serves it must not be warned
+//! for that. (Messages and enums as such are not: every stub that names one would be warned.)
+//! Comments become documentation; what is indented or fenced in them becomes text, so that
+//! `cargo test` does not take it for an example.
 //!
 //! # Names
 //!

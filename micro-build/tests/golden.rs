@@ -43,3 +43,19 @@ fn messages_with_every_option() {
         .bytes(["."]);
     insta::assert_snapshot!(generate(builder, "messages.proto", "shop"));
 }
+
+#[test]
+fn what_lies_under_an_extern_path_gets_no_code_and_what_is_imported_does() {
+    let files = |builder: Builder| {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let out = tempfile::tempdir().unwrap();
+        builder.out_dir(out.path()).compile_protos(&["messages.proto"], &[golden]).unwrap();
+        let entries = fs::read_dir(out.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(files(micro_build::configure()), ["money.rs", "shop.rs"]);
+    let external = micro_build::configure().extern_path(".money", "::bank::money");
+    assert_eq!(files(external), ["shop.rs"]);
+}

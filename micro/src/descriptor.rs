@@ -84,7 +84,7 @@ pub struct TypeDescriptor {
     /// The type as go-micro names it: `string`, `int32`, `[]uint8`, a message's name.
     pub kind: &'static str,
     /// The fields of a message; empty for scalars and below the third level.
-    pub fields: &'static [TypeDescriptor],
+    pub fields: &'static [Self],
 }
 
 impl TypeDescriptor {

@@ -80,6 +80,15 @@ pub fn receiver<T: Send>(
 /// }
 /// ```
 ///
+/// ```compile_fail,E0283
+/// # use micro::{Request, Response, Status, Stream};
+/// async fn history(
+///     _request: Request<()>,
+/// ) -> Result<Response<impl Stream<Item = Result<u32, Status>> + Send + 'static>, Status> {
+///     Err(Status::unimplemented("no history is kept"))
+/// }
+/// ```
+///
 /// # Errors
 /// Always: the status it was given.
 pub fn fails<T: Send + 'static>(

@@ -27,11 +27,7 @@ pub struct Discover {
 
 impl Discover {
     pub(super) fn new(updates: Subscription) -> Self {
-        Self {
-            updates,
-            known: HashMap::new(),
-            changes: VecDeque::new(),
-        }
+        Self { updates, known: HashMap::new(), changes: VecDeque::new() }
     }
 
     fn apply(&mut self, update: Update) {
@@ -61,8 +57,7 @@ impl Discover {
             Entry::Occupied(known) if *known.get() == node => {}
             entry => {
                 let entry = entry.insert_entry(node.clone());
-                self.changes
-                    .push_back(Change::Insert(entry.key().clone(), node));
+                self.changes.push_back(Change::Insert(entry.key().clone(), node));
             }
         }
     }

@@ -72,14 +72,10 @@ async fn drive(
 }
 
 async fn read(registry: &dyn Registry, service: &str) -> Result<Listing, Error> {
-    let answer = timeout(READ_TIMEOUT, registry.read(service))
-        .await
-        .map_err(|_elapsed| {
-            let registry = registry.name();
-            Error::registry(format!(
-                "{registry}: no list of {service}'s nodes within {READ_TIMEOUT:?}"
-            ))
-        });
+    let answer = timeout(READ_TIMEOUT, registry.read(service)).await.map_err(|_elapsed| {
+        let registry = registry.name();
+        Error::registry(format!("{registry}: no list of {service}'s nodes within {READ_TIMEOUT:?}"))
+    });
     answer.flatten()
 }
 
@@ -115,10 +111,7 @@ fn log(registry: &dyn Registry, service: &str, note: &Note) {
     match note {
         Note::Malformed(malformed) => {
             let (key, reason) = (&malformed.key, &malformed.reason);
-            warn!(
-                service,
-                registry, key, "discovery: a record is left out: {reason}"
-            );
+            warn!(service, registry, key, "discovery: a record is left out: {reason}");
         }
         Note::Trouble(error) => {
             warn!(

@@ -30,11 +30,7 @@ impl Shared {
         status: watch::Receiver<Status>,
         driver: AbortHandle,
     ) -> Self {
-        Self {
-            fanout,
-            status,
-            driver,
-        }
+        Self { fanout, status, driver }
     }
 
     /// Not when the runtime that ran it has been shut down.
@@ -80,19 +76,12 @@ impl Fanout {
             return;
         }
         let mut inner = self.lock();
-        let Inner {
-            nodes,
-            synced,
-            queues,
-            ..
-        } = &mut *inner;
+        let Inner { nodes, synced, queues, .. } = &mut *inner;
         for update in updates {
             match &update {
                 Update::Reset(all) => {
-                    *nodes = all
-                        .iter()
-                        .map(|node| (node.id.as_str().into(), node.clone()))
-                        .collect();
+                    *nodes =
+                        all.iter().map(|node| (node.id.as_str().into(), node.clone())).collect();
                     *synced = true;
                 }
                 Update::Insert(node) => drop(nodes.insert(node.id.as_str().into(), node.clone())),
@@ -102,10 +91,7 @@ impl Fanout {
                 queue.push(update.clone());
             }
         }
-        let wakers: Vec<_> = queues
-            .values_mut()
-            .filter_map(|queue| queue.waker.take())
-            .collect();
+        let wakers: Vec<_> = queues.values_mut().filter_map(|queue| queue.waker.take()).collect();
         drop(inner);
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -143,13 +129,7 @@ impl Subscription {
             let mut inner = shared.fanout.lock();
             inner.last_queue += 1;
             let (id, reset) = (inner.last_queue, inner.synced);
-            inner.queues.insert(
-                id,
-                Queue {
-                    reset,
-                    ..Queue::default()
-                },
-            );
+            inner.queues.insert(id, Queue { reset, ..Queue::default() });
             id
         };
         Self { shared, queue }

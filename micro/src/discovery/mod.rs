@@ -84,10 +84,7 @@ struct Inner {
 impl Discovery {
     /// Asks nothing of the registry before the first [`subscribe`](Self::subscribe).
     pub fn new(registry: Arc<dyn Registry>) -> Self {
-        Self(Arc::new(Inner {
-            registry,
-            services: Mutex::default(),
-        }))
+        Self(Arc::new(Inner { registry, services: Mutex::default() }))
     }
 
     /// The registry that is asked.
@@ -103,15 +100,8 @@ impl Discovery {
     /// Outside a tokio runtime. The runtime of the first subscriber runs the watch for all; when it
     /// is shut down the next subscription begins a new one.
     pub fn subscribe(&self, service: &str) -> Subscription {
-        let mut services = self
-            .0
-            .services
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let running = services
-            .get(service)
-            .and_then(Weak::upgrade)
-            .filter(|it| it.is_running());
+        let mut services = self.0.services.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = services.get(service).and_then(Weak::upgrade).filter(|it| it.is_running());
         let shared = running.unwrap_or_else(|| {
             services.retain(|_, shared| shared.strong_count() > 0);
             let shared = driver::start(self.0.registry.clone(), service);

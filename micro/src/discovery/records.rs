@@ -44,10 +44,7 @@ impl Records {
             Event::Delete(key) => self.delete(&key),
             Event::Malformed(malformed) => {
                 self.not_grpc.remove(&malformed.key);
-                return self
-                    .malformed
-                    .insert(malformed.key.clone())
-                    .then_some(malformed);
+                return self.malformed.insert(malformed.key.clone()).then_some(malformed);
             }
         }
         None
@@ -56,17 +53,10 @@ impl Records {
     /// Takes a full read in: what is not in it is gone. Returns what is newly malformed.
     pub(super) fn replace(&mut self, listing: Listing) -> Vec<Malformed> {
         let entries = listing.entries.iter().map(|entry| entry.key.as_str());
-        let malformed = listing
-            .malformed
-            .iter()
-            .map(|malformed| malformed.key.as_str());
+        let malformed = listing.malformed.iter().map(|malformed| malformed.key.as_str());
         let listed: HashSet<_> = entries.chain(malformed).collect();
         let known = self.records.keys().map(|key| &**key);
-        let left_out = self
-            .malformed
-            .iter()
-            .chain(&self.not_grpc)
-            .map(String::as_str);
+        let left_out = self.malformed.iter().chain(&self.not_grpc).map(String::as_str);
         let gone = known.chain(left_out).filter(|key| !listed.contains(key));
         let gone: Vec<_> = gone.map(str::to_owned).collect();
         for key in gone {
@@ -74,9 +64,7 @@ impl Records {
         }
         let puts = listing.entries.into_iter().map(Event::Put);
         let malformed = listing.malformed.into_iter().map(Event::Malformed);
-        puts.chain(malformed)
-            .filter_map(|event| self.apply(event))
-            .collect()
+        puts.chain(malformed).filter_map(|event| self.apply(event)).collect()
     }
 
     /// What has changed since the last call: what came before what went, so that a node that
@@ -116,14 +104,7 @@ impl Records {
         self.not_grpc.len()
     }
 
-    fn put(
-        &mut self,
-        Entry {
-            key,
-            revision,
-            node,
-        }: Entry,
-    ) {
+    fn put(&mut self, Entry { key, revision, node }: Entry) {
         self.malformed.remove(&key);
         if !node.is_grpc() {
             self.remove(&key);
@@ -138,19 +119,9 @@ impl Records {
         self.remove(&key);
         let key: Arc<str> = key.into();
         let id: Arc<str> = node.id.as_str().into();
-        self.by_address
-            .entry(node.address.clone())
-            .or_default()
-            .push(key.clone());
+        self.by_address.entry(node.address.clone()).or_default().push(key.clone());
         self.by_id.entry(id.clone()).or_default().push(key.clone());
-        self.records.insert(
-            key.clone(),
-            Record {
-                revision,
-                id: id.clone(),
-                node,
-            },
-        );
+        self.records.insert(key.clone(), Record { revision, id: id.clone(), node });
         self.touch(&key);
         self.touched.insert(id, true);
     }
@@ -176,9 +147,7 @@ impl Records {
             return;
         };
         for key in &self.by_address[&record.node.address] {
-            self.touched
-                .entry(self.records[key].id.clone())
-                .or_default();
+            self.touched.entry(self.records[key].id.clone()).or_default();
         }
     }
 

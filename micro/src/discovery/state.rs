@@ -160,10 +160,7 @@ impl State {
     fn elapsed(&mut self, now: Instant) -> Option<Action> {
         let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
         if due(&mut self.read_at) {
-            self.reading = Some(Reading {
-                seen_before: self.seen,
-                held: Vec::new(),
-            });
+            self.reading = Some(Reading { seen_before: self.seen, held: Vec::new() });
             return Some(Action::Read);
         }
         due(&mut self.watch_at).then(|| self.watch(now))
@@ -180,22 +177,12 @@ impl State {
         let mut malformed = self.records.replace(listing);
         self.seen = revision;
         if revision >= reading.seen_before {
-            for batch in reading
-                .held
-                .into_iter()
-                .filter(|batch| batch.revision > revision)
-            {
+            for batch in reading.held.into_iter().filter(|batch| batch.revision > revision) {
                 self.seen = batch.revision;
-                malformed.extend(
-                    batch
-                        .events
-                        .into_iter()
-                        .filter_map(|it| self.records.apply(it)),
-                );
+                malformed.extend(batch.events.into_iter().filter_map(|it| self.records.apply(it)));
             }
         }
-        step.notes
-            .extend(malformed.into_iter().map(Note::Malformed));
+        step.notes.extend(malformed.into_iter().map(Note::Malformed));
         step.updates = self.records.settle();
         if !std::mem::replace(&mut self.synced, true) {
             step.updates = vec![Update::Reset(self.records.nodes())];
@@ -215,10 +202,7 @@ impl State {
             reading.held.push(batch.clone());
         }
         self.seen = batch.revision;
-        let malformed = batch
-            .events
-            .into_iter()
-            .filter_map(|event| self.records.apply(event));
+        let malformed = batch.events.into_iter().filter_map(|event| self.records.apply(event));
         step.notes.extend(malformed.map(Note::Malformed));
         step.updates = self.records.settle();
         self.well();

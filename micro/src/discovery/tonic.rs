@@ -89,10 +89,7 @@ async fn pass_on(
             let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT);
             changes.send(TonicChange::Insert(id, endpoint)).await?;
         }
-        Err(error) => warn!(
-            node = &*id,
-            address, "discovery: no address for a channel: {error}"
-        ),
+        Err(error) => warn!(node = &*id, address, "discovery: no address for a channel: {error}"),
     }
     Ok(())
 }

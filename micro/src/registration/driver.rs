@@ -121,9 +121,7 @@ async fn bounded<T>(
 ) -> Result<T, Error> {
     timeout(ATTEMPT_TIMEOUT, request).await.map_err(|_elapsed| {
         let registry = registry.name();
-        Error::registry(format!(
-            "{registry}: no answer to {what} within {ATTEMPT_TIMEOUT:?}"
-        ))
+        Error::registry(format!("{registry}: no answer to {what} within {ATTEMPT_TIMEOUT:?}"))
     })
 }
 
@@ -132,12 +130,7 @@ fn log(registry: &dyn Registry, node: &Node, note: &Note) {
     match note {
         Note::Entered(state, None) => info!(service, node = id, registry, "registration: {state}"),
         Note::Entered(RegistrationState::ReadOnly, Some(why)) => {
-            info!(
-                service,
-                node = id,
-                registry,
-                "registration: serving without one: {why}"
-            );
+            info!(service, node = id, registry, "registration: serving without one: {why}");
         }
         Note::Entered(state, Some(why)) => {
             warn!(service, node = id, registry, "registration: {state}: {why}");

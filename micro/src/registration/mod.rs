@@ -89,11 +89,7 @@ pub struct Options {
 impl Options {
     /// Renewal at every third of the TTL, and no check.
     pub fn new(ttl: Duration) -> Self {
-        Self {
-            ttl,
-            interval: ttl / 3,
-            check: None,
-        }
+        Self { ttl, interval: ttl / 3, check: None }
     }
 
     /// Refuses what would lose the node its record.
@@ -111,9 +107,7 @@ impl Options {
             )));
         }
         if interval.is_zero() {
-            return Err(Error::config(
-                "a register interval of 0 would renew without a pause",
-            ));
+            return Err(Error::config("a register interval of 0 would renew without a pause"));
         }
         if *interval > *ttl / 2 {
             return Err(Error::config(format!(
@@ -166,11 +160,7 @@ impl Registration {
         let (sender, state) = watch::channel(RegistrationState::Idle);
         let (leave, leaving) = oneshot::channel();
         let driver = tokio::spawn(driver::drive(registry, node, options, sender, leaving));
-        Self {
-            state,
-            leave: Some(leave),
-            driver,
-        }
+        Self { state, leave: Some(leave), driver }
     }
 
     /// Where the registration stands, now and from now on. A watch sees the latest state only.

@@ -104,11 +104,7 @@ impl State {
             }
             Event::Registered(Err(error)) if error.is_unsupported() => {
                 self.read_only = true;
-                self.enter(
-                    RegistrationState::ReadOnly,
-                    Some(error.to_string()),
-                    &mut notes,
-                );
+                self.enter(RegistrationState::ReadOnly, Some(error.to_string()), &mut notes);
                 self.went_well()
             }
             Event::Registered(Err(error)) => self.failed(now, &error, &mut notes),
@@ -163,8 +159,7 @@ impl State {
             self.backoff.reset();
             self.enter(RegistrationState::Idle, Some(why), notes);
         }
-        self.lease
-            .map_or(Work::Wait(Some(self.check_at)), Work::Deregister)
+        self.lease.map_or(Work::Wait(Some(self.check_at)), Work::Deregister)
     }
 
     fn deregistered(&mut self, outcome: Result<(), Error>, notes: &mut Vec<Note>) -> Work {

@@ -105,11 +105,6 @@ impl Listening {
         };
         drained.unwrap_or_default()
     }
-
-    /// Cuts every connection now.
-    pub(crate) fn abort(self) {
-        drop(self);
-    }
 }
 
 impl Drop for Listening {

@@ -30,7 +30,7 @@ impl Leaving {
             sleep(gap).await;
         }
         let drained = listening.drain(drain_timeout).await;
-        if drained.calls_cut > 0 {
+        if !drained.finished() {
             tracing::warn!(
                 service,
                 cut = drained.calls_cut,

@@ -20,10 +20,9 @@ mod unary;
 
 use std::time::Duration;
 
-pub(crate) use connect::{ConnectError, connect};
+pub(crate) use connect::connect;
 pub(crate) use connection::{Connection, ConnectionState};
 pub(crate) use failure::{Failure, FailureKind};
-pub(crate) use stream::Body;
 pub(crate) use unary::UnaryReply;
 
 /// What a connection is made with.

@@ -7,7 +7,6 @@ fn methods_that_stream() {
     cases.pass("tests/streams/any_stream.rs");
     cases.pass("tests/streams/error_only.rs");
     cases.pass("tests/streams/named.rs");
-    cases.compile_fail("tests/streams/error_only_without_a_stream.rs");
     cases.compile_fail("tests/streams/named_without_allow.rs");
     cases.compile_fail("tests/streams/borrowing_the_handler.rs");
 }

@@ -12,9 +12,7 @@ use crate::discovery::{Discover, Discovery, Subscription};
 const SECOND: Duration = Duration::from_secs(1);
 
 async fn next(updates: &mut Subscription) -> String {
-    let update = timeout(Duration::from_secs(600), updates.next())
-        .await
-        .expect("an update");
+    let update = timeout(Duration::from_secs(600), updates.next()).await.expect("an update");
     short(&update.expect("updates never end"))
 }
 
@@ -32,11 +30,7 @@ fn discovery(registry: &Arc<Scripted>) -> Discovery {
 async fn subscribers_share_one_watch_which_ends_with_the_last_of_them() {
     let registry = Scripted::new(&["a@x"]);
     let discovery = discovery(&registry);
-    assert_eq!(
-        registry.reads(),
-        0,
-        "nothing is asked before the first subscription"
-    );
+    assert_eq!(registry.reads(), 0, "nothing is asked before the first subscription");
     let mut first = discovery.subscribe("greeter");
     let mut second = discovery.clone().subscribe("greeter");
     assert_eq!(next(&mut first).await, "=[a@x]");
@@ -70,19 +64,12 @@ async fn a_late_subscriber_gets_all_nodes_and_then_the_same_updates() {
     settle().await;
     assert_eq!(next(&mut early).await, "+b@y");
     let late_first = next(&mut late).now_or_never();
-    assert_eq!(
-        late_first.as_deref(),
-        Some("=[a@w c@z]"),
-        "looked up when asked for"
-    );
+    assert_eq!(late_first.as_deref(), Some("=[a@w c@z]"), "looked up when asked for");
     for expected in ["+c@z", "-a", "+a@w", "-b"] {
         assert_eq!(next(&mut early).await, expected);
     }
     registry.write(&["d@v"]);
-    assert_eq!(
-        [next(&mut early).await, next(&mut late).await],
-        ["+d@v", "+d@v"]
-    );
+    assert_eq!([next(&mut early).await, next(&mut late).await], ["+d@v", "+d@v"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,10 +84,7 @@ async fn a_subscriber_far_behind_gets_all_nodes_instead() {
     registry.write(&["c@z"]);
     settle().await;
     assert_eq!(next(&mut updates).await, "=[a@x c@z]");
-    assert!(
-        updates.next().now_or_never().is_none(),
-        "and nothing of what led there"
-    );
+    assert!(updates.next().now_or_never().is_none(), "and nothing of what led there");
     registry.write(&["-a"]);
     assert_eq!(next(&mut updates).await, "-a");
 }
@@ -123,27 +107,17 @@ async fn a_registry_that_does_not_answer_is_tried_until_it_does() {
     let mut updates = discovery(&registry).subscribe("greeter");
     let status = updates.status();
     sleep(60 * SECOND).await;
-    assert!(
-        updates.next().now_or_never().is_none(),
-        "no set is better than a wrong one"
-    );
+    assert!(updates.next().now_or_never().is_none(), "no set is better than a wrong one");
     assert!(!status.borrow().synced);
     let error = status.borrow().error.clone().expect("an error");
     assert_eq!(&*error, "scripted://: no list of greeter's nodes within 1s");
     let reads = registry.reads();
-    assert!(
-        (15..60).contains(&reads),
-        "each of {reads} reads in a minute takes a second"
-    );
+    assert!((15..60).contains(&reads), "each of {reads} reads in a minute takes a second");
 
     registry.lock().silent = false;
     let back = Instant::now();
     assert_eq!(next(&mut updates).await, "=[a@x]");
-    assert!(
-        back.elapsed() <= 4 * SECOND,
-        "within one read and one wait: {:?}",
-        back.elapsed()
-    );
+    assert!(back.elapsed() <= 4 * SECOND, "within one read and one wait: {:?}", back.elapsed());
     settle().await;
     let status = status.borrow().clone();
     assert!(status.synced && status.error.is_none());
@@ -157,29 +131,17 @@ async fn an_outage_is_bridged_with_what_was_known() {
     next(&mut updates).await;
     registry.lock().down = true;
     registry.cut();
-    status
-        .wait_for(|status| status.error.is_some())
-        .await
-        .unwrap();
+    status.wait_for(|status| status.error.is_some()).await.unwrap();
     sleep(600 * SECOND).await;
-    assert!(
-        updates.next().now_or_never().is_none(),
-        "an error removes no node"
-    );
+    assert!(updates.next().now_or_never().is_none(), "an error removes no node");
 
     registry.write(&["-b"]);
     registry.write(&["c@z"]);
     registry.lock().down = false;
     let back = Instant::now();
-    assert_eq!(
-        [next(&mut updates).await, next(&mut updates).await],
-        ["+c@z", "-b"]
-    );
+    assert_eq!([next(&mut updates).await, next(&mut updates).await], ["+c@z", "-b"]);
     assert!(back.elapsed() <= 4 * SECOND);
-    status
-        .wait_for(|status| status.error.is_none())
-        .await
-        .unwrap();
+    status.wait_for(|status| status.error.is_none()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,22 +156,14 @@ async fn a_watch_that_died_without_a_word_is_found_out_within_six_minutes() {
     registry.lock().mute = false;
     registry.write(&["-a"]);
     assert_eq!(next(&mut updates).await, "-a", "the new watch is well");
-    assert_eq!(
-        (registry.watchers(), registry.lock().watches.clone()),
-        (1, vec![1, 2])
-    );
+    assert_eq!((registry.watchers(), registry.lock().watches.clone()), (1, vec![1, 2]));
 }
 
 #[test]
 fn a_watch_outlives_no_runtime_and_begins_anew_in_the_next() {
     let registry = Scripted::new(&["a@x"]);
     let discovery = discovery(&registry);
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap()
-    };
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let mut orphan = runtime().block_on(async {
         let mut updates = discovery.subscribe("greeter");
         next(&mut updates).await;
@@ -223,10 +177,7 @@ fn a_watch_outlives_no_runtime_and_begins_anew_in_the_next() {
 
 async fn change(nodes: &mut Discover) -> String {
     let change = std::future::poll_fn(|cx| Pin::new(&mut *nodes).poll_discover(cx)).await;
-    match change
-        .expect("changes never end")
-        .expect("changes never fail")
-    {
+    match change.expect("changes never end").expect("changes never fail") {
         Change::Insert(id, node) => format!("+{id}@{}", node.address),
         Change::Remove(id) => format!("-{id}"),
     }
@@ -236,10 +187,7 @@ async fn change(nodes: &mut Discover) -> String {
 async fn towers_discover_tells_of_what_has_changed_and_no_more() {
     let registry = Scripted::new(&["a@x", "b@y"]);
     let mut nodes = discovery(&registry).subscribe("greeter").into_discover();
-    assert_eq!(
-        [change(&mut nodes).await, change(&mut nodes).await],
-        ["+a@x", "+b@y"]
-    );
+    assert_eq!([change(&mut nodes).await, change(&mut nodes).await], ["+a@x", "+b@y"]);
     // Written anew as it was, and then with another address.
     registry.write(&["a@x"]);
     registry.write(&["b@z"]);
@@ -254,9 +202,6 @@ async fn towers_discover_tells_of_what_has_changed_and_no_more() {
     }
     registry.write(&["d@v", "-a"]);
     settle().await;
-    assert_eq!(
-        [change(&mut nodes).await, change(&mut nodes).await],
-        ["+d@v", "-a"]
-    );
+    assert_eq!([change(&mut nodes).await, change(&mut nodes).await], ["+d@v", "-a"]);
     assert!(nodes.next().now_or_never().is_none());
 }

@@ -24,10 +24,7 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let now = Instant::now();
-        Self {
-            now,
-            state: State::new(now, Rng::with_seed(seed)),
-        }
+        Self { now, state: State::new(now, Rng::with_seed(seed)) }
     }
 
     /// One that has read these records at this revision, and watches.
@@ -50,11 +47,7 @@ impl World {
             Action::Read => "read".to_owned(),
             Action::Watch { after } => format!("watch>{after}"),
         });
-        notes
-            .chain(step.updates.iter().map(short))
-            .chain(action)
-            .collect::<Vec<_>>()
-            .join(" ")
+        notes.chain(step.updates.iter().map(short)).chain(action).collect::<Vec<_>>().join(" ")
     }
 
     fn pass(&mut self, ms: u64) {
@@ -73,10 +66,7 @@ impl World {
     }
 
     fn listing(&mut self, revision: u64, records: &[&str]) -> String {
-        let mut listing = Listing {
-            revision,
-            ..Listing::default()
-        };
+        let mut listing = Listing { revision, ..Listing::default() };
         for record in records {
             match event(record, revision) {
                 registry::Event::Put(entry) => listing.entries.push(entry),
@@ -148,10 +138,8 @@ fn a_watch_that_ended_is_resumed_after_the_last_revision_seen() {
 
 #[test]
 fn after_a_gap_all_is_read_and_compared() {
-    let gaps: [fn(&mut World) -> String; 2] = [
-        |world| world.broken(WatchError::Compacted),
-        World::disconnected,
-    ];
+    let gaps: [fn(&mut World) -> String; 2] =
+        [|world| world.broken(WatchError::Compacted), World::disconnected];
     for gap in gaps {
         let mut world = World::with(5, &["a@x", "b@y"]);
         gap(&mut world);
@@ -176,11 +164,7 @@ fn errors_keep_every_node_and_are_noted_once() {
     }
     assert!(world.status().synced);
     world.wake();
-    assert_eq!(
-        world.listing(5, &["a@x"]),
-        "recovered watch>5",
-        "no node went or came"
-    );
+    assert_eq!(world.listing(5, &["a@x"]), "recovered watch>5", "no node went or came");
     assert_eq!(world.error(), None);
 }
 
@@ -197,10 +181,7 @@ fn a_watch_that_never_holds_is_tried_ever_more_slowly_and_noted_once() {
         assert_eq!(world.wake(), "read");
         assert_eq!(world.listing(5, &["a@x"]), "watch>5");
     }
-    assert!(
-        waited > Duration::from_secs(10),
-        "{waited:?} for 20 attempts"
-    );
+    assert!(waited > Duration::from_secs(10), "{waited:?} for 20 attempts");
 
     world.pass(3001);
     assert_eq!(world.disconnected(), "trouble:cut", "the watch had held");
@@ -210,21 +191,10 @@ fn a_watch_that_never_holds_is_tried_ever_more_slowly_and_noted_once() {
 #[test]
 fn a_registry_that_was_wiped_or_restored_is_read_anew() {
     let mut world = World::with(50, &["a@x", "b@y"]);
-    assert_eq!(
-        world.batch(3, &["c@z"]),
-        "",
-        "a revision from another history"
-    );
+    assert_eq!(world.batch(3, &["c@z"]), "", "a revision from another history");
     assert_eq!(world.wake(), "read");
-    assert_eq!(
-        world.batch(51, &["d@w"]),
-        "",
-        "its watch is of no use either"
-    );
-    assert_eq!(
-        world.listing(3, &["b@y#2", "c@z#3"]),
-        "+b@y +c@z -a watch>3"
-    );
+    assert_eq!(world.batch(51, &["d@w"]), "", "its watch is of no use either");
+    assert_eq!(world.listing(3, &["b@y#2", "c@z#3"]), "+b@y +c@z -a watch>3");
     assert_eq!(world.batch(4, &["a@x"]), "+a@x");
 
     // Found out by the re-read, with a watch that waits for a revision far off.
@@ -246,17 +216,10 @@ fn all_is_read_again_every_five_minutes_give_or_take_a_fifth() {
         world.listing(5, &["a@x"]);
         waits.push(world.waits().as_secs());
         assert_eq!(world.wake(), "read");
-        assert_eq!(
-            world.listing(9, &["b@y"]),
-            "+b@y -a watch>9",
-            "the watch had died silently"
-        );
+        assert_eq!(world.listing(9, &["b@y"]), "+b@y -a watch>9", "the watch had died silently");
     }
     let (low, high) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
-    assert!(
-        (240..=245).contains(low) && (355..=360).contains(high),
-        "{low} s to {high} s"
-    );
+    assert!((240..=245).contains(low) && (355..=360).contains(high), "{low} s to {high} s");
 }
 
 #[test]
@@ -279,10 +242,7 @@ fn a_re_read_that_fails_leaves_the_watch_on_and_is_tried_again() {
     assert_eq!(world.broken(WatchError::Ended), "");
     assert_eq!([world.wake(), world.wake()].join(" "), "read watch>6");
     assert_eq!(world.batch(7, &["c@z"]), "+c@z");
-    assert_eq!(
-        world.listing(7, &["a@x#5", "b@y#6", "c@z#7"]),
-        "recovered watch>7"
-    );
+    assert_eq!(world.listing(7, &["a@x#5", "b@y#6", "c@z#7"]), "recovered watch>7");
 }
 
 #[test]
@@ -299,10 +259,7 @@ fn an_answer_from_before_the_connection_was_lost_is_not_taken() {
 fn a_malformed_record_is_left_out_counted_and_noted_once() {
     let mut world = World::new(7);
     world.wake();
-    assert_eq!(
-        world.listing(5, &["!a", "b@y"]),
-        "malformed:a =[b@y] watch>5"
-    );
+    assert_eq!(world.listing(5, &["!a", "b@y"]), "malformed:a =[b@y] watch>5");
     assert_eq!(world.status().malformed, 1);
     assert_eq!(world.batch(6, &["!a", "!c"]), "malformed:c");
     assert_eq!(world.status().malformed, 2);
@@ -330,11 +287,7 @@ fn nodes_that_do_not_speak_grpc_are_left_out_and_counted() {
     assert_eq!(world.status().not_grpc, 2);
     assert_eq!(world.batch(7, &["a@x", "-b"]), "+a@x");
     assert_eq!(world.status().not_grpc, 0);
-    assert_eq!(
-        world.batch(8, &["?c@x"]),
-        "",
-        "nor do they take a gRPC node's address"
-    );
+    assert_eq!(world.batch(8, &["?c@x"]), "", "nor do they take a gRPC node's address");
 }
 
 #[test]
@@ -342,17 +295,9 @@ fn of_two_records_with_one_address_the_last_written_is_in_force() {
     let mut world = World::with(5, &["old@x#3", "new@x#4", "b@y#5"]);
     assert_eq!(world.batch(6, &["newer@x"]), "+newer@x -new");
     assert_eq!(world.batch(7, &["-old"]), "", "was not in force");
-    assert_eq!(
-        world.batch(8, &["-newer"]),
-        "+new@x -newer",
-        "the older one is back"
-    );
+    assert_eq!(world.batch(8, &["-newer"]), "+new@x -newer", "the older one is back");
     assert_eq!(world.batch(9, &["old@x"]), "+old@x -new");
-    assert_eq!(
-        world.batch(10, &["old@z"]),
-        "+new@x +old@z",
-        "both, once they differ"
-    );
+    assert_eq!(world.batch(10, &["old@z"]), "+new@x +old@z", "both, once they differ");
 }
 
 #[test]
@@ -368,11 +313,7 @@ fn of_two_keys_with_one_id_the_last_written_is_in_force() {
 fn a_record_written_anew_is_inserted_again_and_one_merely_read_again_is_not() {
     let mut world = World::with(5, &["a@x#5", "b@y#5"]);
     assert_eq!(world.batch(6, &["a@z"]), "+a@z", "a changed address");
-    assert_eq!(
-        world.batch(7, &["a@z"]),
-        "+a@z",
-        "as after a restart under the same id"
-    );
+    assert_eq!(world.batch(7, &["a@z"]), "+a@z", "as after a restart under the same id");
     world.wake();
     assert_eq!(world.listing(8, &["a@z#7", "b@y#5"]), "watch>8");
     world.wake();

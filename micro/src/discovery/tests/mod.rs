@@ -22,10 +22,7 @@ fn event(short: &str, revision: u64) -> Event {
         return Event::Delete(key.to_owned());
     }
     if let Some(key) = short.strip_prefix('!') {
-        return Event::Malformed(Malformed {
-            key: key.to_owned(),
-            reason: "not JSON".to_owned(),
-        });
+        return Event::Malformed(Malformed { key: key.to_owned(), reason: "not JSON".to_owned() });
     }
     let (short, is_grpc) = match short.strip_prefix('?') {
         Some(short) => (short, false),
@@ -35,14 +32,9 @@ fn event(short: &str, revision: u64) -> Event {
     let (key, id) = id.split_once(':').unwrap_or((id, id));
     let mut node = Node::new("greeter", id, address);
     if !is_grpc {
-        node.metadata
-            .insert("protocol".to_owned(), "mucp".to_owned());
+        node.metadata.insert("protocol".to_owned(), "mucp".to_owned());
     }
-    Event::Put(Entry {
-        key: key.to_owned(),
-        revision,
-        node: Arc::new(node),
-    })
+    Event::Put(Entry { key: key.to_owned(), revision, node: Arc::new(node) })
 }
 
 /// Updates in short: `=[a@x b@y]`, `+a@x`, `-a`.
@@ -50,10 +42,7 @@ fn short(update: &Update) -> String {
     let node = |node: &Arc<Node>| format!("{}@{}", node.id, node.address);
     match update {
         Update::Reset(nodes) => {
-            format!(
-                "=[{}]",
-                nodes.iter().map(node).collect::<Vec<_>>().join(" ")
-            )
+            format!("=[{}]", nodes.iter().map(node).collect::<Vec<_>>().join(" "))
         }
         Update::Insert(it) => format!("+{}", node(it)),
         Update::Remove(id) => format!("-{id}"),

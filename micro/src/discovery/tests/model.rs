@@ -32,11 +32,7 @@ fn node(&(_, id, address, is_grpc): &Record) -> Arc<Node> {
 }
 
 fn entry(key: u8, record: &Record) -> Entry {
-    Entry {
-        key: format!("key{key}"),
-        revision: record.0,
-        node: node(record),
-    }
+    Entry { key: format!("key{key}"), revision: record.0, node: node(record) }
 }
 
 /// The rules, as slowly as they read: gRPC only; one an address, the last written; of those one an
@@ -44,20 +40,14 @@ fn entry(key: u8, record: &Record) -> Entry {
 fn in_force(content: &Content) -> BTreeMap<String, Arc<Node>> {
     let grpc: Vec<_> = content.iter().filter(|(_, record)| record.3).collect();
     let order = |(key, record): &(&u8, &Record)| (record.0, **key);
-    let by_address = grpc.iter().filter(|it| {
-        !grpc
-            .iter()
-            .any(|other| other.1.2 == it.1.2 && order(other) > order(it))
-    });
+    let by_address = grpc
+        .iter()
+        .filter(|it| !grpc.iter().any(|other| other.1.2 == it.1.2 && order(other) > order(it)));
     let by_address: Vec<_> = by_address.collect();
     let by_id = by_address.iter().filter(|it| {
-        !by_address
-            .iter()
-            .any(|other| other.1.1 == it.1.1 && order(other) > order(it))
+        !by_address.iter().any(|other| other.1.1 == it.1.1 && order(other) > order(it))
     });
-    by_id
-        .map(|(_, record)| (format!("id{}", record.1), node(record)))
-        .collect()
+    by_id.map(|(_, record)| (format!("id{}", record.1), node(record))).collect()
 }
 
 /// The set that a subscriber has.
@@ -69,10 +59,7 @@ impl Subscriber {
         for update in updates {
             match update {
                 Update::Reset(nodes) => {
-                    self.0 = nodes
-                        .iter()
-                        .map(|node| (node.id.clone(), node.clone()))
-                        .collect();
+                    self.0 = nodes.iter().map(|node| (node.id.clone(), node.clone())).collect();
                 }
                 Update::Insert(node) => {
                     self.0.insert(node.id.clone(), node.clone());
@@ -231,31 +218,18 @@ impl World {
     }
 
     fn listing(&self) -> Listing {
-        let entries = self
-            .content()
-            .iter()
-            .map(|(key, record)| entry(*key, record))
-            .collect();
-        Listing {
-            revision: self.revision(),
-            entries,
-            malformed: Vec::new(),
-        }
+        let entries = self.content().iter().map(|(key, record)| entry(*key, record)).collect();
+        Listing { revision: self.revision(), entries, malformed: Vec::new() }
     }
 
     fn batch(&self, revision: u64) -> Batch {
         let index = usize::try_from(revision).unwrap();
         let (before, after) = (&self.history[index - 1], &self.history[index]);
-        let puts = after
-            .iter()
-            .filter(|(key, record)| before.get(key) != Some(record));
+        let puts = after.iter().filter(|(key, record)| before.get(key) != Some(record));
         let puts = puts.map(|(key, record)| registry::Event::Put(entry(*key, record)));
         let deletes = before.keys().filter(|key| !after.contains_key(key));
         let deletes = deletes.map(|key| registry::Event::Delete(format!("key{key}")));
-        Batch {
-            revision,
-            events: puts.chain(deletes).collect(),
-        }
+        Batch { revision, events: puts.chain(deletes).collect() }
     }
 
     fn hand(&mut self, event: Event) -> Step {
@@ -267,11 +241,7 @@ impl World {
                 self.watching_after = Some(after);
                 if !self.has_restored {
                     let then = &self.history[usize::try_from(after).unwrap()];
-                    assert_eq!(
-                        self.subscriber.0,
-                        in_force(then),
-                        "nothing up to there is missing"
-                    );
+                    assert_eq!(self.subscriber.0, in_force(then), "nothing up to there is missing");
                 }
             }
             None => {}
@@ -346,8 +316,7 @@ impl World {
             Move::Wake => self.wake(),
             Move::Restore { by, noticed } => {
                 self.has_restored = true;
-                self.history
-                    .truncate(self.history.len().saturating_sub(by).max(1));
+                self.history.truncate(self.history.len().saturating_sub(by).max(1));
                 if noticed {
                     self.break_watch(WatchError::Disconnected(Error::registry("restored")));
                 }

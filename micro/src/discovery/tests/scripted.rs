@@ -68,9 +68,7 @@ impl Scripted {
         let batch = Batch { revision, events };
         inner.log.push(batch.clone());
         if !inner.mute {
-            inner
-                .watchers
-                .retain(|watcher| watcher.send(Ok(batch.clone())).is_ok());
+            inner.watchers.retain(|watcher| watcher.send(Ok(batch.clone())).is_ok());
         }
     }
 
@@ -87,11 +85,7 @@ impl Scripted {
 
     /// How many watches are being listened to.
     pub(super) fn watchers(&self) -> usize {
-        self.lock()
-            .watchers
-            .iter()
-            .filter(|watcher| !watcher.is_closed())
-            .count()
+        self.lock().watchers.iter().filter(|watcher| !watcher.is_closed()).count()
     }
 }
 
@@ -135,11 +129,7 @@ impl Registry for Scripted {
                 return Err(Error::registry("connection refused"));
             }
             let entries = inner.entries.values().cloned().collect();
-            Ok(Listing {
-                revision: inner.revision,
-                entries,
-                malformed: Vec::new(),
-            })
+            Ok(Listing { revision: inner.revision, entries, malformed: Vec::new() })
         })
     }
 

@@ -39,10 +39,7 @@ async fn nodes_are_inserted_by_id_and_replaced_when_their_address_changes() {
     assert_eq!(next(&mut changes).await, "+a@http://[::1]:1/");
     assert_eq!(next(&mut changes).await, "+b@http://host:2/");
     registry.write(&["b@host:3"]);
-    assert_eq!(
-        [next(&mut changes).await, next(&mut changes).await],
-        ["-b", "+b@http://host:3/"]
-    );
+    assert_eq!([next(&mut changes).await, next(&mut changes).await], ["-b", "+b@http://host:3/"]);
     registry.write(&["-a"]);
     assert_eq!(next(&mut changes).await, "-a");
 }

@@ -22,11 +22,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn start(registry: &Arc<Scripted>, options: Options) -> Registration {
     fastrand::seed(7);
-    Registration::start(
-        registry.clone(),
-        Node::new("greeter", "greeter-1", "127.0.0.1:1"),
-        options,
-    )
+    Registration::start(registry.clone(), Node::new("greeter", "greeter-1", "127.0.0.1:1"), options)
 }
 
 fn state(registration: &Registration) -> RegistrationState {
@@ -54,11 +50,7 @@ async fn a_node_stays_registered_by_renewing_at_every_third_of_the_ttl() {
     for (nth, (at, call)) in calls.iter().enumerate().skip(1) {
         assert_eq!(*call, "renew");
         let due = begin + TTL / 3 * u32::try_from(nth).unwrap();
-        assert!(
-            *at >= due && *at < due + SECOND,
-            "renewal {nth}: {:?}",
-            *at - begin
-        );
+        assert!(*at >= due && *at < due + SECOND, "renewal {nth}: {:?}", *at - begin);
     }
 }
 
@@ -70,17 +62,10 @@ async fn an_attempt_that_hangs_is_given_up_after_a_second_and_tried_again() {
     sleep(60 * SECOND).await;
     assert_eq!(state(&registration), RegistrationState::Registering);
     let calls = registry.lock().calls.clone();
-    assert!(
-        calls.len() >= 60 / 4,
-        "it never gives up: {} attempts in a minute",
-        calls.len()
-    );
+    assert!(calls.len() >= 60 / 4, "it never gives up: {} attempts in a minute", calls.len());
     for pair in calls.windows(2) {
         let gap = pair[1].0 - pair[0].0;
-        assert!(
-            gap >= SECOND && gap <= SECOND + TTL / 5 + SECOND / 100,
-            "a gap of {gap:?}"
-        );
+        assert!(gap >= SECOND && gap <= SECOND + TTL / 5 + SECOND / 100, "a gap of {gap:?}");
     }
 }
 
@@ -88,9 +73,7 @@ async fn an_attempt_that_hangs_is_given_up_after_a_second_and_tried_again() {
 async fn a_node_is_back_within_a_third_of_the_ttl_and_a_second_of_the_registrys_return() {
     let wiped_or_not = [false, true];
     let modes = [Mode::Down, Mode::Silent];
-    let outages = [
-        100, 1700, 4900, 5100, 14_000, 16_000, 45_000, 600_000, 601_234,
-    ];
+    let outages = [100, 1700, 4900, 5100, 14_000, 16_000, 45_000, 600_000, 601_234];
     for (mode, wiped, outage) in modes
         .into_iter()
         .flat_map(|mode| wiped_or_not.map(|wiped| (mode, wiped)))
@@ -115,11 +98,7 @@ async fn a_node_is_back_within_a_third_of_the_ttl_and_a_second_of_the_registrys_
             settle().await;
             // It may be that the record was there all along.
             sleep(ttl).await;
-            assert_eq!(
-                state(&registration),
-                RegistrationState::Registered,
-                "{case}"
-            );
+            assert_eq!(state(&registration), RegistrationState::Registered, "{case}");
             assert!(registry.has_record(), "{case}: and it stays");
         }
     }
@@ -130,10 +109,7 @@ async fn a_deleted_record_is_back_within_a_third_of_the_ttl_and_a_second() {
     let registry = Scripted::new();
     let registration = start(&registry, Options::new(TTL));
     let mut states = registration.state();
-    states
-        .wait_for(|state| *state == RegistrationState::Registered)
-        .await
-        .unwrap();
+    states.wait_for(|state| *state == RegistrationState::Registered).await.unwrap();
     sleep(3 * SECOND).await;
     registry.wipe();
     sleep(TTL / 3 + SECOND).await;
@@ -167,19 +143,9 @@ async fn a_check_that_fails_panics_or_hangs_keeps_the_node_out_until_it_passes()
         let registry = Scripted::new();
         let (turned, check) = turnable();
         turned.store(fault, Ordering::Relaxed);
-        let registration = start(
-            &registry,
-            Options {
-                check: Some(check),
-                ..Options::new(TTL)
-            },
-        );
+        let registration = start(&registry, Options { check: Some(check), ..Options::new(TTL) });
         sleep(TTL).await;
-        assert_eq!(
-            registry.calls(),
-            [""; 0],
-            "fault {fault}: not registered before it passes"
-        );
+        assert_eq!(registry.calls(), [""; 0], "fault {fault}: not registered before it passes");
         assert_eq!(state(&registration), RegistrationState::Idle);
 
         turned.store(0, Ordering::Relaxed);
@@ -188,11 +154,7 @@ async fn a_check_that_fails_panics_or_hangs_keeps_the_node_out_until_it_passes()
 
         turned.store(fault, Ordering::Relaxed);
         sleep(TTL / 3 + 2 * SECOND).await;
-        assert_eq!(
-            state(&registration),
-            RegistrationState::Idle,
-            "fault {fault}"
-        );
+        assert_eq!(state(&registration), RegistrationState::Idle, "fault {fault}");
         assert!(!registry.has_record(), "fault {fault}: taken out");
 
         sleep(4 * TTL).await;
@@ -212,18 +174,9 @@ async fn a_slow_check_does_not_cost_the_record_its_renewal() {
             Ok(())
         })
     });
-    let registration = start(
-        &registry,
-        Options {
-            check: Some(check),
-            ..Options::new(SECOND)
-        },
-    );
+    let registration = start(&registry, Options { check: Some(check), ..Options::new(SECOND) });
     let mut states = registration.state();
-    states
-        .wait_for(|state| *state == RegistrationState::Registered)
-        .await
-        .unwrap();
+    states.wait_for(|state| *state == RegistrationState::Registered).await.unwrap();
     for _ in 0..1000 {
         sleep(Duration::from_millis(10)).await;
         assert!(registry.has_record());
@@ -255,11 +208,7 @@ async fn leaving_a_registry_that_does_not_answer_takes_a_second() {
         sleep(TTL / 3 + SECOND / 10).await;
         let (begin, states) = (Instant::now(), registration.state());
         registration.leave().await;
-        assert!(
-            begin.elapsed() <= SECOND + SECOND / 100,
-            "{mode:?}: {:?}",
-            begin.elapsed()
-        );
+        assert!(begin.elapsed() <= SECOND + SECOND / 100, "{mode:?}: {:?}", begin.elapsed());
         assert_eq!(*states.borrow(), RegistrationState::Gone);
     }
 }
@@ -280,17 +229,9 @@ async fn leaving_before_anything_was_written_asks_nothing_of_the_registry() {
     let registry = Scripted::new();
     let (turned, check) = turnable();
     turned.store(3, Ordering::Relaxed);
-    let registration = start(
-        &registry,
-        Options {
-            check: Some(check),
-            ..Options::new(TTL)
-        },
-    );
+    let registration = start(&registry, Options { check: Some(check), ..Options::new(TTL) });
     settle().await;
-    timeout(SECOND / 10, registration.leave())
-        .await
-        .expect("a hanging check is not waited for");
+    timeout(SECOND / 10, registration.leave()).await.expect("a hanging check is not waited for");
     assert_eq!(registry.calls(), [""; 0]);
 }
 

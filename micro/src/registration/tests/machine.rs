@@ -38,10 +38,7 @@ fn step(state: &mut State, start: Instant, at: u64, event: Event) -> String {
 fn run(check: bool, table: Vec<(u64, Event, &str)>) {
     let start = Instant::now();
     let check = check.then(|| -> Check { Arc::new(|| unreachable!("the machine asks nobody")) });
-    let options = Options {
-        check,
-        ..Options::default()
-    };
+    let options = Options { check, ..Options::default() };
     let at_once = Backoff::full_jitter(Duration::ZERO, Duration::ZERO);
     let mut state = State::new(start, &options, at_once);
     for (row, (at, event, expected)) in table.into_iter().enumerate() {
@@ -77,11 +74,7 @@ fn a_node_is_registered_at_once_and_renewed_at_every_interval() {
 fn a_failing_registration_is_tried_for_ever_and_noted_once() {
     let mut table = vec![
         (0, Event::Elapsed, "registering > register"),
-        (
-            10,
-            Event::Registered(Err(down())),
-            "trouble (etcd is down; trying on) > wait 10",
-        ),
+        (10, Event::Registered(Err(down())), "trouble (etcd is down; trying on) > wait 10"),
     ];
     for round in 1..100 {
         let at = round * 100;
@@ -90,11 +83,7 @@ fn a_failing_registration_is_tried_for_ever_and_noted_once() {
         table.push((at, Event::Registered(Err(down())), wait));
     }
     table.push((20_000, Event::Elapsed, "register"));
-    table.push((
-        20_000,
-        Event::Registered(Ok(LEASE)),
-        "registered > wait 25000",
-    ));
+    table.push((20_000, Event::Registered(Ok(LEASE)), "registered > wait 25000"));
     run(false, table);
 }
 
@@ -107,21 +96,13 @@ fn a_registry_away_keeps_the_node_registered_and_is_noted_once() {
             (0, Event::Elapsed, "registering > register"),
             (0, Event::Registered(Ok(LEASE)), "registered > wait 5000"),
             (5000, Event::Elapsed, "renew(lease(7))"),
-            (
-                6000,
-                failed(),
-                "trouble (etcd is down; trying on) > wait 6000",
-            ),
+            (6000, failed(), "trouble (etcd is down; trying on) > wait 6000"),
             (6000, Event::Elapsed, "renew(lease(7))"),
             (7000, failed(), "wait 7000"),
             (7000, Event::Elapsed, "renew(lease(7))"),
             (7001, Event::Renewed(Ok(())), "recovered > wait 12000"),
             (12_000, Event::Elapsed, "renew(lease(7))"),
-            (
-                13_000,
-                failed(),
-                "trouble (etcd is down; trying on) > wait 13000",
-            ),
+            (13_000, failed(), "trouble (etcd is down; trying on) > wait 13000"),
         ],
     );
 }
@@ -134,16 +115,8 @@ fn a_lost_record_is_written_anew_at_once() {
             (0, Event::Elapsed, "registering > register"),
             (0, Event::Registered(Ok(LEASE)), "registered > wait 5000"),
             (5000, Event::Elapsed, "renew(lease(7))"),
-            (
-                5010,
-                lost("deleted"),
-                "lost (deleted) > registering > register",
-            ),
-            (
-                5020,
-                Event::Registered(Ok(NEXT_LEASE)),
-                "registered > wait 10010",
-            ),
+            (5010, lost("deleted"), "lost (deleted) > registering > register"),
+            (5020, Event::Registered(Ok(NEXT_LEASE)), "registered > wait 10010"),
             (10_010, Event::Elapsed, "renew(lease(8))"),
         ],
     );
@@ -157,16 +130,8 @@ fn a_lost_lease_is_never_used_again() {
             (0, Event::Elapsed, "registering > register"),
             (0, Event::Registered(Ok(LEASE)), "registered > wait 5000"),
             (5000, Event::Elapsed, "renew(lease(7))"),
-            (
-                5000,
-                lost("expired"),
-                "lost (expired) > registering > register",
-            ),
-            (
-                5000,
-                Event::Registered(Err(down())),
-                "trouble (etcd is down; trying on) > wait 5000",
-            ),
+            (5000, lost("expired"), "lost (expired) > registering > register"),
+            (5000, Event::Registered(Err(down())), "trouble (etcd is down; trying on) > wait 5000"),
             (5000, Event::Leave, "leaving > gone > done"),
         ],
     );
@@ -179,11 +144,7 @@ fn a_check_comes_before_the_registration_and_at_each_interval_not_at_each_retry(
         vec![
             (0, Event::Elapsed, "check"),
             (100, Event::Checked(Ok(())), "registering > register"),
-            (
-                200,
-                Event::Registered(Err(down())),
-                "trouble (etcd is down; trying on) > wait 200",
-            ),
+            (200, Event::Registered(Err(down())), "trouble (etcd is down; trying on) > wait 200"),
             (300, Event::Elapsed, "register"),
             (400, Event::Registered(Ok(LEASE)), "registered > wait 5300"),
             (5300, Event::Elapsed, "check"),
@@ -200,20 +161,12 @@ fn a_failing_check_takes_the_node_out_until_it_passes() {
         true,
         vec![
             (0, Event::Elapsed, "check"),
-            (
-                0,
-                failing(),
-                "trouble (the register check failed: no database) > wait 5000",
-            ),
+            (0, failing(), "trouble (the register check failed: no database) > wait 5000"),
             (5000, Event::Elapsed, "check"),
             (5000, failing(), "wait 10000"),
             (10_000, Event::Elapsed, "check"),
             (10_000, Event::Checked(Ok(())), "registering > register"),
-            (
-                10_000,
-                Event::Registered(Ok(LEASE)),
-                "registered > wait 15000",
-            ),
+            (10_000, Event::Registered(Ok(LEASE)), "registered > wait 15000"),
             (15_000, Event::Elapsed, "check"),
             (
                 15_000,
@@ -259,11 +212,7 @@ fn a_removal_that_failed_is_tried_again_while_the_check_fails() {
             (11_000, Event::Deregistered(Err(down())), "wait 15000"),
             (15_000, Event::Elapsed, "check"),
             (15_000, Event::Checked(Ok(())), "registering > register"),
-            (
-                15_000,
-                Event::Registered(Ok(NEXT_LEASE)),
-                "registered > wait 20000",
-            ),
+            (15_000, Event::Registered(Ok(NEXT_LEASE)), "registered > wait 20000"),
         ],
     );
 }
@@ -287,11 +236,7 @@ fn a_registry_that_only_reads_is_asked_once() {
         vec![
             (0, Event::Elapsed, "check"),
             (0, Event::Checked(Ok(())), "registering > register"),
-            (
-                0,
-                unsupported(),
-                "read-only (static:// only reads) > wait 5000",
-            ),
+            (0, unsupported(), "read-only (static:// only reads) > wait 5000"),
             (5000, Event::Elapsed, "check"),
             (
                 5000,

@@ -62,9 +62,7 @@ impl Scripted {
 
     /// Whether the record stands, its lease not expired.
     pub(super) fn has_record(&self) -> bool {
-        self.lock()
-            .record
-            .is_some_and(|(_, expires)| expires > Instant::now())
+        self.lock().record.is_some_and(|(_, expires)| expires > Instant::now())
     }
 
     /// Deletes the record behind its owner's back.
@@ -147,9 +145,7 @@ impl Registry for Scripted {
                     _ => Err(RenewError::Lost("the record is gone".to_owned())),
                 }
             });
-            renewal
-                .await
-                .unwrap_or_else(|error| Err(RenewError::Failed(error)))
+            renewal.await.unwrap_or_else(|error| Err(RenewError::Failed(error)))
         })
     }
 

@@ -132,7 +132,7 @@ async fn a_server_that_is_dropped_is_gone() {
     call.message("hang", true);
     assert_eq!(server.event().await, Event::Started);
     let address = server.listening.local_addr();
-    server.listening.abort();
+    drop(server.listening);
     assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
     soon(call.response).await.expect_err("its connection is cut");
     assert!(TcpStream::connect(address).await.is_err());

@@ -34,9 +34,6 @@ impl<B> Pump<B> {
     }
 }
 
-/// The stream has ended, which its response tells better.
-struct Ended;
-
 impl<B> Future for Pump<B>
 where
     B: http_body::Body<Data = Bytes>,

@@ -13,7 +13,9 @@ use tokio::{
 };
 
 use super::super::{
-    Config, ConnectError, Connection, Failure, UnaryReply, connect::handshake, frames::Frames,
+    Config, Connection, Failure, UnaryReply,
+    connect::{ConnectError, handshake},
+    frames::Frames,
 };
 
 pub(super) use super::super::frames::{ACK, DATA, GOAWAY, HEADERS, SETTINGS};
@@ -238,7 +240,7 @@ impl Raw {
     pub(super) async fn expect(&mut self, kind: u8) -> Frame {
         loop {
             let frame = self.read().await.expect("the client has closed");
-            if frame.kind == kind && frame.flags & ACK == 0 || frame.kind == kind && kind != PING {
+            if frame.kind == kind && (kind != PING || frame.flags & ACK == 0) {
                 return frame;
             }
             assert!(

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
 use super::{
-    super::{Body, Connection, Failure, FailureKind},
+    super::{Connection, Failure, FailureKind, stream::Body},
     kit::*,
 };
 
