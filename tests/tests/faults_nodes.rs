@@ -42,7 +42,7 @@ async fn a_killed_node_takes_no_more_than_its_own_calls_with_it_and_has_its_shar
     let mut trial = Trial::start("SIGKILL and restart, 20 times", &etcd.url()).await;
     for round in 0..20 {
         let victim = round % 3;
-        trial.kill(victim);
+        trial.kill(victim).await;
         sleep(seconds(1)).await;
         trial.restart(victim).await;
         sleep(seconds(3)).await;

@@ -54,7 +54,7 @@ async fn a_killed_node_fails_calls_on_tonics_channel_only_until_it_is_back() {
     let callers = Callers::start_with(&ledger, CALLERS);
     sleep(Duration::from_secs(2)).await;
 
-    let killed = fleet.kill(1);
+    let killed = fleet.kill(1).await;
     sleep(Duration::from_secs(2)).await;
     let back = fleet.restart(1).await;
     sleep(Duration::from_secs(6)).await;

@@ -14,10 +14,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
     sync::{Mutex, MutexGuard},
+    task::yield_now,
     time::{self, Instant},
 };
 
-use super::{Visit, now};
+use super::{Journal, Visit, now};
 use crate::programs::program;
 
 /// The name under which the nodes are registered.
@@ -77,9 +78,19 @@ impl Fleet {
         &self.nodes[node].address
     }
 
-    /// Sends SIGKILL and says when.
-    pub fn kill(&mut self, node: usize) -> Duration {
-        let at = now();
+    /// Sends SIGKILL as soon as a call is in flight on the node, and says when.
+    pub async fn kill(&mut self, node: usize) -> Duration {
+        // A call takes a handler 2 ms. Without calls it must not wait for ever.
+        let limit = now() + Duration::from_secs(1);
+        let mut at = now();
+        while at < limit {
+            let began = Journal::last_begin(self.journals.path(), &self.nodes[node].id);
+            at = now();
+            if began.is_some_and(|began| at.saturating_sub(began) < Duration::from_micros(500)) {
+                break;
+            }
+            yield_now().await;
+        }
         self.signal(node, Signal::KILL);
         let _ = self.nodes[node].process.wait();
         at

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     path::Path,
     time::Duration,
 };
@@ -34,6 +34,18 @@ impl Journal {
     /// Writes down that the handler has its answer.
     pub fn end(&self, call: u64) {
         self.line('-', call);
+    }
+
+    /// When the node `id`, whose journal is in `dir`, was last given a call, if it was in a while.
+    pub(super) fn last_begin(dir: &Path, id: &str) -> Option<Duration> {
+        // The last few lines will do.
+        let mut file = File::open(dir.join(format!("{id}.journal"))).ok()?;
+        let length = file.metadata().ok()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(1024))).ok()?;
+        let mut tail = String::new();
+        file.read_to_string(&mut tail).ok()?;
+        let line = tail.lines().rev().find(|line| line.contains(" + "))?;
+        line.split(' ').next()?.parse().ok().map(Duration::from_micros)
     }
 
     fn line(&self, sign: char, call: u64) {

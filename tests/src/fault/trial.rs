@@ -36,10 +36,10 @@ impl Trial {
         Self { fleet, name, callers, faults: Vec::new(), returns: Vec::new(), recovery }
     }
 
-    /// Kills a node with SIGKILL. Its sockets are closed with it, so the client knows at once.
-    pub fn kill(&mut self, node: usize) {
+    /// Kills a node with SIGKILL, a call in flight on it. Its sockets are closed with it, so the client knows at once.
+    pub async fn kill(&mut self, node: usize) {
         let victim = self.fleet.id(node).to_owned();
-        let at = self.fleet.kill(node);
+        let at = self.fleet.kill(node).await;
         self.faults.push(Fault { victim, at, detected_within: Duration::from_millis(500) });
     }
 
