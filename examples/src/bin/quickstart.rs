@@ -75,14 +75,14 @@ async fn fleet() -> Result<ExitCode, Box<dyn Error>> {
     let at = |seconds| begin + Duration::from_secs(seconds);
     let mut callers = JoinSet::new();
     for _ in 0..16 {
-        callers.spawn(call(greeter.clone(), at(9)));
+        callers.spawn(call(greeter.clone(), at(11)));
     }
 
     time::sleep_until(at(3)).await;
     nodes[1].kill().await?;
     println!("{:.1} s: {} killed", begin.elapsed().as_secs_f32(), addresses[1]);
 
-    time::sleep_until(at(6)).await;
+    time::sleep_until(at(5)).await;
     nodes[1] = start(&addresses[1], &registry)?;
     println!("{:.1} s: {} started again", begin.elapsed().as_secs_f32(), addresses[1]);
 
