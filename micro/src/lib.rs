@@ -13,6 +13,7 @@ pub mod discovery;
 mod error;
 #[cfg(test)]
 mod fixture;
+mod grpc_timeout;
 mod include;
 pub mod registration;
 pub mod registry;

@@ -2,44 +2,15 @@
 
 use std::time::Duration;
 
-use micro::{Client, Request, Response, Service, Status, Stream, Streaming, registry, stream};
+use micro::{Client, Service, registry, stream};
 use rustix::process::{Signal, getpid, kill_process};
-use tests::proto::echo::{
-    ChatMessage, CountReply, CountRequest, EchoClient, EchoHandler, SayReply, SayRequest, SumReply,
-    SumRequest, register_echo_handler,
+use tests::{
+    echo::Echo,
+    proto::echo::{ChatMessage, EchoClient, register_echo_handler},
 };
 use tokio::{sync::mpsc, time::timeout};
 
 const REGISTRY: &str = "memory://signals";
-
-struct Echo;
-
-impl EchoHandler for Echo {
-    async fn say(&self, request: Request<SayRequest>) -> Result<Response<SayReply>, Status> {
-        let payload = request.into_inner().payload;
-        Ok(Response::new(SayReply { payload, node: String::new() }))
-    }
-
-    async fn count(
-        &self,
-        _: Request<CountRequest>,
-    ) -> Result<Response<impl Stream<Item = Result<CountReply, Status>> + Send + 'static>, Status>
-    {
-        stream::fails(Status::unimplemented("not needed here"))
-    }
-
-    async fn sum(&self, _: Request<Streaming<SumRequest>>) -> Result<Response<SumReply>, Status> {
-        Err(Status::unimplemented("not needed here"))
-    }
-
-    async fn chat(
-        &self,
-        request: Request<Streaming<ChatMessage>>,
-    ) -> Result<Response<impl Stream<Item = Result<ChatMessage, Status>> + Send + 'static>, Status>
-    {
-        Ok(Response::new(request.into_inner()))
-    }
-}
 
 fn signal() {
     kill_process(getpid(), Signal::TERM).expect("a signal to oneself");

@@ -8,8 +8,8 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use super::{Channel, deadline, unary};
-use crate::{descriptor::MethodDescriptor, registry::BoxFuture};
+use super::{Channel, unary};
+use crate::{descriptor::MethodDescriptor, grpc_timeout, registry::BoxFuture};
 
 /// A call that has not begun: it does when it is awaited.
 ///
@@ -219,7 +219,7 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
     fn prepare(self) -> (tonic::client::Grpc<Channel>, Request<Req>, PathAndQuery) {
         let Self { channel, method, mut request, options, .. } = self;
         if let Some(timeout) = options.timeout {
-            let header = deadline::to_header(timeout);
+            let header = grpc_timeout::format(timeout);
             let text = header.to_str().expect("digits and a letter");
             let value = text.parse().expect("digits and a letter");
             request.metadata_mut().insert("grpc-timeout", value);

@@ -18,7 +18,10 @@ use super::{
     retry::{Next, Retry},
     status,
 };
-use crate::balance::{Outcome, Pick};
+use crate::{
+    balance::{Outcome, Pick},
+    grpc_timeout,
+};
 
 pub(super) async fn call(
     channel: Channel,
@@ -89,7 +92,7 @@ fn again(head: &http::request::Parts, deadline: Option<Instant>) -> http::reques
     }
     if let Some(deadline) = deadline {
         let left = deadline.saturating_duration_since(Instant::now());
-        head.headers.insert(deadline::GRPC_TIMEOUT, deadline::to_header(left));
+        head.headers.insert(grpc_timeout::GRPC_TIMEOUT, grpc_timeout::format(left));
     }
     head
 }

@@ -13,7 +13,7 @@ use super::{
     retry::{Next, Retry},
     status,
 };
-use crate::{balance::Outcome, descriptor::MethodDescriptor, transport::UnaryReply};
+use crate::{balance::Outcome, descriptor::MethodDescriptor, grpc_timeout, transport::UnaryReply};
 
 /// How a single call differs from its channel's defaults.
 #[derive(Debug, Clone, Copy, Default)]
@@ -159,7 +159,7 @@ fn decode<Res: Message + Default>(
 const RESERVED: [HeaderName; 6] = [
     header::TE,
     header::CONTENT_TYPE,
-    deadline::GRPC_TIMEOUT,
+    grpc_timeout::GRPC_TIMEOUT,
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status"),
     PREVIOUS_ATTEMPTS,
@@ -186,7 +186,7 @@ fn head(
     headers.insert(header::TE, TRAILERS);
     headers.insert(header::CONTENT_TYPE, GRPC);
     headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
-    headers.insert(deadline::GRPC_TIMEOUT, deadline::to_header(left));
+    headers.insert(grpc_timeout::GRPC_TIMEOUT, grpc_timeout::format(left));
     if previous_attempts > 0 {
         headers.insert(PREVIOUS_ATTEMPTS, previous_attempts.into());
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
-/// gRPC's: up to eight digits and a unit.
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+use crate::grpc_timeout::{GRPC_TIMEOUT, parse};
+
 /// go-micro's: nanoseconds, decimal.
 const MICRO_TIMEOUT: HeaderName = HeaderName::from_static("timeout");
 /// go-micro's copy of the content type, which its server takes out of the metadata too.
@@ -22,7 +22,7 @@ const LONGEST: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 ///
 /// The reason why `grpc-timeout` is malformed.
 pub(super) fn take(headers: &mut HeaderMap) -> Result<Option<Duration>, String> {
-    let grpc = headers.get(GRPC_TIMEOUT).map(|value| parse_grpc(value.as_bytes())).transpose()?;
+    let grpc = headers.get(GRPC_TIMEOUT).map(|value| parse(value.as_bytes())).transpose()?;
     let micro = headers
         .get(MICRO_TIMEOUT)
         .and_then(|value| value.to_str().ok()?.parse().ok().map(Duration::from_nanos));
@@ -35,31 +35,6 @@ pub(super) fn take(headers: &mut HeaderMap) -> Result<Option<Duration>, String> 
         (grpc, micro) => grpc.or(micro),
     };
     Ok(smaller.map(|timeout| timeout.min(LONGEST)))
-}
-
-/// As grpc-go's `decodeTimeout`.
-fn parse_grpc(value: &[u8]) -> Result<Duration, String> {
-    let malformed =
-        |why| format!("malformed grpc-timeout {:?}: {why}", value.escape_ascii().to_string());
-    let Some((unit, digits)) = value.split_last().filter(|(_, digits)| !digits.is_empty()) else {
-        return Err(malformed("too short"));
-    };
-    if digits.len() > 8 {
-        return Err(malformed("more than eight digits"));
-    }
-    if !digits.iter().all(u8::is_ascii_digit) {
-        return Err(malformed("not a number"));
-    }
-    let amount = digits.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
-    match unit {
-        b'H' => Ok(Duration::from_secs(amount * 60 * 60)),
-        b'M' => Ok(Duration::from_secs(amount * 60)),
-        b'S' => Ok(Duration::from_secs(amount)),
-        b'm' => Ok(Duration::from_millis(amount)),
-        b'u' => Ok(Duration::from_micros(amount)),
-        b'n' => Ok(Duration::from_nanos(amount)),
-        _ => Err(malformed("its unit is not one of H, M, S, m, u, n")),
-    }
 }
 
 #[cfg(test)]
