@@ -33,7 +33,7 @@ pub(super) async fn call(
     let inherited = if options.detached { None } else { crate::deadline::current() };
     let asked = deadline::from_headers(&head.headers).map(|left| deadline::after(start, left));
     let deadline = deadline::sooner(asked, inherited);
-    let struck = sleep_until(deadline.unwrap_or(start + deadline::WAIT_WITHOUT_DEADLINE));
+    let struck = sleep_until(deadline.unwrap_or(start));
     tokio::pin!(struck);
 
     let service = channel.service();
@@ -41,6 +41,9 @@ pub(super) async fn call(
     let mut retry = Retry::new(false, 1);
     let mut tried = Vec::new();
     loop {
+        if deadline.is_none() {
+            struck.as_mut().reset(Instant::now() + deadline::WAIT_WITHOUT_DEADLINE);
+        }
         let mut pick = channel.pick(&tried, options.fail_fast, &mut struck).await?;
         let (endpoint, node) = (pick.endpoint(), pick.node().clone());
         let request = http::Request::from_parts(again(&head, deadline), body);

@@ -63,6 +63,22 @@ async fn a_node_that_does_not_answer_is_named_and_its_handler_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_call_without_any_time_is_not_sent() {
+    let registry = "memory://client-zero";
+    let echo = Echo::named("one");
+    let calls = echo.calls.clone();
+    let _one = start(registry, "one", echo).await;
+    let stub = Stub::new("one", &client(registry));
+    stub.say(Word::new("who?")).await.expect("connected");
+    for _ in 0..10 {
+        let call = stub.say(Word::new("who?")).timeout(Duration::ZERO);
+        assert_eq!(call.await.expect_err("no time").code(), Code::DeadlineExceeded);
+    }
+    stub.say(Word::new("who?")).await.expect("a reply");
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
 async fn a_dropped_call_drops_its_handler() {
     let registry = "memory://client-dropped";
     let echo = Echo::named("one");

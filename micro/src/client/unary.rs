@@ -53,6 +53,9 @@ where
         let endpoint = pick.endpoint();
         let node = pick.node().clone();
         let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(status::no_answer(service, &node, timeout));
+        }
         let head = head(method, &metadata, left, retry.previous_attempts());
         let reply = tokio::select! {
             biased;

@@ -7,6 +7,9 @@ use std::{
 };
 
 use tokio::sync::oneshot;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use crate::{
     Service,
@@ -75,6 +78,38 @@ async fn a_failing_check_keeps_the_node_out_until_it_passes() {
     is_fit.store(true, Ordering::SeqCst);
     registered(&handle).await;
     handle.stop().await;
+}
+
+#[tokio::test]
+async fn health_follows_the_registration() {
+    let registry = "memory://service-health";
+    let is_fit = Arc::new(AtomicBool::new(false));
+    let fit = is_fit.clone();
+    let mut service = Service::builder("greeter")
+        .registry(registry)
+        .register_ttl(Duration::from_millis(300))
+        .register_interval(Duration::from_millis(20))
+        .register_check(move || {
+            let is_fit = fit.load(Ordering::SeqCst);
+            async move { if is_fit { Ok(()) } else { Err("no database") } }
+        })
+        .build()
+        .await
+        .expect("a service");
+    register(service.server(), Echo::named("greeter"));
+    let handle = service.start().await.expect("a free port");
+
+    let direct = format!("static://greeter={}", handle.address());
+    let mut health = HealthClient::new(client(&direct).channel("greeter"));
+    let request = HealthCheckRequest { service: "test.Echo".to_owned() };
+    let mut changes = health.watch(request).await.expect("a stream").into_inner();
+    let mut next = async || changes.message().await.expect("ok").expect("a change").status();
+    assert_eq!(next().await, ServingStatus::NotServing, "the check has not passed");
+    is_fit.store(true, Ordering::SeqCst);
+    assert_eq!(next().await, ServingStatus::Serving);
+    let stopping = tokio::spawn(handle.stop());
+    assert_eq!(next().await, ServingStatus::NotServing, "leaving");
+    stopping.await.expect("a watch on health keeps nobody");
 }
 
 #[tokio::test]
