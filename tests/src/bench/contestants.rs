@@ -37,9 +37,13 @@ fn payload() -> Vec<u8> {
 /// # Panics
 /// Never.
 pub fn messages_alone() {
-    const REPLY: &[u8] = &[10, 4, 7, 7, 7, 7];
+    static REPLY: [u8; PAYLOAD + 2] = {
+        let mut reply = [7; PAYLOAD + 2];
+        (reply[0], reply[1]) = (10, PAYLOAD as u8); // field 1, and its length
+        reply
+    };
     let request = SayRequest { payload: std::hint::black_box(payload()) };
-    let reply = SayReply::decode(REPLY).expect("a message");
+    let reply = SayReply::decode(Bytes::from_static(&REPLY)).expect("a message");
     std::hint::black_box((request, reply));
 }
 

@@ -41,7 +41,8 @@ async fn count(mut contestant: impl Contestant) -> f64 {
     for _ in 0..CALLS {
         messages_alone();
     }
-    (calls - allocated(&region)) / f64::from(CALLS)
+    let count = (calls - allocated(&region)) / f64::from(CALLS);
+    (count * 10.0).round() / 10.0 // a table that grew once in all these calls is no call's
 }
 
 fn allocated(region: &Region<'_, System>) -> f64 {
