@@ -2,8 +2,6 @@
 //!
 //! Start a few of them, and call them with `greeter-client`.
 
-use std::process;
-
 use clap::Parser;
 use micro::{Request, Response, Service, Status};
 
@@ -35,15 +33,13 @@ impl GreeterHandler for Greeter {
 async fn main() -> Result<(), micro::Error> {
     tracing_subscriber::fmt::init();
     let args = Args::parse();
-    let node = format!("greeter-{}", process::id());
-
     let mut service = Service::builder("greeter")
         .version("1.0.0")
-        .id(&node)
         .address(args.address)
         .registry(args.registry)
         .build()
         .await?;
+    let node = service.id().to_owned();
     register_greeter_handler(service.server(), Greeter { node });
     service.run().await
 }

@@ -1,6 +1,6 @@
 //! One parser for the URLs of all registries.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use percent_encoding::percent_decode_str;
 
@@ -102,6 +102,7 @@ impl Url {
                 Some((_, Some(_))) => host.to_owned(),
                 Some((host, None)) => format!("{host}:{default_port}"),
                 None => {
+                    let host = redact_host(host);
                     return Err(self.error(format_args!(
                         "`{host}` is not `host:port`; an IPv6 address is written in brackets"
                     )));
@@ -184,17 +185,30 @@ fn redact(url: &str) -> String {
     };
     let (user, rest) = match rest.rsplit_once('@') {
         None => (String::new(), rest),
-        Some((user, rest)) => match user.split_once(':') {
+        Some((user, rest)) => match user.find(':').or(user.to_ascii_lowercase().find("%3a")) {
             None if scheme.is_empty() => ("***@".to_owned(), rest),
             None => (format!("{user}@"), rest),
-            Some((user, _)) => (format!("{user}:***@"), rest),
+            Some(end) => (format!("{}:***@", &user[..end]), rest),
         },
     };
     let (rest, query) = match rest.split_once('?') {
         Some((rest, _)) => (rest, "?.."),
         None => (rest, ""),
     };
-    format!("{scheme}{user}{rest}{query}")
+    let (hosts, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let hosts: Vec<_> = hosts.split(',').map(redact_host).collect();
+    format!("{scheme}{user}{}{path}{query}", hosts.join(","))
+}
+
+/// A host for people. Where its host was forgotten, or its `@` encoded, `user:password` is taken
+/// for `host:port`: what cannot be a port may be a password.
+fn redact_host(host: &str) -> Cow<'_, str> {
+    let Some((start, port)) = host.split_once(':') else { return host.into() };
+    let may_be_a_port = port.len() <= 5 && !port.contains(|c: char| c.is_alphabetic() || c == '%');
+    if may_be_a_port || host.contains(['[', '=']) || host.parse::<std::net::Ipv6Addr>().is_ok() {
+        return host.into();
+    }
+    format!("{start}:***").into()
 }
 
 #[cfg(test)]
@@ -265,6 +279,11 @@ mod tests {
             "root:hunter2@a",
             "hunter2@a",
             "et cd://root:hunter2@a",
+            "etcd://root:hunter2",
+            "etcd://root:hunter2%40127.0.0.1:2379",
+            "etcd://root%3Ahunter2@127.0.0.1:1x",
+            "etcd://a:1,root:hunter2/",
+            "root:hunter2",
         ] {
             let texts = match Url::parse(url) {
                 Err(error) => vec![error.to_string(), format!("{error:?}")],

@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::watch,
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tonic::Status;
 
@@ -49,6 +49,13 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// While draining, a connection without calls on which not a byte moved for this long is closed:
 /// its peer has not even answered the PING that goes with the GOAWAY.
 const SILENCE: Duration = Duration::from_secs(2);
+
+/// While draining, a connection that has had no calls for this long is closed, whatever its peer
+/// sends: long enough for a slow peer to take in the end of its last reply.
+const CALLLESS: Duration = Duration::from_secs(10);
+
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// How far a server is in leaving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,16 +135,23 @@ where
     // the connection after its last stream.
     connection.as_mut().graceful_shutdown();
     let mut seen = traffic.total();
+    let mut moved = Instant::now();
+    let mut had_calls = moved;
     loop {
         tokio::select! {
             result = &mut connection => return finished(result),
             _ = phase.wait_for(|phase| *phase == Phase::Cut) => return End::Cut(calls.under_way()),
-            () = sleep(SILENCE) => {
+            () = sleep(LOOK) => {
+                let now = Instant::now();
                 let total = traffic.total();
-                if calls.under_way() == 0 && total == seen {
+                if total != seen {
+                    (seen, moved) = (total, now);
+                }
+                if calls.under_way() > 0 {
+                    had_calls = now;
+                } else if now - moved >= SILENCE || now - had_calls >= CALLLESS {
                     return End::Finished;
                 }
-                seen = total;
             }
         }
     }

@@ -22,7 +22,10 @@ const LONGEST: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 ///
 /// The reason why `grpc-timeout` is malformed.
 pub(super) fn take(headers: &mut HeaderMap) -> Result<Option<Duration>, String> {
-    let grpc = headers.get(GRPC_TIMEOUT).map(|value| parse(value.as_bytes())).transpose()?;
+    let mut grpc = None;
+    for value in headers.get_all(GRPC_TIMEOUT) {
+        grpc = Some(parse(value.as_bytes())?);
+    }
     let micro = headers
         .get(MICRO_TIMEOUT)
         .and_then(|value| value.to_str().ok()?.parse().ok().map(Duration::from_nanos));

@@ -124,6 +124,23 @@ async fn idle_and_dead_peers_do_not_hold_it_up() {
     drop((deaf, mute, half));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_talks_but_makes_no_calls_does_not_hold_it_up() {
+    let server = Fixture::piped();
+    let mut talkative = greeted(server.pipe()).await;
+    let talk = tokio::spawn(async move {
+        // Never an answer to the server's own PING.
+        while talkative.write_all(&frame(PING, 0, 0, &[7; 8])).await.is_ok() {
+            tokio::time::sleep(SECOND).await;
+        }
+    });
+    let start = Instant::now();
+    let drained = server.listening.drain(SECOND * 30).await;
+    assert!(drained.finished() && drained.connections_cut == 0, "{drained:?}");
+    assert!(start.elapsed() < SECOND * 12, "{:?}", start.elapsed());
+    talk.await.expect("the connection is closed");
+}
+
 #[tokio::test]
 async fn a_server_that_is_dropped_is_gone() {
     let mut server = Fixture::start().await;
