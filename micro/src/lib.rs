@@ -31,8 +31,7 @@ pub use tonic::{
     Code, IntoRequest, IntoStreamingRequest, Request, Response, Status, Streaming, metadata,
 };
 
-/// For generated code: message types derive and use it.
-#[doc(hidden)]
+/// What generated messages are made with, for attributes and extern paths that name it.
 pub use prost;
 /// For generated code: the well-known types of `google.protobuf`.
 pub use prost_types;

@@ -52,27 +52,31 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// Writes the node's record under a new lease of `ttl`, over whatever is there.
     ///
     /// # Errors
-    /// `Registry` when it cannot be reached or refuses; `Unsupported` when it only reads.
+    /// `Registry` when it cannot be reached or refuses; `Config` when the TTL is under
+    /// [`min_ttl`](Self::min_ttl), or the registry cannot hold a record of that name or size;
+    /// `Unsupported` when it only reads.
     fn register<'a>(&'a self, node: &'a Node, ttl: Duration)
     -> BoxFuture<'a, Result<Lease, Error>>;
 
     /// Extends the lease by its TTL and checks that the node's own record still stands as written.
     ///
     /// # Errors
-    /// [`RenewError::Lost`] when the node must register anew.
+    /// [`RenewError::Lost`] when the node must register anew, [`RenewError::Failed`] for all else.
     fn renew<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>>;
 
     /// Removes the node's record and gives the lease back. A record that is gone already, or that
     /// another has overwritten, is no error and is left alone.
     ///
     /// # Errors
-    /// `Registry` when it cannot be reached: the record then goes with its TTL.
+    /// `Registry` when it cannot be reached: the record then goes with its TTL. `Unsupported` when
+    /// it only reads.
     fn deregister<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Every record of a service, and the revision at which that held.
     ///
     /// # Errors
-    /// `Registry` when it cannot be reached. A service without nodes is an empty listing.
+    /// `Registry` when it cannot be reached, `Config` for a name that it cannot hold. A service
+    /// without nodes is an empty listing.
     fn read<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Listing, Error>>;
 
     /// The names of all services, sorted.
@@ -94,7 +98,7 @@ pub struct Lease(pub i64);
 pub enum RenewError {
     /// The entry does not stand any more: the lease is gone, the key was deleted or overwritten.
     Lost(String),
-    /// The registry did not answer: the entry may well stand.
+    /// The registry did not answer, or cannot do this at all: the entry may well stand.
     Failed(Error),
 }
 

@@ -52,7 +52,7 @@ pub fn open(url: &str) -> Result<Arc<dyn Registry>, Error> {
 
 /// The URL that a program gives, or what `MICRO_REGISTRY` says.
 pub(crate) fn url_or_env(url: Option<String>) -> Result<String, Error> {
-    url.or_else(|| std::env::var("MICRO_REGISTRY").ok())
+    url.or_else(|| Some(std::env::var_os("MICRO_REGISTRY")?.to_string_lossy().into_owned()))
         .filter(|url| !url.is_empty())
         .ok_or_else(missing)
 }

@@ -196,8 +196,21 @@ fn redact(url: &str) -> String {
         None => (rest, ""),
     };
     let (hosts, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let hosts: Vec<_> = hosts.split(',').map(redact_host).collect();
-    format!("{scheme}{user}{}{path}{query}", hosts.join(","))
+    let is_list = scheme.eq_ignore_ascii_case("static://");
+    let shown = if is_list { hosts.into() } else { redact_hosts(hosts) };
+    format!("{scheme}{user}{shown}{path}{query}")
+}
+
+/// Hosts for people: whatever follows one that is not fit to be shown may belong to it.
+fn redact_hosts(hosts: &str) -> Cow<'_, str> {
+    let mut end = 0;
+    for host in hosts.split(',') {
+        if let Cow::Owned(redacted) = redact_host(host) {
+            return format!("{}{redacted}", &hosts[..end]).into();
+        }
+        end += host.len() + 1;
+    }
+    hosts.into()
 }
 
 /// A host for people. Where its host was forgotten, or its `@` encoded, `user:password` is taken
@@ -205,7 +218,7 @@ fn redact(url: &str) -> String {
 fn redact_host(host: &str) -> Cow<'_, str> {
     let Some((start, port)) = host.split_once(':') else { return host.into() };
     let may_be_a_port = port.len() <= 5 && !port.contains(|c: char| c.is_alphabetic() || c == '%');
-    if may_be_a_port || host.contains(['[', '=']) || host.parse::<std::net::Ipv6Addr>().is_ok() {
+    if may_be_a_port || host.starts_with('[') || host.parse::<std::net::Ipv6Addr>().is_ok() {
         return host.into();
     }
     format!("{start}:***").into()
@@ -283,6 +296,8 @@ mod tests {
             "etcd://root:hunter2%40127.0.0.1:2379",
             "etcd://root%3Ahunter2@127.0.0.1:1x",
             "etcd://a:1,root:hunter2/",
+            "etcd://root:hun,ter2",
+            "etcd://root:hunter2=b",
             "root:hunter2",
         ] {
             let texts = match Url::parse(url) {

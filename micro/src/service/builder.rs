@@ -99,21 +99,22 @@ impl ServiceBuilder {
     }
 
     /// How long the registry keeps the record of a node that has died. Default: 15 s; at least
-    /// what the registry can grant (etcd 1 s).
+    /// what the registry can grant (etcd 1 s); 0 is refused.
     pub fn register_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
     /// How often the record is renewed and checked. Default: a third of the TTL; more than half
-    /// of it is refused, since one lost renewal would then remove the node.
+    /// of it is refused, since one lost renewal would then remove the node, and so is 0.
     pub fn register_interval(mut self, interval: Duration) -> Self {
         self.interval = Some(interval);
         self
     }
 
     /// Asked before registering and at each interval: while it fails the node is kept out of the
-    /// registry, and comes back when it passes. Default: none.
+    /// registry, and comes back when it passes. No answer within the interval, or 1 s if that is
+    /// less, is a failure, and so is a panic. Default: none.
     pub fn register_check<F, Fut, E>(mut self, check: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
