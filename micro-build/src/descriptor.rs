@@ -5,6 +5,8 @@ use std::{
     fmt::Write,
 };
 
+use prost_build::Comments;
+
 use crate::{
     docs, names,
     service::{MethodCode, ServiceCode},
@@ -38,7 +40,7 @@ pub(crate) fn write(service: &ServiceCode, shapes: &Shapes, buf: &mut String) {
         buf,
         "ServiceDescriptor {{ name: {:?}, comment: {:?}, deprecated: {}, methods: &[",
         service.full_name,
-        docs::plain(&service.comments.leading),
+        comment(&service.comments),
         service.deprecated,
     );
     for method in &service.methods {
@@ -63,10 +65,15 @@ fn method_expression(
         method.kind.name(),
         method.idempotency(),
         method.deprecated(),
-        docs::plain(&method.method.comments.leading),
+        comment(&method.method.comments),
         messages.0[&method.method.input_proto_type],
         messages.0[&method.method.output_proto_type],
     );
+}
+
+/// What stands before an item and behind it.
+fn comment(comments: &Comments) -> String {
+    docs::plain(&[&comments.leading[..], &comments.trailing[..]].concat())
 }
 
 fn expression(shape: &Shape, buf: &mut String) {

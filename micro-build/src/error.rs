@@ -1,6 +1,7 @@
 use std::{error::Error as StdError, fmt};
 
-/// Why the build stopped: one message that names the file, the line and the remedy.
+/// Why the build stopped: one message that names the file, the line where there is one, and the
+/// remedy.
 ///
 /// Its `Debug` is that message too, since a build script's `main` prints that.
 pub struct Error {

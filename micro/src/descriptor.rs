@@ -8,7 +8,7 @@
 pub struct ServiceDescriptor {
     /// The full name, package included: `greeter.v1.Greeter`.
     pub name: &'static str,
-    /// The leading comment of the service, without comment signs; empty when it has none.
+    /// The comment before the service and behind it, without comment signs; empty when it has none.
     pub comment: &'static str,
     /// Whether the service is marked `deprecated`.
     pub deprecated: bool,
@@ -36,7 +36,7 @@ pub struct MethodDescriptor {
     pub idempotency: IdempotencyLevel,
     /// Whether the method is marked `deprecated`.
     pub deprecated: bool,
-    /// The leading comment, without comment signs; empty when it has none.
+    /// The comment before it and behind it, without comment signs; empty when it has none.
     pub comment: &'static str,
     /// The request message, as the registry record describes it.
     pub request: TypeDescriptor,
