@@ -2,10 +2,27 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::{Code, Status};
 
 use crate::{registry::Node, transport::Failure};
+
+/// The most metadata that a call may carry, as HTTP/2 counts it (32 bytes a field more): what our
+/// server and most others take. A server that is sent much more closes the connection, and with it
+/// the calls of everybody else.
+const MOST_METADATA: usize = 16 * 1024;
+
+/// Refuses a call whose metadata no server would take.
+pub(super) fn check_metadata(metadata: &HeaderMap) -> Result<(), Status> {
+    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
+    let total: usize = metadata.iter().map(size).sum();
+    if total <= MOST_METADATA {
+        return Ok(());
+    }
+    Err(Status::resource_exhausted(format!(
+        "the call's metadata takes {total} bytes, the limit is {MOST_METADATA}"
+    )))
+}
 
 /// Nothing to pick until the deadline, or at once for a call that fails fast.
 pub(super) fn no_node(service: &str, why: &str) -> Status {

@@ -33,19 +33,21 @@ pub(super) async fn call(
     let inherited = if options.detached { None } else { crate::deadline::current() };
     let asked = deadline::from_headers(&head.headers).map(|left| deadline::after(start, left));
     let deadline = deadline::sooner(asked, inherited);
-    let struck = sleep_until(deadline.unwrap_or(start));
+    // Without a deadline: the bound on all waiting for a node that takes the call.
+    let struck = sleep_until(deadline.unwrap_or(start + deadline::WAIT_WITHOUT_DEADLINE));
     tokio::pin!(struck);
 
     let service = channel.service();
+    status::check_metadata(&head.headers)?;
     let (replay, mut body) = Replay::new(body);
     let mut retry = Retry::new(false, 1);
     let mut tried = Vec::new();
     loop {
-        if deadline.is_none() {
-            struck.as_mut().reset(Instant::now() + deadline::WAIT_WITHOUT_DEADLINE);
-        }
         let mut pick = channel.pick(&tried, options.fail_fast, &mut struck).await?;
         let (endpoint, node) = (pick.endpoint(), pick.node().clone());
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(status::no_answer(service, &node, struck.deadline() - start));
+        }
         let request = http::Request::from_parts(again(&head, deadline), body);
         let response = tokio::select! {
             biased;
@@ -140,12 +142,13 @@ where
         if *this.is_over {
             return Poll::Ready(None);
         }
-        let frame = this.body.poll_frame(cx);
+        // Asked first: a stream whose messages are always there must end too.
         let struck = this.struck.as_pin_mut();
-        if frame.is_pending() && struck.is_some_and(|struck| struck.poll(cx).is_ready()) {
+        if struck.is_some_and(|struck| struck.poll(cx).is_ready()) {
             *this.is_over = true;
             return Poll::Ready(Some(Err(status::mid_stream(this.pick.node()))));
         }
+        let frame = this.body.poll_frame(cx);
         frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
     }
 

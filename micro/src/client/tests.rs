@@ -79,6 +79,46 @@ async fn a_call_without_any_time_is_not_sent() {
 }
 
 #[tokio::test]
+async fn a_stream_without_any_time_is_not_sent() {
+    let registry = "memory://client-stream-zero";
+    let _echo = start(registry, "echo", Echo::named("echo")).await;
+    let stub = Stub::new("echo", &client(registry));
+    stub.say(Word::new("who?")).await.expect("connected");
+    let status =
+        stub.down(Word::new("one two")).timeout(Duration::ZERO).await.expect_err("no time");
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn metadata_that_would_cost_others_their_connection_is_refused() {
+    let registry = "memory://client-metadata-size";
+    let _echo = start(registry, "echo", Echo::named("echo")).await;
+    let stub = Stub::new("echo", &client(registry));
+    let request = || {
+        let mut request = Request::new(Word::new("who?"));
+        let value = "x".repeat(70_000).parse().expect("a value");
+        request.metadata_mut().insert("large", value);
+        request
+    };
+    let status = stub.say(request()).await.expect_err("too large");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    let status = stub.down(request()).await.expect_err("too large");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+}
+
+#[tokio::test]
+async fn headers_of_the_connection_do_not_break_a_call() {
+    let registry = "memory://client-reserved";
+    let _echo = start(registry, "echo", Echo::named("echo")).await;
+    let stub = Stub::new("echo", &client(registry));
+    for name in ["connection", "upgrade", "transfer-encoding", "content-length", "grpc-encoding"] {
+        let mut request = Request::new(Word::new("who?"));
+        request.metadata_mut().insert(name, "7".parse().expect("a value"));
+        stub.say(request).await.unwrap_or_else(|status| panic!("{name}: {status}"));
+    }
+}
+
+#[tokio::test]
 async fn a_dropped_call_drops_its_handler() {
     let registry = "memory://client-dropped";
     let echo = Echo::named("one");

@@ -45,6 +45,7 @@ where
     tokio::pin!(struck);
 
     let service = channel.service();
+    status::check_metadata(&metadata)?;
     let frame_len = check_size(&message, channel.settings().max_message_size)?;
     let mut retry = Retry::new(method.idempotency.is_idempotent(), channel.settings().max_attempts);
     let mut tried = Vec::new();
@@ -159,13 +160,21 @@ fn decode<Res: Message + Default>(
 }
 
 /// What a server or a proxy on the way reserves for itself: a caller's metadata cannot set it.
-const RESERVED: [HeaderName; 6] = [
+const RESERVED: [HeaderName; 12] = [
     header::TE,
     header::CONTENT_TYPE,
     grpc_timeout::GRPC_TIMEOUT,
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status"),
     PREVIOUS_ATTEMPTS,
+    // HTTP/2 refuses a request that has any of these.
+    header::CONNECTION,
+    header::UPGRADE,
+    header::TRANSFER_ENCODING,
+    HeaderName::from_static("keep-alive"),
+    // Ours is one message, sent as it is.
+    header::CONTENT_LENGTH,
+    HeaderName::from_static("grpc-encoding"),
 ];
 const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
