@@ -71,6 +71,9 @@ impl fmt::Display for RegistrationState {
 pub type Check =
     Arc<dyn Fn() -> BoxFuture<'static, Result<(), Box<dyn StdError + Send + Sync>>> + Send + Sync>;
 
+/// A day: beyond any use, and within what clocks and registries can count.
+const LONGEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How a node is kept in the registry.
 #[derive(Clone)]
 pub struct Options {
@@ -96,7 +99,7 @@ impl Options {
     ///
     /// # Errors
     /// `Config` when the interval is 0 or over TTL/2 (one renewal late, or lost on its way, and the
-    /// record expires), or the TTL is shorter than the registry can grant.
+    /// record expires), or the TTL is shorter than the registry can grant or longer than a day.
     pub fn validate(&self, registry: &dyn Registry) -> Result<(), Error> {
         let Self { ttl, interval, .. } = self;
         if *ttl < registry.min_ttl() || ttl.is_zero() {
@@ -104,6 +107,12 @@ impl Options {
                 "a register TTL of {ttl:?} is too short: {} grants no less than {:?}",
                 registry.name(),
                 registry.min_ttl(),
+            )));
+        }
+        if *ttl > LONGEST_TTL {
+            return Err(Error::config(format!(
+                "a register TTL of {ttl:?} is too long: a node that died would be found for all \
+                 that time; use at most {LONGEST_TTL:?}"
             )));
         }
         if interval.is_zero() {

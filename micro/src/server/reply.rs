@@ -65,11 +65,26 @@ impl Content {
     }
 }
 
-/// The trailers that carry `status`.
+/// The most that a response's headers or trailers may take, as HTTP/2 counts them (32 bytes a
+/// field more). Many peers take 16 KiB; one that is sent more than it takes may close the
+/// connection, and with it the calls of everybody else on it.
+const MOST_HEADERS: usize = 12 * 1024;
+
+fn size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+}
+
+/// The trailers that carry `status`; of one that is too large the code and the beginning of its
+/// text, without its details and metadata.
 pub(super) fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(3);
-    if status.add_header(&mut trailers).is_err() {
-        // A text or detail that no header can carry: the code still goes out.
+    if status.add_header(&mut trailers).is_ok() && size(&trailers) <= MOST_HEADERS {
+        return trailers;
+    }
+    trailers.clear();
+    let start: String = status.message().chars().take(512).collect();
+    if Status::new(status.code(), start).add_header(&mut trailers).is_err() {
+        // A text that no header can carry: the code still goes out.
         trailers.insert(GRPC_STATUS, HeaderValue::from(status.code() as i32));
     }
     trailers
@@ -114,6 +129,12 @@ fn with_metadata(metadata: MetadataMap, content: Content) -> http::Response<Cont
         for name in &RESERVED {
             headers.remove(name);
         }
+    }
+    let taken = size(&headers);
+    if taken > MOST_HEADERS {
+        return refuse(&Status::resource_exhausted(format!(
+            "the response's metadata takes {taken} bytes, the limit is {MOST_HEADERS}"
+        )));
     }
     headers.insert(CONTENT_TYPE, GRPC);
     let mut response = http::Response::new(content);
@@ -177,5 +198,31 @@ where
 
     fn is_end_stream(&self) -> bool {
         self.is_done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_too_large_for_a_peer_keeps_its_code_and_the_beginning_of_its_text() {
+        for text in ["x".repeat(100_000), "\u{20ac}".repeat(50_000)] {
+            let trailers = trailers(&Status::not_found(&*text));
+            assert!(size(&trailers) <= MOST_HEADERS, "{}", size(&trailers));
+            let status = Status::from_header_map(&trailers).expect("a status");
+            assert_eq!(status.code(), tonic::Code::NotFound);
+            assert!(status.message().len() >= 512 && text.starts_with(status.message()));
+        }
+    }
+
+    #[test]
+    fn metadata_too_large_for_a_peer_fails_this_call_alone() {
+        let mut metadata = MetadataMap::new();
+        metadata.insert("large", "x".repeat(100_000).parse().expect("a value"));
+        let response = with_metadata(metadata, Content::Nothing);
+        let status = Status::from_header_map(response.headers()).expect("a status");
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        assert!(size(response.headers()) <= MOST_HEADERS);
     }
 }

@@ -99,7 +99,7 @@ impl ServiceBuilder {
     }
 
     /// How long the registry keeps the record of a node that has died. Default: 15 s; at least
-    /// what the registry can grant (etcd 1 s); 0 is refused.
+    /// what the registry can grant (etcd 1 s), at most a day.
     pub fn register_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self

@@ -206,6 +206,7 @@ async fn options_that_cannot_be_used_are_refused_by_name() {
     let ttl = Duration::from_secs(9);
     for (builder, named) in [
         (builder().register_ttl(ttl).register_interval(ttl), "interval"),
+        (builder().register_ttl(Duration::MAX), "TTL"),
         (builder().id(""), "id"),
         (builder().id("two words"), "two words"),
         (builder().registry("nowhere://x"), "nowhere"),
