@@ -40,6 +40,8 @@ use crate::{descriptor::MethodDescriptor, grpc_timeout, registry::BoxFuture};
 /// # Errors
 /// - `Unavailable` when no node was ready until the deadline, with the last reason.
 /// - `DeadlineExceeded` when the deadline struck later, with the node that did not answer.
+/// - `ResourceExhausted` when the metadata takes over 16 KiB, or a unary request is over
+///   [`ClientBuilder::max_message_size`](super::ClientBuilder::max_message_size); nothing is sent.
 /// - Whatever status the server sent.
 #[must_use = "a call begins when it is awaited"]
 pub struct Call<Kind, Req, Res> {
