@@ -1,7 +1,9 @@
 //! A real etcd 3.6, for as long as a test needs it.
 
 use std::{
+    collections::HashSet,
     env,
+    ffi::OsStr,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -215,18 +217,28 @@ impl Etcd {
         self.restart().await;
     }
 
-    /// How many connections clients of this machine have to it.
+    /// How many connections this process has to it. (etcd has one to itself, from some moment
+    /// after its start on.)
     ///
     /// # Panics
-    /// When the kernel's table cannot be read.
+    /// When the kernel's tables cannot be read.
     pub fn connections(&self) -> usize {
         let table = fs::read_to_string("/proc/net/tcp").expect("Linux tells of its connections");
+        let files = fs::read_dir("/proc/self/fd").expect("Linux tells of open files");
+        // One may be closed between its listing and its reading.
+        let ours: HashSet<_> = files
+            .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
+            .map(PathBuf::into_os_string)
+            .collect();
         let remote = format!("0100007F:{:04X}", self.client_port);
-        let is_established = |line: &&str| {
-            let mut columns = line.split_whitespace().skip(2);
-            columns.next() == Some(&remote) && columns.next() == Some("01")
+        let is_ours = |line: &&str| {
+            let columns: Vec<_> = line.split_whitespace().collect();
+            let [_, _, to, state, _, _, _, _, _, inode, ..] = columns[..] else { return false };
+            to == remote
+                && state == "01" // established
+                && ours.contains(OsStr::new(&format!("socket:[{inode}]")))
         };
-        table.lines().filter(is_established).count()
+        table.lines().filter(is_ours).count()
     }
 
     fn signal(&self, signal: Signal) {
