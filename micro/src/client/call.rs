@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::{Channel, unary};
-use crate::{descriptor::MethodDescriptor, grpc_timeout, registry::BoxFuture};
+use crate::{descriptor::MethodDescriptor, registry::BoxFuture};
 
 /// A call that has not begun: it does when it is awaited.
 ///
@@ -216,16 +216,9 @@ where
 }
 
 impl<Kind, Req, Res> Call<Kind, Req, Res> {
-    /// A streaming call goes through tonic's codec on our channel, which reads the deadline from
-    /// the request's metadata.
+    /// A streaming call goes through tonic's codec on our channel.
     fn prepare(self) -> (tonic::client::Grpc<Channel>, Request<Req>, PathAndQuery) {
-        let Self { channel, method, mut request, options, .. } = self;
-        if let Some(timeout) = options.timeout {
-            let header = grpc_timeout::format(timeout);
-            let text = header.to_str().expect("digits and a letter");
-            let value = text.parse().expect("digits and a letter");
-            request.metadata_mut().insert("grpc-timeout", value);
-        }
+        let Self { channel, method, request, options, .. } = self;
         let limit = channel.settings().max_message_size;
         let grpc = tonic::client::Grpc::new(channel.with_options(options))
             .max_decoding_message_size(limit)

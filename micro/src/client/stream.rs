@@ -31,8 +31,8 @@ pub(super) async fn call(
     let options = channel.options();
     let (head, body) = request.into_parts();
     let inherited = if options.detached { None } else { crate::deadline::current() };
-    let asked = deadline::from_headers(&head.headers).map(|left| deadline::after(start, left));
-    let deadline = deadline::sooner(asked, inherited);
+    let asked = options.timeout.or_else(|| deadline::from_headers(&head.headers));
+    let deadline = deadline::sooner(asked.map(|left| deadline::after(start, left)), inherited);
     // Without a deadline: the bound on all waiting for a node that takes the call.
     let struck = sleep_until(deadline.unwrap_or(start + deadline::WAIT_WITHOUT_DEADLINE));
     tokio::pin!(struck);
