@@ -3,6 +3,22 @@
 //! Write a `.proto`, add `micro-build` to `build.rs`, implement the generated handler trait or
 //! call the generated stub by service name. The service registers itself with a TTL, is found, is
 //! balanced over, survives its neighbours' failures, and leaves without dropping a call.
+//!
+//! | to | see |
+//! |---|---|
+//! | serve | [`Service`] |
+//! | call | [`Client`]; [`client::Call`] for deadlines, retries and errors |
+//! | choose a registry | [`registry::open`] |
+//! | stream | [`stream`] |
+//! | keep what tonic generated | [`Server::add_service`], [`Channel`] |
+//!
+//! # Features
+//! All are off by default; `memory://` and `static://` are always there.
+//!
+//! | feature | brings |
+//! |---|---|
+//! | `etcd` | `etcd://` registries; its build runs `protoc` |
+//! | `tonic-channel` | `discovery::tonic_channel`: discovery beneath tonic's own balanced channel |
 
 mod backoff;
 mod balance;
