@@ -188,7 +188,7 @@ impl Builder {
         includes: &[PathBuf],
     ) -> Result<BTreeMap<String, String>, Error> {
         let externals = Externals::new(&self.extern_paths);
-        clash::check(&compiled.set, &externals, includes)?;
+        clash::check(&compiled.set, &externals, self.sides, includes)?;
         let mut sources: HashMap<Module, (String, Vec<&str>)> = HashMap::new();
         let mut requests = Vec::new();
         for file in &compiled.set.file {

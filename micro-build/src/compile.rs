@@ -154,6 +154,10 @@ fn remedy(error: &protox::Error, what: &str, includes: &[PathBuf]) -> String {
     if what.contains("is shadowed by") {
         return "put the folder that holds the file first among the include folders".to_owned();
     }
+    if what.contains("found 'edition'") {
+        return "write `syntax = \"proto3\";` in its place, since editions are not supported"
+            .to_owned();
+    }
     if error.is_parse() {
         return "correct the syntax there".to_owned();
     }

@@ -94,6 +94,7 @@
 //! A method whose *request* is a stream gets `Request<micro::Streaming<Number>>` and takes the
 //! messages from it with `message().await`.
 
+mod accessor;
 mod builder;
 mod clash;
 mod compile;

@@ -70,6 +70,16 @@ fn a_file_of_another_kind() {
 }
 
 #[test]
+fn an_edition() {
+    let message = stopped_by(&[("a.proto", "edition = \"2023\";\n")]);
+    assert!(message.starts_with("DIR/a.proto:1:1: expected"), "{message}");
+    assert!(message.ends_with(
+        "but found 'edition'; write `syntax = \"proto3\";` in its place, since editions are not \
+         supported"
+    ));
+}
+
+#[test]
 fn a_type_that_is_not_defined() {
     assert_eq!(
         stopped_by(&[("a.proto", &proto("message N {\n  Missing m = 1;\n}\n"))]),
@@ -246,6 +256,105 @@ fn types_fields_and_values_of_one_rust_name() {
 }
 
 #[test]
+fn a_oneof_is_a_type_beside_what_is_nested() {
+    for (rest, expected) in [
+        (
+            "message N {\n message Item {}\n message ItemOneOf {}\n oneof item { M a = 1; }\n}\n",
+            "7: oneof `item` of message `N` and message `ItemOneOf` (line 6) both become the Rust \
+             type `ItemOneOf`",
+        ),
+        (
+            "message N {\n oneof a_1 { M a = 1; }\n oneof a1 { M b = 2; }\n}\n",
+            "6: oneof `a1` of message `N` and oneof `a_1` of message `N` (line 5) both become the \
+             Rust type `A1`",
+        ),
+    ] {
+        assert_eq!(
+            stopped_by(&[("a.proto", &proto(rest))]),
+            format!("DIR/a.proto:{expected}; rename one of them")
+        );
+    }
+}
+
+#[test]
+fn two_accessors_of_one_name() {
+    for (fields, method) in [
+        ("E x = 1;\n optional int32 set_x = 2;", "set_x"),
+        ("E type = 1;\n E set_type = 2;", "set_type"),
+        ("repeated E x = 1;\n E push_x = 2;", "push_x"),
+        ("map<string, E> x = 1;\n optional string get_x = 2;", "get_x"),
+        ("map<string, E> x = 1;\n optional string insert_x = 2;", "insert_x"),
+    ] {
+        let rest = format!("enum E {{ A = 0; }}\nmessage N {{\n {fields}\n}}\n");
+        let first = if method == "set_type" { "type" } else { "x" };
+        assert_eq!(
+            stopped_by(&[("a.proto", &proto(&rest))]),
+            format!(
+                "DIR/a.proto:7: an accessor of field `{method}` of message `N` and an accessor of \
+                 field `{first}` of message `N` (line 6) both become the Rust method `{method}`; \
+                 rename one of them"
+            )
+        );
+    }
+}
+
+#[test]
+fn a_map_of_enums_that_is_called_as_a_reserved_word() {
+    let rest = "enum E { A = 0; }\nmessage N {\n map<string, E> type = 1;\n}\n";
+    assert_eq!(
+        stopped_by(&[("a.proto", &proto(rest))]),
+        "DIR/a.proto:6: field `type` of message `N` is a map of enums, for which `prost` makes \
+         methods with the field's name in theirs; it cannot where that is a reserved word of Rust, \
+         as `type` is; rename it"
+    );
+}
+
+#[test]
+fn names_that_are_none_in_rust() {
+    for (rest, what) in [
+        ("message _ {}", "message `_`"),
+        ("message N { int32 __ = 1; }", "field `__` of message `N`"),
+        ("message N { oneof _ { int32 a = 1; } }", "oneof `_` of message `N`"),
+        ("enum E { _ = 0; }", "value `_` of enum `E`"),
+        ("service _ {}", "service `_`"),
+        ("service S { rpc _(M) returns (M); }", "rpc `_` of service `S`"),
+    ] {
+        assert_eq!(
+            stopped_by(&[("a.proto", &proto(rest))]),
+            format!(
+                "DIR/a.proto:4: {what} has no name in Rust, which drops underscores at the ends; \
+                 rename it"
+            )
+        );
+    }
+    assert!(
+        stopped_by(&[("a.proto", "package a._.b;\nmessage M {}")])
+            .starts_with("DIR/a.proto:1: package `a._.b` has no name in Rust")
+    );
+}
+
+#[test]
+fn a_package_called_as_the_module_of_a_message() {
+    for package in ["a.outer", "a.outer.v1"] {
+        let other = format!("package {package};\nmessage O {{}}\n");
+        assert_eq!(
+            stopped_by(&[
+                (
+                    "a.proto",
+                    &proto("import \"b.proto\";\nmessage Outer {\n enum E { A = 0; }\n}\n")
+                ),
+                ("b.proto", &other),
+            ]),
+            format!(
+                "DIR/a.proto:5: the module of what is nested in message `Outer` and package \
+                 `{package}` (DIR/b.proto:1) both become the Rust module `a::outer`; rename one of \
+                 them"
+            )
+        );
+    }
+}
+
+#[test]
 fn fields_of_one_name_in_json() {
     assert_eq!(
         stopped_by(&[("a.proto", &proto("message N {\n int32 a_b = 1;\n int32 aB = 2;\n}\n"))]),
@@ -275,11 +384,26 @@ fn names_that_only_look_alike_do_not_clash() {
            message Greeter { message Client {} oneof client { Client a = 1; string b = 2; } }
            message Other { message Client {} optional int32 a = 1; map<string, string> labels = 2; }
            message S { string new = 1; }
+           message Accessors {
+             E x = 1; int32 set_x = 2; repeated E y = 3; string push_y = 4;
+             E self = 5; optional int32 set_self = 6; optional S set_a = 7; optional E a = 8;
+           }
+           enum self { SELF_FOO = 0; FOO = 1; }
            service Greeter_ { rpc Greeter(S) returns (S); }"#,
     )]);
     // `Greeter_` clashes with nothing: `GreeterClient` is no message here.
     let builder = micro_build::configure().out_dir(folder.path());
     builder.compile_protos(&["a.proto"], &[folder.path()]).unwrap();
+}
+
+#[test]
+fn what_is_not_generated_does_not_clash() {
+    let folder = folder(&[
+        ("a.proto", &proto("import \"b.proto\";\nmessage SHandler {}\nservice S {}\n")),
+        ("b.proto", "package A;\nmessage M {}\nmessage m {}\n"),
+    ]);
+    let builder = micro_build::configure().client_only().extern_path(".A", "::a");
+    builder.out_dir(folder.path()).compile_protos(&["a.proto"], &[folder.path()]).unwrap();
 }
 
 #[test]
