@@ -107,6 +107,7 @@ mod names;
 mod output;
 mod service;
 mod shape;
+mod target;
 
 use std::path::Path;
 
