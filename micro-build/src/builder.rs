@@ -280,6 +280,9 @@ impl Builder {
         for (path, attribute) in &self.field_attributes {
             config.field_attribute(path, attribute);
         }
+        for map in &targets.deprecated_maps {
+            config.field_attribute(map, "#[deprecated]");
+        }
         if !self.bytes.is_empty() {
             config.bytes(&self.bytes);
         }

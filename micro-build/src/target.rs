@@ -21,6 +21,8 @@ pub(crate) struct Targets {
     /// Fields, oneofs as such, and variants of enums and oneofs.
     pub(crate) fields: Vec<String>,
     pub(crate) bytes: Vec<String>,
+    /// Maps that are deprecated, of which `prost` does not say so as it does of other fields.
+    pub(crate) deprecated_maps: Vec<String>,
     /// Messages, enums and services, wherever their code is.
     pub(crate) items: Vec<String>,
 }
@@ -73,6 +75,9 @@ impl Targets {
             self.bytes.push(name.clone());
         }
         if let Some(entry) = map_entry(message, full, field) {
+            if field.options.as_ref().is_some_and(|options| options.deprecated()) {
+                self.deprecated_maps.push(name.clone());
+            }
             // `prost` asks for a map's values by the names in its entries.
             let mut parts = entry.field.iter().filter(|part| part.r#type() == Type::Bytes);
             self.bytes.extend(parts.next().map(|part| format!("{full}.{}", part.name())));
