@@ -1,4 +1,4 @@
-//! Names that differ in the `.proto` and are one in Rust.
+//! Names that differ in the `.proto` and are one in Rust, and names that are none in Rust.
 //!
 //! `rustc` would find them too, in a file that nobody wrote; here the finding names the lines of
 //! the `.proto`. Types nested in a message get a module of their own, so each scope is checked by
@@ -10,27 +10,34 @@ use std::{
 };
 
 use prost_types::{
-    DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet,
-    ServiceDescriptorProto,
+    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto,
+    FileDescriptorSet, ServiceDescriptorProto,
 };
 
 use crate::{
     Error,
+    accessor::{accessors, is_map_entry, map_entry},
     compile::path_of,
     external::Externals,
     locate::{self, tag},
     names::{self, ServiceNames},
+    service::Sides,
 };
 
 /// Finds the first clash of a build, if there is one.
 pub(crate) fn check(
     set: &FileDescriptorSet,
     externals: &Externals,
+    sides: Sides,
     includes: &[PathBuf],
 ) -> Result<(), Error> {
     let mut seen = Seen::default();
+    // Packages first: it is the module of a message that is told to clash with them.
     for file in &set.file {
-        Walk { file, externals, includes, seen: &mut seen }.file()?;
+        Walk { file, externals, sides, includes, seen: &mut seen }.package()?;
+    }
+    for file in &set.file {
+        Walk { file, externals, sides, includes, seen: &mut seen }.file()?;
     }
     Ok(())
 }
@@ -38,8 +45,12 @@ pub(crate) fn check(
 /// Where a Rust name lives: names of different kinds do not clash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
+    /// The module with the items of a package, which can be those of one package alone.
+    Package,
+    /// Any module, by its whole path.
     Module,
     Type,
+    Constant,
     Function,
     Field,
     Variant,
@@ -49,8 +60,9 @@ enum Kind {
 impl Kind {
     fn text(self) -> &'static str {
         match self {
-            Self::Module => "module",
+            Self::Package | Self::Module => "module",
             Self::Type => "type",
+            Self::Constant => "constant",
             Self::Function => "function",
             Self::Field => "field",
             Self::Variant => "variant",
@@ -72,19 +84,56 @@ type Seen = HashMap<(String, Kind, String), Declaration>;
 struct Walk<'a> {
     file: &'a FileDescriptorProto,
     externals: &'a Externals,
+    sides: Sides,
     includes: &'a [PathBuf],
     seen: &'a mut Seen,
 }
 
 impl Walk<'_> {
-    fn file(mut self) -> Result<(), Error> {
-        let file = self.file;
-        let full = match file.package() {
+    /// The package's full name with a leading dot, and the path of its module with dots.
+    fn scope(&self) -> (String, String) {
+        let full = match self.file.package() {
             "" => String::new(),
             package => format!(".{package}"),
         };
-        let scope = full.split('.').map(names::snake).collect::<Vec<_>>().join(".");
-        self.package(&scope)?;
+        let module = full.split('.').map(names::snake).collect::<Vec<_>>().join(".");
+        (full, module)
+    }
+
+    /// Many files may share a package, but not two packages a module.
+    fn package(mut self) -> Result<(), Error> {
+        let file = self.file;
+        let (full, scope) = self.scope();
+        let messages = file.message_type.iter().map(DescriptorProto::name);
+        let enums = file.enum_type.iter().map(EnumDescriptorProto::name);
+        let services = file.service.iter().map(ServiceDescriptorProto::name);
+        let mut items = messages.chain(enums).chain(services);
+        if items.all(|name| self.externals.has(&format!("{full}.{name}"))) {
+            return Ok(());
+        }
+        let path = [tag::FILE_PACKAGE];
+        let what = format!("package `{}`", file.package());
+        if scope.split('.').skip(1).any(str::is_empty) {
+            return self.declare("", Kind::Package, "", what, &path);
+        }
+        let mut above = scope.as_str();
+        while let Some((rest, _)) = above.rsplit_once('.') {
+            let key = (String::new(), Kind::Module, above.to_owned());
+            let declaration = self.declaration(what.clone(), &path);
+            self.seen.entry(key).or_insert(declaration);
+            above = rest;
+        }
+        let key = (String::new(), Kind::Package, scope.clone());
+        match self.seen.get(&key) {
+            Some(first) if first.what == what => Ok(()),
+            _ if scope.is_empty() => Ok(()),
+            _ => self.declare("", Kind::Package, &scope, what, &path),
+        }
+    }
+
+    fn file(mut self) -> Result<(), Error> {
+        let file = self.file;
+        let (full, scope) = self.scope();
         self.types(&scope, &full, &[], &file.message_type, &file.enum_type)?;
         for (index, service) in file.service.iter().enumerate() {
             if !self.externals.has(&format!("{full}.{}", service.name())) {
@@ -92,16 +141,6 @@ impl Walk<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Many files may share a package, but not two packages a module.
-    fn package(&mut self, scope: &str) -> Result<(), Error> {
-        let what = format!("package `{}`", self.file.package());
-        let key = (String::new(), Kind::Module, scope.to_owned());
-        match self.seen.get(&key) {
-            Some(first) if first.what == what => Ok(()),
-            _ => self.declare("", Kind::Module, scope, what, &[tag::FILE_PACKAGE]),
-        }
     }
 
     fn types(
@@ -118,8 +157,7 @@ impl Walk<'_> {
         };
         for (index, message) in messages.iter().enumerate() {
             let full = format!("{full}.{}", message.name());
-            let is_map = message.options.as_ref().is_some_and(|options| options.map_entry());
-            if !is_map && !self.externals.has(&full) {
+            if !is_map_entry(message) && !self.externals.has(&full) {
                 let path = [path, &[message_tag, index as i32]].concat();
                 self.message(scope, &full, &path, message)?;
             }
@@ -155,21 +193,57 @@ impl Walk<'_> {
                     self.declare(&scope, Kind::Variant, &variant, what, &path)?;
                 }
                 _ => {
-                    self.declare(&fields, Kind::Field, &names::snake(field.name()), what, &path)?;
+                    let rust = names::snake(field.name());
+                    self.declare(&fields, Kind::Field, &rust, what.clone(), &path)?;
+                    self.accessors(&fields, full, message, field, &what, &path)?;
                 }
             }
         }
         self.types(&inner, full, path, &message.nested_type, &message.enum_type)?;
+        let mut has_module = !message.enum_type.is_empty()
+            || message.nested_type.iter().any(|nested| !is_map_entry(nested));
         for (index, oneof) in message.oneof_decl.iter().enumerate() {
             let members = || message.field.iter().filter(|field| !field.proto3_optional());
             if !members().any(|field| field.oneof_index == Some(index as i32)) {
                 continue;
             }
+            has_module = true;
             let path = [path, &[tag::MESSAGE_ONEOF, index as i32]].concat();
             let what = format!("oneof `{}` of message `{name}`", oneof.name());
-            self.declare(&fields, Kind::Field, &names::snake(oneof.name()), what, &path)?;
+            let rust = names::snake(oneof.name());
+            self.declare(&fields, Kind::Field, &rust, what.clone(), &path)?;
+            self.declare(&inner, Kind::Type, &names::oneof(message, oneof.name()), what, &path)?;
+        }
+        if has_module {
+            let what = format!("the module of what is nested in message `{name}`");
+            self.declare("", Kind::Module, &inner, what, path)?;
         }
         Ok(())
+    }
+
+    fn accessors(
+        &mut self,
+        fields: &str,
+        full: &str,
+        message: &DescriptorProto,
+        field: &FieldDescriptorProto,
+        what: &str,
+        path: &[i32],
+    ) -> Result<(), Error> {
+        let methods = accessors(message, full, field, is_proto2(self.file));
+        let name = names::snake(field.name());
+        if !methods.is_empty() && names::is_raw(&name) && map_entry(message, full, field).is_some()
+        {
+            let Declaration { path, line, .. } = self.declaration(String::new(), path);
+            return Err(Error::new(format!(
+                "{path}:{line}: {what} is a map of enums, for which `prost` makes methods with \
+                 the field's name in theirs; it cannot where that is a reserved word of Rust, as \
+                 `{name}` is; rename it"
+            )));
+        }
+        methods.iter().try_for_each(|method| {
+            self.declare(fields, Kind::Method, method, format!("an accessor of {what}"), path)
+        })
     }
 
     fn enumeration(
@@ -205,9 +279,14 @@ impl Walk<'_> {
         let name = service.name();
         let rust = ServiceNames::new(name);
         let what = |item: &str| format!("the {item} of service `{name}`");
-        self.declare(scope, Kind::Type, &rust.handler, what("handler trait"), path)?;
-        self.declare(scope, Kind::Type, &rust.client, what("client stub"), path)?;
-        self.declare(scope, Kind::Function, &rust.register, what("registration"), path)?;
+        if self.sides != Sides::Client {
+            self.declare(scope, Kind::Type, &rust.handler, what("handler trait"), path)?;
+            self.declare(scope, Kind::Function, &rust.register, what("registration"), path)?;
+        }
+        if self.sides != Sides::Server {
+            self.declare(scope, Kind::Type, &rust.client, what("client stub"), path)?;
+        }
+        self.declare(scope, Kind::Constant, &rust.descriptor, format!("service `{name}`"), path)?;
         let methods = format!("{scope} {name}");
         for (index, method) in service.method.iter().enumerate() {
             let path = [path, &[tag::SERVICE_METHOD, index as i32]].concat();
@@ -226,9 +305,13 @@ impl Walk<'_> {
         what: String,
         path: &[i32],
     ) -> Result<(), Error> {
-        let line = locate::line(self.file, path);
-        let path = path_of(self.file.name(), self.includes);
-        let second = Declaration { what, path, line };
+        let second = self.declaration(what, path);
+        if rust.is_empty() {
+            return Err(Error::new(format!(
+                "{}:{}: {} has no name in Rust, which drops underscores at the ends; rename it",
+                second.path, second.line, second.what,
+            )));
+        }
         match self.seen.entry((scope.to_owned(), kind, rust.to_owned())) {
             Entry::Vacant(vacant) => {
                 vacant.insert(second);
@@ -237,6 +320,15 @@ impl Walk<'_> {
             Entry::Occupied(first) => Err(report(first.get(), &second, kind, rust)),
         }
     }
+
+    fn declaration(&self, what: String, path: &[i32]) -> Declaration {
+        let line = locate::line(self.file, path);
+        Declaration { what, path: path_of(self.file.name(), self.includes), line }
+    }
+}
+
+fn is_proto2(file: &FileDescriptorProto) -> bool {
+    file.syntax() != "proto3"
 }
 
 fn report(first: &Declaration, second: &Declaration, kind: Kind, rust: &str) -> Error {

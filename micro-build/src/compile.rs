@@ -1,7 +1,7 @@
 //! `.proto` files -> descriptors, by `protox`; and what is wrong with the files, for people.
 
 use std::{
-    panic::Location,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -21,14 +21,15 @@ pub(crate) struct Compiled {
     pub(crate) paths: Vec<Option<PathBuf>>,
 }
 
-/// Compiles `protos`, looking for them and their imports in `includes`.
+/// Compiles `protos`, looking for them and their imports in `includes`; `at` is the line of the
+/// build script that calls.
 pub(crate) fn compile(
     protos: &[PathBuf],
     includes: &[PathBuf],
-    caller: &Location<'_>,
+    at: &str,
 ) -> Result<Compiled, Error> {
-    check_arguments(protos, includes, caller)?;
-    let located = |error: protox::Error| Error::new(describe(&error, includes));
+    check_arguments(protos, includes, at)?;
+    let located = |error: protox::Error| Error::new(describe(&error, includes, at));
     let mut compiler = Compiler::new(includes).map_err(located)?;
     compiler.include_imports(true).include_source_info(true);
     compiler.open_files(protos).map_err(located)?;
@@ -41,12 +42,7 @@ pub(crate) fn compile(
 
 /// What can be told before any file is read. These are faults of the build script, so they name
 /// the line of the call.
-fn check_arguments(
-    protos: &[PathBuf],
-    includes: &[PathBuf],
-    caller: &Location<'_>,
-) -> Result<(), Error> {
-    let at = format!("{}:{}", caller.file(), caller.line());
+fn check_arguments(protos: &[PathBuf], includes: &[PathBuf], at: &str) -> Result<(), Error> {
     if protos.is_empty() {
         return Err(Error::new(format!(
             "{at}: there is no .proto file to compile; name at least one in the first argument of \
@@ -54,9 +50,13 @@ fn check_arguments(
         )));
     }
     if let Some(include) = includes.iter().find(|include| !include.is_dir()) {
+        let (fault, remedy) = match include.exists() {
+            true => ("is no folder", "name the folder that holds it in"),
+            false => ("does not exist", "create it, or remove it from"),
+        };
         return Err(Error::new(format!(
-            "{at}: the include folder `{}` does not exist{}; create it, or remove it from the \
-             second argument of `compile_protos`",
+            "{at}: the include folder `{}` {fault}{}; {remedy} the second argument of \
+             `compile_protos`",
             include.display(),
             relative_to(include),
         )));
@@ -110,18 +110,54 @@ fn list(includes: &[PathBuf]) -> String {
 ///
 /// The `Debug` of `protox`'s error is `file:line:column: what`, with the name by which the file is
 /// imported; that is its documented form.
-fn describe(error: &protox::Error, includes: &[PathBuf]) -> String {
+fn describe(error: &protox::Error, includes: &[PathBuf], at: &str) -> String {
     let what = error.to_string();
+    if let Some(cycle) = what.strip_prefix("import cycle detected: ") {
+        return circle(cycle, includes);
+    }
     let remedy = remedy(error, &what, includes);
     let mut finding = format!("{error:?}");
-    if let Some(name) = error.file() {
-        let path = path_of(name, includes);
+    if what.contains("is not in any include path") || what.contains("is shadowed by") {
+        finding = format!("{at}: {what}");
+    } else if let Some(name) = error.file() {
+        let mut path = path_of(name, includes);
+        if what.contains("is not valid utf-8") {
+            path = format!("{path}:{}", first_line_that_is_not_text(&path));
+        }
         finding = match finding.strip_prefix(name) {
             Some(rest) => format!("{path}{rest}"),
             None => format!("{path}: {finding}"),
         };
     }
     format!("{finding}; {remedy}")
+}
+
+/// Says which import closes a circle, of which `protox` only says the names: the files from the
+/// first that was read to the one that is imported again.
+fn circle(cycle: &str, includes: &[PathBuf]) -> String {
+    let names: Vec<_> = cycle.split(" -> ").collect();
+    let [.., importer, imported] = names.as_slice() else {
+        unreachable!("a file that imports itself is two names, `{cycle}`")
+    };
+    let path = path_of(importer, includes);
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    let imports = |line: &str| line.contains("import") && line.contains(imported);
+    let line = text.lines().position(imports).map_or(1, |line| line + 1);
+    let start = names.iter().position(|name| name == imported).unwrap_or(0);
+    format!(
+        "{path}:{line}: files import each other in a circle: {}; move what they share into another \
+         file that each of them imports",
+        names[start..].join(" -> ")
+    )
+}
+
+fn first_line_that_is_not_text(path: &str) -> usize {
+    let bytes = fs::read(path).unwrap_or_default();
+    let valid = match str::from_utf8(&bytes) {
+        Ok(_) => 0,
+        Err(error) => error.valid_up_to(),
+    };
+    1 + bytes[..valid].iter().filter(|byte| **byte == b'\n').count()
 }
 
 fn remedy(error: &protox::Error, what: &str, includes: &[PathBuf]) -> String {
@@ -145,14 +181,18 @@ fn remedy(error: &protox::Error, what: &str, includes: &[PathBuf]) -> String {
     if what.contains("is not valid utf-8") {
         return "save the file as UTF-8".to_owned();
     }
-    if what.contains("import cycle") {
-        return "move what both files need into a third that both import".to_owned();
-    }
     if what.contains("was listed twice") {
         return "remove one of the imports".to_owned();
     }
     if what.contains("is shadowed by") {
         return "put the folder that holds the file first among the include folders".to_owned();
+    }
+    if what.contains("found 'edition'") {
+        return "write `syntax = \"proto3\";` in its place, since editions are not supported"
+            .to_owned();
+    }
+    if what == "invalid token" && error.file().is_some_and(|name| has_mark(name, includes)) {
+        return "save the file without the byte order mark that it begins with".to_owned();
     }
     if error.is_parse() {
         return "correct the syntax there".to_owned();
@@ -160,10 +200,30 @@ fn remedy(error: &protox::Error, what: &str, includes: &[PathBuf]) -> String {
     if what.contains("is not defined") {
         return "correct the name, define it, or import the file that defines it".to_owned();
     }
-    if what.contains("conflicts with") || what.contains("is defined twice") {
+    if let Some((_, other)) = what.split_once("is already defined in file '") {
+        let names = [error.file().unwrap_or_default(), other.trim_end_matches('\'')];
+        let [this, other] = names.map(|name| Path::new(&path_of(name, includes)).canonicalize());
+        if this.is_ok_and(|this| other.is_ok_and(|other| this == other)) {
+            return format!(
+                "the file is read under two names, `{}` and `{}`, since one include folder lies in \
+                 another: import it by one of them, or remove one of the folders ({})",
+                names[0],
+                names[1],
+                list(includes)
+            );
+        }
+    }
+    if ["conflicts with", "is defined twice", "is already defined"]
+        .iter()
+        .any(|text| what.contains(text))
+    {
         return "rename or remove one of the two".to_owned();
     }
     "correct the declaration there".to_owned()
+}
+
+fn has_mark(name: &str, includes: &[PathBuf]) -> bool {
+    fs::read(path_of(name, includes)).is_ok_and(|bytes| bytes.starts_with("\u{feff}".as_bytes()))
 }
 
 /// Where a file is on disk, by the name under which it is imported.
@@ -175,8 +235,6 @@ pub(crate) fn path_of(name: &str, includes: &[PathBuf]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     fn compiled(files: &[(&str, &str)]) -> Compiled {
@@ -186,8 +244,7 @@ mod tests {
         }
         let folder = folder.path().to_owned();
         let mut compiled =
-            compile(&["a.proto".into()], std::slice::from_ref(&folder), Location::caller())
-                .unwrap();
+            compile(&["a.proto".into()], std::slice::from_ref(&folder), "build.rs:1").unwrap();
         for path in compiled.paths.iter_mut().flatten() {
             *path = path.strip_prefix(&folder).unwrap().to_owned();
         }

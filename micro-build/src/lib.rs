@@ -9,12 +9,8 @@
 //! }
 //! ```
 //!
-//! ```text
-//! // src/main.rs
-//! micro::include_proto!("greeter.v1"); // the package; "_" for files without one
-//! ```
-//!
-//! The code needs `micro` among the crate's dependencies, and nothing else.
+//! `micro::include_proto!("greeter.v1");` in `src/main.rs` puts the code of the package there. It
+//! needs `micro` among the crate's dependencies, and nothing else.
 //!
 //! # What is generated
 //!
@@ -41,17 +37,8 @@
 //! already: `new_`, `clone_`, `into_`, `try_into_`. Two names of the `.proto` that become one stop
 //! the build.
 //!
-//! A package goes where the user includes it. Packages that import each other refer to each other
-//! by the modules above them, so these must be nested like the packages:
-//!
-//! ```text
-//! mod common {
-//!     pub mod v1 { micro::include_proto!("common.v1"); }
-//! }
-//! mod orders {
-//!     pub mod v1 { micro::include_proto!("orders.v1"); } // uses `super::super::common::v1`
-//! }
-//! ```
+// With generated code in it, the example is a test of `tests/codegen`.
+#![cfg_attr(not(doctest), doc = include_str!("../docs/packages.md"))]
 //!
 //! # Methods that stream
 //!
@@ -94,6 +81,7 @@
 //! A method whose *request* is a stream gets `Request<micro::Streaming<Number>>` and takes the
 //! messages from it with `message().await`.
 
+mod accessor;
 mod builder;
 mod clash;
 mod compile;
@@ -106,6 +94,7 @@ mod names;
 mod output;
 mod service;
 mod shape;
+mod target;
 
 use std::path::Path;
 

@@ -2,6 +2,7 @@
 //! which keeps its rules to itself; what matters here is that equal names stay equal.
 
 use heck::{ToShoutySnakeCase, ToSnakeCase, ToUpperCamelCase};
+use prost_types::{DescriptorProto, EnumDescriptorProto};
 
 /// Names that a client stub has already (`new`, `clone`), or that the prelude's traits take from
 /// it by value, before a method on `&self` is looked at (`into`, `try_into`).
@@ -27,40 +28,59 @@ pub(crate) struct ServiceNames {
 
 impl ServiceNames {
     pub(crate) fn new(proto_name: &str) -> Self {
-        let camel = type_name(proto_name);
+        let camel = proto_name.to_upper_camel_case();
         Self {
             descriptor: valid(camel.to_shouty_snake_case()),
             register: format!("register_{}_handler", camel.to_snake_case()),
-            handler: format!("{camel}Handler"),
-            client: format!("{camel}Client"),
+            handler: valid(format!("{camel}Handler")),
+            client: valid(format!("{camel}Client")),
         }
     }
 }
 
-/// The Rust type of a message, enum or oneof.
+/// The Rust type of a message, enum or oneof; the variant of a oneof's field.
 pub(crate) fn type_name(name: &str) -> String {
     valid(name.to_upper_camel_case())
 }
 
-/// A field, a module or a method before keywords are escaped.
+/// The enum of a oneof, which gives way to what is nested in the message.
+pub(crate) fn oneof(message: &DescriptorProto, name: &str) -> String {
+    let messages = message.nested_type.iter().map(DescriptorProto::name);
+    let enums = message.enum_type.iter().map(EnumDescriptorProto::name);
+    let rust = type_name(name);
+    let is_taken = messages.chain(enums).any(|nested| type_name(nested) == rust);
+    if is_taken { format!("{rust}OneOf") } else { rust }
+}
+
+/// A field, a module or a method, where `type` stands for `r#type`.
 pub(crate) fn snake(name: &str) -> String {
-    name.to_snake_case()
+    valid(name.to_snake_case())
 }
 
 /// The variant of an enum's value: without the enum's name in front, as `prost-build` does.
 pub(crate) fn variant(enum_name: &str, value: &str) -> String {
-    let value = value.to_upper_camel_case();
-    match value.strip_prefix(&enum_name.to_upper_camel_case()) {
-        Some(rest) if rest.starts_with(char::is_uppercase) => rest.to_owned(),
+    let value = type_name(value);
+    match value.strip_prefix(&type_name(enum_name)) {
+        Some(rest) if rest.starts_with(char::is_uppercase) => valid(rest.to_owned()),
         _ => value,
     }
 }
 
 /// A name for a constant that stands for the message with this full name.
 pub(crate) fn constant(full_name: &str) -> String {
-    full_name.trim_start_matches('.').replace('.', "_").to_shouty_snake_case()
+    valid(full_name.trim_start_matches('.').replace('.', "_").to_shouty_snake_case())
+}
+
+/// Whether Rust allows the name as `r#name` alone.
+pub(crate) fn is_raw(name: &str) -> bool {
+    // `syn` does not know the one that became a keyword last.
+    name == "gen" || syn::parse_str::<syn::Ident>(name).is_err()
 }
 
 fn valid(name: String) -> String {
-    if name.starts_with(|first: char| first.is_ascii_digit()) { format!("_{name}") } else { name }
+    match name.as_str() {
+        "self" | "super" | "crate" | "extern" | "Self" => format!("{name}_"),
+        _ if name.starts_with(|first: char| first.is_ascii_digit()) => format!("_{name}"),
+        _ => name,
+    }
 }

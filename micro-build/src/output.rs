@@ -11,7 +11,8 @@ use crate::{Error, docs};
 /// # Errors
 /// When it is not Rust, which an attribute or a path from the build script can bring about.
 pub(crate) fn format(package: &str, code: &str, sources: &[&str]) -> Result<String, Error> {
-    let mut file = syn::parse_file(&docs::tidy(code)).map_err(|error| {
+    let code = beside_helpers(&docs::tidy(code));
+    let mut file = syn::parse_file(&code).map_err(|error| {
         Error::new(format!(
             "the code generated for package `{package}` is not Rust: {error}; check the \
              attributes and extern paths that the build script adds"
@@ -23,6 +24,21 @@ pub(crate) fn format(package: &str, code: &str, sources: &[&str]) -> Result<Stri
         sources.join(", "),
         spaced(&prettyplease::unparse(&file))
     ))
+}
+
+/// Names enums by a path that are called as one of the types which `prost` derives for `Debug`,
+/// beside which it would look for them first.
+fn beside_helpers(code: &str) -> String {
+    ["Inner", "ScalarWrapper", "MapWrapper", "ValueWrapper"].iter().fold(
+        code.to_owned(),
+        |code, name| {
+            code.replace(
+                &format!("enumeration = \"{name}\""),
+                &format!("enumeration = \"self::{name}\""),
+            )
+            .replace(&format!("enumeration({name})"), &format!("enumeration(self::{name})"))
+        },
+    )
 }
 
 /// Sets items apart by an empty line, which the formatter does not.

@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "proto/bare.proto",
             "proto/known.proto",
             "proto/optional.proto",
+            "proto/orders.proto",
             "proto/reserved.proto",
         ],
         &["proto"],

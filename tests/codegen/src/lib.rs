@@ -73,3 +73,8 @@ pub mod options {
     /// The descriptor set.
     pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/options.bin"));
 }
+
+/// The example in `micro-build`'s documentation, which needs generated code.
+#[cfg(doctest)]
+#[doc = include_str!("../../../micro-build/docs/packages.md")]
+pub struct NestedPackages;

@@ -18,6 +18,7 @@ fn every_file_read_is_watched_imports_included() {
         "proto/known.proto",
         "proto/optional.proto",
         "proto/options.proto",
+        "proto/orders.proto",
         "proto/reserved.proto",
     ];
     assert_eq!(watched, expected.into(), "and no google/protobuf/*.proto, which is no file here");
