@@ -5,14 +5,13 @@ use std::{process::Stdio, sync::Arc, time::Duration};
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 use micro::registry::{self, Node, Registry, RenewError};
 use tests::{
-    conformance::{Backend, Cannot, Watching},
+    conformance::{Backend, Cannot, Owner, Watching},
     etcd::Etcd,
     registry_conformance,
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
-    time::{Instant, sleep},
 };
 
 const TTL: Duration = Duration::from_secs(60);
@@ -54,6 +53,19 @@ impl Backend for InEtcd {
     async fn delete_key(&self, key: &str) -> Result<(), Cannot> {
         self.0.client().await.delete(key, None).await.expect("etcd answers");
         Ok(())
+    }
+
+    async fn own(&self, node: &Node, ttl: Duration) -> Result<Owner, Cannot> {
+        let mut owner = Command::new(env!("CARGO_BIN_EXE_registry-owner"))
+            .args([&self.0.url(), &node.service, &node.id, &ttl.as_secs().to_string()])
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program starts");
+        let output = owner.stdout.take().expect("its output is ours");
+        let line = BufReader::new(output).lines().next_line().await.expect("it says something");
+        assert_eq!(line.as_deref(), Some("registered"));
+        Ok(Owner::killed_by(move || owner.start_kill().expect("SIGKILL is sent")))
     }
 
     async fn forget(&self) -> Result<(), Cannot> {
@@ -217,32 +229,6 @@ async fn names_that_no_key_can_have_are_refused() {
             etcd.url()
         )
     );
-}
-
-#[tokio::test]
-async fn a_killed_owners_record_expires_and_not_before_its_ttl() {
-    let etcd = Etcd::start().await;
-    let registry = registry::open(&etcd.url()).unwrap();
-    let ttl = Duration::from_secs(3);
-    let mut owner = Command::new(env!("CARGO_BIN_EXE_registry-owner"))
-        .args([etcd.url().as_str(), "owned", "owned-1", "3"])
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
-    assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("registered"));
-    let mut watching = Watching::from_now(&registry, "owned").await;
-    sleep(ttl * 2).await;
-    assert_eq!(registry.read("owned").await.unwrap().entries.len(), 1, "its owner renews it");
-    owner.kill().await.unwrap();
-    let killed = Instant::now();
-    assert_eq!(watching.events(1).await, ["-owned-1"]);
-    let took = killed.elapsed();
-    // Renewed up to a third of the TTL earlier; etcd looks for expired leases every half second.
-    assert!(took >= ttl * 2 / 3 - Duration::from_millis(200), "{took:?}");
-    assert!(took <= ttl + Duration::from_secs(2), "{took:?}");
-    assert!(registry.read("owned").await.unwrap().entries.is_empty());
 }
 
 #[tokio::test]
