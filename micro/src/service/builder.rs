@@ -128,7 +128,8 @@ impl ServiceBuilder {
         self
     }
 
-    /// The service leaves when this future ends, as it does on SIGTERM. Default: none.
+    /// The service leaves when this future ends, as it does on SIGTERM. Default: none. If it panics
+    /// the service leaves too, and the panic then goes on in [`Service::run`].
     pub fn shutdown(mut self, shutdown: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Some(Box::pin(shutdown));
         self

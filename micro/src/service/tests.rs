@@ -180,6 +180,29 @@ async fn the_shutdown_future_ends_a_service() {
 }
 
 #[tokio::test]
+async fn a_panic_of_the_shutdown_future_goes_on_after_the_service_has_left() {
+    let registry = "memory://service-shutdown-panic";
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut service = Service::builder("greeter")
+        .registry(registry)
+        .shutdown(async {
+            let _ = stopped.await;
+            panic!("a user's fault");
+        })
+        .build()
+        .await
+        .expect("a service");
+    register(service.server(), Echo::named("greeter"));
+    let running = tokio::spawn(service.run());
+    let stub = Stub::new("greeter", &client(registry));
+    stub.say(Word::new("who?")).await.expect("it serves");
+    stop.send(()).expect("it listens");
+    let panic = running.await.expect_err("the panic goes on").into_panic();
+    assert_eq!(panic.downcast_ref(), Some(&"a user's fault"));
+    assert_eq!(nodes(registry, "greeter").await, 0, "and the record is gone");
+}
+
+#[tokio::test]
 async fn several_services_live_in_one_process() {
     let registry = "memory://service-several";
     let one = start(registry, "one", Echo::named("one")).await;
