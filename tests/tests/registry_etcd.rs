@@ -3,7 +3,10 @@
 use std::{process::Stdio, sync::Arc, time::Duration};
 
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
-use micro::registry::{self, Node, Registry, RenewError};
+use micro::{
+    registration::{self, Registration},
+    registry::{self, Node, Registry, RenewError},
+};
 use tests::{
     conformance::{Backend, Cannot, Owner, Watching},
     etcd::Etcd,
@@ -208,6 +211,54 @@ async fn a_record_written_by_another_without_our_lease_is_lost() {
     assert!(matches!(&renewed, Err(RenewError::Lost(why)) if why.contains("lease")), "{renewed:?}");
     let all = GetOptions::new().with_prefix();
     assert!(client.get("/micro/registry/", Some(all)).await.unwrap().kvs().is_empty());
+}
+
+#[tokio::test]
+async fn a_record_written_back_without_a_lease_goes_with_its_node() {
+    let backend = InEtcd::start().await;
+    let registry = backend.registry();
+    let mut client = backend.0.client().await;
+    let node = Node::new("back", "back-1", "127.0.0.1:1");
+    let lease = registry.register(&node, TTL).await.unwrap();
+    let value = client.get(key(&node), None).await.unwrap().kvs()[0].value().to_vec();
+    client.put(key(&node), value.clone(), None).await.unwrap();
+    registry.deregister(&node, lease).await.unwrap();
+    assert!(client.get(key(&node), None).await.unwrap().kvs().is_empty());
+
+    // What another has written stays, and so does the same record under another lease.
+    let lease = registry.register(&node, TTL).await.unwrap();
+    client.put(key(&node), "{}", None).await.unwrap();
+    registry.deregister(&node, lease).await.unwrap();
+    assert_eq!(client.get(key(&node), None).await.unwrap().kvs()[0].value(), b"{}");
+    let older = registry.register(&node, TTL).await.unwrap();
+    let newer = registry.register(&node, TTL).await.unwrap();
+    registry.deregister(&node, older).await.unwrap();
+    registry.renew(&node, newer).await.expect("the record stands");
+}
+
+#[tokio::test]
+async fn the_lease_of_a_lost_record_is_given_back() {
+    let backend = InEtcd::start().await;
+    let registry = backend.registry();
+    let mut client = backend.0.client().await;
+    let node = Node::new("lost", "lost-1", "127.0.0.1:1");
+    let mut watching = Watching::after(&registry, "lost", 1);
+    let options = registration::Options { interval: TTL / 300, ..registration::Options::new(TTL) };
+    let registration = Registration::start(registry.clone(), node.clone(), options);
+    assert_eq!(watching.events(1).await, ["+lost-1@127.0.0.1:1"]);
+    backend.delete(&[node]).await.unwrap();
+    assert_eq!(watching.events(2).await, ["-lost-1", "+lost-1@127.0.0.1:1"]);
+    let leases = async |client: &mut etcd_client::Client| {
+        client.lease_client().leases().await.unwrap().leases().len()
+    };
+    let one_lease = async {
+        while leases(&mut client).await != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TTL / 6, one_lease).await.expect("long before its TTL is over");
+    registration.leave().await;
+    assert_eq!(leases(&mut client).await, 0);
 }
 
 #[tokio::test]

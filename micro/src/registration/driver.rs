@@ -76,6 +76,15 @@ pub(super) async fn drive(
                 let request = registry.deregister(&node, lease);
                 Event::Deregistered(bounded("deregister", &*registry, request).await.flatten())
             }
+            Work::Release(lease) => {
+                let request = registry.deregister(&node, lease);
+                let release = async {
+                    // What is not given back goes with its TTL.
+                    let _ = bounded("release", &*registry, request).await;
+                    Event::Released
+                };
+                unless_leaving(leave.as_mut(), release).await
+            }
         };
     }
 }

@@ -20,6 +20,8 @@ pub(super) enum Event {
     Registered(Result<Lease, Error>),
     Renewed(Result<(), RenewError>),
     Deregistered(Result<(), Error>),
+    /// The attempt to give an older lease back is over, however it ended.
+    Released,
     /// The node shall leave. Whatever was under way was dropped, and was neither `Register` nor
     /// `Deregister`.
     Leave,
@@ -32,6 +34,8 @@ pub(super) enum Work {
     Register,
     Renew(Lease),
     Deregister(Lease),
+    /// Gives a lease back on which no record hangs any more.
+    Release(Lease),
     /// Until then, or until the node leaves.
     Wait(Option<Instant>),
     Done,
@@ -54,7 +58,8 @@ pub(super) struct State {
     state: RegistrationState,
     interval: Duration,
     has_check: bool,
-    /// What the registry calls our entry. Outlives a failed removal, for the next attempt at it.
+    /// What the registry calls our entry. Outlives a failed removal, for the next attempt at it, and
+    /// the loss of the record, until the next lease is there.
     lease: Option<Lease>,
     /// The registry has said that it only reads.
     read_only: bool,
@@ -98,9 +103,10 @@ impl State {
             Event::Checked(Ok(())) => self.proceed(&mut notes),
             Event::Checked(Err(why)) => self.take_out(&why, &mut notes),
             Event::Registered(Ok(lease)) => {
-                self.lease = Some(lease);
                 self.enter(RegistrationState::Registered, None, &mut notes);
-                self.went_well()
+                let wait = self.went_well();
+                // Not before: the record that stands is not removed for another to be written.
+                self.lease.replace(lease).map_or(wait, Work::Release)
             }
             Event::Registered(Err(error)) if error.is_unsupported() => {
                 self.read_only = true;
@@ -115,7 +121,6 @@ impl State {
                 self.went_well()
             }
             Event::Renewed(Err(RenewError::Lost(why))) => {
-                self.lease = None;
                 self.backoff.reset();
                 self.round = now;
                 self.enter(RegistrationState::Lost, Some(why), &mut notes);
@@ -123,6 +128,7 @@ impl State {
                 Work::Register
             }
             Event::Renewed(Err(RenewError::Failed(error))) => self.failed(now, &error, &mut notes),
+            Event::Released => self.went_well(),
             Event::Deregistered(outcome) => self.deregistered(outcome, &mut notes),
             Event::Leave => {
                 self.enter(RegistrationState::Leaving, None, &mut notes);

@@ -64,8 +64,9 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// [`RenewError::Lost`] when the node must register anew, [`RenewError::Failed`] for all else.
     fn renew<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>>;
 
-    /// Removes the node's record and gives the lease back. A record that is gone already, or that
-    /// another has overwritten, is no error and is left alone.
+    /// Removes the node's record if it is still the one written under this lease, and gives the
+    /// lease back. A record that is gone already is no error, nor is one under another lease, the
+    /// node's own next one or another's: it is left alone.
     ///
     /// # Errors
     /// `Registry` when it cannot be reached: the record then goes with its TTL. `Unsupported` when

@@ -115,6 +115,8 @@ async fn a_deleted_record_is_back_within_a_third_of_the_ttl_and_a_second() {
     sleep(TTL / 3 + SECOND).await;
     assert!(registry.has_record());
     assert_eq!(state(&registration), RegistrationState::Registered);
+    let calls = ["register", "renew", "register", "deregister"];
+    assert_eq!(registry.calls(), calls, "the old lease is given back");
 }
 
 /// A check whose behaviour the test turns: passing, failing, panicking, hanging.

@@ -116,14 +116,15 @@ fn a_lost_record_is_written_anew_at_once() {
             (0, Event::Registered(Ok(LEASE)), "registered > wait 5000"),
             (5000, Event::Elapsed, "renew(lease(7))"),
             (5010, lost("deleted"), "lost (deleted) > registering > register"),
-            (5020, Event::Registered(Ok(NEXT_LEASE)), "registered > wait 10010"),
+            (5020, Event::Registered(Ok(NEXT_LEASE)), "registered > release(lease(7))"),
+            (5030, Event::Released, "wait 10010"),
             (10_010, Event::Elapsed, "renew(lease(8))"),
         ],
     );
 }
 
 #[test]
-fn a_lost_lease_is_never_used_again() {
+fn a_lost_lease_is_not_renewed_but_given_back() {
     run(
         false,
         vec![
@@ -132,7 +133,10 @@ fn a_lost_lease_is_never_used_again() {
             (5000, Event::Elapsed, "renew(lease(7))"),
             (5000, lost("expired"), "lost (expired) > registering > register"),
             (5000, Event::Registered(Err(down())), "trouble (etcd is down; trying on) > wait 5000"),
-            (5000, Event::Leave, "leaving > gone > done"),
+            (5000, Event::Elapsed, "register"),
+            (5000, Event::Registered(Err(down())), "wait 5000"),
+            (5000, Event::Leave, "leaving > deregister(lease(7))"),
+            (5000, Event::Deregistered(Ok(())), "gone > done"),
         ],
     );
 }
@@ -212,7 +216,8 @@ fn a_removal_that_failed_is_tried_again_while_the_check_fails() {
             (11_000, Event::Deregistered(Err(down())), "wait 15000"),
             (15_000, Event::Elapsed, "check"),
             (15_000, Event::Checked(Ok(())), "registering > register"),
-            (15_000, Event::Registered(Ok(NEXT_LEASE)), "registered > wait 20000"),
+            (15_000, Event::Registered(Ok(NEXT_LEASE)), "registered > release(lease(7))"),
+            (15_000, Event::Leave, "leaving > deregister(lease(8))"),
         ],
     );
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::{GetOptions, PutOptions};
+use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 use futures_util::FutureExt;
 use tokio::runtime;
 
@@ -200,17 +200,31 @@ impl Registry for Etcd {
     fn deregister<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), Error>> {
         async move {
             self.keep_alives.forget(lease);
+            let key = key::of(node).map_err(Error::config)?;
+            let value = gomicro::encode(node).map_err(Error::config)?;
             let what = format!("deregister {} of service {}", node.id, node.service);
-            // A revoked lease takes along the keys that still hang on it: ours, unless another
-            // has overwritten it, which took it off. One request, and no moment between two.
-            let revoke = |connection: members::Connection| async move {
-                connection.client.lease_client().revoke(lease.0).await
+            let exchange = |connection: members::Connection| {
+                // A revoked lease takes along the keys that still hang on it: ours, unless another
+                // has overwritten it, which took it off.
+                let mut kv = connection.client.kv_client();
+                let revoke = async move {
+                    match connection.client.lease_client().revoke(lease.0).await {
+                        Err(error) if members::is_not_found(&error) => Ok(()),
+                        revoked => revoked.map(drop),
+                    }
+                };
+                // Written back by somebody's hand, the very same record has no lease and would
+                // outlive its node for ever.
+                let rewritten = [
+                    Compare::value(key.clone(), CompareOp::Equal, value.clone()),
+                    Compare::lease(key.clone(), CompareOp::Equal, 0),
+                ];
+                let delete =
+                    Txn::new().when(rewritten).and_then([TxnOp::delete(key.clone(), None)]);
+                async move { tokio::try_join!(revoke, kv.txn(delete)) }
             };
-            match self.members.call(&what, revoke).await {
-                Ok(_) => Ok(()),
-                Err(error) if error.is_not_found() => Ok(()),
-                Err(error) => Err(error.into()),
-            }
+            self.members.call(&what, exchange).await?;
+            Ok(())
         }
         .boxed()
     }
