@@ -194,14 +194,17 @@ async fn a_record_written_by_another_without_our_lease_is_lost() {
     // The same bytes, without a lease: they would stay for ever.
     client.put(key(&node), value, None).await.unwrap();
     let renewed = registry.renew(&node, lease).await;
-    assert!(matches!(&renewed, Err(RenewError::Lost(why)) if why.contains("lease")), "{renewed:?}");
+    assert!(
+        matches!(&renewed, Err(RenewError::Taken(why)) if why.contains("unique")),
+        "{renewed:?}"
+    );
 
     // Other bytes, under our lease.
     let lease = registry.register(&node, TTL).await.unwrap();
     let ours = PutOptions::new().with_lease(lease.0);
     client.put(key(&node), "{}", Some(ours)).await.unwrap();
     let renewed = registry.renew(&node, lease).await;
-    assert!(matches!(&renewed, Err(RenewError::Lost(_))), "{renewed:?}");
+    assert!(matches!(&renewed, Err(RenewError::Taken(_))), "{renewed:?}");
 
     // The lease revoked.
     let lease = registry.register(&node, TTL).await.unwrap();

@@ -39,7 +39,9 @@ pub(super) async fn drive(
     leaving: oneshot::Receiver<()>,
 ) {
     let backoff = Backoff::full_jitter(FIRST_RETRY, options.ttl / 5);
-    let mut state = State::new(Instant::now(), &options, backoff);
+    // No shorter than it takes the other to renew, which ends the contest for the time being.
+    let contest = Backoff::full_jitter(2 * options.interval, 4 * options.ttl);
+    let mut state = State::new(Instant::now(), &options, backoff, contest);
     let mut leave = pin!(async {
         // The sender goes without a word when the registration is dropped: this task is about to
         // be aborted, and the record left to its TTL.

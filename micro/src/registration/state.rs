@@ -64,6 +64,10 @@ pub(super) struct State {
     /// The registry has said that it only reads.
     read_only: bool,
     backoff: Backoff,
+    /// The waits before the record is taken back once more from another process with our id.
+    contest: Backoff,
+    /// Whether the record was taken since a renewal last found it standing.
+    was_taken: bool,
     /// When this round of check and request began: the next one is counted from here, so that slow
     /// answers do not stretch the interval.
     round: Instant,
@@ -74,7 +78,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(now: Instant, options: &Options, backoff: Backoff) -> Self {
+    pub(super) fn new(now: Instant, options: &Options, backoff: Backoff, contest: Backoff) -> Self {
         Self {
             state: RegistrationState::Idle,
             interval: options.interval,
@@ -82,6 +86,8 @@ impl State {
             lease: None,
             read_only: false,
             backoff,
+            contest,
+            was_taken: false,
             round: now,
             check_at: now,
             troubled: false,
@@ -118,14 +124,23 @@ impl State {
                 if self.troubled {
                     notes.push(Note::Recovered);
                 }
+                self.was_taken = false;
+                self.contest.reset();
                 self.went_well()
             }
             Event::Renewed(Err(RenewError::Lost(why))) => {
-                self.backoff.reset();
-                self.round = now;
-                self.enter(RegistrationState::Lost, Some(why), &mut notes);
-                self.enter(RegistrationState::Registering, None, &mut notes);
+                self.lose(now, why, &mut notes);
                 Work::Register
+            }
+            Event::Renewed(Err(RenewError::Taken(why))) => {
+                self.lose(now, why, &mut notes);
+                // Once may be a slip of somebody's hand. Again before a renewal found it standing,
+                // and another process has our id: one of the two will hold it for longer and longer.
+                if std::mem::replace(&mut self.was_taken, true) {
+                    Work::Wait(Some(now + self.contest.next()))
+                } else {
+                    Work::Register
+                }
             }
             Event::Renewed(Err(RenewError::Failed(error))) => self.failed(now, &error, &mut notes),
             Event::Released => self.went_well(),
@@ -154,6 +169,14 @@ impl State {
                 Work::Register
             }
         }
+    }
+
+    /// The record does not stand any more, and is to be written anew.
+    fn lose(&mut self, now: Instant, why: String, notes: &mut Vec<Note>) {
+        self.backoff.reset();
+        self.round = now;
+        self.enter(RegistrationState::Lost, Some(why), notes);
+        self.enter(RegistrationState::Registering, None, notes);
     }
 
     /// The check has failed: out, and no attempt to return before it passes.

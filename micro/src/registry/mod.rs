@@ -61,7 +61,8 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// Extends the lease by its TTL and checks that the node's own record still stands as written.
     ///
     /// # Errors
-    /// [`RenewError::Lost`] when the node must register anew, [`RenewError::Failed`] for all else.
+    /// [`RenewError::Lost`] and [`RenewError::Taken`] when the node must register anew,
+    /// [`RenewError::Failed`] for all else.
     fn renew<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>>;
 
     /// Removes the node's record if it is still the one written under this lease, and gives the
@@ -97,10 +98,22 @@ pub struct Lease(pub i64);
 /// Why a renewal did not succeed.
 #[derive(Debug)]
 pub enum RenewError {
-    /// The entry does not stand any more: the lease is gone, the key was deleted or overwritten.
+    /// The entry does not stand any more: the lease is gone, or the key was deleted.
     Lost(String),
+    /// Another record stands in its place. Says whose.
+    Taken(String),
     /// The registry did not answer, or cannot do this at all: the entry may well stand.
     Failed(Error),
+}
+
+impl RenewError {
+    pub(crate) fn taken_by(other: &Node) -> Self {
+        Self::Taken(format!(
+            "the record was overwritten by a node at {}; two processes with one id take it from each \
+             other: an id must be unique in its service",
+            other.address
+        ))
+    }
 }
 
 /// What a read found.

@@ -40,11 +40,17 @@ fn run(check: bool, table: Vec<(u64, Event, &str)>) {
     let check = check.then(|| -> Check { Arc::new(|| unreachable!("the machine asks nobody")) });
     let options = Options { check, ..Options::default() };
     let at_once = Backoff::full_jitter(Duration::ZERO, Duration::ZERO);
-    let mut state = State::new(start, &options, at_once);
+    let mut state = State::new(start, &options, at_once, contest());
     for (row, (at, event, expected)) in table.into_iter().enumerate() {
         let what = format!("row {row}, {at} ms: {event:?}");
         assert_eq!(step(&mut state, start, at, event), expected, "{what}");
     }
+}
+
+/// The very waits of each run: 500 ms or less, then up to 1 s, then up to 2 s.
+fn contest() -> Backoff {
+    let contest = Backoff::full_jitter(Duration::from_millis(500), Duration::from_secs(2));
+    contest.with_rng(fastrand::Rng::with_seed(7))
 }
 
 fn down() -> Error {
@@ -119,6 +125,39 @@ fn a_lost_record_is_written_anew_at_once() {
             (5020, Event::Registered(Ok(NEXT_LEASE)), "registered > release(lease(7))"),
             (5030, Event::Released, "wait 10010"),
             (10_010, Event::Elapsed, "renew(lease(8))"),
+        ],
+    );
+}
+
+#[test]
+fn a_record_taken_over_is_taken_back_at_once_and_later_if_it_is_taken_again() {
+    let taken = || Event::Renewed(Err(RenewError::Taken("by b".to_owned())));
+    let mut waits = contest();
+    let mut wait = |at: u64| at + u64::try_from(waits.next().as_millis()).unwrap();
+    let (second, third) = (wait(10_000), wait(15_000));
+    run(
+        false,
+        vec![
+            (0, Event::Elapsed, "registering > register"),
+            (0, Event::Registered(Ok(LEASE)), "registered > wait 5000"),
+            (5000, Event::Elapsed, "renew(lease(7))"),
+            (5000, taken(), "lost (by b) > registering > register"),
+            (5000, Event::Registered(Ok(NEXT_LEASE)), "registered > release(lease(7))"),
+            (5000, Event::Released, "wait 10000"),
+            (10_000, Event::Elapsed, "renew(lease(8))"),
+            (10_000, taken(), format!("lost (by b) > registering > wait {second}").leak()),
+            (10_000, Event::Elapsed, "register"),
+            (10_000, Event::Registered(Ok(LEASE)), "registered > release(lease(8))"),
+            (10_000, Event::Released, "wait 15000"),
+            (15_000, Event::Elapsed, "renew(lease(7))"),
+            (15_000, taken(), format!("lost (by b) > registering > wait {third}").leak()),
+            (15_000, Event::Elapsed, "register"),
+            (15_000, Event::Registered(Ok(NEXT_LEASE)), "registered > release(lease(7))"),
+            (15_000, Event::Released, "wait 20000"),
+            (20_000, Event::Elapsed, "renew(lease(8))"),
+            (20_000, Event::Renewed(Ok(())), "wait 25000"),
+            (25_000, Event::Elapsed, "renew(lease(8))"),
+            (25_000, taken(), "lost (by b) > registering > register"),
         ],
     );
 }

@@ -187,11 +187,13 @@ impl Registry for Etcd {
             }
             match response.kvs().first() {
                 None => lost("the key was deleted"),
-                Some(kv) if kv.lease() != lease.0 => {
-                    lost("the key was overwritten under another lease")
-                }
-                Some(kv) if kv.value() != value => lost("the key was overwritten"),
-                Some(_) => Ok(()),
+                Some(kv) if kv.lease() == lease.0 && kv.value() == value => Ok(()),
+                Some(kv) => Err(match gomicro::decode(kv.value()) {
+                    Ok(other) => RenewError::taken_by(&other),
+                    Err(why) => RenewError::Taken(format!(
+                        "the key was overwritten with what is no record: {why}"
+                    )),
+                }),
             }
         }
         .boxed()

@@ -139,11 +139,7 @@ impl Registry for Memory {
     }
 
     fn renew<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>> {
-        async move {
-            self.change(|store, now| store.renew(node, lease, now))
-                .map_err(RenewError::Lost)
-        }
-        .boxed()
+        async move { self.change(|store, now| store.renew(node, lease, now)) }.boxed()
     }
 
     fn deregister<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), Error>> {

@@ -114,14 +114,14 @@ async fn an_overwritten_record_is_lost_to_its_first_owner_and_left_alone_by_it()
     let memory = Memory::new();
     let first = memory.register(&node("a"), TTL).await.unwrap();
     let second = memory.register(&node("a"), TTL * 3).await.unwrap();
-    assert!(matches!(memory.renew(&node("a"), first).await, Err(RenewError::Lost(_))));
+    assert!(matches!(memory.renew(&node("a"), first).await, Err(RenewError::Taken(_))));
     memory.deregister(&node("a"), first).await.unwrap();
     advance(TTL * 2).await;
     assert_eq!(ids(&memory).await, ["a"], "neither its leaving nor its expiry counts");
     memory.renew(&node("a"), second).await.unwrap();
     let mut changed = node("a");
     changed.address = "127.0.0.1:9".to_owned();
-    assert!(matches!(memory.renew(&changed, second).await, Err(RenewError::Lost(_))));
+    assert!(matches!(memory.renew(&changed, second).await, Err(RenewError::Taken(_))));
 }
 
 #[tokio::test(start_paused = true)]
