@@ -4,6 +4,7 @@ use std::{process::Stdio, sync::Arc, time::Duration};
 
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 use micro::{
+    Service,
     registration::{self, Registration},
     registry::{self, Node, Registry, RenewError},
 };
@@ -283,6 +284,16 @@ async fn names_that_no_key_can_have_are_refused() {
             etcd.url()
         )
     );
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_held_fails_the_start_and_an_etcd_that_is_away_does_not() {
+    let etcd = Etcd::stopped();
+    let service = || Service::builder("greeter").registry(etcd.url());
+    let large = service().metadata("notes", "x".repeat(2 << 20)).build().await.unwrap();
+    let error = large.start().await.unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("less metadata"), "{error:?}");
+    service().build().await.unwrap().start().await.unwrap().stop().await;
 }
 
 #[tokio::test]

@@ -49,12 +49,20 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// The shortest TTL the registry can grant.
     fn min_ttl(&self) -> Duration;
 
+    /// Whether the registry can hold the node's record at all; asks nothing of it. By default it can.
+    ///
+    /// # Errors
+    /// `Config` for a name or size that it cannot hold, with which one and why.
+    fn validate(&self, _node: &Node) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Writes the node's record under a new lease of `ttl`, over whatever is there.
     ///
     /// # Errors
     /// `Registry` when it cannot be reached or refuses; `Config` when the TTL is under
-    /// [`min_ttl`](Self::min_ttl), or the registry cannot hold a record of that name or size;
-    /// `Unsupported` when it only reads.
+    /// [`min_ttl`](Self::min_ttl), or as [`validate`](Self::validate); `Unsupported` when it only
+    /// reads.
     fn register<'a>(&'a self, node: &'a Node, ttl: Duration)
     -> BoxFuture<'a, Result<Lease, Error>>;
 

@@ -185,6 +185,8 @@ fn check_name(what: &str, value: &str) -> Result<(), Error> {
         "is longer than 255 bytes"
     } else if value.chars().any(|c| c.is_control() || c.is_whitespace()) {
         "has white space or control characters in it"
+    } else if matches!(value, "." | "..") {
+        "is no name in a path, which registry keys are"
     } else {
         return Ok(());
     };

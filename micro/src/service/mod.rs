@@ -103,7 +103,8 @@ impl Service {
     /// not come back by itself, as after any use of [`tokio::signal`].
     ///
     /// # Errors
-    /// `Bind` when the address cannot be listened on, `Config` when it cannot be advertised.
+    /// `Bind` when the address cannot be listened on; `Config` when it cannot be advertised, or the
+    /// registry cannot hold a record of that name or size.
     /// A registry that cannot be reached is no error: the service serves and keeps trying.
     pub async fn run(self) -> Result<(), Error> {
         let mut signals = signals::Signals::new()?;
@@ -133,6 +134,8 @@ impl Service {
         node.version = settings.version;
         node.metadata.extend(settings.metadata);
         node.endpoints = endpoints;
+        // Else it would be tried for ever: nothing but other options can change it.
+        discovery.registry().validate(&node)?;
         tracing::info!(service = %node.service, node = %node.id, %address, "serving");
         let registry = discovery.registry().clone();
         let registration = Registration::start(registry, node, settings.registration);

@@ -232,6 +232,7 @@ async fn options_that_cannot_be_used_are_refused_by_name() {
         (builder().register_ttl(Duration::MAX), "TTL"),
         (builder().id(""), "id"),
         (builder().id("two words"), "two words"),
+        (builder().id(".."), ".."),
         (builder().registry("nowhere://x"), "nowhere"),
         (Service::builder("").registry("memory://service-options"), "name"),
     ] {

@@ -73,6 +73,17 @@ impl Etcd {
         Ok(made)
     }
 
+    /// The node's key and what stands there.
+    fn record(&self, node: &Node) -> Result<(String, Vec<u8>), Error> {
+        let record = key::of(node).and_then(|key| Ok((key, gomicro::encode(node)?)));
+        record.map_err(|why| self.refuse(node, &why))
+    }
+
+    fn refuse(&self, node: &Node, why: &str) -> Error {
+        let (name, id, service) = (self.name(), &node.id, &node.service);
+        Error::config(format!("{name}: cannot register {id} of service {service}: {why}"))
+    }
+
     /// The records whose keys begin with `prefix`, all of one revision, page by page.
     async fn scan(&self, prefix: &str, what: &str) -> Result<(u64, Vec<Record>), Error> {
         let mut page = PAGE;
@@ -124,25 +135,25 @@ impl Registry for Etcd {
         MIN_TTL
     }
 
+    fn validate(&self, node: &Node) -> Result<(), Error> {
+        self.record(node).map(drop)
+    }
+
     fn register<'a>(
         &'a self,
         node: &'a Node,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<Lease, Error>> {
         async move {
-            let name = self.name();
-            let refuse = |why: String| {
-                let (id, service) = (&node.id, &node.service);
-                Error::config(format!("{name}: cannot register {id} of service {service}: {why}"))
-            };
             if ttl < MIN_TTL {
-                return Err(refuse(format!("a TTL of {ttl:?} is under etcd's least, 1 s")));
+                let why = format!("a TTL of {ttl:?} is under etcd's least, 1 s");
+                return Err(self.refuse(node, &why));
             }
             let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-            let seconds = i64::try_from(seconds)
-                .map_err(|_| refuse(format!("a TTL of {ttl:?} is beyond what etcd can count")))?;
-            let key = key::of(node).map_err(refuse)?;
-            let value = gomicro::encode(node).map_err(refuse)?;
+            let seconds = i64::try_from(seconds).map_err(|_| {
+                self.refuse(node, &format!("a TTL of {ttl:?} is beyond what etcd can count"))
+            })?;
+            let (key, value) = self.record(node)?;
             let what = format!("register {} of service {}", node.id, node.service);
             let write = |connection: members::Connection| {
                 let (key, value) = (key.clone(), value.clone());
@@ -165,9 +176,7 @@ impl Registry for Etcd {
 
     fn renew<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>> {
         async move {
-            let fail = |why| RenewError::Failed(Error::config(why));
-            let key = key::of(node).map_err(fail)?;
-            let value = gomicro::encode(node).map_err(fail)?;
+            let (key, value) = self.record(node).map_err(RenewError::Failed)?;
             let what = format!("renew {} of service {}", node.id, node.service);
             let exchange = |connection: members::Connection| {
                 let key = key.clone();
@@ -202,8 +211,7 @@ impl Registry for Etcd {
     fn deregister<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), Error>> {
         async move {
             self.keep_alives.forget(lease);
-            let key = key::of(node).map_err(Error::config)?;
-            let value = gomicro::encode(node).map_err(Error::config)?;
+            let (key, value) = self.record(node)?;
             let what = format!("deregister {} of service {}", node.id, node.service);
             let exchange = |connection: members::Connection| {
                 // A revoked lease takes along the keys that still hang on it: ours, unless another
