@@ -78,8 +78,8 @@ const LONGEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Clone)]
 pub struct Options {
     /// How long the record stands without a renewal: 15 s unless set. A killed node is gone from
-    /// the registry after this long. No shorter than the registry's
-    /// [`min_ttl`](Registry::min_ttl).
+    /// the registry after this long. Less than the registry's
+    /// [`min_ttl`](Registry::min_ttl), 0, and more than a day are refused.
     pub ttl: Duration,
     /// How often the record is renewed, and the check asked: a third of the TTL unless set, at
     /// most half of it; 0 is refused.

@@ -103,6 +103,15 @@ async fn a_watch_that_lags_is_compacted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_with_the_longest_ttl_stays() {
+    let memory = Memory::new();
+    let lease = memory.register(&node("a"), Duration::MAX).await.unwrap();
+    memory.renew(&node("a"), lease).await.unwrap();
+    advance(TTL * 1000).await;
+    assert_eq!(ids(&memory).await, ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_revision_yet_to_come_is_of_another_registry() {
     let memory = Memory::new();
     let mut watch = memory.watch("greeter", 7);
