@@ -63,7 +63,11 @@ impl Listening {
         health: watch::Sender<Health>,
     ) -> Result<Self, Error> {
         let failed = |error| {
-            let text = format!("the server cannot listen on {address}");
+            let mut text = format!("the server cannot listen on {address}");
+            // What Go calls every interface.
+            if address.starts_with(':') {
+                text = format!("{text}: write 0.0.0.0{address} for every interface");
+            }
             Error::new(ErrorKind::Bind, text).with_source(error)
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;

@@ -83,14 +83,16 @@ impl ServiceBuilder {
         self
     }
 
-    /// The address to listen on, `host:port`. Default: `127.0.0.1:0`, loopback and a free port.
+    /// The address to listen on, `host:port`; port 0 is any that is free, host `0.0.0.0` every
+    /// interface. Default: `127.0.0.1:0`, loopback and a free port.
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.address = Some(address.into());
         self
     }
 
     /// The address for the record, `host:port`; without a port, or with port 0, the bound one.
-    /// Default: the bound address; where that is a wildcard, the machine's first private address.
+    /// Default: the bound address. A wildcard is not advertised: the machine's first private address
+    /// is, instead.
     pub fn advertise(mut self, address: impl Into<String>) -> Self {
         self.advertise = Some(address.into());
         self

@@ -224,6 +224,13 @@ async fn a_taken_address_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
+async fn an_address_without_a_host_is_an_error_that_says_what_to_write() {
+    let service = Service::builder("greeter").registry("memory://service-host").address(":0");
+    let error = service.build().await.expect("a service").start().await.expect_err("no host");
+    assert!(error.to_string().contains("0.0.0.0:0"), "{error}");
+}
+
+#[tokio::test]
 async fn options_as_large_as_they_go_mean_no_bound() {
     const WINDOW: u32 = (1 << 31) - 1;
     let registry = "memory://service-largest";
