@@ -1,46 +1,157 @@
-//! What SIGTERM does to a service, in this very process: one test, since a signal is everybody's.
+//! What SIGTERM and SIGINT do to services: one process of its own for each test that ends with it.
 
-use std::time::Duration;
+use std::{os::unix::process::ExitStatusExt, process::Stdio, time::Duration};
 
-use micro::{Client, Service, registry, stream};
-use rustix::process::{Signal, getpid, kill_process};
+use micro::{Client, Service, Streaming, stream};
+use rustix::process::{Pid, Signal, getpid, kill_process};
 use tests::{
-    echo::Echo,
-    proto::echo::{ChatMessage, EchoClient, register_echo_handler},
+    ports,
+    proto::echo::{ChatMessage, EchoClient, SayRequest},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpStream,
+    process::{Child, ChildStdin, Command},
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot},
+    task::yield_now,
+    time::{Instant, timeout},
+};
 
-const REGISTRY: &str = "memory://signals";
+/// Much less than the drain timeout of 30 s.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
-fn signal() {
-    kill_process(getpid(), Signal::TERM).expect("a signal to oneself");
+/// A process with two services in it.
+struct Node {
+    process: Child,
+    /// It ends when this is closed, as waiting for it would.
+    _input: ChildStdin,
+    addresses: [String; 2],
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_first_sigterm_lets_calls_finish_and_a_second_cuts_them() {
-    let mut service = Service::builder("echo").registry(REGISTRY).build().await.expect("a service");
-    register_echo_handler(service.server(), Echo);
-    let mut running = tokio::spawn(service.run());
-
-    let client = Client::builder().registry(REGISTRY).build().expect("a client");
-    let echo = EchoClient::new("echo", &client);
-    let (sender, receiver) = mpsc::channel(1);
-    let mut chat = echo.chat(stream::receiver(receiver)).await.expect("a stream").into_inner();
-    let word = |text: &str| ChatMessage { text: text.to_owned() };
-    sender.send(word("before")).await.expect("open");
-    assert_eq!(chat.message().await.expect("ok"), Some(word("before")));
-
-    signal();
-    let registry = registry::open(REGISTRY).expect("memory");
-    while !registry.read("echo").await.expect("memory answers").entries.is_empty() {
-        tokio::task::yield_now().await;
+impl Node {
+    fn start() -> Self {
+        let addresses = [(); 2].map(|()| format!("127.0.0.1:{}", ports::free()));
+        let mut process = Command::new(env!("CARGO_BIN_EXE_signal-node"))
+            .args(&addresses)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let _input = process.stdin.take().expect("its input is ours");
+        Self { process, _input, addresses }
     }
-    sender.send(word("while leaving")).await.expect("open");
-    assert_eq!(chat.message().await.expect("ok"), Some(word("while leaving")));
-    assert!(!running.is_finished(), "a call is under way");
 
-    signal();
-    let ended = timeout(Duration::from_secs(5), &mut running).await;
-    ended.expect("well within the drain timeout of 30 s").expect("no panic").expect("no error");
-    assert!(chat.message().await.is_err(), "the call was cut");
+    fn stub(&self, nth: usize) -> EchoClient {
+        let url = format!("static://echo={}", self.addresses[nth]);
+        EchoClient::new("echo", &Client::builder().registry(url).build().expect("a client"))
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = self.process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        kill_process(id.expect("it runs"), signal).expect("a child can be signalled");
+    }
+
+    /// How it ended: its exit code, or the signal that ended it.
+    async fn ended(&mut self) -> (Option<i32>, Option<i32>) {
+        let status = timeout(AT_ONCE, self.process.wait()).await.expect("it ends at once");
+        let status = status.expect("a child can be waited for");
+        (status.code(), status.signal())
+    }
+
+    /// Waits until its listeners are closed.
+    async fn refuses(&self) {
+        for address in &self.addresses {
+            while TcpStream::connect(address).await.is_ok() {
+                yield_now().await;
+            }
+        }
+    }
+}
+
+/// A stream of calls under way.
+struct Chat {
+    words: mpsc::Sender<ChatMessage>,
+    answers: Streaming<ChatMessage>,
+}
+
+impl Chat {
+    async fn begin(stub: EchoClient) -> Self {
+        let (words, receiver) = mpsc::channel(1);
+        let answers = stub.chat(stream::receiver(receiver)).await.expect("a stream").into_inner();
+        let mut chat = Self { words, answers };
+        chat.goes_on().await;
+        chat
+    }
+
+    async fn goes_on(&mut self) {
+        let word = ChatMessage { text: "word".to_owned() };
+        self.words.send(word.clone()).await.expect("open");
+        assert_eq!(self.answers.message().await.expect("ok"), Some(word));
+    }
+}
+
+#[tokio::test]
+async fn a_first_sigterm_lets_the_calls_of_all_services_finish() {
+    let mut node = Node::start();
+    let mut chats = [Chat::begin(node.stub(0)).await, Chat::begin(node.stub(1)).await];
+    node.signal(Signal::TERM);
+    node.refuses().await;
+    for chat in &mut chats {
+        chat.goes_on().await;
+    }
+    assert!(node.process.try_wait().expect("a child").is_none(), "calls are under way");
+    for Chat { words, mut answers } in chats {
+        drop(words);
+        assert_eq!(answers.message().await.expect("the call ends well"), None);
+    }
+    assert_eq!(node.ended().await, (Some(0), None));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_process_by_its_default_action() {
+    let mut node = Node::start();
+    let mut chats = [Chat::begin(node.stub(0)).await, Chat::begin(node.stub(1)).await];
+    node.signal(Signal::TERM);
+    node.refuses().await;
+    node.signal(Signal::INT);
+    assert_eq!(node.ended().await, (None, Some(Signal::INT.as_raw())));
+    for chat in &mut chats {
+        assert!(chat.answers.message().await.is_err(), "the call was cut");
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_process_whose_threads_are_all_blocked() {
+    let mut node = Node::start();
+    let call = node.stub(0).say(SayRequest::default()).timeout(Duration::from_secs(60));
+    let call = tokio::spawn(call.into_future());
+    let output = node.process.stdout.take().expect("its output is ours");
+    let line = BufReader::new(output).lines().next_line().await.expect("it says something");
+    assert_eq!(line.as_deref(), Some("blocked"));
+    let begun = Instant::now();
+    // Two of one kind are one while the first is not yet taken: sent until they count as two.
+    while node.process.try_wait().expect("a child").is_none() {
+        assert!(begun.elapsed() < AT_ONCE, "it ends at once");
+        node.signal(Signal::TERM);
+        yield_now().await;
+    }
+    assert_eq!(node.ended().await, (None, Some(Signal::TERM.as_raw())));
+    call.await.expect("no panic").expect_err("the call was cut");
+}
+
+/// In this process: nobody else in it may be sent a signal.
+#[tokio::test]
+async fn a_run_that_no_signal_has_ended_leaves_signals_to_the_program() {
+    let mut ours = signal(SignalKind::terminate()).expect("a signal can be listened for");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let service = Service::builder("echo").registry("memory://signals").shutdown(async {
+        let _ = stopped.await;
+    });
+    drop(stop);
+    service.build().await.expect("a service").run().await.expect("it has left");
+    for _ in 0..2 {
+        kill_process(getpid(), Signal::TERM).expect("a signal to oneself");
+        ours.recv().await.expect("the program has its own way with it");
+    }
 }

@@ -3,16 +3,19 @@
 use std::{process::Stdio, sync::Arc, time::Duration};
 
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
-use micro::registry::{self, Node, Registry, RenewError};
+use micro::{
+    Service,
+    registration::{self, Registration},
+    registry::{self, Node, Registry, RenewError},
+};
 use tests::{
-    conformance::{Backend, Cannot, Watching},
+    conformance::{Backend, Cannot, Owner, Watching},
     etcd::Etcd,
     registry_conformance,
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
-    time::{Instant, sleep},
 };
 
 const TTL: Duration = Duration::from_secs(60);
@@ -54,6 +57,19 @@ impl Backend for InEtcd {
     async fn delete_key(&self, key: &str) -> Result<(), Cannot> {
         self.0.client().await.delete(key, None).await.expect("etcd answers");
         Ok(())
+    }
+
+    async fn own(&self, node: &Node, ttl: Duration) -> Result<Owner, Cannot> {
+        let mut owner = Command::new(env!("CARGO_BIN_EXE_registry-owner"))
+            .args([&self.0.url(), &node.service, &node.id, &ttl.as_secs().to_string()])
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program starts");
+        let output = owner.stdout.take().expect("its output is ours");
+        let line = BufReader::new(output).lines().next_line().await.expect("it says something");
+        assert_eq!(line.as_deref(), Some("registered"));
+        Ok(Owner::killed_by(move || owner.start_kill().expect("SIGKILL is sent")))
     }
 
     async fn forget(&self) -> Result<(), Cannot> {
@@ -179,14 +195,17 @@ async fn a_record_written_by_another_without_our_lease_is_lost() {
     // The same bytes, without a lease: they would stay for ever.
     client.put(key(&node), value, None).await.unwrap();
     let renewed = registry.renew(&node, lease).await;
-    assert!(matches!(&renewed, Err(RenewError::Lost(why)) if why.contains("lease")), "{renewed:?}");
+    assert!(
+        matches!(&renewed, Err(RenewError::Taken(why)) if why.contains("unique")),
+        "{renewed:?}"
+    );
 
     // Other bytes, under our lease.
     let lease = registry.register(&node, TTL).await.unwrap();
     let ours = PutOptions::new().with_lease(lease.0);
     client.put(key(&node), "{}", Some(ours)).await.unwrap();
     let renewed = registry.renew(&node, lease).await;
-    assert!(matches!(&renewed, Err(RenewError::Lost(_))), "{renewed:?}");
+    assert!(matches!(&renewed, Err(RenewError::Taken(_))), "{renewed:?}");
 
     // The lease revoked.
     let lease = registry.register(&node, TTL).await.unwrap();
@@ -196,6 +215,54 @@ async fn a_record_written_by_another_without_our_lease_is_lost() {
     assert!(matches!(&renewed, Err(RenewError::Lost(why)) if why.contains("lease")), "{renewed:?}");
     let all = GetOptions::new().with_prefix();
     assert!(client.get("/micro/registry/", Some(all)).await.unwrap().kvs().is_empty());
+}
+
+#[tokio::test]
+async fn a_record_written_back_without_a_lease_goes_with_its_node() {
+    let backend = InEtcd::start().await;
+    let registry = backend.registry();
+    let mut client = backend.0.client().await;
+    let node = Node::new("back", "back-1", "127.0.0.1:1");
+    let lease = registry.register(&node, TTL).await.unwrap();
+    let value = client.get(key(&node), None).await.unwrap().kvs()[0].value().to_vec();
+    client.put(key(&node), value.clone(), None).await.unwrap();
+    registry.deregister(&node, lease).await.unwrap();
+    assert!(client.get(key(&node), None).await.unwrap().kvs().is_empty());
+
+    // What another has written stays, and so does the same record under another lease.
+    let lease = registry.register(&node, TTL).await.unwrap();
+    client.put(key(&node), "{}", None).await.unwrap();
+    registry.deregister(&node, lease).await.unwrap();
+    assert_eq!(client.get(key(&node), None).await.unwrap().kvs()[0].value(), b"{}");
+    let older = registry.register(&node, TTL).await.unwrap();
+    let newer = registry.register(&node, TTL).await.unwrap();
+    registry.deregister(&node, older).await.unwrap();
+    registry.renew(&node, newer).await.expect("the record stands");
+}
+
+#[tokio::test]
+async fn the_lease_of_a_lost_record_is_given_back() {
+    let backend = InEtcd::start().await;
+    let registry = backend.registry();
+    let mut client = backend.0.client().await;
+    let node = Node::new("lost", "lost-1", "127.0.0.1:1");
+    let mut watching = Watching::after(&registry, "lost", 1);
+    let options = registration::Options { interval: TTL / 300, ..registration::Options::new(TTL) };
+    let registration = Registration::start(registry.clone(), node.clone(), options);
+    assert_eq!(watching.events(1).await, ["+lost-1@127.0.0.1:1"]);
+    backend.delete(&[node]).await.unwrap();
+    assert_eq!(watching.events(2).await, ["-lost-1", "+lost-1@127.0.0.1:1"]);
+    let leases = async |client: &mut etcd_client::Client| {
+        client.lease_client().leases().await.unwrap().leases().len()
+    };
+    let one_lease = async {
+        while leases(&mut client).await != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TTL / 6, one_lease).await.expect("long before its TTL is over");
+    registration.leave().await;
+    assert_eq!(leases(&mut client).await, 0);
 }
 
 #[tokio::test]
@@ -220,29 +287,13 @@ async fn names_that_no_key_can_have_are_refused() {
 }
 
 #[tokio::test]
-async fn a_killed_owners_record_expires_and_not_before_its_ttl() {
-    let etcd = Etcd::start().await;
-    let registry = registry::open(&etcd.url()).unwrap();
-    let ttl = Duration::from_secs(3);
-    let mut owner = Command::new(env!("CARGO_BIN_EXE_registry-owner"))
-        .args([etcd.url().as_str(), "owned", "owned-1", "3"])
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
-    assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("registered"));
-    let mut watching = Watching::from_now(&registry, "owned").await;
-    sleep(ttl * 2).await;
-    assert_eq!(registry.read("owned").await.unwrap().entries.len(), 1, "its owner renews it");
-    owner.kill().await.unwrap();
-    let killed = Instant::now();
-    assert_eq!(watching.events(1).await, ["-owned-1"]);
-    let took = killed.elapsed();
-    // Renewed up to a third of the TTL earlier; etcd looks for expired leases every half second.
-    assert!(took >= ttl * 2 / 3 - Duration::from_millis(200), "{took:?}");
-    assert!(took <= ttl + Duration::from_secs(2), "{took:?}");
-    assert!(registry.read("owned").await.unwrap().entries.is_empty());
+async fn a_record_that_cannot_be_held_fails_the_start_and_an_etcd_that_is_away_does_not() {
+    let etcd = Etcd::stopped();
+    let service = || Service::builder("greeter").registry(etcd.url());
+    let large = service().metadata("notes", "x".repeat(2 << 20)).build().await.unwrap();
+    let error = large.start().await.unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("less metadata"), "{error:?}");
+    service().build().await.unwrap().start().await.unwrap().stop().await;
 }
 
 #[tokio::test]

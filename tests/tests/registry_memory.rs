@@ -8,9 +8,10 @@ use std::{
 
 use micro::registry::{Lease, Node, Registry, memory::Memory};
 use tests::{
-    conformance::{Backend, Cannot},
+    conformance::{Backend, Cannot, Owner},
     registry_conformance,
 };
+use tokio::time::sleep;
 
 struct InMemory {
     memory: Memory,
@@ -29,6 +30,13 @@ impl Backend for InMemory {
         Arc::new(self.memory.clone())
     }
 
+    fn not_applicable(&self) -> &'static [(&'static str, &'static [&'static str])] {
+        &[(
+            "it holds nodes and not their encoding: none can be malformed",
+            &["a_malformed_neighbour_spoils_nothing"],
+        )]
+    }
+
     async fn register(&self, node: &Node, ttl: Duration) -> Result<Lease, Cannot> {
         let lease = self.memory.register(node, ttl).await.expect("the node registers");
         self.leases.lock().unwrap().insert(node.id.clone(), lease);
@@ -43,12 +51,18 @@ impl Backend for InMemory {
         Ok(())
     }
 
-    async fn write_malformed(&self, _: &str) -> Result<String, Cannot> {
-        Err(Cannot::because("it holds nodes and not their encoding: none can be malformed"))
-    }
-
-    async fn delete_key(&self, _: &str) -> Result<(), Cannot> {
-        Err(Cannot::because("it has no keys but those of nodes"))
+    /// A process that is killed takes its memory along, records and watchers included: none can
+    /// be left to expire. What dies here is the task that renews.
+    async fn own(&self, node: &Node, ttl: Duration) -> Result<Owner, Cannot> {
+        let lease = self.register(node, ttl).await?;
+        let (memory, node) = (self.memory.clone(), node.clone());
+        let owner = tokio::spawn(async move {
+            loop {
+                sleep(ttl / 3).await;
+                memory.renew(&node, lease).await.expect("the record stands");
+            }
+        });
+        Ok(Owner::killed_by(move || owner.abort()))
     }
 
     async fn forget(&self) -> Result<(), Cannot> {

@@ -133,14 +133,15 @@ impl ClientBuilder {
         self
     }
 
-    /// The deadline of a unary call that names none. Default: 5 s. Zero fails every such call.
+    /// The deadline of a unary call that names none. Default: 5 s. Zero fails every such call;
+    /// [`Duration::MAX`] is as good as none.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.settings.request_timeout = timeout;
         self
     }
 
-    /// The largest message sent or received, in bytes. Default: 4 MiB; at most 4 GiB - 1, which
-    /// is gRPC's own limit.
+    /// The largest message sent or received, in bytes. Default: 4 MiB. 0 leaves empty messages only;
+    /// gRPC's own limit of 4 GiB - 1 holds beyond it.
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.settings.max_message_size = bytes;
         self

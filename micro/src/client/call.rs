@@ -83,19 +83,20 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
     }
 
     /// Bounds the call: waiting for a node, connecting, every attempt, and for streams every
-    /// message. Default: 5 s for unary calls, none for streams. Zero fails at once.
+    /// message. Default: 5 s for unary calls, none for streams. Zero fails at once,
+    /// [`Duration::MAX`] is as good as none.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self
     }
 
-    /// Fails with `Unavailable` at once, rather than waiting, when no node is ready.
+    /// Fails with `Unavailable` at once, rather than waiting, when no node is ready. Default: waits.
     pub fn fail_fast(mut self) -> Self {
         self.options.fail_fast = true;
         self
     }
 
-    /// Does not inherit the deadline of the handler that makes the call.
+    /// Does not inherit the deadline of the handler that makes the call. Default: inherits it.
     pub fn detached(mut self) -> Self {
         self.options.detached = true;
         self

@@ -39,7 +39,9 @@ pub(super) async fn drive(
     leaving: oneshot::Receiver<()>,
 ) {
     let backoff = Backoff::full_jitter(FIRST_RETRY, options.ttl / 5);
-    let mut state = State::new(Instant::now(), &options, backoff);
+    // No shorter than it takes the other to renew, which ends the contest for the time being.
+    let contest = Backoff::full_jitter(2 * options.interval, 4 * options.ttl);
+    let mut state = State::new(Instant::now(), &options, backoff, contest);
     let mut leave = pin!(async {
         // The sender goes without a word when the registration is dropped: this task is about to
         // be aborted, and the record left to its TTL.
@@ -75,6 +77,15 @@ pub(super) async fn drive(
             Work::Deregister(lease) => {
                 let request = registry.deregister(&node, lease);
                 Event::Deregistered(bounded("deregister", &*registry, request).await.flatten())
+            }
+            Work::Release(lease) => {
+                let request = registry.deregister(&node, lease);
+                let release = async {
+                    // What is not given back goes with its TTL.
+                    let _ = bounded("release", &*registry, request).await;
+                    Event::Released
+                };
+                unless_leaving(leave.as_mut(), release).await
             }
         };
     }

@@ -40,7 +40,7 @@ pub enum RegistrationState {
     /// In the registry. Stays so while the registry does not answer: the record may well stand.
     Registered,
     /// The record does not stand any more: the lease is gone, the key was deleted or overwritten.
-    /// The next attempt starts at once, so that this state is rarely seen in a watch.
+    /// `Registering` follows at once, so that this state is rarely seen in a watch.
     Lost,
     /// The registry only reads, as `static://` does: there is nothing to write, and the node
     /// serves those who know its address.
@@ -78,8 +78,8 @@ const LONGEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Clone)]
 pub struct Options {
     /// How long the record stands without a renewal: 15 s unless set. A killed node is gone from
-    /// the registry after this long. No shorter than the registry's
-    /// [`min_ttl`](Registry::min_ttl).
+    /// the registry after this long. Less than the registry's
+    /// [`min_ttl`](Registry::min_ttl), 0, and more than a day are refused.
     pub ttl: Duration,
     /// How often the record is renewed, and the check asked: a third of the TTL unless set, at
     /// most half of it; 0 is refused.
@@ -160,7 +160,9 @@ impl Registration {
     /// Registers the node and keeps it registered, in a task of its own; nothing is awaited here.
     ///
     /// Attempts never end: each is bounded by 1 s, the wait between two is drawn from nothing to a
-    /// ceiling that grows from 100 ms to TTL/5. The options are taken as they are: see
+    /// ceiling that grows from 100 ms to TTL/5. A record that is lost is written anew at once. Only
+    /// one that another process with the same id overwrites again and again is left to it for a
+    /// while: a wait with a ceiling that grows from two intervals to 4 x TTL. The options are taken as they are: see
     /// [`Options::validate`].
     ///
     /// # Panics

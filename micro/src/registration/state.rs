@@ -20,6 +20,8 @@ pub(super) enum Event {
     Registered(Result<Lease, Error>),
     Renewed(Result<(), RenewError>),
     Deregistered(Result<(), Error>),
+    /// The attempt to give an older lease back is over, however it ended.
+    Released,
     /// The node shall leave. Whatever was under way was dropped, and was neither `Register` nor
     /// `Deregister`.
     Leave,
@@ -32,6 +34,8 @@ pub(super) enum Work {
     Register,
     Renew(Lease),
     Deregister(Lease),
+    /// Gives a lease back on which no record hangs any more.
+    Release(Lease),
     /// Until then, or until the node leaves.
     Wait(Option<Instant>),
     Done,
@@ -54,11 +58,16 @@ pub(super) struct State {
     state: RegistrationState,
     interval: Duration,
     has_check: bool,
-    /// What the registry calls our entry. Outlives a failed removal, for the next attempt at it.
+    /// What the registry calls our entry. Outlives a failed removal, for the next attempt at it, and
+    /// the loss of the record, until the next lease is there.
     lease: Option<Lease>,
     /// The registry has said that it only reads.
     read_only: bool,
     backoff: Backoff,
+    /// The waits before the record is taken back once more from another process with our id.
+    contest: Backoff,
+    /// Whether the record was taken since a renewal last found it standing.
+    was_taken: bool,
     /// When this round of check and request began: the next one is counted from here, so that slow
     /// answers do not stretch the interval.
     round: Instant,
@@ -69,7 +78,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(now: Instant, options: &Options, backoff: Backoff) -> Self {
+    pub(super) fn new(now: Instant, options: &Options, backoff: Backoff, contest: Backoff) -> Self {
         Self {
             state: RegistrationState::Idle,
             interval: options.interval,
@@ -77,6 +86,8 @@ impl State {
             lease: None,
             read_only: false,
             backoff,
+            contest,
+            was_taken: false,
             round: now,
             check_at: now,
             troubled: false,
@@ -98,9 +109,10 @@ impl State {
             Event::Checked(Ok(())) => self.proceed(&mut notes),
             Event::Checked(Err(why)) => self.take_out(&why, &mut notes),
             Event::Registered(Ok(lease)) => {
-                self.lease = Some(lease);
                 self.enter(RegistrationState::Registered, None, &mut notes);
-                self.went_well()
+                let wait = self.went_well();
+                // Not before: the record that stands is not removed for another to be written.
+                self.lease.replace(lease).map_or(wait, Work::Release)
             }
             Event::Registered(Err(error)) if error.is_unsupported() => {
                 self.read_only = true;
@@ -112,17 +124,26 @@ impl State {
                 if self.troubled {
                     notes.push(Note::Recovered);
                 }
+                self.was_taken = false;
+                self.contest.reset();
                 self.went_well()
             }
             Event::Renewed(Err(RenewError::Lost(why))) => {
-                self.lease = None;
-                self.backoff.reset();
-                self.round = now;
-                self.enter(RegistrationState::Lost, Some(why), &mut notes);
-                self.enter(RegistrationState::Registering, None, &mut notes);
+                self.lose(now, why, &mut notes);
                 Work::Register
             }
+            Event::Renewed(Err(RenewError::Taken(why))) => {
+                self.lose(now, why, &mut notes);
+                // Once may be a slip of somebody's hand. Again before a renewal found it standing,
+                // and another process has our id: one of the two will hold it for longer and longer.
+                if std::mem::replace(&mut self.was_taken, true) {
+                    Work::Wait(Some(now + self.contest.next()))
+                } else {
+                    Work::Register
+                }
+            }
             Event::Renewed(Err(RenewError::Failed(error))) => self.failed(now, &error, &mut notes),
+            Event::Released => self.went_well(),
             Event::Deregistered(outcome) => self.deregistered(outcome, &mut notes),
             Event::Leave => {
                 self.enter(RegistrationState::Leaving, None, &mut notes);
@@ -148,6 +169,14 @@ impl State {
                 Work::Register
             }
         }
+    }
+
+    /// The record does not stand any more, and is to be written anew.
+    fn lose(&mut self, now: Instant, why: String, notes: &mut Vec<Note>) {
+        self.backoff.reset();
+        self.round = now;
+        self.enter(RegistrationState::Lost, Some(why), notes);
+        self.enter(RegistrationState::Registering, None, notes);
     }
 
     /// The check has failed: out, and no attempt to return before it passes.

@@ -49,23 +49,33 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// The shortest TTL the registry can grant.
     fn min_ttl(&self) -> Duration;
 
+    /// Whether the registry can hold the node's record at all; asks nothing of it. By default it can.
+    ///
+    /// # Errors
+    /// `Config` for a name or size that it cannot hold, with which one and why.
+    fn validate(&self, _node: &Node) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Writes the node's record under a new lease of `ttl`, over whatever is there.
     ///
     /// # Errors
     /// `Registry` when it cannot be reached or refuses; `Config` when the TTL is under
-    /// [`min_ttl`](Self::min_ttl), or the registry cannot hold a record of that name or size;
-    /// `Unsupported` when it only reads.
+    /// [`min_ttl`](Self::min_ttl), or as [`validate`](Self::validate); `Unsupported` when it only
+    /// reads.
     fn register<'a>(&'a self, node: &'a Node, ttl: Duration)
     -> BoxFuture<'a, Result<Lease, Error>>;
 
     /// Extends the lease by its TTL and checks that the node's own record still stands as written.
     ///
     /// # Errors
-    /// [`RenewError::Lost`] when the node must register anew, [`RenewError::Failed`] for all else.
+    /// [`RenewError::Lost`] and [`RenewError::Taken`] when the node must register anew,
+    /// [`RenewError::Failed`] for all else.
     fn renew<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>>;
 
-    /// Removes the node's record and gives the lease back. A record that is gone already, or that
-    /// another has overwritten, is no error and is left alone.
+    /// Removes the node's record if it is still the one written under this lease, and gives the
+    /// lease back. A record that is gone already is no error, nor is one under another lease, the
+    /// node's own next one or another's: it is left alone.
     ///
     /// # Errors
     /// `Registry` when it cannot be reached: the record then goes with its TTL. `Unsupported` when
@@ -96,10 +106,22 @@ pub struct Lease(pub i64);
 /// Why a renewal did not succeed.
 #[derive(Debug)]
 pub enum RenewError {
-    /// The entry does not stand any more: the lease is gone, the key was deleted or overwritten.
+    /// The entry does not stand any more: the lease is gone, or the key was deleted.
     Lost(String),
+    /// Another record stands in its place. Says whose.
+    Taken(String),
     /// The registry did not answer, or cannot do this at all: the entry may well stand.
     Failed(Error),
+}
+
+impl RenewError {
+    pub(crate) fn taken_by(other: &Node) -> Self {
+        Self::Taken(format!(
+            "the record was overwritten by a node at {}; two processes with one id take it from each \
+             other: an id must be unique in its service",
+            other.address
+        ))
+    }
 }
 
 /// What a read found.

@@ -28,7 +28,8 @@ pub(super) fn encode(
     let prefix = u32::try_from(length).ok().filter(|_| length <= limit);
     let Some(prefix) = prefix else {
         return Err(Status::resource_exhausted(format!(
-            "the response message has {length} bytes; the server sends at most {limit}"
+            "the response message has {length} bytes; the server sends at most {limit} (raise its \
+             max_message_size)"
         )));
     };
     buffer.reserve(PREFIX + length);
@@ -63,7 +64,8 @@ pub(super) fn length(prefix: [u8; PREFIX], limit: usize) -> Result<usize, Status
     let length = u32::from_be_bytes(length) as usize;
     if length > limit {
         return Err(Status::resource_exhausted(format!(
-            "the request message has {length} bytes; the server takes at most {limit}"
+            "the request message has {length} bytes; the server takes at most {limit} (raise its \
+             max_message_size)"
         )));
     }
     Ok(length)

@@ -8,7 +8,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::{JoinHandle, JoinSet},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -21,6 +21,10 @@ use crate::{Error, ErrorKind};
 /// up to the longest: the figures of Go's `net/http`.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// One line in the log for so long, however often accepting fails and succeeds meanwhile: while
+/// descriptors are short each connection that ends lets another in.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// A server that is bound and accepts. Dropped, it cuts everything at once.
 #[derive(Debug)]
@@ -59,7 +63,11 @@ impl Listening {
         health: watch::Sender<Health>,
     ) -> Result<Self, Error> {
         let failed = |error| {
-            let text = format!("the server cannot listen on {address}");
+            let mut text = format!("the server cannot listen on {address}");
+            // What Go calls every interface.
+            if address.starts_with(':') {
+                text = format!("{text}: write 0.0.0.0{address} for every interface");
+            }
             Error::new(ErrorKind::Bind, text).with_source(error)
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -141,13 +149,13 @@ async fn accept(
     let mut connections = JoinSet::new();
     let serving = phase.clone();
     let serve = |io| connection::serve(io, Arc::clone(&shared), serving.clone());
-    let mut failures = 0;
+    let mut trouble = Trouble::default();
     loop {
         tokio::select! {
             biased;
             _ = phase.wait_for(|phase| *phase != Phase::Open) => break,
             Some(_) = connections.join_next() => {}
-            io = accept_one(&mut acceptor, &mut failures) => drop(connections.spawn(serve(io))),
+            io = accept_one(&mut acceptor, &mut trouble) => drop(connections.spawn(serve(io))),
         }
     }
     // What the kernel has accepted already gets a GOAWAY too; closing the listener resets it.
@@ -167,22 +175,40 @@ async fn accept(
 }
 
 /// The next connection, however often accepting fails before.
-async fn accept_one<A: Accept>(acceptor: &mut A, failures: &mut u32) -> A::Io {
+async fn accept_one<A: Accept>(acceptor: &mut A, trouble: &mut Trouble) -> A::Io {
     loop {
         match acceptor.accept().await {
             Ok(io) => {
-                *failures = 0;
+                trouble.failures = 0;
                 return io;
             }
             Err(error) if is_of_the_peer(&error) => {}
             Err(error) => {
-                if *failures == 0 {
+                trouble.failures = trouble.failures.saturating_add(1);
+                if trouble.is_to_be_told(Instant::now()) {
                     tracing::warn!(%error, "the server cannot accept connections");
                 }
-                *failures = failures.saturating_add(1);
-                sleep(pause(*failures)).await;
+                sleep(pause(trouble.failures)).await;
             }
         }
+    }
+}
+
+/// How accepting fares.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// Since the last success.
+    failures: u32,
+    told: Option<Instant>,
+}
+
+impl Trouble {
+    fn is_to_be_told(&mut self, now: Instant) -> bool {
+        let is_due = self.told.is_none_or(|told| now - told >= TELL_EVERY);
+        if is_due {
+            self.told = Some(now);
+        }
+        is_due
     }
 }
 
@@ -226,14 +252,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn accepting_goes_on_after_failures_and_pauses_only_for_its_own() {
-        let start = tokio::time::Instant::now();
-        let mut failures = 0;
-        accept_one(&mut Failing(5, io::ErrorKind::ConnectionAborted), &mut failures).await;
+        let start = Instant::now();
+        let mut trouble = Trouble::default();
+        accept_one(&mut Failing(5, io::ErrorKind::ConnectionAborted), &mut trouble).await;
         assert_eq!(start.elapsed(), Duration::ZERO, "the next peer does not wait");
-        accept_one(&mut Failing(10, io::ErrorKind::Other), &mut failures).await;
+        accept_one(&mut Failing(10, io::ErrorKind::Other), &mut trouble).await;
         let taken = start.elapsed().as_millis();
         assert!((3275..3400).contains(&taken), "5 + 10 + .. + 640 + 1000 + 1000 ms: {taken}");
-        assert_eq!(failures, 0, "and the next failure starts at the shortest pause");
+        assert_eq!(trouble.failures, 0, "and the next failure starts at the shortest pause");
+    }
+
+    #[test]
+    fn a_trouble_that_comes_and_goes_is_told_once_a_minute() {
+        let (start, mut trouble) = (Instant::now(), Trouble::default());
+        let told = [0, 1, 59, 60, 61, 119, 120].into_iter();
+        let told = told.filter(|at| trouble.is_to_be_told(start + Duration::from_secs(*at)));
+        assert_eq!(told.collect::<Vec<_>>(), [0, 60, 120]);
     }
 
     #[test]

@@ -119,8 +119,8 @@ impl Server {
     }
 
     /// The largest message taken or sent, in bytes, for handlers added with
-    /// [`add_handlers`](Self::add_handlers). 4 MiB by default; 0 leaves empty messages only. A larger
-    /// one is `ResourceExhausted`.
+    /// [`add_handlers`](Self::add_handlers). 4 MiB by default; 0 leaves empty messages only; gRPC's own
+    /// limit of 4 GiB - 1 holds beyond it. A larger one is `ResourceExhausted`.
     pub fn max_message_size(&mut self, bytes: usize) -> &mut Self {
         self.bounds.max_message_size = bytes;
         self
@@ -128,7 +128,7 @@ impl Server {
 
     /// The largest sum of a request's headers, in bytes as HTTP/2 counts them (32 more for each).
     /// 16 KiB by default. What is larger is answered with HTTP 431; 0 would refuse every call and is
-    /// an error at the start.
+    /// an error at the start; `u32::MAX` lets one call take 4 GiB of memory.
     pub fn max_header_list_size(&mut self, bytes: u32) -> &mut Self {
         self.bounds.max_header_list_size = bytes;
         self
@@ -136,7 +136,7 @@ impl Server {
 
     /// How many calls one connection may have under way. 1000 by default: callers wait for their
     /// turn beyond it, and what one connection can make the server hold stays bounded. 0 would let
-    /// no call in and is an error at the start.
+    /// no call in and is an error at the start; `u32::MAX` leaves the number to the caller.
     pub fn max_concurrent_streams(&mut self, streams: u32) -> &mut Self {
         self.bounds.max_concurrent_streams = streams;
         self

@@ -5,12 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use crate::Error;
 
 /// The address for the record: `advertise` if given, with the bound port where it names none or
-/// port 0; else the bound address, or the first private address of this machine where a wildcard
-/// was bound (as go-micro does), or loopback if there is none.
+/// port 0; else the bound address. Where either is a wildcard, the first private address of this
+/// machine instead (as go-micro does), or loopback if there is none.
 pub(super) fn advertised(advertise: Option<&str>, bound: SocketAddr) -> Result<String, Error> {
     let Some(advertise) = advertise else {
-        let ip = if bound.ip().is_unspecified() { private_ip() } else { bound.ip() };
-        return Ok(SocketAddr::new(ip, bound.port()).to_string());
+        return Ok(SocketAddr::new(reachable(bound.ip()), bound.port()).to_string());
     };
     let (host, port) = split(advertise).ok_or_else(|| {
         Error::config(format!(
@@ -18,7 +17,15 @@ pub(super) fn advertised(advertise: Option<&str>, bound: SocketAddr) -> Result<S
         ))
     })?;
     let port = if port == 0 { bound.port() } else { port };
-    Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+    Ok(match host.parse() {
+        Ok(ip) => SocketAddr::new(reachable(ip), port).to_string(),
+        Err(_) => format!("{host}:{port}"),
+    })
+}
+
+/// The address itself, or one of this machine's for a wildcard.
+fn reachable(ip: IpAddr) -> IpAddr {
+    if ip.is_unspecified() { private_ip() } else { ip }
 }
 
 /// The host without brackets, and the port or 0.
@@ -82,8 +89,14 @@ mod tests {
 
     #[test]
     fn a_wildcard_is_never_advertised() {
-        let bound = "0.0.0.0:3456".parse().expect("an address");
-        let record = advertised(None, bound).expect("an address");
-        assert!(!record.starts_with("0.0.0.0"), "{record}");
+        for bound in ["0.0.0.0:3456", "[::]:3456"] {
+            for advertise in [None, Some("0.0.0.0"), Some("[::]:3456")] {
+                let record = advertised(advertise, bound.parse().expect("an address"));
+                let record: SocketAddr =
+                    record.expect("an address").parse().expect("an IP address");
+                assert!(!record.ip().is_unspecified(), "{record}");
+                assert_eq!(record.port(), 3456);
+            }
+        }
     }
 }

@@ -60,33 +60,39 @@ impl ServiceBuilder {
         }
     }
 
-    /// The version in the record. Default: `latest`, as go-micro has it.
+    /// The version in the record: any text, of which callers make nothing. Default: `latest`, as
+    /// go-micro has it.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = Some(version.into());
         self
     }
 
-    /// The node's id, unique within the service. Default: the name, a dash and a new UUID.
+    /// The node's id, unique within the service, of 1 to 255 bytes. Default: the name, a dash and a
+    /// new UUID. A process that starts under the id of one that is gone takes its record over; two
+    /// that live at once would take it from each other.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// Adds a fact to the node's record. `protocol`, `server` and `transport` are `grpc` unless
-    /// set here.
+    /// Adds a fact to the node's record. Default: none but `protocol`, `server` and `transport`,
+    /// which are `grpc` unless set here. A record that the registry cannot hold (etcd: over 1 MiB)
+    /// is an error at the start.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into());
         self
     }
 
-    /// The address to listen on, `host:port`. Default: `127.0.0.1:0`, loopback and a free port.
+    /// The address to listen on, `host:port`; port 0 is any that is free, host `0.0.0.0` every
+    /// interface. Default: `127.0.0.1:0`, loopback and a free port.
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.address = Some(address.into());
         self
     }
 
     /// The address for the record, `host:port`; without a port, or with port 0, the bound one.
-    /// Default: the bound address; where that is a wildcard, the machine's first private address.
+    /// Default: the bound address. A wildcard is not advertised: the machine's first private address
+    /// is, instead.
     pub fn advertise(mut self, address: impl Into<String>) -> Self {
         self.advertise = Some(address.into());
         self
@@ -98,8 +104,9 @@ impl ServiceBuilder {
         self
     }
 
-    /// How long the registry keeps the record of a node that has died. Default: 15 s; at least
-    /// what the registry can grant (etcd 1 s), at most a day.
+    /// How long the registry keeps the record of a node that has died. Default: 15 s. Less than the
+    /// registry can grant (etcd 1 s, memory 1 ms) is refused, and so are 0 and more than a day. etcd
+    /// counts whole seconds and rounds up.
     pub fn register_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
@@ -128,14 +135,15 @@ impl ServiceBuilder {
         self
     }
 
-    /// The service leaves when this future ends, as it does on SIGTERM. Default: none.
+    /// The service leaves when this future ends, as it does on SIGTERM. Default: none. If it panics
+    /// the service leaves too, and the panic then goes on in [`Service::run`].
     pub fn shutdown(mut self, shutdown: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Some(Box::pin(shutdown));
         self
     }
 
     /// How long calls under way may take to finish when the service leaves. Default: 30 s; zero
-    /// cuts them.
+    /// cuts them, [`Duration::MAX`] waits for them however long they take.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = Some(timeout);
         self
@@ -184,6 +192,8 @@ fn check_name(what: &str, value: &str) -> Result<(), Error> {
         "is longer than 255 bytes"
     } else if value.chars().any(|c| c.is_control() || c.is_whitespace()) {
         "has white space or control characters in it"
+    } else if matches!(value, "." | "..") {
+        "is no name in a path, which registry keys are"
     } else {
         return Ok(());
     };

@@ -1,5 +1,11 @@
 //! A service that runs in the background.
 
+use std::{
+    future::pending,
+    panic::{AssertUnwindSafe, resume_unwind},
+};
+
+use futures_util::FutureExt as _;
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
@@ -27,19 +33,20 @@ impl Handle {
     ) -> Self {
         let registration = leaving.registration.state();
         let (stop, stopped) = oneshot::channel();
-        let asked = async move {
-            let shutdown = async {
-                match shutdown {
-                    Some(shutdown) => shutdown.await,
-                    None => std::future::pending().await,
+        let shutdown = shutdown.unwrap_or_else(|| Box::pin(pending()));
+        let shutdown = AssertUnwindSafe(shutdown).catch_unwind();
+        let task = tokio::spawn(async move {
+            let asked = async {
+                tokio::select! {
+                    _ = stopped => Ok(()),
+                    ended = shutdown => ended,
                 }
             };
-            tokio::select! {
-                _ = stopped => {}
-                () = shutdown => {}
+            // The user's panic goes on, but not before callers have been told to go elsewhere.
+            if let Err(panic) = leaving.after(asked).await {
+                resume_unwind(panic);
             }
-        };
-        let task = tokio::spawn(leaving.after(asked));
+        });
         Self { address, id, registration, stop: Some(stop), task }
     }
 
@@ -60,27 +67,21 @@ impl Handle {
 
     /// Leaves, in the order of [`Service`](crate::Service), and returns when all is done.
     ///
+    /// # Panics
+    /// With the panic of the shutdown future, if that had one: the service has left by then.
+    ///
     /// # Cancel safety
     /// Dropped before its end, the service goes on leaving in the background.
     pub async fn stop(mut self) {
-        self.ask_to_stop();
-        self.ended().await;
-    }
-
-    pub(super) fn ask_to_stop(&mut self) {
         self.stop.take();
+        self.ended().await;
     }
 
     pub(super) async fn ended(&mut self) {
         if let Err(error) = (&mut self.task).await
             && error.is_panic()
         {
-            std::panic::resume_unwind(error.into_panic());
+            resume_unwind(error.into_panic());
         }
-    }
-
-    /// Stops without leaving: connections are closed, calls are cut.
-    pub(super) fn abort(&self) {
-        self.task.abort();
     }
 }

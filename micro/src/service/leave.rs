@@ -20,8 +20,8 @@ pub(super) struct Leaving {
 
 impl Leaving {
     /// Keeps health in step with the registration until `asked`, then leaves.
-    pub(super) async fn after(self, asked: impl Future<Output = ()>) {
-        self.serve_until(asked).await;
+    pub(super) async fn after<T>(self, asked: impl Future<Output = T>) -> T {
+        let asked = self.serve_until(asked).await;
         let Self { service, gap, drain_timeout, listening, registration } = self;
         listening.set_serving(false);
         let was_registered = *registration.state().borrow() == RegistrationState::Registered;
@@ -39,15 +39,16 @@ impl Leaving {
             );
         }
         tracing::info!(service, "stopped");
+        asked
     }
 
-    async fn serve_until(&self, asked: impl Future<Output = ()>) {
+    async fn serve_until<T>(&self, asked: impl Future<Output = T>) -> T {
         let mut asked = pin!(asked);
         let mut state = self.registration.state();
         loop {
             self.listening.set_serving(is_ready(*state.borrow_and_update()));
             tokio::select! {
-                () = &mut asked => return,
+                asked = &mut asked => return asked,
                 changed = state.changed() => if changed.is_err() {
                     return asked.await;
                 },

@@ -60,7 +60,9 @@ use builder::Settings;
 /// 4. the listener closes, connections get a GOAWAY, and calls under way finish or are cut after
 ///    the [drain timeout](ServiceBuilder::drain_timeout).
 ///
-/// A second signal stops at once, in whatever phase.
+/// A second signal ends the process at once and by its default action (a shell sees 143 or 130), in
+/// whatever phase, also after [`run`](Service::run) has returned and when handlers block all
+/// threads.
 #[derive(Debug)]
 pub struct Service {
     settings: Settings,
@@ -96,24 +98,22 @@ impl Service {
 
     /// Serves until SIGTERM, SIGINT or the shutdown future, then leaves.
     ///
+    /// Several services may run in one process: a signal asks all of them to leave. After a `run`
+    /// that no signal has ended, signals are the program's own again; their default action does
+    /// not come back by itself, as after any use of [`tokio::signal`].
+    ///
     /// # Errors
-    /// `Bind` when the address cannot be listened on, `Config` when it cannot be advertised.
+    /// `Bind` when the address cannot be listened on; `Config` when it cannot be advertised, or the
+    /// registry cannot hold a record of that name or size.
     /// A registry that cannot be reached is no error: the service serves and keeps trying.
     pub async fn run(self) -> Result<(), Error> {
         let mut signals = signals::Signals::new()?;
         let mut handle = self.start().await?;
         tokio::select! {
-            signal = signals.next() => tracing::info!(signal, "leaving; a second signal stops at once"),
+            signal = signals.next() => tracing::info!(signal, "leaving; a second signal ends the process"),
             () = handle.ended() => return Ok(()),
         }
-        handle.ask_to_stop();
-        tokio::select! {
-            signal = signals.next() => {
-                tracing::warn!(signal, "stopping at once: calls under way are cut");
-                handle.abort();
-            }
-            () = handle.ended() => {}
-        }
+        handle.stop().await;
         Ok(())
     }
 
@@ -134,6 +134,8 @@ impl Service {
         node.version = settings.version;
         node.metadata.extend(settings.metadata);
         node.endpoints = endpoints;
+        // Else it would be tried for ever: nothing but other options can change it.
+        discovery.registry().validate(&node)?;
         tracing::info!(service = %node.service, node = %node.id, %address, "serving");
         let registry = discovery.registry().clone();
         let registration = Registration::start(registry, node, settings.registration);

@@ -12,7 +12,7 @@ use tonic_health::pb::{
 };
 
 use crate::{
-    Service,
+    Client, Service,
     fixture::{Echo, Stub, Word, client, register, registered, start},
     registration::RegistrationState,
     registry,
@@ -180,6 +180,29 @@ async fn the_shutdown_future_ends_a_service() {
 }
 
 #[tokio::test]
+async fn a_panic_of_the_shutdown_future_goes_on_after_the_service_has_left() {
+    let registry = "memory://service-shutdown-panic";
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut service = Service::builder("greeter")
+        .registry(registry)
+        .shutdown(async {
+            let _ = stopped.await;
+            panic!("a user's fault");
+        })
+        .build()
+        .await
+        .expect("a service");
+    register(service.server(), Echo::named("greeter"));
+    let running = tokio::spawn(service.run());
+    let stub = Stub::new("greeter", &client(registry));
+    stub.say(Word::new("who?")).await.expect("it serves");
+    stop.send(()).expect("it listens");
+    let panic = running.await.expect_err("the panic goes on").into_panic();
+    assert_eq!(panic.downcast_ref(), Some(&"a user's fault"));
+    assert_eq!(nodes(registry, "greeter").await, 0, "and the record is gone");
+}
+
+#[tokio::test]
 async fn several_services_live_in_one_process() {
     let registry = "memory://service-several";
     let one = start(registry, "one", Echo::named("one")).await;
@@ -201,14 +224,52 @@ async fn a_taken_address_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
+async fn an_address_without_a_host_is_an_error_that_says_what_to_write() {
+    let service = Service::builder("greeter").registry("memory://service-host").address(":0");
+    let error = service.build().await.expect("a service").start().await.expect_err("no host");
+    assert!(error.to_string().contains("0.0.0.0:0"), "{error}");
+}
+
+#[tokio::test]
+async fn options_as_large_as_they_go_mean_no_bound() {
+    const WINDOW: u32 = (1 << 31) - 1;
+    let registry = "memory://service-largest";
+    let builder = Service::builder("greeter").registry(registry).drain_timeout(Duration::MAX);
+    let mut service = builder.build().await.expect("a service");
+    register(service.server(), Echo::named("greeter"));
+    service
+        .server()
+        .max_message_size(usize::MAX)
+        .max_header_list_size(u32::MAX)
+        .max_concurrent_streams(u32::MAX)
+        .stream_window(WINDOW)
+        .connection_window(WINDOW);
+    let handle = service.start().await.expect("a free port");
+    let client = Client::builder()
+        .registry(registry)
+        .request_timeout(Duration::MAX)
+        .max_message_size(usize::MAX)
+        .build()
+        .expect("a client");
+    let stub = Stub::new("greeter", &client);
+    stub.say(Word::new("who?")).await.expect("it serves");
+    stub.say(Word::new("who?")).timeout(Duration::MAX).await.expect("it serves");
+    handle.stop().await;
+}
+
+#[tokio::test]
 async fn options_that_cannot_be_used_are_refused_by_name() {
     let builder = || Service::builder("greeter").registry("memory://service-options");
     let ttl = Duration::from_secs(9);
     for (builder, named) in [
         (builder().register_ttl(ttl).register_interval(ttl), "interval"),
         (builder().register_ttl(Duration::MAX), "TTL"),
+        (builder().register_ttl(Duration::ZERO), "TTL"),
+        (builder().register_interval(Duration::ZERO), "interval"),
+        (builder().register_interval(Duration::MAX), "interval"),
         (builder().id(""), "id"),
         (builder().id("two words"), "two words"),
+        (builder().id(".."), ".."),
         (builder().registry("nowhere://x"), "nowhere"),
         (Service::builder("").registry("memory://service-options"), "name"),
     ] {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use super::scripted::{Mode, Scripted};
 use crate::{
     registration::{Check, Options, Registration, RegistrationState},
-    registry::Node,
+    registry::{Node, Registry, memory::Memory},
 };
 
 const TTL: Duration = Duration::from_secs(15);
@@ -115,6 +115,28 @@ async fn a_deleted_record_is_back_within_a_third_of_the_ttl_and_a_second() {
     sleep(TTL / 3 + SECOND).await;
     assert!(registry.has_record());
     assert_eq!(state(&registration), RegistrationState::Registered);
+    let calls = ["register", "renew", "register", "deregister"];
+    assert_eq!(registry.calls(), calls, "the old lease is given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_processes_with_one_id_do_not_write_over_each_other_without_end() {
+    let registry = Arc::new(Memory::new());
+    let node = |port| Node::new("greeter", "greeter-1", format!("127.0.0.1:{port}"));
+    fastrand::seed(7);
+    let [first, second] =
+        [1, 2].map(|port| Registration::start(registry.clone(), node(port), Options::new(TTL)));
+    sleep(4 * TTL).await;
+    let read = async || registry.read("greeter").await.expect("memory answers");
+    let before = read().await.revision;
+    sleep(3600 * SECOND).await;
+    let written = read().await.revision - before;
+    assert!(written < 300, "{written} in an hour, and not one at each of 1440 renewals");
+
+    first.leave().await;
+    sleep(4 * TTL + SECOND).await;
+    assert_eq!(read().await.entries[0].node.address, "127.0.0.1:2", "what is left has the id");
+    second.leave().await;
 }
 
 /// A check whose behaviour the test turns: passing, failing, panicking, hanging.

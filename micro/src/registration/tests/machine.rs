@@ -40,11 +40,17 @@ fn run(check: bool, table: Vec<(u64, Event, &str)>) {
     let check = check.then(|| -> Check { Arc::new(|| unreachable!("the machine asks nobody")) });
     let options = Options { check, ..Options::default() };
     let at_once = Backoff::full_jitter(Duration::ZERO, Duration::ZERO);
-    let mut state = State::new(start, &options, at_once);
+    let mut state = State::new(start, &options, at_once, contest());
     for (row, (at, event, expected)) in table.into_iter().enumerate() {
         let what = format!("row {row}, {at} ms: {event:?}");
         assert_eq!(step(&mut state, start, at, event), expected, "{what}");
     }
+}
+
+/// The very waits of each run: 500 ms or less, then up to 1 s, then up to 2 s.
+fn contest() -> Backoff {
+    let contest = Backoff::full_jitter(Duration::from_millis(500), Duration::from_secs(2));
+    contest.with_rng(fastrand::Rng::with_seed(7))
 }
 
 fn down() -> Error {
@@ -116,14 +122,48 @@ fn a_lost_record_is_written_anew_at_once() {
             (0, Event::Registered(Ok(LEASE)), "registered > wait 5000"),
             (5000, Event::Elapsed, "renew(lease(7))"),
             (5010, lost("deleted"), "lost (deleted) > registering > register"),
-            (5020, Event::Registered(Ok(NEXT_LEASE)), "registered > wait 10010"),
+            (5020, Event::Registered(Ok(NEXT_LEASE)), "registered > release(lease(7))"),
+            (5030, Event::Released, "wait 10010"),
             (10_010, Event::Elapsed, "renew(lease(8))"),
         ],
     );
 }
 
 #[test]
-fn a_lost_lease_is_never_used_again() {
+fn a_record_taken_over_is_taken_back_at_once_and_later_if_it_is_taken_again() {
+    let taken = || Event::Renewed(Err(RenewError::Taken("by b".to_owned())));
+    let mut waits = contest();
+    let mut wait = |at: u64| at + u64::try_from(waits.next().as_millis()).unwrap();
+    let (second, third) = (wait(10_000), wait(15_000));
+    run(
+        false,
+        vec![
+            (0, Event::Elapsed, "registering > register"),
+            (0, Event::Registered(Ok(LEASE)), "registered > wait 5000"),
+            (5000, Event::Elapsed, "renew(lease(7))"),
+            (5000, taken(), "lost (by b) > registering > register"),
+            (5000, Event::Registered(Ok(NEXT_LEASE)), "registered > release(lease(7))"),
+            (5000, Event::Released, "wait 10000"),
+            (10_000, Event::Elapsed, "renew(lease(8))"),
+            (10_000, taken(), format!("lost (by b) > registering > wait {second}").leak()),
+            (10_000, Event::Elapsed, "register"),
+            (10_000, Event::Registered(Ok(LEASE)), "registered > release(lease(8))"),
+            (10_000, Event::Released, "wait 15000"),
+            (15_000, Event::Elapsed, "renew(lease(7))"),
+            (15_000, taken(), format!("lost (by b) > registering > wait {third}").leak()),
+            (15_000, Event::Elapsed, "register"),
+            (15_000, Event::Registered(Ok(NEXT_LEASE)), "registered > release(lease(7))"),
+            (15_000, Event::Released, "wait 20000"),
+            (20_000, Event::Elapsed, "renew(lease(8))"),
+            (20_000, Event::Renewed(Ok(())), "wait 25000"),
+            (25_000, Event::Elapsed, "renew(lease(8))"),
+            (25_000, taken(), "lost (by b) > registering > register"),
+        ],
+    );
+}
+
+#[test]
+fn a_lost_lease_is_not_renewed_but_given_back() {
     run(
         false,
         vec![
@@ -132,7 +172,10 @@ fn a_lost_lease_is_never_used_again() {
             (5000, Event::Elapsed, "renew(lease(7))"),
             (5000, lost("expired"), "lost (expired) > registering > register"),
             (5000, Event::Registered(Err(down())), "trouble (etcd is down; trying on) > wait 5000"),
-            (5000, Event::Leave, "leaving > gone > done"),
+            (5000, Event::Elapsed, "register"),
+            (5000, Event::Registered(Err(down())), "wait 5000"),
+            (5000, Event::Leave, "leaving > deregister(lease(7))"),
+            (5000, Event::Deregistered(Ok(())), "gone > done"),
         ],
     );
 }
@@ -212,7 +255,8 @@ fn a_removal_that_failed_is_tried_again_while_the_check_fails() {
             (11_000, Event::Deregistered(Err(down())), "wait 15000"),
             (15_000, Event::Elapsed, "check"),
             (15_000, Event::Checked(Ok(())), "registering > register"),
-            (15_000, Event::Registered(Ok(NEXT_LEASE)), "registered > wait 20000"),
+            (15_000, Event::Registered(Ok(NEXT_LEASE)), "registered > release(lease(7))"),
+            (15_000, Event::Leave, "leaving > deregister(lease(8))"),
         ],
     );
 }

@@ -255,6 +255,10 @@ fn is_answer(error: &ClientError) -> bool {
     }
 }
 
+pub(super) fn is_not_found(error: &ClientError) -> bool {
+    matches!(error, ClientError::GRpcStatus(status) if status.code() == Code::NotFound)
+}
+
 /// The error in words, causes included. etcd's texts carry no credentials.
 pub(super) fn describe(error: &ClientError) -> String {
     match error {
@@ -295,10 +299,6 @@ impl CallError {
             *code == Code::OutOfRange && message.contains("message length too large")
         };
         self.answer.as_ref().is_some_and(is_too_large)
-    }
-
-    pub(super) fn is_not_found(&self) -> bool {
-        self.answer.as_ref().is_some_and(|(code, _)| *code == Code::NotFound)
     }
 }
 

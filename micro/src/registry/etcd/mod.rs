@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::{GetOptions, PutOptions};
+use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 use futures_util::FutureExt;
 use tokio::runtime;
 
@@ -73,6 +73,17 @@ impl Etcd {
         Ok(made)
     }
 
+    /// The node's key and what stands there.
+    fn record(&self, node: &Node) -> Result<(String, Vec<u8>), Error> {
+        let record = key::of(node).and_then(|key| Ok((key, gomicro::encode(node)?)));
+        record.map_err(|why| self.refuse(node, &why))
+    }
+
+    fn refuse(&self, node: &Node, why: &str) -> Error {
+        let (name, id, service) = (self.name(), &node.id, &node.service);
+        Error::config(format!("{name}: cannot register {id} of service {service}: {why}"))
+    }
+
     /// The records whose keys begin with `prefix`, all of one revision, page by page.
     async fn scan(&self, prefix: &str, what: &str) -> Result<(u64, Vec<Record>), Error> {
         let mut page = PAGE;
@@ -124,25 +135,25 @@ impl Registry for Etcd {
         MIN_TTL
     }
 
+    fn validate(&self, node: &Node) -> Result<(), Error> {
+        self.record(node).map(drop)
+    }
+
     fn register<'a>(
         &'a self,
         node: &'a Node,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<Lease, Error>> {
         async move {
-            let name = self.name();
-            let refuse = |why: String| {
-                let (id, service) = (&node.id, &node.service);
-                Error::config(format!("{name}: cannot register {id} of service {service}: {why}"))
-            };
             if ttl < MIN_TTL {
-                return Err(refuse(format!("a TTL of {ttl:?} is under etcd's least, 1 s")));
+                let why = format!("a TTL of {ttl:?} is under etcd's least, 1 s");
+                return Err(self.refuse(node, &why));
             }
             let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-            let seconds = i64::try_from(seconds)
-                .map_err(|_| refuse(format!("a TTL of {ttl:?} is beyond what etcd can count")))?;
-            let key = key::of(node).map_err(refuse)?;
-            let value = gomicro::encode(node).map_err(refuse)?;
+            let seconds = i64::try_from(seconds).map_err(|_| {
+                self.refuse(node, &format!("a TTL of {ttl:?} is beyond what etcd can count"))
+            })?;
+            let (key, value) = self.record(node)?;
             let what = format!("register {} of service {}", node.id, node.service);
             let write = |connection: members::Connection| {
                 let (key, value) = (key.clone(), value.clone());
@@ -165,9 +176,7 @@ impl Registry for Etcd {
 
     fn renew<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>> {
         async move {
-            let fail = |why| RenewError::Failed(Error::config(why));
-            let key = key::of(node).map_err(fail)?;
-            let value = gomicro::encode(node).map_err(fail)?;
+            let (key, value) = self.record(node).map_err(RenewError::Failed)?;
             let what = format!("renew {} of service {}", node.id, node.service);
             let exchange = |connection: members::Connection| {
                 let key = key.clone();
@@ -187,11 +196,13 @@ impl Registry for Etcd {
             }
             match response.kvs().first() {
                 None => lost("the key was deleted"),
-                Some(kv) if kv.lease() != lease.0 => {
-                    lost("the key was overwritten under another lease")
-                }
-                Some(kv) if kv.value() != value => lost("the key was overwritten"),
-                Some(_) => Ok(()),
+                Some(kv) if kv.lease() == lease.0 && kv.value() == value => Ok(()),
+                Some(kv) => Err(match gomicro::decode(kv.value()) {
+                    Ok(other) => RenewError::taken_by(&other),
+                    Err(why) => RenewError::Taken(format!(
+                        "the key was overwritten with what is no record: {why}"
+                    )),
+                }),
             }
         }
         .boxed()
@@ -200,17 +211,30 @@ impl Registry for Etcd {
     fn deregister<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), Error>> {
         async move {
             self.keep_alives.forget(lease);
+            let (key, value) = self.record(node)?;
             let what = format!("deregister {} of service {}", node.id, node.service);
-            // A revoked lease takes along the keys that still hang on it: ours, unless another
-            // has overwritten it, which took it off. One request, and no moment between two.
-            let revoke = |connection: members::Connection| async move {
-                connection.client.lease_client().revoke(lease.0).await
+            let exchange = |connection: members::Connection| {
+                // A revoked lease takes along the keys that still hang on it: ours, unless another
+                // has overwritten it, which took it off.
+                let mut kv = connection.client.kv_client();
+                let revoke = async move {
+                    match connection.client.lease_client().revoke(lease.0).await {
+                        Err(error) if members::is_not_found(&error) => Ok(()),
+                        revoked => revoked.map(drop),
+                    }
+                };
+                // Written back by somebody's hand, the very same record has no lease and would
+                // outlive its node for ever.
+                let rewritten = [
+                    Compare::value(key.clone(), CompareOp::Equal, value.clone()),
+                    Compare::lease(key.clone(), CompareOp::Equal, 0),
+                ];
+                let delete =
+                    Txn::new().when(rewritten).and_then([TxnOp::delete(key.clone(), None)]);
+                async move { tokio::try_join!(revoke, kv.txn(delete)) }
             };
-            match self.members.call(&what, revoke).await {
-                Ok(_) => Ok(()),
-                Err(error) if error.is_not_found() => Ok(()),
-                Err(error) => Err(error.into()),
-            }
+            self.members.call(&what, exchange).await?;
+            Ok(())
         }
         .boxed()
     }

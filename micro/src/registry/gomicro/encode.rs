@@ -64,7 +64,9 @@ pub(in super::super) fn encode(node: &Node) -> Result<Vec<u8>, String> {
         .map_err(|error| error.to_string())?;
     if bytes.len() > MAX_LEN {
         let (length, limit) = (bytes.len(), MAX_LEN);
-        return Err(format!("the record takes {length} bytes, over the limit of {limit}"));
+        return Err(format!(
+            "the record takes {length} bytes, over the limit of {limit}: give the node less metadata"
+        ));
     }
     Ok(bytes)
 }

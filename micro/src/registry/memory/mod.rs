@@ -26,6 +26,9 @@ const HISTORY: usize = 1024;
 /// tokio's timers count in milliseconds.
 const MIN_TTL: Duration = Duration::from_millis(1);
 
+/// Thirty years: what tokio's timers take for never, and what a clock can still add.
+const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
 /// A registry within the process: for tests, and for a fleet in one process.
 ///
 /// It behaves as a real one does. Leases expire on tokio's clock, which tests can pause; every
@@ -57,7 +60,8 @@ impl Memory {
         Self::default()
     }
 
-    /// As [`Memory::new`], but a watch may lag no more than `history` changes.
+    /// As [`Memory::new`], but a watch may lag no more than `history` changes. With 0 it is told to
+    /// read all at each change; with `usize::MAX` every change is kept for ever.
     pub fn with_history(history: usize) -> Self {
         Self::named("", history)
     }
@@ -133,17 +137,13 @@ impl Registry for Memory {
                     "{name}: a TTL of {ttl:?} is under {MIN_TTL:?}"
                 )));
             }
-            Ok(self.change(|store, now| store.put(node, ttl, now)))
+            Ok(self.change(|store, now| store.put(node, ttl.min(NEVER), now)))
         }
         .boxed()
     }
 
     fn renew<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>> {
-        async move {
-            self.change(|store, now| store.renew(node, lease, now))
-                .map_err(RenewError::Lost)
-        }
-        .boxed()
+        async move { self.change(|store, now| store.renew(node, lease, now)) }.boxed()
     }
 
     fn deregister<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), Error>> {

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::super::{Batch, Entry, Event, Lease, Node};
+use super::super::{Batch, Entry, Event, Lease, Node, RenewError};
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -92,13 +92,19 @@ impl Store {
         lease
     }
 
-    pub(super) fn renew(&mut self, node: &Node, lease: Lease, now: Instant) -> Result<(), String> {
+    pub(super) fn renew(
+        &mut self,
+        node: &Node,
+        lease: Lease,
+        now: Instant,
+    ) -> Result<(), RenewError> {
         let id = id_of(node);
         let Some(record) = self.records.get_mut(&id) else {
-            return Err("the record is gone: it expired or was removed".to_owned());
+            let why = "the record is gone: it expired or was removed";
+            return Err(RenewError::Lost(why.to_owned()));
         };
         if record.lease != lease || *record.entry.node != *node {
-            return Err("the record was overwritten".to_owned());
+            return Err(RenewError::taken_by(&record.entry.node));
         }
         let earlier = std::mem::replace(&mut record.expires, now + record.ttl);
         let expires = record.expires;

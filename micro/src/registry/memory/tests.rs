@@ -103,6 +103,15 @@ async fn a_watch_that_lags_is_compacted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_with_the_longest_ttl_stays() {
+    let memory = Memory::new();
+    let lease = memory.register(&node("a"), Duration::MAX).await.unwrap();
+    memory.renew(&node("a"), lease).await.unwrap();
+    advance(TTL * 1000).await;
+    assert_eq!(ids(&memory).await, ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_revision_yet_to_come_is_of_another_registry() {
     let memory = Memory::new();
     let mut watch = memory.watch("greeter", 7);
@@ -114,14 +123,14 @@ async fn an_overwritten_record_is_lost_to_its_first_owner_and_left_alone_by_it()
     let memory = Memory::new();
     let first = memory.register(&node("a"), TTL).await.unwrap();
     let second = memory.register(&node("a"), TTL * 3).await.unwrap();
-    assert!(matches!(memory.renew(&node("a"), first).await, Err(RenewError::Lost(_))));
+    assert!(matches!(memory.renew(&node("a"), first).await, Err(RenewError::Taken(_))));
     memory.deregister(&node("a"), first).await.unwrap();
     advance(TTL * 2).await;
     assert_eq!(ids(&memory).await, ["a"], "neither its leaving nor its expiry counts");
     memory.renew(&node("a"), second).await.unwrap();
     let mut changed = node("a");
     changed.address = "127.0.0.1:9".to_owned();
-    assert!(matches!(memory.renew(&changed, second).await, Err(RenewError::Lost(_))));
+    assert!(matches!(memory.renew(&changed, second).await, Err(RenewError::Taken(_))));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,68 @@
+//! Runs an echo service on each address, all on one thread, until signals end them:
+//! `signal-node ADDRESS...`. `Say` blocks that thread for ever, and prints `blocked` before it does.
+
+use std::{env, process, thread};
+
+use micro::{Request, Response, Service, Status, Stream, Streaming};
+use tests::{
+    echo::Echo,
+    proto::echo::{
+        ChatMessage, CountReply, CountRequest, EchoHandler, SayReply, SayRequest, SumReply,
+        SumRequest, register_echo_handler,
+    },
+};
+use tokio::task::JoinSet;
+
+struct Blocking;
+
+impl EchoHandler for Blocking {
+    async fn say(&self, _: Request<SayRequest>) -> Result<Response<SayReply>, Status> {
+        println!("blocked");
+        loop {
+            thread::park();
+        }
+    }
+
+    async fn count(
+        &self,
+        request: Request<CountRequest>,
+    ) -> Result<Response<impl Stream<Item = Result<CountReply, Status>> + Send + 'static>, Status>
+    {
+        Echo.count(request).await
+    }
+
+    async fn sum(
+        &self,
+        request: Request<Streaming<SumRequest>>,
+    ) -> Result<Response<SumReply>, Status> {
+        Echo.sum(request).await
+    }
+
+    async fn chat(
+        &self,
+        request: Request<Streaming<ChatMessage>>,
+    ) -> Result<Response<impl Stream<Item = Result<ChatMessage, Status>> + Send + 'static>, Status>
+    {
+        Echo.chat(request).await
+    }
+}
+
+#[tokio::main(worker_threads = 1)]
+async fn main() -> Result<(), micro::Error> {
+    thread::spawn(|| {
+        // The parent's end of the pipe closes with it, however it ends.
+        let _ = std::io::Read::read(&mut std::io::stdin(), &mut [0]);
+        process::exit(1);
+    });
+    let mut running = JoinSet::new();
+    for address in env::args().skip(1) {
+        let service = Service::builder("echo").registry("memory://").address(address);
+        let mut service = service.build().await?;
+        register_echo_handler(service.server(), Blocking);
+        running.spawn(service.run());
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.expect("no panic")?;
+    }
+    Ok(())
+}
