@@ -23,6 +23,23 @@ async fn a_call_finds_its_service_by_name() {
     }
 }
 
+#[test]
+fn a_client_outlives_a_runtime() {
+    let registry = "memory://client-runtimes";
+    let client = client(registry);
+    let call_in_a_runtime = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let _a = start(registry, "a", Echo::named("a")).await;
+            let stub = Stub::new("a", &client);
+            stub.say(Word::new("who?")).await.expect("a reply");
+            stub
+        })
+    };
+    let _orphan = call_in_a_runtime();
+    call_in_a_runtime();
+}
+
 #[tokio::test]
 async fn a_call_waits_for_its_first_node() {
     let registry = "memory://client-waits";
