@@ -37,6 +37,16 @@ use crate::{descriptor::MethodDescriptor, grpc_timeout, registry::BoxFuture};
 /// inside a handler ends with the deadline of the call being handled, if that is sooner, unless it
 /// is [`detached`](Self::detached).
 ///
+/// # Attempts
+/// A call that provably no handler has seen moves to another node by itself, as often as its
+/// deadline allows; but one that a node threw out together with its connection, for an error, does
+/// so once ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)). A method
+/// whose `.proto` gives it an `idempotency_level` is also called again after `Unavailable` and
+/// after a lost connection, up to five attempts in all, until its response begins: a call whose
+/// headers have come is committed to that node, and what happens later is the caller's.
+/// Of the request of a streaming call 64 KiB are kept for that; one that has sent more fails
+/// instead.
+///
 /// # Errors
 /// - `Unavailable` when no node was ready until the deadline, with the last reason.
 /// - `DeadlineExceeded` when the deadline struck later, with the node that did not answer.
@@ -78,8 +88,9 @@ type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
 
 impl<Kind, Req, Res> Call<Kind, Req, Res> {
     fn with(channel: &Channel, method: &'static MethodDescriptor, request: Request<Req>) -> Self {
-        let (channel, options) = (channel.clone(), unary::Options::default());
-        Self { channel, method, request, options, kind: PhantomData }
+        let is_idempotent = method.idempotency.is_idempotent();
+        let options = unary::Options { is_idempotent, ..Default::default() };
+        Self { channel: channel.clone(), method, request, options, kind: PhantomData }
     }
 
     /// Bounds the call: waiting for a node, connecting, every attempt, and for streams every

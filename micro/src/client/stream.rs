@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Uri, Version};
+use http::{Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
@@ -15,7 +15,7 @@ use tonic::Status;
 use super::{
     Channel, deadline,
     replay::Replay,
-    retry::{Next, Retry},
+    retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     status,
 };
 use crate::{
@@ -40,56 +40,82 @@ pub(super) async fn call(
     let service = channel.service();
     status::check_metadata(&head.headers)?;
     let (replay, mut body) = Replay::new(body);
-    let mut retry = Retry::new(false, 1);
+    let mut retry = Retry::new(options.is_idempotent, channel.settings().max_attempts);
     let mut tried = Vec::new();
     loop {
         let mut pick = channel.pick(&tried, options.fail_fast, &mut struck).await?;
         let (endpoint, node) = (pick.endpoint(), pick.node().clone());
-        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        let sent = Instant::now();
+        if deadline.is_some_and(|deadline| deadline <= sent) {
             return Err(status::no_answer(service, &node, struck.deadline() - start));
         }
-        let request = http::Request::from_parts(again(&head, deadline), body);
+        let head = again(&head, deadline, retry.previous_attempts());
         let response = tokio::select! {
             biased;
-            response = pick.connection().stream(request) => response,
+            response = pick.connection().stream(http::Request::from_parts(head, body)) => response,
             () = &mut struck, if deadline.is_some() => {
                 pick.finish(Outcome::Failure);
                 return Err(status::no_answer(service, &node, struck.deadline() - start));
             }
         };
-        let failure = match response {
+        let (next, failed) = match response {
             Ok(response) => {
-                pick.report(outcome_of(response.headers()));
-                let bound = |body| tonic::body::Body::new(Bounded::new(body, deadline, pick));
-                return Ok(response.map(bound));
+                // A stream is judged at its headers, and they commit the call to this attempt,
+                // unless they are its end too: a status and nothing else (gRFC A6).
+                let ended = Status::from_header_map(response.headers());
+                let code = ended.as_ref().map(Status::code);
+                pick.report(code.map_or(Outcome::Success, Outcome::of_code));
+                match ended.map(|ended| (retry.after_status(&ended), ended)) {
+                    None | Some((Next::Fail, _)) => {
+                        let bound =
+                            |body| tonic::body::Body::new(Bounded::new(body, deadline, pick));
+                        return Ok(response.map(bound));
+                    }
+                    Some(retried) => retried,
+                }
             }
-            Err(failure) => failure,
+            Err(failure) => {
+                pick.report(Outcome::of_failure(&failure));
+                (retry.after_failure(&failure), status::failed(service, &node, &failure))
+            }
         };
-        pick.finish(Outcome::of_failure(&failure));
-        let failed = status::failed(service, &node, &failure);
-        if retry.after_failure(&failure) == Next::Fail {
-            return Err(failed);
-        }
+        drop(pick);
+        let pause = match next {
+            Next::Fail => return Err(failed),
+            Next::AttemptAfter(pause) => Some(pause),
+            Next::Attempt if tried.contains(&endpoint) => Some(retry.pause()),
+            Next::Attempt => None,
+        };
         body = match replay.attempt() {
             Some(body) => body,
             None => return Err(failed),
         };
-        if tried.contains(&endpoint) {
-            tokio::select! {
-                () = sleep(retry.pause()) => {}
-                () = &mut struck => {
-                    return Err(status::between_attempts(service, struck.deadline() - start, &failed));
-                }
-            }
-        }
         tried.push(endpoint);
         tracing::debug!(service, node = %node.id, error = %failed.message(), "call moves on");
+        if deadline.is_none() {
+            // What a node had the call for was no waiting.
+            let until = struck.deadline() + sent.elapsed();
+            struck.as_mut().reset(until);
+        }
+        if let Some(pause) = pause {
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = &mut struck => return Err(match deadline {
+                    Some(deadline) => status::between_attempts(service, deadline - start, &failed),
+                    None => failed,
+                }),
+            }
+        }
     }
 }
 
-/// The head of one attempt: the path alone, since the connection knows its authority, and what is
-/// left of the deadline.
-fn again(head: &http::request::Parts, deadline: Option<Instant>) -> http::request::Parts {
+/// The head of one attempt: the path alone, since the connection knows its authority, what is left
+/// of the deadline, and how many declared retries went before.
+fn again(
+    head: &http::request::Parts,
+    deadline: Option<Instant>,
+    previous_attempts: u32,
+) -> http::request::Parts {
     let mut head = head.clone();
     head.version = Version::HTTP_2;
     if let Some(path) = head.uri.path_and_query().cloned() {
@@ -99,13 +125,10 @@ fn again(head: &http::request::Parts, deadline: Option<Instant>) -> http::reques
         let left = deadline.saturating_duration_since(Instant::now());
         head.headers.insert(grpc_timeout::GRPC_TIMEOUT, grpc_timeout::format(left));
     }
+    if previous_attempts > 0 {
+        head.headers.insert(PREVIOUS_ATTEMPTS, previous_attempts.into());
+    }
     head
-}
-
-/// A stream is judged at its headers: whether they are also its end, and with which status.
-fn outcome_of(headers: &HeaderMap) -> Outcome {
-    Status::from_header_map(headers)
-        .map_or(Outcome::Success, |ended| Outcome::of_code(ended.code()))
 }
 
 pin_project! {

@@ -1,3 +1,5 @@
+mod attempts;
+
 use std::{
     sync::{Arc, atomic::AtomicU32, atomic::Ordering},
     time::Duration,

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::{
     Channel, deadline,
-    retry::{Next, Retry},
+    retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     status,
 };
 use crate::{balance::Outcome, descriptor::MethodDescriptor, grpc_timeout, transport::UnaryReply};
@@ -21,6 +21,8 @@ pub(super) struct Options {
     pub(super) timeout: Option<Duration>,
     pub(super) fail_fast: bool,
     pub(super) detached: bool,
+    /// Whether the method's `.proto` gives an `idempotency_level`.
+    pub(super) is_idempotent: bool,
 }
 
 /// gRPC's length prefix: a flag for compression and the length.
@@ -47,7 +49,7 @@ where
     let service = channel.service();
     status::check_metadata(&metadata)?;
     let frame_len = check_size(&message, channel.settings().max_message_size)?;
-    let mut retry = Retry::new(method.idempotency.is_idempotent(), channel.settings().max_attempts);
+    let mut retry = Retry::new(options.is_idempotent, channel.settings().max_attempts);
     let mut tried = Vec::new();
     loop {
         let pick = channel.pick(&tried, options.fail_fast, &mut struck).await?;
@@ -176,7 +178,6 @@ const RESERVED: [HeaderName; 12] = [
     header::CONTENT_LENGTH,
     HeaderName::from_static("grpc-encoding"),
 ];
-const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 const USER_AGENT: HeaderValue =

@@ -22,9 +22,12 @@ pub(crate) struct Failure {
 pub(crate) enum FailureKind {
     /// It never left this process: the connection is closing or closed, or has no stream ids left.
     NotSent,
-    /// The peer says that it did not process it: REFUSED_STREAM, or a GOAWAY whose last id is
-    /// below the call's.
+    /// The peer says that it did not process it: REFUSED_STREAM, or a GOAWAY in good order whose
+    /// last id is below the call's.
     Refused,
+    /// As refused, but the GOAWAY is for an error: the peer gave up the connection for something
+    /// that was sent on it, and that may have been this call.
+    Suspect,
     /// The connection broke, or a PING went unanswered, after the call may have been seen.
     Lost,
     /// The peer reset the call's stream otherwise.
@@ -43,7 +46,7 @@ impl Failure {
     }
 
     /// One that is `Unavailable` to the caller.
-    pub(super) fn unavailable(kind: FailureKind, peer: &str, why: impl fmt::Display) -> Self {
+    pub(crate) fn unavailable(kind: FailureKind, peer: &str, why: impl fmt::Display) -> Self {
         Self::new(kind, Status::unavailable(format!("{peer}: {why}")))
     }
 
@@ -73,7 +76,7 @@ impl Failure {
 
     /// Whether no handler can have seen the call, so that it may be sent again elsewhere.
     pub(crate) fn is_unprocessed(&self) -> bool {
-        matches!(self.kind, FailureKind::NotSent | FailureKind::Refused)
+        matches!(self.kind, FailureKind::NotSent | FailureKind::Refused | FailureKind::Suspect)
     }
 
     /// The status that the call's caller is to get.
@@ -133,7 +136,7 @@ pub(super) fn of_stream(
     is_answered: bool,
     why_lost: Option<&str>,
 ) -> Failure {
-    use FailureKind::{Lost, Malformed, NotSent, Refused, Reset};
+    use FailureKind::{Lost, Malformed, NotSent, Refused, Reset, Suspect};
     if error.is_reset() && error.is_remote() {
         let reason = error.reason().unwrap_or(Reason::INTERNAL_ERROR);
         let code = code_of_reset(reason);
@@ -150,8 +153,14 @@ pub(super) fn of_stream(
         return Failure::new(Malformed, Status::internal(text));
     }
     if error.is_go_away() && error.is_remote() && !is_answered {
-        let text = "the peer is going away and did not process the call";
-        return Failure::unavailable(Refused, peer, text);
+        let reason = error.reason().unwrap_or(Reason::NO_ERROR);
+        let kind = match reason {
+            _ if !was_sent => NotSent,
+            Reason::NO_ERROR => Refused,
+            _ => Suspect,
+        };
+        let text = format_args!("the peer sent GOAWAY {reason:?} and did not process the call");
+        return Failure::unavailable(kind, peer, text);
     }
     let kind = if was_sent { Lost } else { NotSent };
     match why_lost {
