@@ -160,7 +160,8 @@ pub(crate) fn register(server: &mut Server, echo: Echo) {
             })
             .server_streaming(5, |echo, request| async move {
                 let word = echo.say(request).await?.into_inner();
-                Ok::<_, Status>(Response::new(tokio_stream::iter([Ok(word)])))
+                let twice = Word::new(format!("{0} {0}", word.text));
+                Ok::<_, Status>(Response::new(tokio_stream::iter([Ok(word), Ok(twice)])))
             })
             .client_streaming(6, |echo, request| async move {
                 echo.say(Request::new(joined(request).await?)).await

@@ -50,8 +50,10 @@ use crate::{descriptor::MethodDescriptor, grpc_timeout, registry::BoxFuture};
 /// # Errors
 /// - `Unavailable` when no node was ready until the deadline, with the last reason.
 /// - `DeadlineExceeded` when the deadline struck later, with the node that did not answer.
-/// - `ResourceExhausted` when the metadata takes over 16 KiB, or a unary request is over
-///   [`ClientBuilder::max_message_size`](super::ClientBuilder::max_message_size); nothing is sent.
+/// - `ResourceExhausted` when the metadata takes over 16 KiB, or more than the node takes, or when a
+///   message either way is over
+///   [`ClientBuilder::max_message_size`](super::ClientBuilder::max_message_size). Such a message is
+///   not sent, nor is metadata over 16 KiB.
 /// - Whatever status the server sent.
 #[must_use = "a call begins when it is awaited"]
 pub struct Call<Kind, Req, Res> {
@@ -230,7 +232,7 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
     /// A streaming call goes through tonic's codec on our channel, which reads the deadline from
     /// the request's metadata.
     fn prepare(self) -> (tonic::client::Grpc<Channel>, Request<Req>, PathAndQuery) {
-        let Self { channel, method, mut request, options, .. } = self;
+        let Self { channel, method, mut request, mut options, .. } = self;
         if let Some(timeout) = options.timeout {
             let header = grpc_timeout::format(timeout);
             let text = header.to_str().expect("digits and a letter");
@@ -238,9 +240,9 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
             request.metadata_mut().insert("grpc-timeout", value);
         }
         let limit = channel.settings().max_message_size;
+        options.max_message_size = Some(limit);
         let grpc = tonic::client::Grpc::new(channel.with_options(options))
-            .max_decoding_message_size(limit)
-            .max_encoding_message_size(limit);
+            .max_decoding_message_size(limit);
         (grpc, request, PathAndQuery::from_static(method.path))
     }
 }

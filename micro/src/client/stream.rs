@@ -14,6 +14,7 @@ use tonic::Status;
 
 use super::{
     Channel, deadline,
+    limit::Limited,
     replay::Replay,
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     status,
@@ -39,6 +40,10 @@ pub(super) async fn call(
 
     let service = channel.service();
     status::check_metadata(&head.headers)?;
+    let body = match options.max_message_size {
+        None => body,
+        Some(limit) => tonic::body::Body::new(Limited::new(body, limit, status::request_too_large)),
+    };
     let (replay, mut body) = Replay::new(body);
     let mut retry = Retry::new(options.is_idempotent, channel.settings().max_attempts);
     let mut tried = Vec::new();
@@ -67,9 +72,19 @@ pub(super) async fn call(
                 pick.report(code.map_or(Outcome::Success, Outcome::of_code));
                 match ended.map(|ended| (retry.after_status(&ended), ended)) {
                     None | Some((Next::Fail, _)) => {
-                        let bound =
-                            |body| tonic::body::Body::new(Bounded::new(body, deadline, pick));
-                        return Ok(response.map(bound));
+                        return Ok(response.map(|body| {
+                            let body = Bounded::new(body, deadline, pick);
+                            match options.max_message_size {
+                                None => tonic::body::Body::new(body),
+                                Some(limit) => tonic::body::Body::new(Limited::new(
+                                    body,
+                                    limit,
+                                    move |length, limit| {
+                                        status::reply_too_large(&node, length, limit)
+                                    },
+                                )),
+                            }
+                        }));
                     }
                     Some(retried) => retried,
                 }

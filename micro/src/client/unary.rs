@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::{
     Channel, deadline,
+    limit::PREFIX,
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     status,
 };
@@ -23,10 +24,10 @@ pub(super) struct Options {
     pub(super) detached: bool,
     /// Whether the method's `.proto` gives an `idempotency_level`.
     pub(super) is_idempotent: bool,
+    /// The limit on the messages of a stream, in bytes. None for tonic's stubs, which have limits
+    /// of their own.
+    pub(super) max_message_size: Option<usize>,
 }
-
-/// gRPC's length prefix: a flag for compression and the length.
-const PREFIX: usize = 5;
 
 pub(super) async fn call<Req, Res>(
     channel: Channel,
@@ -123,10 +124,7 @@ fn deadline_of(
 fn check_size(message: &impl Message, limit: usize) -> Result<usize, Status> {
     let len = message.encoded_len();
     if len > limit || u32::try_from(len).is_err() {
-        return Err(Status::resource_exhausted(format!(
-            "the request of {len} bytes is over the channel's limit of {limit} bytes; raise \
-             ClientBuilder::max_message_size"
-        )));
+        return Err(status::request_too_large(len, limit));
     }
     Ok(PREFIX + len)
 }

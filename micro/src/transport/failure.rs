@@ -32,7 +32,8 @@ pub(crate) enum FailureKind {
     Lost,
     /// The peer reset the call's stream otherwise.
     Reset,
-    /// Our own request is at fault: its body failed, or cannot be sent over HTTP/2.
+    /// Our own request is at fault: its body failed, it cannot be sent over HTTP/2, or it has more
+    /// metadata than the peer takes.
     Body,
     /// The peer's answer breaks the rules of HTTP/2 or gRPC, or is not gRPC's.
     Malformed,
@@ -48,12 +49,6 @@ impl Failure {
     /// One that is `Unavailable` to the caller.
     pub(crate) fn unavailable(kind: FailureKind, peer: &str, why: impl fmt::Display) -> Self {
         Self::new(kind, Status::unavailable(format!("{peer}: {why}")))
-    }
-
-    /// The peer's answer was checked and found wanting.
-    pub(super) fn malformed(peer: &str, status: &Status) -> Self {
-        let text = format!("{peer}: {}", status.message());
-        Self::new(FailureKind::Malformed, Status::new(status.code(), text))
     }
 
     /// The peer's message cannot be taken.
