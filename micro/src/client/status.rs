@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use tonic::{Code, Status};
 
 use crate::{
+    headers,
     registry::Node,
     transport::{Failure, FailureKind},
 };
@@ -20,13 +21,13 @@ const REMEDY: &str = "raise ClientBuilder::max_message_size";
 
 /// Refuses a call whose metadata no server would take.
 pub(super) fn check_metadata(metadata: &HeaderMap) -> Result<(), Status> {
-    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
-    let total: usize = metadata.iter().map(size).sum();
+    let total = headers::size(metadata);
     if total <= MOST_METADATA {
         return Ok(());
     }
     Err(Status::resource_exhausted(format!(
-        "the call's metadata takes {total} bytes, the limit is {MOST_METADATA}"
+        "the call's metadata takes {total} bytes, the limit is {MOST_METADATA}; send less, or \
+         what is large in the message"
     )))
 }
 
