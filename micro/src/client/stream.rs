@@ -2,7 +2,8 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -19,10 +20,7 @@ use super::{
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     status,
 };
-use crate::{
-    balance::{Outcome, Pick},
-    grpc_timeout,
-};
+use crate::{balance::Outcome, grpc_timeout, registry::Node};
 
 pub(super) async fn call(
     channel: Channel,
@@ -73,7 +71,7 @@ pub(super) async fn call(
                 match ended.map(|ended| (retry.after_status(&ended), ended)) {
                     None | Some((Next::Fail, _)) => {
                         return Ok(response.map(|body| {
-                            let body = Bounded::new(body, deadline, pick);
+                            let body = Bounded::new(body, deadline, node.clone(), pick);
                             match options.max_message_size {
                                 None => tonic::body::Body::new(body),
                                 Some(limit) => tonic::body::Body::new(Limited::new(
@@ -149,23 +147,24 @@ fn again(
 pin_project! {
     /// A response body that counts as in flight while it lives, and that ends with
     /// `DeadlineExceeded` when the call's deadline strikes.
-    struct Bounded<B> {
+    struct Bounded<B, P> {
         #[pin]
         body: B,
         #[pin]
         struck: Option<Sleep>,
-        pick: Pick,
+        node: Arc<Node>,
+        in_flight: P,
         is_over: bool,
     }
 }
 
-impl<B> Bounded<B> {
-    fn new(body: B, deadline: Option<Instant>, pick: Pick) -> Self {
-        Self { body, struck: deadline.map(sleep_until), pick, is_over: false }
+impl<B, P> Bounded<B, P> {
+    fn new(body: B, deadline: Option<Instant>, node: Arc<Node>, in_flight: P) -> Self {
+        Self { body, struck: deadline.map(sleep_until), node, in_flight, is_over: false }
     }
 }
 
-impl<B> Body for Bounded<B>
+impl<B, P> Body for Bounded<B, P>
 where
     B: Body<Data = Bytes, Error: Into<Status>>,
 {
@@ -180,14 +179,20 @@ where
         if *this.is_over {
             return Poll::Ready(None);
         }
-        // Asked first: a stream whose messages are always there must end too.
         let struck = this.struck.as_pin_mut();
-        if struck.is_some_and(|struck| struck.poll(cx).is_ready()) {
-            *this.is_over = true;
-            return Poll::Ready(Some(Err(status::mid_stream(this.pick.node()))));
+        // By the clock: a stream whose messages are always there must end too, and a sleep never
+        // ends for a task that does not yield.
+        if struck.as_ref().is_none_or(|struck| Instant::now() < struck.deadline()) {
+            if let Poll::Ready(frame) = this.body.poll_frame(cx) {
+                return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+            }
+            match struck {
+                Some(struck) => ready!(struck.poll(cx)),
+                None => return Poll::Pending,
+            }
         }
-        let frame = this.body.poll_frame(cx);
-        frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+        *this.is_over = true;
+        Poll::Ready(Some(Err(status::mid_stream(this.node))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -196,5 +201,35 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http_body_util::{BodyExt as _, StreamBody};
+    use tonic::Code;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_deadline_ends_a_stream_whose_messages_are_always_there() {
+        let frame = || Some((Ok::<_, Status>(Frame::data(Bytes::from_static(b"word"))), ()));
+        let body = StreamBody::new(futures_util::stream::unfold((), |()| async { frame() }));
+        let start = Instant::now();
+        let deadline = start + Duration::from_millis(10);
+        let node = Arc::new(Node::new("a", "a-1", "host:1"));
+        let mut body = Box::pin(Bounded::new(body, Some(deadline), node, ()));
+        // Never yields: every frame is there at once.
+        let status = loop {
+            match body.frame().await.expect("not at its end") {
+                Ok(_) => assert!(start.elapsed() < Duration::from_secs(5), "it goes on for ever"),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(start.elapsed() >= Duration::from_millis(10));
+        assert!(body.frame().await.is_none(), "and nothing follows");
     }
 }

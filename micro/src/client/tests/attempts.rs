@@ -12,6 +12,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    time::{Instant, timeout},
 };
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
@@ -23,8 +24,10 @@ use crate::{
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const REFUSED_STREAM: u8 = 7;
 
 /// A peer that reads and writes frames by hand.
 struct Raw(TcpStream);
@@ -91,6 +94,30 @@ async fn a_call_that_costs_its_connection_is_not_sent_to_node_after_node() {
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("GOAWAY ENHANCE_YOUR_CALM"), "{}", status.message());
     assert_eq!(calls.load(Ordering::SeqCst), 2, "once more, and no further");
+}
+
+/// Time is paused: peers on loopback in one thread answer before it moves.
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_a_deadline_that_every_node_refuses_ends_after_five_seconds() {
+    let registry = "memory://client-refused";
+    for _ in 0..3 {
+        let listener = node(registry, "a").await;
+        tokio::spawn(async move {
+            let mut raw = Raw::accept(&listener).await.expect("a client");
+            while let Ok(stream) = raw.next(HEADERS).await {
+                let code = [0, 0, 0, REFUSED_STREAM];
+                raw.write(RST_STREAM, 0, stream, &code).await.expect("connected");
+            }
+        });
+    }
+    let stub = Stub::new("a", &client(registry));
+    let start = Instant::now();
+    let call = timeout(Duration::from_secs(60), stub.down(Word::new("who?")).into_future());
+    let status = call.await.expect("it ends").expect_err("refused");
+    assert_eq!(status.code(), Code::Unavailable, "it had no deadline: {status}");
+    assert!(status.message().contains("REFUSED_STREAM"), "{status}");
+    let took = start.elapsed();
+    assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(6), "{took:?}");
 }
 
 /// How a call ends whose only node breaks the connection when it has a message of it; `answer` is
