@@ -54,6 +54,7 @@ use crate::{descriptor::MethodDescriptor, grpc_timeout, registry::BoxFuture};
 ///   message either way is over
 ///   [`ClientBuilder::max_message_size`](super::ClientBuilder::max_message_size). Such a message is
 ///   not sent, nor is metadata over 16 KiB.
+/// - `Internal` at once when the registry cannot hold a service of the stub's name.
 /// - Whatever status the server sent.
 #[must_use = "a call begins when it is awaited"]
 pub struct Call<Kind, Req, Res> {

@@ -52,6 +52,12 @@ pub(super) fn no_node(service: &str, why: &str) -> Status {
     Status::unavailable(format!("no node of service '{service}' is ready: {why}"))
 }
 
+/// The registry cannot hold a service of this name. `Internal`, since what a control plane finds
+/// invalid is no invalid argument of the call's (gRFC A54).
+pub(super) fn refused(service: &str, why: &str) -> Status {
+    Status::internal(format!("no service can have the name '{service}' in the registry: {why}"))
+}
+
 /// The deadline struck while a node had the call.
 pub(super) fn no_answer(service: &str, node: &Node, timeout: Duration) -> Status {
     let Node { id, address, .. } = node;

@@ -64,6 +64,24 @@ async fn a_call_without_nodes_ends_at_its_deadline_with_the_reason() {
     assert!(status.message().contains("no node"), "{}", status.message());
 }
 
+#[cfg(feature = "etcd")]
+#[tokio::test(start_paused = true)]
+async fn a_service_that_the_registry_cannot_hold_fails_its_calls_at_once() {
+    // Not even asked: no connection is made.
+    let stub = Stub::new("..", &client("etcd://127.0.0.1:1"));
+    let start = tokio::time::Instant::now();
+    for status in [
+        stub.say(Word::new("who?")).await.err(),
+        stub.down(Word::new("who?")).await.err(),
+        stub.say(Word::new("who?")).fail_fast().await.err(),
+    ] {
+        let status = status.expect("no such name");
+        assert_eq!(status.code(), Code::Internal, "{status}");
+        assert!(status.message().contains("'..'"), "{status}");
+    }
+    assert!(start.elapsed() < SOON);
+}
+
 #[tokio::test]
 async fn a_call_may_fail_fast() {
     let stub = Stub::new("nobody", &client("memory://client-fast"));

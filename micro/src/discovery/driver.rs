@@ -120,6 +120,9 @@ fn log(registry: &dyn Registry, service: &str, note: &Note) {
                 registry, "discovery: keeping the nodes known so far, trying on: {error}"
             );
         }
+        Note::Refused(error) => {
+            warn!(service, registry, "discovery: no service of this name can be there: {error}");
+        }
         Note::Recovered => info!(service, registry, "discovery: all nodes read again"),
     }
 }
