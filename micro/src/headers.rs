@@ -1,6 +1,15 @@
-//! What a header block takes.
+//! What holds for any header block.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+/// Fields of a connection (RFC 9113, section 8.2.2): HTTP/2 refuses a request that has any.
+pub(crate) const CONNECTION_SPECIFIC: [HeaderName; 5] = [
+    header::CONNECTION,
+    header::UPGRADE,
+    header::TRANSFER_ENCODING,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
 
 /// The size of a header block as HTTP/2's SETTINGS_MAX_HEADER_LIST_SIZE counts it (RFC 9113,
 /// section 6.5.2): names and values uncompressed, and 32 bytes a field.

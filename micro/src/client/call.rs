@@ -234,6 +234,8 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
     /// the request's metadata.
     fn prepare(self) -> (tonic::client::Grpc<Channel>, Request<Req>, PathAndQuery) {
         let Self { channel, method, mut request, mut options, .. } = self;
+        // The messages are sent as they are.
+        request.metadata_mut().remove("grpc-encoding");
         if let Some(timeout) = options.timeout {
             let header = grpc_timeout::format(timeout);
             let text = header.to_str().expect("digits and a letter");

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Uri, Version};
+use http::{Uri, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
@@ -20,7 +20,7 @@ use super::{
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     status,
 };
-use crate::{balance::Outcome, grpc_timeout, registry::Node};
+use crate::{balance::Outcome, grpc_timeout, headers, registry::Node};
 
 pub(super) async fn call(
     channel: Channel,
@@ -28,10 +28,16 @@ pub(super) async fn call(
 ) -> Result<http::Response<tonic::body::Body>, Status> {
     let start = Instant::now();
     let options = channel.options();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let inherited = if options.detached { None } else { crate::deadline::current() };
     let asked = deadline::from_headers(&head.headers).map(|left| deadline::after(start, left));
     let deadline = deadline::sooner(asked, inherited);
+    // What is left of the deadline is said anew by each attempt, and what is malformed by none.
+    head.headers.remove(grpc_timeout::GRPC_TIMEOUT);
+    head.headers.remove(header::CONTENT_LENGTH);
+    for name in headers::CONNECTION_SPECIFIC {
+        head.headers.remove(name);
+    }
     // Without a deadline: the bound on all waiting for a node that takes the call.
     let struck = sleep_until(deadline.unwrap_or(start + deadline::WAIT_WITHOUT_DEADLINE));
     tokio::pin!(struck);

@@ -173,10 +173,22 @@ async fn headers_of_the_connection_do_not_break_a_call() {
     let registry = "memory://client-reserved";
     let _echo = start(registry, "echo", Echo::named("echo")).await;
     let stub = Stub::new("echo", &client(registry));
-    for name in ["connection", "upgrade", "transfer-encoding", "content-length", "grpc-encoding"] {
+    let request = |name: &'static str| {
         let mut request = Request::new(Word::new("who?"));
         request.metadata_mut().insert(name, "7".parse().expect("a value"));
-        stub.say(request).await.unwrap_or_else(|status| panic!("{name}: {status}"));
+        request
+    };
+    for name in [
+        "connection",
+        "upgrade",
+        "transfer-encoding",
+        "proxy-connection",
+        "content-length",
+        "grpc-encoding",
+        "grpc-timeout",
+    ] {
+        stub.say(request(name)).await.unwrap_or_else(|status| panic!("{name}: {status}"));
+        stub.down(request(name)).await.unwrap_or_else(|status| panic!("{name}: {status}"));
     }
 }
 

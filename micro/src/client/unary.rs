@@ -14,7 +14,9 @@ use super::{
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     status,
 };
-use crate::{balance::Outcome, descriptor::MethodDescriptor, grpc_timeout, transport::UnaryReply};
+use crate::{
+    balance::Outcome, descriptor::MethodDescriptor, grpc_timeout, headers, transport::UnaryReply,
+};
 
 /// How a single call differs from its channel's defaults.
 #[derive(Debug, Clone, Copy, Default)]
@@ -160,18 +162,13 @@ fn decode<Res: Message + Default>(
 }
 
 /// What a server or a proxy on the way reserves for itself: a caller's metadata cannot set it.
-const RESERVED: [HeaderName; 12] = [
+const RESERVED: [HeaderName; 8] = [
     header::TE,
     header::CONTENT_TYPE,
     grpc_timeout::GRPC_TIMEOUT,
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status"),
     PREVIOUS_ATTEMPTS,
-    // HTTP/2 refuses a request that has any of these.
-    header::CONNECTION,
-    header::UPGRADE,
-    header::TRANSFER_ENCODING,
-    HeaderName::from_static("keep-alive"),
     // Ours is one message, sent as it is.
     header::CONTENT_LENGTH,
     HeaderName::from_static("grpc-encoding"),
@@ -187,24 +184,24 @@ fn head(
     left: Duration,
     previous_attempts: u32,
 ) -> http::Request<()> {
-    let mut headers =
+    let mut fields =
         if metadata.is_empty() { HeaderMap::with_capacity(4) } else { metadata.clone() };
     if !metadata.is_empty() {
-        for name in RESERVED {
-            headers.remove(name);
+        for name in RESERVED.iter().chain(&headers::CONNECTION_SPECIFIC) {
+            fields.remove(name);
         }
     }
-    headers.insert(header::TE, TRAILERS);
-    headers.insert(header::CONTENT_TYPE, GRPC);
-    headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
-    headers.insert(grpc_timeout::GRPC_TIMEOUT, grpc_timeout::format(left));
+    fields.insert(header::TE, TRAILERS);
+    fields.insert(header::CONTENT_TYPE, GRPC);
+    fields.entry(header::USER_AGENT).or_insert(USER_AGENT);
+    fields.insert(grpc_timeout::GRPC_TIMEOUT, grpc_timeout::format(left));
     if previous_attempts > 0 {
-        headers.insert(PREVIOUS_ATTEMPTS, previous_attempts.into());
+        fields.insert(PREVIOUS_ATTEMPTS, previous_attempts.into());
     }
     let mut head = http::Request::new(());
     *head.method_mut() = Method::POST;
     *head.version_mut() = Version::HTTP_2;
     *head.uri_mut() = Uri::from_static(method.path);
-    *head.headers_mut() = headers;
+    *head.headers_mut() = fields;
     head
 }
