@@ -65,11 +65,23 @@ pub(crate) const ECHO: ServiceDescriptor = ServiceDescriptor {
         method("Down", "/test.Echo/Down", MethodKind::ServerStreaming, IdempotencyLevel::Unknown),
         method("Up", "/test.Echo/Up", MethodKind::ClientStreaming, IdempotencyLevel::Unknown),
         method("Chat", "/test.Echo/Chat", MethodKind::BidiStreaming, IdempotencyLevel::Unknown),
+        method(
+            "Follow",
+            "/test.Echo/Follow",
+            MethodKind::ServerStreaming,
+            IdempotencyLevel::NoSideEffects,
+        ),
+        method(
+            "Collect",
+            "/test.Echo/Collect",
+            MethodKind::ClientStreaming,
+            IdempotencyLevel::Idempotent,
+        ),
     ],
 };
 
 /// Answers with its own name, or does what the request's text says: `sleep` for ever, `busy` the
-/// first time only, `missing`, `peer NAME` calls another service.
+/// first time only, `closed` always, `missing`, `peer NAME` calls another service.
 #[derive(Debug, Default)]
 pub(crate) struct Echo {
     pub(crate) name: String,
@@ -100,6 +112,11 @@ impl Echo {
         match request.into_inner().text.as_str() {
             "sleep" => std::future::pending().await,
             "busy" if calls == 0 => Err(Status::unavailable("busy")),
+            "closed" => {
+                let mut status = Status::unavailable("closed");
+                status.metadata_mut().insert("attempt", (calls + 1).into());
+                Err(status)
+            }
             "missing" => Err(Status::not_found("no such word")),
             "attempts" if calls == 0 => Err(Status::unavailable("once more")),
             "attempts" => {
@@ -134,17 +151,29 @@ pub(crate) fn register(server: &mut Server, echo: Echo) {
             .server_streaming(2, |_, request| async move {
                 Ok::<_, Status>(Response::new(Echo::down(request)))
             })
-            .client_streaming(3, |_, request: Request<Streaming<Word>>| async move {
-                let words = request.into_inner().map(|word| word.map(|word| word.text));
-                let words: Vec<_> = words.collect().await;
-                let words: Result<Vec<_>, _> = words.into_iter().collect();
-                Ok::<_, Status>(Response::new(Word::new(words?.join(" "))))
-            })
+            .client_streaming(
+                3,
+                |_, request| async move { Ok(Response::new(joined(request).await?)) },
+            )
             .bidi_streaming(4, |_, request: Request<Streaming<Word>>| async move {
                 Ok::<_, Status>(Response::new(request.into_inner()))
             })
+            .server_streaming(5, |echo, request| async move {
+                let word = echo.say(request).await?.into_inner();
+                let twice = Word::new(format!("{0} {0}", word.text));
+                Ok::<_, Status>(Response::new(tokio_stream::iter([Ok(word), Ok(twice)])))
+            })
+            .client_streaming(6, |echo, request| async move {
+                echo.say(Request::new(joined(request).await?)).await
+            })
             .build(),
     );
+}
+
+async fn joined(request: Request<Streaming<Word>>) -> Result<Word, Status> {
+    let words: Vec<_> = request.into_inner().map(|word| word.map(|word| word.text)).collect().await;
+    let words: Vec<_> = words.into_iter().collect::<Result<_, _>>()?;
+    Ok(Word::new(words.join(" ")))
 }
 
 #[derive(Debug, Clone)]
@@ -174,6 +203,20 @@ impl Stub {
         R: IntoStreamingRequest<Message = Word, Stream: 'static>,
     {
         ClientStreamingCall::new(&self.channel, &ECHO.methods[3], request.into_streaming_request())
+    }
+
+    pub(crate) fn follow(
+        &self,
+        request: impl IntoRequest<Word>,
+    ) -> ServerStreamingCall<Word, Word> {
+        ServerStreamingCall::new(&self.channel, &ECHO.methods[5], request.into_request())
+    }
+
+    pub(crate) fn collect<R>(&self, request: R) -> ClientStreamingCall<Word, Word>
+    where
+        R: IntoStreamingRequest<Message = Word, Stream: 'static>,
+    {
+        ClientStreamingCall::new(&self.channel, &ECHO.methods[6], request.into_streaming_request())
     }
 
     pub(crate) fn chat<R>(&self, request: R) -> BidiStreamingCall<Word, Word>

@@ -30,6 +30,7 @@ mod error;
 #[cfg(test)]
 mod fixture;
 mod grpc_timeout;
+mod headers;
 mod include;
 pub mod registration;
 pub mod registry;

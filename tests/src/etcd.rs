@@ -5,6 +5,7 @@ use std::{
     env,
     ffi::OsStr,
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -241,6 +242,18 @@ impl Etcd {
         table.lines().filter(is_ours).count()
     }
 
+    /// How many watches are on.
+    ///
+    /// # Panics
+    /// When it does not say.
+    pub async fn watches(&self) -> usize {
+        let metrics = self.get("/metrics").await.expect("etcd serves its metrics");
+        let metric = |line: &str| {
+            line.strip_prefix("etcd_debugging_mvcc_watcher_total ")?.trim().parse().ok()
+        };
+        metrics.lines().find_map(metric).expect("etcd counts its watches")
+    }
+
     fn signal(&self, signal: Signal) {
         let process = self.process.as_ref().expect("etcd runs");
         kill_process(Pid::from_child(process), signal).expect("a child can be signalled");
@@ -310,17 +323,19 @@ impl Etcd {
         }
     }
 
-    /// Asked where neither TLS nor a password is needed.
     async fn is_healthy(&self) -> bool {
-        let ask = async {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.metrics_port)).await?;
-            let request = "GET /health HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\n\r\n";
-            stream.write_all(request.as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            Ok::<_, std::io::Error>(answer)
-        };
-        ask.await.is_ok_and(|answer| answer.contains(r#""health":"true""#))
+        self.get("/health").await.is_ok_and(|answer| answer.contains(r#""health":"true""#))
+    }
+
+    /// Asked where neither TLS nor a password is needed.
+    async fn get(&self, path: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.metrics_port)).await?;
+        // The old version, so that the answer does not come in chunks.
+        let request = format!("GET {path} HTTP/1.0\r\nHost: etcd\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
     }
 }
 

@@ -4,7 +4,8 @@ use std::{process::Stdio, sync::Arc, time::Duration};
 
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 use micro::{
-    Service,
+    Client, Service,
+    discovery::Update,
     registration::{self, Registration},
     registry::{self, Node, Registry, RenewError},
 };
@@ -16,7 +17,9 @@ use tests::{
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
+    time::{sleep, timeout},
 };
+use tokio_stream::StreamExt as _;
 
 const TTL: Duration = Duration::from_secs(60);
 
@@ -312,4 +315,33 @@ async fn all_that_a_process_does_with_a_registry_shares_one_connection() {
         kept.push((registry, watching));
     }
     assert_eq!(etcd.connections(), 1);
+}
+
+#[tokio::test]
+async fn all_channels_of_a_process_share_one_watch_a_service() {
+    let etcd = Etcd::start().await;
+    let service = Service::builder("other").registry(etcd.url()).build().await.unwrap();
+    let client = || Client::builder().registry(etcd.url()).build().unwrap();
+    let clients = [client(), client(), service.client()];
+    let mut updates: Vec<_> = clients.iter().map(|it| it.discovery().subscribe("shared")).collect();
+    let channels = clients.map(|client| client.channel("shared"));
+    for updates in &mut updates {
+        assert_eq!(updates.next().await, Some(Update::Reset(vec![])));
+    }
+    let registry = registry::open(&etcd.url()).unwrap();
+    let node = Node::new("shared", "shared-1", "127.0.0.1:1");
+    registry.register(&node, TTL).await.unwrap();
+    for updates in &mut updates {
+        // Brought by a watch: there are as many now as there will be.
+        let update = updates.next().await;
+        assert!(matches!(update, Some(Update::Insert(_))), "{update:?}");
+    }
+    assert_eq!(etcd.watches().await, 1);
+    drop((updates, channels));
+    let none_left = async {
+        while etcd.watches().await > 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), none_left).await.expect("ends with the last that needs it");
 }

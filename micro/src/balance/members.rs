@@ -50,6 +50,7 @@ struct Member<L> {
     node: Arc<Node>,
     standing: Standing,
     state: EndpointState,
+    /// The number of the attempt whose news counts; zero is none's.
     attempt: u64,
     link: Option<L>,
     previous: Option<L>,
@@ -214,6 +215,8 @@ impl<L: Clone> Members<L> {
         });
         let has_moved = member.node.address != node.address;
         if has_moved {
+            // An attempt under way leads to the old address.
+            member.attempt = 0;
             member.previous = None;
             self.out.actions.extend(member.unpick());
             self.out.actions.extend(member.link.take().map(Action::Close));

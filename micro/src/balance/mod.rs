@@ -142,8 +142,9 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         Some(Pick { endpoint, started, is_sampled: false })
     }
 
-    /// Waits until there is something to pick, first come first served. While a call waits, nodes
-    /// are dialled at once, no more than once a second each, whatever their backoff.
+    /// Waits until there is something to pick, first come first served, or until the registry has
+    /// [refused](Self::refused) the service. While a call waits, nodes are dialled at once, no more
+    /// than once a second each, whatever their backoff.
     ///
     /// Never ends by itself when nothing becomes ready: the caller's deadline does that.
     ///
@@ -151,19 +152,18 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
     /// Dropping the future gives up the place in the queue and nothing else.
     pub(crate) async fn ready(&self) {
         let shared = &*self.handle.shared;
-        if shared.is_ready() {
-            return;
+        let mut registry = shared.registry.clone();
+        tokio::select! {
+            biased;
+            () = shared.ready() => {}
+            Ok(_) = registry.wait_for(|status| status.refused) => {}
         }
-        let _waiting = Waiting::new(shared);
-        loop {
-            let mut woken = std::pin::pin!(shared.ready.notified());
-            // In the queue before the second look: a set published in between is not missed.
-            woken.as_mut().enable();
-            if shared.is_ready() {
-                return;
-            }
-            woken.await;
-        }
+    }
+
+    /// Why nothing ever will be ready, if that is so: the registry cannot hold the service's name.
+    pub(crate) fn refused(&self) -> Option<Arc<str>> {
+        let status = self.handle.shared.registry.borrow();
+        status.error.clone().filter(|_| status.refused)
     }
 
     /// Why nothing is ready, for people: the last connect or registry error.
@@ -200,6 +200,22 @@ impl<C> fmt::Debug for Balancer<C> {
 impl<C> Shared<C> {
     fn is_ready(&self) -> bool {
         self.snapshot.load().len() > 0
+    }
+
+    async fn ready(&self) {
+        if self.is_ready() {
+            return;
+        }
+        let _waiting = Waiting::new(self);
+        loop {
+            let mut woken = std::pin::pin!(self.ready.notified());
+            // In the queue before the second look: a set published in between is not missed.
+            woken.as_mut().enable();
+            if self.is_ready() {
+                return;
+            }
+            woken.await;
+        }
     }
 }
 

@@ -42,6 +42,7 @@ impl Outcome {
         match kind {
             FailureKind::NotSent
             | FailureKind::Refused
+            | FailureKind::Suspect
             | FailureKind::Lost
             | FailureKind::Malformed => Self::Failure,
             FailureKind::Reset => Self::of_code(code),
@@ -75,10 +76,11 @@ mod tests {
 
     #[test]
     fn a_transport_failure_is_charged_unless_it_is_our_own_or_the_callers() {
-        use FailureKind::{Body, Lost, Malformed, NotSent, Refused, Reset, TooLarge};
+        use FailureKind::{Body, Lost, Malformed, NotSent, Refused, Reset, Suspect, TooLarge};
         for (kind, code, expected) in [
             (NotSent, Code::Unavailable, Outcome::Failure),
             (Refused, Code::Unavailable, Outcome::Failure),
+            (Suspect, Code::Unavailable, Outcome::Failure),
             (Lost, Code::Unavailable, Outcome::Failure),
             (Malformed, Code::Unknown, Outcome::Failure),
             (Reset, Code::Internal, Outcome::Failure),

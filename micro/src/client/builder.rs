@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::runtime;
+
 use super::{
     Channel,
     channel::{Settings, Shared},
@@ -20,8 +22,10 @@ use crate::{
 
 /// Calls services by their names in the registry.
 ///
-/// A clone is cheap, and all clones share one watch and one set of connections a service. Stubs
-/// and [`channel`](Self::channel)s keep what they need alive by themselves.
+/// A clone is cheap, and all clones share one set of connections a service. The watch on a service
+/// is one for all clients of a process on the same registry, that of a
+/// [`Service`](crate::Service) included. Stubs and [`channel`](Self::channel)s keep what they need
+/// alive by themselves.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -30,8 +34,11 @@ pub struct Client {
 struct Inner {
     discovery: Discovery,
     settings: Settings,
-    channels: Mutex<HashMap<Arc<str>, Weak<Shared>>>,
+    channels: Mutex<Channels>,
 }
+
+/// By service name, and by the runtime that the connections live in.
+type Channels = HashMap<(Arc<str>, runtime::Id), Weak<Shared>>;
 
 impl Client {
     /// A client with options of its own.
@@ -49,26 +56,26 @@ impl Client {
 
     /// The channel to a service, by its name in the registry.
     ///
-    /// The first channel to a service starts its watch and its connections in the background; it
-    /// must be made inside a tokio runtime. Nodes need not exist yet: calls wait for them within
-    /// their deadlines.
+    /// The first channel to a service starts its watch and its connections in the background, in
+    /// the tokio runtime that it is made in, and they end with that runtime. Nodes need not exist
+    /// yet: calls wait for them within their deadlines.
     ///
     /// # Panics
     /// When called outside a tokio runtime.
     pub fn channel(&self, service: &str) -> Channel {
         let inner = &self.inner;
+        let key = (Arc::from(service), runtime::Handle::current().id());
         let mut channels = inner.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shared) = channels.get(service).and_then(Weak::upgrade) {
+        if let Some(shared) = channels.get(&key).and_then(Weak::upgrade) {
             return Channel::new(shared);
         }
         channels.retain(|_, shared| shared.strong_count() > 0);
-        let service: Arc<str> = service.into();
         let shared = Arc::new(Shared {
-            service: service.clone(),
-            balancer: self.balancer(&service),
+            service: key.0.clone(),
+            balancer: self.balancer(service),
             settings: inner.settings,
         });
-        channels.insert(service, Arc::downgrade(&shared));
+        channels.insert(key, Arc::downgrade(&shared));
         Channel::new(shared)
     }
 

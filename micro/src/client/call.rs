@@ -37,11 +37,24 @@ use crate::{descriptor::MethodDescriptor, registry::BoxFuture};
 /// inside a handler ends with the deadline of the call being handled, if that is sooner, unless it
 /// is [`detached`](Self::detached).
 ///
+/// # Attempts
+/// A call that provably no handler has seen moves to another node by itself, as often as its
+/// deadline allows; but one that a node threw out together with its connection, for an error, does
+/// so once ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)). A method
+/// whose `.proto` gives it an `idempotency_level` is also called again after `Unavailable` and
+/// after a lost connection, up to five attempts in all, until its response begins: a call whose
+/// headers have come is committed to that node, and what happens later is the caller's.
+/// Of the request of a streaming call 64 KiB are kept for that; one that has sent more fails
+/// instead.
+///
 /// # Errors
 /// - `Unavailable` when no node was ready until the deadline, with the last reason.
 /// - `DeadlineExceeded` when the deadline struck later, with the node that did not answer.
-/// - `ResourceExhausted` when the metadata takes over 16 KiB, or a unary request is over
-///   [`ClientBuilder::max_message_size`](super::ClientBuilder::max_message_size); nothing is sent.
+/// - `ResourceExhausted` when the metadata takes over 16 KiB, or more than the node takes, or when a
+///   message either way is over
+///   [`ClientBuilder::max_message_size`](super::ClientBuilder::max_message_size). Such a message is
+///   not sent, nor is metadata over 16 KiB.
+/// - `Internal` at once when the registry cannot hold a service of the stub's name.
 /// - Whatever status the server sent.
 #[must_use = "a call begins when it is awaited"]
 pub struct Call<Kind, Req, Res> {
@@ -78,8 +91,9 @@ type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
 
 impl<Kind, Req, Res> Call<Kind, Req, Res> {
     fn with(channel: &Channel, method: &'static MethodDescriptor, request: Request<Req>) -> Self {
-        let (channel, options) = (channel.clone(), unary::Options::default());
-        Self { channel, method, request, options, kind: PhantomData }
+        let is_idempotent = method.idempotency.is_idempotent();
+        let options = unary::Options { is_idempotent, ..Default::default() };
+        Self { channel: channel.clone(), method, request, options, kind: PhantomData }
     }
 
     /// Bounds the call: waiting for a node, connecting, every attempt, and for streams every
@@ -219,11 +233,13 @@ where
 impl<Kind, Req, Res> Call<Kind, Req, Res> {
     /// A streaming call goes through tonic's codec on our channel.
     fn prepare(self) -> (tonic::client::Grpc<Channel>, Request<Req>, PathAndQuery) {
-        let Self { channel, method, request, options, .. } = self;
+        let Self { channel, method, mut request, mut options, .. } = self;
+        // The messages are sent as they are.
+        request.metadata_mut().remove("grpc-encoding");
         let limit = channel.settings().max_message_size;
+        options.max_message_size = Some(limit);
         let grpc = tonic::client::Grpc::new(channel.with_options(options))
-            .max_decoding_message_size(limit)
-            .max_encoding_message_size(limit);
+            .max_decoding_message_size(limit);
         (grpc, request, PathAndQuery::from_static(method.path))
     }
 }

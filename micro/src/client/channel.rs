@@ -78,7 +78,7 @@ impl Channel {
         self
     }
 
-    /// Picks a node, waiting for one until `struck`, unless the call fails fast.
+    /// Picks a node, waiting for one until `struck`, unless the call fails fast or there can be none.
     pub(super) async fn pick(
         &self,
         tried: &[EndpointId],
@@ -89,6 +89,9 @@ impl Channel {
         loop {
             if let Some(pick) = balancer.pick(tried) {
                 return Ok(pick);
+            }
+            if let Some(why) = balancer.refused() {
+                return Err(status::refused(self.service(), &why));
             }
             let is_over = fail_fast
                 || tokio::select! {

@@ -10,6 +10,7 @@ mod builder;
 mod call;
 mod channel;
 mod deadline;
+mod limit;
 mod replay;
 mod retry;
 mod status;

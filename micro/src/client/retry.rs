@@ -2,20 +2,30 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
 use tonic::{Code, Status};
 
-use crate::transport::Failure;
+use crate::transport::{Failure, FailureKind};
 
 /// The pause before an attempt on a node that this call has tried before: 10 ms x2 +-20%, at most
 /// 1 s. A node not tried yet is tried at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Tells the server how many declared retries went before.
+pub(super) const PREVIOUS_ATTEMPTS: HeaderName =
+    HeaderName::from_static("grpc-previous-rpc-attempts");
+
 /// One call's attempts so far.
 ///
 /// Two kinds of retry: *transparent*, when provably no handler has seen the call, without a limit
 /// but the deadline; and *declared*, after `Unavailable` or a lost connection, for methods whose
 /// `.proto` gives an `idempotency_level`, up to a number of attempts.
+///
+/// A call that a GOAWAY for an error has thrown out is retried transparently once, which is what
+/// [gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#transparent-retries)
+/// grants any call that has reached a peer: if it is what the peer complained of, it would
+/// otherwise cost node after node the connection until its deadline.
 #[derive(Debug)]
 pub(super) struct Retry {
     is_idempotent: bool,
@@ -23,6 +33,8 @@ pub(super) struct Retry {
     /// Declared retries so far: `grpc-previous-rpc-attempts`.
     previous: u32,
     pauses: u32,
+    /// Whether a GOAWAY for an error has thrown it out before.
+    is_suspect: bool,
 }
 
 /// What follows a failed attempt.
@@ -43,6 +55,7 @@ impl Retry {
             attempts_left: max_attempts.saturating_sub(1),
             previous: 0,
             pauses: 0,
+            is_suspect: false,
         }
     }
 
@@ -53,7 +66,9 @@ impl Retry {
 
     /// The attempt ended without a gRPC status.
     pub(super) fn after_failure(&mut self, failure: &Failure) -> Next {
-        if failure.is_unprocessed() {
+        let is_suspect = failure.kind() == FailureKind::Suspect;
+        let is_suspect_again = is_suspect && std::mem::replace(&mut self.is_suspect, true);
+        if failure.is_unprocessed() && !is_suspect_again {
             Next::Attempt
         } else if failure.to_status().code() == Code::Unavailable {
             self.declared()
@@ -126,6 +141,23 @@ mod tests {
             let next = Retry::new(true, 5).after_status(&status);
             assert_eq!(next, Next::Fail, "{:?}", status.code());
         }
+    }
+
+    #[test]
+    fn a_call_is_thrown_out_by_a_goaway_for_an_error_once_and_refused_without_end() {
+        let failure = |kind| Failure::unavailable(kind, "node:1", "gone");
+        let (suspect, refused) = (failure(FailureKind::Suspect), failure(FailureKind::Refused));
+        let mut retry = Retry::new(false, 5);
+        for _ in 0..100 {
+            assert_eq!(retry.after_failure(&refused), Next::Attempt);
+        }
+        assert_eq!(retry.after_failure(&suspect), Next::Attempt);
+        assert_eq!(retry.after_failure(&refused), Next::Attempt);
+        assert_eq!(retry.after_failure(&suspect), Next::Fail, "the second time");
+
+        let mut retry = Retry::new(true, 5);
+        let attempts = (0..100).take_while(|_| retry.after_failure(&suspect) == Next::Attempt);
+        assert_eq!(attempts.count(), 5, "one, and then as many as after any failure");
     }
 
     #[test]

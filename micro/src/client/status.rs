@@ -2,31 +2,60 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use tonic::{Code, Status};
 
-use crate::{registry::Node, transport::Failure};
+use crate::{
+    headers,
+    registry::Node,
+    transport::{Failure, FailureKind},
+};
 
 /// The most metadata that a call may carry, as HTTP/2 counts it (32 bytes a field more): what our
 /// server and most others take. A server that is sent much more closes the connection, and with it
 /// the calls of everybody else.
 const MOST_METADATA: usize = 16 * 1024;
 
+/// What to do about a message that is over the limit.
+const REMEDY: &str = "raise ClientBuilder::max_message_size";
+
 /// Refuses a call whose metadata no server would take.
 pub(super) fn check_metadata(metadata: &HeaderMap) -> Result<(), Status> {
-    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
-    let total: usize = metadata.iter().map(size).sum();
+    let total = headers::size(metadata);
     if total <= MOST_METADATA {
         return Ok(());
     }
     Err(Status::resource_exhausted(format!(
-        "the call's metadata takes {total} bytes, the limit is {MOST_METADATA}"
+        "the call's metadata takes {total} bytes, the limit is {MOST_METADATA}; send less, or \
+         what is large in the message"
     )))
+}
+
+/// Refuses a request message that the channel is set not to send.
+pub(super) fn request_too_large(length: usize, limit: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "the request of {length} bytes is over the channel's limit of {limit} bytes; {REMEDY}"
+    ))
+}
+
+/// A stream brought a message that the channel is set not to take.
+pub(super) fn reply_too_large(node: &Node, length: usize, limit: usize) -> Status {
+    let Node { service, id, address, .. } = node;
+    Status::resource_exhausted(format!(
+        "service '{service}', node {id} at {address}: a message of {length} bytes is over the \
+         channel's limit of {limit} bytes; {REMEDY}"
+    ))
 }
 
 /// Nothing to pick until the deadline, or at once for a call that fails fast.
 pub(super) fn no_node(service: &str, why: &str) -> Status {
     Status::unavailable(format!("no node of service '{service}' is ready: {why}"))
+}
+
+/// The registry cannot hold a service of this name. `Internal`, since what a control plane finds
+/// invalid is no invalid argument of the call's (gRFC A54).
+pub(super) fn refused(service: &str, why: &str) -> Status {
+    Status::internal(format!("no service can have the name '{service}' in the registry: {why}"))
 }
 
 /// The deadline struck while a node had the call.
@@ -58,7 +87,10 @@ pub(super) fn mid_stream(node: &Node) -> Status {
 /// The attempt failed without a status from the server.
 pub(super) fn failed(service: &str, node: &Node, failure: &Failure) -> Status {
     let status = failure.to_status();
-    let text = format!("service '{service}', node {}: {}", node.id, status.message());
+    let mut text = format!("service '{service}', node {}: {}", node.id, status.message());
+    if failure.kind() == FailureKind::TooLarge {
+        text.extend(["; ", REMEDY]);
+    }
     Status::new(status.code(), text)
 }
 

@@ -2,11 +2,12 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Uri, Version};
+use http::{Uri, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
@@ -14,14 +15,12 @@ use tonic::Status;
 
 use super::{
     Channel, deadline,
+    limit::Limited,
     replay::Replay,
-    retry::{Next, Retry},
+    retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     status,
 };
-use crate::{
-    balance::{Outcome, Pick},
-    grpc_timeout,
-};
+use crate::{balance::Outcome, grpc_timeout, headers, registry::Node};
 
 pub(super) async fn call(
     channel: Channel,
@@ -29,67 +28,113 @@ pub(super) async fn call(
 ) -> Result<http::Response<tonic::body::Body>, Status> {
     let start = Instant::now();
     let options = channel.options();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let inherited = if options.detached { None } else { crate::deadline::current() };
     let asked = options.timeout.or_else(|| deadline::from_headers(&head.headers));
     let deadline = deadline::sooner(asked.map(|left| deadline::after(start, left)), inherited);
+    // What is left of the deadline is said anew by each attempt, and what is malformed by none.
+    head.headers.remove(grpc_timeout::GRPC_TIMEOUT);
+    head.headers.remove(header::CONTENT_LENGTH);
+    for name in headers::CONNECTION_SPECIFIC {
+        head.headers.remove(name);
+    }
     // Without a deadline: the bound on all waiting for a node that takes the call.
     let struck = sleep_until(deadline.unwrap_or(start + deadline::WAIT_WITHOUT_DEADLINE));
     tokio::pin!(struck);
 
     let service = channel.service();
     status::check_metadata(&head.headers)?;
+    let body = match options.max_message_size {
+        None => body,
+        Some(limit) => tonic::body::Body::new(Limited::new(body, limit, status::request_too_large)),
+    };
     let (replay, mut body) = Replay::new(body);
-    let mut retry = Retry::new(false, 1);
+    let mut retry = Retry::new(options.is_idempotent, channel.settings().max_attempts);
     let mut tried = Vec::new();
     loop {
         let mut pick = channel.pick(&tried, options.fail_fast, &mut struck).await?;
         let (endpoint, node) = (pick.endpoint(), pick.node().clone());
-        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        let sent = Instant::now();
+        if deadline.is_some_and(|deadline| deadline <= sent) {
             return Err(status::no_answer(service, &node, struck.deadline() - start));
         }
-        let request = http::Request::from_parts(again(&head, deadline), body);
+        let head = again(&head, deadline, retry.previous_attempts());
         let response = tokio::select! {
             biased;
-            response = pick.connection().stream(request) => response,
+            response = pick.connection().stream(http::Request::from_parts(head, body)) => response,
             () = &mut struck, if deadline.is_some() => {
                 pick.finish(Outcome::Failure);
                 return Err(status::no_answer(service, &node, struck.deadline() - start));
             }
         };
-        let failure = match response {
+        let (next, failed) = match response {
             Ok(response) => {
-                pick.report(outcome_of(response.headers()));
-                let bound = |body| tonic::body::Body::new(Bounded::new(body, deadline, pick));
-                return Ok(response.map(bound));
+                // A stream is judged at its headers, and they commit the call to this attempt,
+                // unless they are its end too: a status and nothing else (gRFC A6).
+                let ended = Status::from_header_map(response.headers());
+                let code = ended.as_ref().map(Status::code);
+                pick.report(code.map_or(Outcome::Success, Outcome::of_code));
+                match ended.map(|ended| (retry.after_status(&ended), ended)) {
+                    None | Some((Next::Fail, _)) => {
+                        return Ok(response.map(|body| {
+                            let body = Bounded::new(body, deadline, node.clone(), pick);
+                            match options.max_message_size {
+                                None => tonic::body::Body::new(body),
+                                Some(limit) => tonic::body::Body::new(Limited::new(
+                                    body,
+                                    limit,
+                                    move |length, limit| {
+                                        status::reply_too_large(&node, length, limit)
+                                    },
+                                )),
+                            }
+                        }));
+                    }
+                    Some(retried) => retried,
+                }
             }
-            Err(failure) => failure,
+            Err(failure) => {
+                pick.report(Outcome::of_failure(&failure));
+                (retry.after_failure(&failure), status::failed(service, &node, &failure))
+            }
         };
-        pick.finish(Outcome::of_failure(&failure));
-        let failed = status::failed(service, &node, &failure);
-        if retry.after_failure(&failure) == Next::Fail {
-            return Err(failed);
-        }
+        drop(pick);
+        let pause = match next {
+            Next::Fail => return Err(failed),
+            Next::AttemptAfter(pause) => Some(pause),
+            Next::Attempt if tried.contains(&endpoint) => Some(retry.pause()),
+            Next::Attempt => None,
+        };
         body = match replay.attempt() {
             Some(body) => body,
             None => return Err(failed),
         };
-        if tried.contains(&endpoint) {
-            tokio::select! {
-                () = sleep(retry.pause()) => {}
-                () = &mut struck => {
-                    return Err(status::between_attempts(service, struck.deadline() - start, &failed));
-                }
-            }
-        }
         tried.push(endpoint);
         tracing::debug!(service, node = %node.id, error = %failed.message(), "call moves on");
+        if deadline.is_none() {
+            // What a node had the call for was no waiting.
+            let until = struck.deadline() + sent.elapsed();
+            struck.as_mut().reset(until);
+        }
+        if let Some(pause) = pause {
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = &mut struck => return Err(match deadline {
+                    Some(deadline) => status::between_attempts(service, deadline - start, &failed),
+                    None => failed,
+                }),
+            }
+        }
     }
 }
 
-/// The head of one attempt: the path alone, since the connection knows its authority, and what is
-/// left of the deadline.
-fn again(head: &http::request::Parts, deadline: Option<Instant>) -> http::request::Parts {
+/// The head of one attempt: the path alone, since the connection knows its authority, what is left
+/// of the deadline, and how many declared retries went before.
+fn again(
+    head: &http::request::Parts,
+    deadline: Option<Instant>,
+    previous_attempts: u32,
+) -> http::request::Parts {
     let mut head = head.clone();
     head.version = Version::HTTP_2;
     if let Some(path) = head.uri.path_and_query().cloned() {
@@ -99,35 +144,33 @@ fn again(head: &http::request::Parts, deadline: Option<Instant>) -> http::reques
         let left = deadline.saturating_duration_since(Instant::now());
         head.headers.insert(grpc_timeout::GRPC_TIMEOUT, grpc_timeout::format(left));
     }
+    if previous_attempts > 0 {
+        head.headers.insert(PREVIOUS_ATTEMPTS, previous_attempts.into());
+    }
     head
-}
-
-/// A stream is judged at its headers: whether they are also its end, and with which status.
-fn outcome_of(headers: &HeaderMap) -> Outcome {
-    Status::from_header_map(headers)
-        .map_or(Outcome::Success, |ended| Outcome::of_code(ended.code()))
 }
 
 pin_project! {
     /// A response body that counts as in flight while it lives, and that ends with
     /// `DeadlineExceeded` when the call's deadline strikes.
-    struct Bounded<B> {
+    struct Bounded<B, P> {
         #[pin]
         body: B,
         #[pin]
         struck: Option<Sleep>,
-        pick: Pick,
+        node: Arc<Node>,
+        in_flight: P,
         is_over: bool,
     }
 }
 
-impl<B> Bounded<B> {
-    fn new(body: B, deadline: Option<Instant>, pick: Pick) -> Self {
-        Self { body, struck: deadline.map(sleep_until), pick, is_over: false }
+impl<B, P> Bounded<B, P> {
+    fn new(body: B, deadline: Option<Instant>, node: Arc<Node>, in_flight: P) -> Self {
+        Self { body, struck: deadline.map(sleep_until), node, in_flight, is_over: false }
     }
 }
 
-impl<B> Body for Bounded<B>
+impl<B, P> Body for Bounded<B, P>
 where
     B: Body<Data = Bytes, Error: Into<Status>>,
 {
@@ -142,14 +185,20 @@ where
         if *this.is_over {
             return Poll::Ready(None);
         }
-        // Asked first: a stream whose messages are always there must end too.
         let struck = this.struck.as_pin_mut();
-        if struck.is_some_and(|struck| struck.poll(cx).is_ready()) {
-            *this.is_over = true;
-            return Poll::Ready(Some(Err(status::mid_stream(this.pick.node()))));
+        // By the clock: a stream whose messages are always there must end too, and a sleep never
+        // ends for a task that does not yield.
+        if struck.as_ref().is_none_or(|struck| Instant::now() < struck.deadline()) {
+            if let Poll::Ready(frame) = this.body.poll_frame(cx) {
+                return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+            }
+            match struck {
+                Some(struck) => ready!(struck.poll(cx)),
+                None => return Poll::Pending,
+            }
         }
-        let frame = this.body.poll_frame(cx);
-        frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+        *this.is_over = true;
+        Poll::Ready(Some(Err(status::mid_stream(this.node))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -158,5 +207,35 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http_body_util::{BodyExt as _, StreamBody};
+    use tonic::Code;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_deadline_ends_a_stream_whose_messages_are_always_there() {
+        let frame = || Some((Ok::<_, Status>(Frame::data(Bytes::from_static(b"word"))), ()));
+        let body = StreamBody::new(futures_util::stream::unfold((), |()| async { frame() }));
+        let start = Instant::now();
+        let deadline = start + Duration::from_millis(10);
+        let node = Arc::new(Node::new("a", "a-1", "host:1"));
+        let mut body = Box::pin(Bounded::new(body, Some(deadline), node, ()));
+        // Never yields: every frame is there at once.
+        let status = loop {
+            match body.frame().await.expect("not at its end") {
+                Ok(_) => assert!(start.elapsed() < Duration::from_secs(5), "it goes on for ever"),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(start.elapsed() >= Duration::from_millis(10));
+        assert!(body.frame().await.is_none(), "and nothing follows");
     }
 }

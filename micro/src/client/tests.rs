@@ -1,3 +1,5 @@
+mod attempts;
+
 use std::{
     sync::{Arc, atomic::AtomicU32, atomic::Ordering},
     time::Duration,
@@ -7,7 +9,10 @@ use tokio_stream::StreamExt as _;
 use tonic::{Code, IntoRequest as _, Request};
 use tonic_prost::ProstCodec;
 
-use crate::fixture::{ECHO, Echo, Stub, Word, client, start};
+use crate::{
+    Service,
+    fixture::{ECHO, Echo, Stub, Word, client, register, registered, start},
+};
 
 const SOON: Duration = Duration::from_millis(100);
 
@@ -21,6 +26,23 @@ async fn a_call_finds_its_service_by_name() {
         let reply = Stub::new(name, &client).say(Word::new("who?")).await.expect("a reply");
         assert_eq!(reply.into_inner().text, name);
     }
+}
+
+#[test]
+fn a_client_outlives_a_runtime() {
+    let registry = "memory://client-runtimes";
+    let client = client(registry);
+    let call_in_a_runtime = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let _a = start(registry, "a", Echo::named("a")).await;
+            let stub = Stub::new("a", &client);
+            stub.say(Word::new("who?")).await.expect("a reply");
+            stub
+        })
+    };
+    let _orphan = call_in_a_runtime();
+    call_in_a_runtime();
 }
 
 #[tokio::test]
@@ -40,6 +62,24 @@ async fn a_call_without_nodes_ends_at_its_deadline_with_the_reason() {
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("nobody"), "{}", status.message());
     assert!(status.message().contains("no node"), "{}", status.message());
+}
+
+#[cfg(feature = "etcd")]
+#[tokio::test(start_paused = true)]
+async fn a_service_that_the_registry_cannot_hold_fails_its_calls_at_once() {
+    // Not even asked: no connection is made.
+    let stub = Stub::new("..", &client("etcd://127.0.0.1:1"));
+    let start = tokio::time::Instant::now();
+    for status in [
+        stub.say(Word::new("who?")).await.err(),
+        stub.down(Word::new("who?")).await.err(),
+        stub.say(Word::new("who?")).fail_fast().await.err(),
+    ] {
+        let status = status.expect("no such name");
+        assert_eq!(status.code(), Code::Internal, "{status}");
+        assert!(status.message().contains("'..'"), "{status}");
+    }
+    assert!(start.elapsed() < SOON);
 }
 
 #[tokio::test]
@@ -107,14 +147,48 @@ async fn metadata_that_would_cost_others_their_connection_is_refused() {
 }
 
 #[tokio::test]
+async fn metadata_that_a_node_does_not_take_is_the_calls_own_fault() {
+    let registry = "memory://client-metadata-node";
+    let mut service = Service::builder("echo").registry(registry).build().await.expect("a service");
+    register(service.server(), Echo::named("echo"));
+    service.server().max_header_list_size(2048);
+    let handle = service.start().await.expect("a free port");
+    registered(&handle).await;
+    let stub = Stub::new("echo", &client(registry));
+    let request = || {
+        let mut request = Request::new(Word::new("who?"));
+        request.metadata_mut().insert("large", "x".repeat(4000).parse().expect("a value"));
+        request
+    };
+    let unary = stub.say(request()).await.expect_err("too large for the node");
+    let stream = stub.down(request()).await.expect_err("too large for the node");
+    for status in [unary, stream] {
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        assert!(status.message().contains("send less"), "{status}");
+    }
+}
+
+#[tokio::test]
 async fn headers_of_the_connection_do_not_break_a_call() {
     let registry = "memory://client-reserved";
     let _echo = start(registry, "echo", Echo::named("echo")).await;
     let stub = Stub::new("echo", &client(registry));
-    for name in ["connection", "upgrade", "transfer-encoding", "content-length", "grpc-encoding"] {
+    let request = |name: &'static str| {
         let mut request = Request::new(Word::new("who?"));
         request.metadata_mut().insert(name, "7".parse().expect("a value"));
-        stub.say(request).await.unwrap_or_else(|status| panic!("{name}: {status}"));
+        request
+    };
+    for name in [
+        "connection",
+        "upgrade",
+        "transfer-encoding",
+        "proxy-connection",
+        "content-length",
+        "grpc-encoding",
+        "grpc-timeout",
+    ] {
+        stub.say(request(name)).await.unwrap_or_else(|status| panic!("{name}: {status}"));
+        stub.down(request(name)).await.unwrap_or_else(|status| panic!("{name}: {status}"));
     }
 }
 
@@ -211,14 +285,39 @@ async fn metadata_goes_both_ways_and_reserved_keys_stay_ours() {
 }
 
 #[tokio::test]
-async fn a_request_over_the_limit_is_refused_before_it_is_sent() {
+async fn a_message_over_the_limit_is_refused_either_way_and_the_limit_named() {
     let registry = "memory://client-size";
-    let _a = start(registry, "a", Echo::named("a")).await;
+    let _a = start(registry, "a", Echo::named("a name of more than ten bytes")).await;
     let client = crate::Client::builder().registry(registry).max_message_size(10).build();
     let stub = Stub::new("a", &client.expect("a client"));
-    let status = stub.say(Word::new("more than ten bytes")).await.expect_err("too large");
-    assert_eq!(status.code(), Code::ResourceExhausted);
-    assert!(status.message().contains("max_message_size"), "{}", status.message());
+    let (short, long) = (|| Word::new("who?"), || Word::new("more than ten bytes"));
+    let several = |word| tokio_stream::iter([short(), word]);
+    for (what, status) in [
+        ("a unary request", stub.say(long()).await.err()),
+        ("a unary reply", stub.say(short()).await.err()),
+        ("a request for a stream", stub.down(long()).await.err()),
+        ("a streamed request", stub.up(several(long())).await.err()),
+        ("a streamed request's reply", stub.collect(several(short())).await.err()),
+    ] {
+        let status = status.unwrap_or_else(|| panic!("{what} is too large"));
+        assert_eq!(status.code(), Code::ResourceExhausted, "{what}: {status}");
+        for named in ["bytes", "10", "raise ClientBuilder::max_message_size"] {
+            assert!(status.message().contains(named), "{what}: {status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_streams_messages_before_one_over_the_limit_are_the_callers() {
+    let registry = "memory://client-stream-size";
+    let _a = start(registry, "a", Echo::named("word")).await;
+    let client = crate::Client::builder().registry(registry).max_message_size(10).build();
+    let stub = Stub::new("a", &client.expect("a client"));
+    let mut words = stub.follow(Word::new("who?")).await.expect("a stream").into_inner();
+    assert_eq!(words.message().await.expect("ok").expect("a word").text, "word");
+    let status = words.message().await.expect_err("twice the word");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("raise ClientBuilder::max_message_size"), "{status}");
 }
 
 #[tokio::test]

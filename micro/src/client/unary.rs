@@ -10,10 +10,13 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::{
     Channel, deadline,
-    retry::{Next, Retry},
+    limit::PREFIX,
+    retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     status,
 };
-use crate::{balance::Outcome, descriptor::MethodDescriptor, grpc_timeout, transport::UnaryReply};
+use crate::{
+    balance::Outcome, descriptor::MethodDescriptor, grpc_timeout, headers, transport::UnaryReply,
+};
 
 /// How a single call differs from its channel's defaults.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,10 +24,12 @@ pub(super) struct Options {
     pub(super) timeout: Option<Duration>,
     pub(super) fail_fast: bool,
     pub(super) detached: bool,
+    /// Whether the method's `.proto` gives an `idempotency_level`.
+    pub(super) is_idempotent: bool,
+    /// The limit on the messages of a stream, in bytes. None for tonic's stubs, which have limits
+    /// of their own.
+    pub(super) max_message_size: Option<usize>,
 }
-
-/// gRPC's length prefix: a flag for compression and the length.
-const PREFIX: usize = 5;
 
 pub(super) async fn call<Req, Res>(
     channel: Channel,
@@ -47,7 +52,7 @@ where
     let service = channel.service();
     status::check_metadata(&metadata)?;
     let frame_len = check_size(&message, channel.settings().max_message_size)?;
-    let mut retry = Retry::new(method.idempotency.is_idempotent(), channel.settings().max_attempts);
+    let mut retry = Retry::new(options.is_idempotent, channel.settings().max_attempts);
     let mut tried = Vec::new();
     loop {
         let pick = channel.pick(&tried, options.fail_fast, &mut struck).await?;
@@ -121,10 +126,7 @@ fn deadline_of(
 fn check_size(message: &impl Message, limit: usize) -> Result<usize, Status> {
     let len = message.encoded_len();
     if len > limit || u32::try_from(len).is_err() {
-        return Err(Status::resource_exhausted(format!(
-            "the request of {len} bytes is over the channel's limit of {limit} bytes; raise \
-             ClientBuilder::max_message_size"
-        )));
+        return Err(status::request_too_large(len, limit));
     }
     Ok(PREFIX + len)
 }
@@ -160,23 +162,17 @@ fn decode<Res: Message + Default>(
 }
 
 /// What a server or a proxy on the way reserves for itself: a caller's metadata cannot set it.
-const RESERVED: [HeaderName; 12] = [
+const RESERVED: [HeaderName; 8] = [
     header::TE,
     header::CONTENT_TYPE,
     grpc_timeout::GRPC_TIMEOUT,
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status"),
     PREVIOUS_ATTEMPTS,
-    // HTTP/2 refuses a request that has any of these.
-    header::CONNECTION,
-    header::UPGRADE,
-    header::TRANSFER_ENCODING,
-    HeaderName::from_static("keep-alive"),
     // Ours is one message, sent as it is.
     header::CONTENT_LENGTH,
     HeaderName::from_static("grpc-encoding"),
 ];
-const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 const USER_AGENT: HeaderValue =
@@ -188,24 +184,24 @@ fn head(
     left: Duration,
     previous_attempts: u32,
 ) -> http::Request<()> {
-    let mut headers =
+    let mut fields =
         if metadata.is_empty() { HeaderMap::with_capacity(4) } else { metadata.clone() };
     if !metadata.is_empty() {
-        for name in RESERVED {
-            headers.remove(name);
+        for name in RESERVED.iter().chain(&headers::CONNECTION_SPECIFIC) {
+            fields.remove(name);
         }
     }
-    headers.insert(header::TE, TRAILERS);
-    headers.insert(header::CONTENT_TYPE, GRPC);
-    headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
-    headers.insert(grpc_timeout::GRPC_TIMEOUT, grpc_timeout::format(left));
+    fields.insert(header::TE, TRAILERS);
+    fields.insert(header::CONTENT_TYPE, GRPC);
+    fields.entry(header::USER_AGENT).or_insert(USER_AGENT);
+    fields.insert(grpc_timeout::GRPC_TIMEOUT, grpc_timeout::format(left));
     if previous_attempts > 0 {
-        headers.insert(PREVIOUS_ATTEMPTS, previous_attempts.into());
+        fields.insert(PREVIOUS_ATTEMPTS, previous_attempts.into());
     }
     let mut head = http::Request::new(());
     *head.method_mut() = Method::POST;
     *head.version_mut() = Version::HTTP_2;
     *head.uri_mut() = Uri::from_static(method.path);
-    *head.headers_mut() = headers;
+    *head.headers_mut() = fields;
     head
 }

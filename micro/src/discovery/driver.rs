@@ -11,7 +11,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Status,
+    Discovery, Status,
     fanout::{Fanout, Shared},
     state::{Action, Event, Note, State},
 };
@@ -23,11 +23,12 @@ use crate::{
 /// The bound of one full read.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
-pub(super) fn start(registry: Arc<dyn Registry>, service: &str) -> Arc<Shared> {
+pub(super) fn start(discovery: Discovery, service: &str) -> Arc<Shared> {
+    let registry = discovery.registry().clone();
     let fanout = Arc::new(Fanout::default());
     let (sender, status) = watch::channel(Status::default());
     let driver = tokio::spawn(drive(registry, service.to_owned(), fanout.clone(), sender));
-    Arc::new(Shared::new(fanout, status, driver.abort_handle()))
+    Arc::new(Shared::new(fanout, status, driver.abort_handle(), discovery))
 }
 
 async fn drive(
@@ -118,6 +119,9 @@ fn log(registry: &dyn Registry, service: &str, note: &Note) {
                 service,
                 registry, "discovery: keeping the nodes known so far, trying on: {error}"
             );
+        }
+        Note::Refused(error) => {
+            warn!(service, registry, "discovery: no service of this name can be there: {error}");
         }
         Note::Recovered => info!(service, registry, "discovery: all nodes read again"),
     }

@@ -10,7 +10,7 @@ use std::{
 use futures_core::Stream;
 use tokio::{sync::watch, task::AbortHandle};
 
-use super::{Discover, Status, Update};
+use super::{Discover, Discovery, Status, Update};
 use crate::registry::Node;
 
 /// How many updates a subscriber may be behind: with one more he gets them as one `Reset`.
@@ -22,6 +22,8 @@ pub(super) struct Shared {
     fanout: Arc<Fanout>,
     status: watch::Receiver<Status>,
     driver: AbortHandle,
+    /// Whoever asks the same registry next is to find this.
+    _discovery: Discovery,
 }
 
 impl Shared {
@@ -29,13 +31,9 @@ impl Shared {
         fanout: Arc<Fanout>,
         status: watch::Receiver<Status>,
         driver: AbortHandle,
+        discovery: Discovery,
     ) -> Self {
-        Self { fanout, status, driver }
-    }
-
-    /// Not when the runtime that ran it has been shut down.
-    pub(super) fn is_running(&self) -> bool {
-        !self.driver.is_finished()
+        Self { fanout, status, driver, _discovery: discovery }
     }
 }
 

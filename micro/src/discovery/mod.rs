@@ -11,6 +11,7 @@
 //! | failure | what follows | subscribers see |
 //! |---|---|---|
 //! | a read fails, or takes over 1 s | it is tried again for ever, after a wait drawn from nothing to a ceiling that grows from 100 ms to 3 s | nothing; [`Status::error`] |
+//! | the registry cannot hold a service of this name (an error of kind `Config`) | it is not asked again | nothing; [`Status::refused`] |
 //! | the watch ends in good order | it is resumed after the last revision *seen* | nothing |
 //! | the revisions after that are compacted | all is read, and compared with what is known | the differences |
 //! | the connection is lost, or is a new one | as above | the differences; [`Status::error`] |
@@ -21,9 +22,11 @@
 //! An error never removes a node.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError, Weak},
 };
+
+use tokio::runtime;
 
 use crate::registry::{Node, Registry};
 
@@ -63,6 +66,9 @@ pub struct Status {
     pub synced: bool,
     /// The last error of the registry, its causes included; cleared by the next success.
     pub error: Option<Arc<str>>,
+    /// Whether that error is for good: the registry cannot hold a service of this name, and is not
+    /// asked again.
+    pub refused: bool,
     /// Records left out since they cannot be decoded (or, where an earlier one under the same key
     /// could, not followed).
     pub malformed: usize,
@@ -70,21 +76,34 @@ pub struct Status {
     pub not_grpc: usize,
 }
 
-/// Finds the nodes of services in one registry. Clones share their watches.
+/// Finds the nodes of services in one registry. All that a process has on one registry share
+/// their watches, however they came by it: clones, a second [`new`](Self::new), a client or a
+/// service built with the same URL.
 #[derive(Clone, Debug)]
 pub struct Discovery(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     registry: Arc<dyn Registry>,
-    /// The watches under way, by service name. Weak, so that they end with their last subscriber.
-    services: Mutex<HashMap<String, Weak<Shared>>>,
+    /// The watches under way, by service name and by the runtime that runs them. Weak, so that
+    /// they end with their last subscriber.
+    services: Mutex<HashMap<(String, runtime::Id), Weak<Shared>>>,
 }
 
 impl Discovery {
     /// Asks nothing of the registry before the first [`subscribe`](Self::subscribe).
     pub fn new(registry: Arc<dyn Registry>) -> Self {
-        Self(Arc::new(Inner { registry, services: Mutex::default() }))
+        /// By the registry's address, which is nobody else's while a discovery holds it.
+        static OPENED: Mutex<BTreeMap<usize, Weak<Inner>>> = Mutex::new(BTreeMap::new());
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.retain(|_, inner| inner.strong_count() > 0);
+        let address = Arc::as_ptr(&registry).addr();
+        if let Some(inner) = opened.get(&address).and_then(Weak::upgrade) {
+            return Self(inner);
+        }
+        let inner = Arc::new(Inner { registry, services: Mutex::default() });
+        opened.insert(address, Arc::downgrade(&inner));
+        Self(inner)
     }
 
     /// The registry that is asked.
@@ -94,18 +113,18 @@ impl Discovery {
 
     /// Follows the nodes of a service.
     ///
-    /// All subscriptions to one service share one watch, which ends with the last of them.
+    /// All subscriptions to one service in one runtime share one watch, which ends with the last
+    /// of them, or with the runtime.
     ///
     /// # Panics
-    /// Outside a tokio runtime. The runtime of the first subscriber runs the watch for all; when it
-    /// is shut down the next subscription begins a new one.
+    /// Outside a tokio runtime.
     pub fn subscribe(&self, service: &str) -> Subscription {
+        let key = (service.to_owned(), runtime::Handle::current().id());
         let mut services = self.0.services.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = services.get(service).and_then(Weak::upgrade).filter(|it| it.is_running());
-        let shared = running.unwrap_or_else(|| {
+        let shared = services.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
             services.retain(|_, shared| shared.strong_count() > 0);
-            let shared = driver::start(self.0.registry.clone(), service);
-            services.insert(service.to_owned(), Arc::downgrade(&shared));
+            let shared = driver::start(self.clone(), service);
+            services.insert(key, Arc::downgrade(&shared));
             shared
         });
         Subscription::new(shared)

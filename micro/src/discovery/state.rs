@@ -46,6 +46,8 @@ pub(super) enum Note {
     Trouble(Arc<str>),
     /// The first success after that.
     Recovered,
+    /// The registry cannot hold the service's name: the last note of all.
+    Refused(Arc<str>),
 }
 
 /// What follows from an event.
@@ -64,6 +66,7 @@ pub(super) struct State {
     seen: u64,
     synced: bool,
     error: Option<Arc<str>>,
+    refused: bool,
     reading: Option<Reading>,
     /// Since when the watch has been on.
     watching: Option<Instant>,
@@ -100,6 +103,7 @@ impl State {
             seen: 0,
             synced: false,
             error: None,
+            refused: false,
             reading: None,
             watching: None,
             read_at: Some(now),
@@ -119,6 +123,7 @@ impl State {
                 if let Some(reading) = self.reading.take() {
                     match outcome {
                         Ok(listing) => self.listed(now, reading, listing, &mut step),
+                        Err(error) if error.is_config() => self.refused(&error, &mut step),
                         Err(error) => {
                             self.failed(&error, &mut step);
                             self.read_at = Some(now + self.backoff.next());
@@ -152,6 +157,7 @@ impl State {
         Status {
             synced: self.synced,
             error: self.error.clone(),
+            refused: self.refused,
             malformed: self.records.malformed(),
             not_grpc: self.records.not_grpc(),
         }
@@ -235,6 +241,14 @@ impl State {
             step.notes.push(Note::Trouble(error.clone()));
         }
         self.error = Some(error);
+    }
+
+    /// Nothing that time could heal: neither reads nor watches any more.
+    fn refused(&mut self, error: &Error, step: &mut Step) {
+        let error: Arc<str> = format!("{error:?}").into();
+        step.notes.push(Note::Refused(error.clone()));
+        self.error = Some(error);
+        self.refused = true;
     }
 
     /// The watch holds: the next failure is the first of its kind, unless reads fail beside it.

@@ -1,6 +1,11 @@
 //! From a URL to a registry.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
+};
+
+use tokio::runtime;
 
 use super::{Registry, memory::Memory, static_list::StaticList, url::Url};
 use crate::Error;
@@ -26,6 +31,9 @@ const BUILT_IN: &str =
 /// roots; `ca` names a PEM file of roots to check it against instead, `cert` and `key` the PEM
 /// files of a client certificate; each of these three implies `tls=true`.
 ///
+/// One URL opened several times in a process (and runtime) is one registry, whose connections and
+/// whose [watches](crate::discovery::Discovery) all share.
+///
 /// # Errors
 /// `Config` for a URL that is malformed, has an unknown scheme or option, or needs a feature that
 /// is off; the text names the URL without its password, and the remedy.
@@ -48,6 +56,24 @@ pub fn open(url: &str) -> Result<Arc<dyn Registry>, Error> {
                 .error(format_args!("no registry has the scheme `{scheme}`; built in: {BUILT_IN}")))
         }
     }
+}
+
+type Opened = HashMap<(String, Option<runtime::Id>), Weak<dyn Registry>>;
+
+/// The registry of this identity, scheme included: the one that the runtime has open already, or
+/// else a new one. A registry's connections live in the runtime that made them.
+pub(super) fn share<R: Registry>(identity: String, make: impl FnOnce() -> R) -> Arc<dyn Registry> {
+    static OPENED: LazyLock<Mutex<Opened>> = LazyLock::new(Mutex::default);
+    let runtime = runtime::Handle::try_current().ok().map(|runtime| runtime.id());
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    opened.retain(|_, registry| registry.strong_count() > 0);
+    let key = (identity, runtime);
+    if let Some(registry) = opened.get(&key).and_then(Weak::upgrade) {
+        return registry;
+    }
+    let registry: Arc<dyn Registry> = Arc::new(make());
+    opened.insert(key, Arc::downgrade(&registry));
+    registry
 }
 
 /// The URL that a program gives, or what `MICRO_REGISTRY` says.
@@ -93,6 +119,24 @@ mod tests {
     fn a_scheme_whose_feature_is_off_names_the_feature() {
         let text = open("etcd://root:secret@127.0.0.1").unwrap_err().to_string();
         assert!(text.contains("feature `etcd`") && !text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn a_url_opened_again_is_the_same_registry() {
+        let urls = ["memory://open-test-same", "static://a=127.0.0.1:1"];
+        #[cfg(feature = "etcd")]
+        let urls = [&urls[..], &["etcd://user:password@127.0.0.1:1"]].concat();
+        for url in urls {
+            let first = open(url).unwrap();
+            assert!(Arc::ptr_eq(&first, &open(url).unwrap()), "{url}");
+        }
+        let is_same = |one, other| Arc::ptr_eq(&open(one).unwrap(), &open(other).unwrap());
+        assert!(!is_same("static://a=127.0.0.1:1", "static://a=127.0.0.1:2"));
+        #[cfg(feature = "etcd")]
+        {
+            assert!(is_same("etcd://127.0.0.1", "etcd://127.0.0.1:2379"), "the default port");
+            assert!(!is_same("etcd://127.0.0.1", "etcd://user:password@127.0.0.1"));
+        }
     }
 
     #[test]

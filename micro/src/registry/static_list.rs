@@ -6,7 +6,7 @@ use futures_util::{FutureExt, StreamExt, future, stream};
 use percent_encoding::percent_decode_str;
 
 use super::{
-    BoxFuture, Entry, Lease, Listing, Node, Registry, RenewError, Watch,
+    BoxFuture, Entry, Lease, Listing, Node, Registry, RenewError, Watch, open,
     url::{Url, host_and_port},
 };
 use crate::{Error, ErrorKind};
@@ -49,7 +49,8 @@ impl StaticList {
                 return Err(url.error(format_args!("`{service}` is there twice")));
             }
         }
-        Ok(Arc::new(Self { name: format!("static://{}", url.hosts), services }))
+        let name = format!("static://{}", url.hosts);
+        Ok(open::share(name.clone(), || Self { name, services }))
     }
 
     fn refusal(&self, what: &str, node: &Node) -> Error {

@@ -15,6 +15,7 @@ use prost::Message;
 use tonic::{Code, Response, Status, metadata::MetadataMap};
 
 use super::frame;
+use crate::headers;
 
 /// What gRPC says itself; a handler's metadata cannot say it too (the list is tonic's).
 const RESERVED: [HeaderName; 5] = [
@@ -70,15 +71,11 @@ impl Content {
 /// connection, and with it the calls of everybody else on it.
 const MOST_HEADERS: usize = 12 * 1024;
 
-fn size(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
-}
-
 /// The trailers that carry `status`; of one that is too large the code and the beginning of its
 /// text, without its details and metadata.
 pub(super) fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(3);
-    if status.add_header(&mut trailers).is_ok() && size(&trailers) <= MOST_HEADERS {
+    if status.add_header(&mut trailers).is_ok() && headers::size(&trailers) <= MOST_HEADERS {
         return trailers;
     }
     trailers.clear();
@@ -130,7 +127,7 @@ fn with_metadata(metadata: MetadataMap, content: Content) -> http::Response<Cont
             headers.remove(name);
         }
     }
-    let taken = size(&headers);
+    let taken = headers::size(&headers);
     if taken > MOST_HEADERS {
         return refuse(&Status::resource_exhausted(format!(
             "the response's metadata takes {taken} bytes, the limit is {MOST_HEADERS}"
@@ -209,7 +206,7 @@ mod tests {
     fn a_status_too_large_for_a_peer_keeps_its_code_and_the_beginning_of_its_text() {
         for text in ["x".repeat(100_000), "\u{20ac}".repeat(50_000)] {
             let trailers = trailers(&Status::not_found(&*text));
-            assert!(size(&trailers) <= MOST_HEADERS, "{}", size(&trailers));
+            assert!(headers::size(&trailers) <= MOST_HEADERS, "{}", headers::size(&trailers));
             let status = Status::from_header_map(&trailers).expect("a status");
             assert_eq!(status.code(), tonic::Code::NotFound);
             assert!(status.message().len() >= 512 && text.starts_with(status.message()));
@@ -223,6 +220,6 @@ mod tests {
         let response = with_metadata(metadata, Content::Nothing);
         let status = Status::from_header_map(response.headers()).expect("a status");
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
-        assert!(size(response.headers()) <= MOST_HEADERS);
+        assert!(headers::size(response.headers()) <= MOST_HEADERS);
     }
 }

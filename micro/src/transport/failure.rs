@@ -22,14 +22,18 @@ pub(crate) struct Failure {
 pub(crate) enum FailureKind {
     /// It never left this process: the connection is closing or closed, or has no stream ids left.
     NotSent,
-    /// The peer says that it did not process it: REFUSED_STREAM, or a GOAWAY whose last id is
-    /// below the call's.
+    /// The peer says that it did not process it: REFUSED_STREAM, or a GOAWAY in good order whose
+    /// last id is below the call's.
     Refused,
+    /// As refused, but the GOAWAY is for an error: the peer gave up the connection for something
+    /// that was sent on it, and that may have been this call.
+    Suspect,
     /// The connection broke, or a PING went unanswered, after the call may have been seen.
     Lost,
     /// The peer reset the call's stream otherwise.
     Reset,
-    /// Our own request is at fault: its body failed, or cannot be sent over HTTP/2.
+    /// Our own request is at fault: its body failed, it cannot be sent over HTTP/2, or it has more
+    /// metadata than the peer takes.
     Body,
     /// The peer's answer breaks the rules of HTTP/2 or gRPC, or is not gRPC's.
     Malformed,
@@ -43,14 +47,8 @@ impl Failure {
     }
 
     /// One that is `Unavailable` to the caller.
-    pub(super) fn unavailable(kind: FailureKind, peer: &str, why: impl fmt::Display) -> Self {
+    pub(crate) fn unavailable(kind: FailureKind, peer: &str, why: impl fmt::Display) -> Self {
         Self::new(kind, Status::unavailable(format!("{peer}: {why}")))
-    }
-
-    /// The peer's answer was checked and found wanting.
-    pub(super) fn malformed(peer: &str, status: &Status) -> Self {
-        let text = format!("{peer}: {}", status.message());
-        Self::new(FailureKind::Malformed, Status::new(status.code(), text))
     }
 
     /// The peer's message cannot be taken.
@@ -73,7 +71,7 @@ impl Failure {
 
     /// Whether no handler can have seen the call, so that it may be sent again elsewhere.
     pub(crate) fn is_unprocessed(&self) -> bool {
-        matches!(self.kind, FailureKind::NotSent | FailureKind::Refused)
+        matches!(self.kind, FailureKind::NotSent | FailureKind::Refused | FailureKind::Suspect)
     }
 
     /// The status that the call's caller is to get.
@@ -133,7 +131,7 @@ pub(super) fn of_stream(
     is_answered: bool,
     why_lost: Option<&str>,
 ) -> Failure {
-    use FailureKind::{Lost, Malformed, NotSent, Refused, Reset};
+    use FailureKind::{Lost, Malformed, NotSent, Refused, Reset, Suspect};
     if error.is_reset() && error.is_remote() {
         let reason = error.reason().unwrap_or(Reason::INTERNAL_ERROR);
         let code = code_of_reset(reason);
@@ -150,8 +148,14 @@ pub(super) fn of_stream(
         return Failure::new(Malformed, Status::internal(text));
     }
     if error.is_go_away() && error.is_remote() && !is_answered {
-        let text = "the peer is going away and did not process the call";
-        return Failure::unavailable(Refused, peer, text);
+        let reason = error.reason().unwrap_or(Reason::NO_ERROR);
+        let kind = match reason {
+            _ if !was_sent => NotSent,
+            Reason::NO_ERROR => Refused,
+            _ => Suspect,
+        };
+        let text = format_args!("the peer sent GOAWAY {reason:?} and did not process the call");
+        return Failure::unavailable(kind, peer, text);
     }
     let kind = if was_sent { Lost } else { NotSent };
     match why_lost {

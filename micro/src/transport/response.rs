@@ -3,6 +3,8 @@
 use http::{HeaderMap, HeaderName, StatusCode, header::CONTENT_TYPE};
 use tonic::{Code, Status};
 
+use super::{Failure, FailureKind};
+
 /// The call's own status, in trailers or, without a message, in the headers.
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -23,13 +25,27 @@ pub(super) enum Rest {
 /// Checks the head of a response. One with a `grpc-status` speaks gRPC, whatever else it says; of
 /// the others, the HTTP status is the error's (gRPC's `http-grpc-status-mapping.md`), and a body
 /// that is not gRPC's is not read.
-pub(super) fn check(status: StatusCode, headers: &HeaderMap) -> Result<Rest, Status> {
+///
+/// The mapping gives 431 no code: `ResourceExhausted` here, as gRPC's C core has it for metadata over
+/// the limit, and the request's own fault.
+pub(super) fn check(peer: &str, status: StatusCode, headers: &HeaderMap) -> Result<Rest, Failure> {
+    let malformed = |code, why: String| {
+        let status = Status::new(code, format!("{peer}: {why}"));
+        Err(Failure::new(FailureKind::Malformed, status))
+    };
     if headers.contains_key(&GRPC_STATUS) {
         return Ok(Rest::Nothing);
     }
+    if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
+        let text = format!(
+            "{peer}: the call's metadata is more than the peer takes (HTTP status {status}); send \
+             less, or raise the server's limit on headers"
+        );
+        return Err(Failure::new(FailureKind::Body, Status::resource_exhausted(text)));
+    }
     if status != StatusCode::OK {
         let text = format!("the peer answered with HTTP status {status} and no gRPC status");
-        return Err(Status::new(code(status), text));
+        return malformed(code(status), text);
     }
     let content_type = headers.get(CONTENT_TYPE);
     if content_type.is_some_and(|value| is_grpc(value.as_bytes())) {
@@ -39,7 +55,7 @@ pub(super) fn check(status: StatusCode, headers: &HeaderMap) -> Result<Rest, Sta
         Some(value) => format!("the peer's answer is not gRPC: its content-type is {value:?}"),
         None => "the peer's answer is not gRPC: it has no content-type".into(),
     };
-    Err(Status::unknown(text))
+    malformed(Code::Unknown, text)
 }
 
 fn is_grpc(content_type: &[u8]) -> bool {
@@ -77,6 +93,7 @@ mod tests {
             (403, Code::PermissionDenied),
             (404, Code::Unimplemented),
             (429, Code::Unavailable),
+            (431, Code::ResourceExhausted),
             (500, Code::Unknown),
             (502, Code::Unavailable),
             (503, Code::Unavailable),
@@ -85,29 +102,33 @@ mod tests {
             (302, Code::Unknown),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            let error = check(status, &headers(&[("content-type", "application/grpc")]));
-            assert_eq!(error.unwrap_err().code(), code, "{status}");
+            let error = check("node:1", status, &headers(&[("content-type", "application/grpc")]));
+            assert_eq!(error.unwrap_err().to_status().code(), code, "{status}");
         }
     }
 
     #[test]
     fn a_grpc_status_outranks_the_http_status_and_the_content_type() {
         let headers = headers(&[("grpc-status", "5"), ("content-type", "text/html")]);
-        assert_eq!(check(StatusCode::BAD_GATEWAY, &headers).unwrap(), Rest::Nothing);
+        assert_eq!(check("node:1", StatusCode::BAD_GATEWAY, &headers).unwrap(), Rest::Nothing);
     }
 
     #[test]
     fn only_grpc_content_types_are_read() {
         for good in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"]
         {
-            assert!(check(StatusCode::OK, &headers(&[("content-type", good)])).is_ok(), "{good}");
+            assert!(
+                check("node:1", StatusCode::OK, &headers(&[("content-type", good)])).is_ok(),
+                "{good}"
+            );
         }
         for bad in ["text/html", "application/grpc-web", "application/grpcx", "application/json"] {
-            let error = check(StatusCode::OK, &headers(&[("content-type", bad)])).unwrap_err();
-            assert_eq!(error.code(), Code::Unknown);
-            assert!(error.message().contains(bad), "{}", error.message());
+            let error =
+                check("node:1", StatusCode::OK, &headers(&[("content-type", bad)])).unwrap_err();
+            assert_eq!(error.to_status().code(), Code::Unknown);
+            assert!(error.to_string().contains(bad), "{error}");
         }
-        let error = check(StatusCode::OK, &headers(&[])).unwrap_err();
-        assert!(error.message().contains("no content-type"), "{}", error.message());
+        let error = check("node:1", StatusCode::OK, &headers(&[])).unwrap_err();
+        assert!(error.to_string().contains("no content-type"), "{error}");
     }
 }

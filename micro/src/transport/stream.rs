@@ -74,8 +74,7 @@ impl Connection {
                 return Err(request.failure(&error).unwrap_or_else(failure));
             }
         };
-        response::check(response.status(), response.headers())
-            .map_err(|status| Failure::malformed(&self.shared().peer, &status))?;
+        response::check(&self.shared().peer, response.status(), response.headers())?;
         Ok(response.map(|stream| Body {
             open: Some(Open { stream, is_at_trailers: false, request, slot }),
         }))

@@ -46,8 +46,7 @@ impl Connection {
             Ok(response) => response.into_parts(),
             Err(error) => return Err(shared.failure(&error, response.stream_id(), false)),
         };
-        let rest = response::check(head.status, &head.headers)
-            .map_err(|status| Failure::malformed(&shared.peer, &status))?;
+        let rest = response::check(&shared.peer, head.status, &head.headers)?;
         if rest == Rest::Nothing {
             return Ok(UnaryReply {
                 headers: head.headers,

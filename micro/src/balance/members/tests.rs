@@ -292,6 +292,19 @@ fn a_changed_address_reconnects_under_the_same_identity() {
 }
 
 #[test]
+fn a_connection_to_an_address_that_changed_meanwhile_is_never_picked() {
+    let mut world = World::new();
+    world.insert(0, "a");
+    world.update(100, Update::Insert(node("a", "elsewhere:1")));
+    world.connected(200, "a");
+    assert_eq!((world.picks(), world.closed.clone()), (vec![], vec![1]), "it leads to a:1");
+    world.tick(1_000);
+    assert_eq!(world.attempts["a"].1, "elsewhere:1");
+    world.connected(1_010, "a");
+    assert_eq!(world.picks(), ["a"]);
+}
+
+#[test]
 fn news_of_an_earlier_attempt_changes_nothing() {
     let mut world = World::with(&["a"]);
     let first = world.attempt("a");

@@ -219,6 +219,24 @@ async fn why_nothing_is_ready_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_for_a_service_that_cannot_be_is_told_at_once() {
+    let world = World::with(&[]).await;
+    let balancer = world.balancer.clone();
+    assert_eq!(balancer.refused(), None);
+    let waiting = tokio::spawn(async move {
+        balancer.ready().await;
+        balancer.refused()
+    });
+    tokio::task::yield_now().await;
+    world.status.send_modify(|status| {
+        status.error = Some("no name".into());
+        status.refused = true;
+    });
+    let refused = timeout(Duration::from_millis(1), waiting).await.expect("at once");
+    assert_eq!(refused.expect("no panic").as_deref(), Some("no name"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_waiting_call_has_a_node_dialled_once_a_second() {
     let world = world();
     world.network.set("a:1", Host::Refuses);

@@ -50,6 +50,25 @@ async fn subscribers_share_one_watch_which_ends_with_the_last_of_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn all_discoveries_of_one_registry_share_one_watch_a_service() {
+    let registry = Scripted::new(&["a@x"]);
+    let made: Vec<_> = (0..3).map(|_| discovery(&registry)).collect();
+    let mut subscriptions: Vec<_> = made.iter().map(|it| it.subscribe("greeter")).collect();
+    for updates in &mut subscriptions {
+        assert_eq!(next(updates).await, "=[a@x]");
+    }
+    assert_eq!((registry.reads(), registry.watchers()), (1, 1));
+    drop(made);
+    let _other = discovery(&Scripted::new(&[])).subscribe("greeter");
+    let mut late = discovery(&registry).subscribe("greeter");
+    assert_eq!(next(&mut late).await, "=[a@x]");
+    assert_eq!(registry.watchers(), 1, "a subscription outlives the discovery it came from");
+    drop((subscriptions, late));
+    settle().await;
+    assert_eq!(registry.watchers(), 0, "the last subscriber is gone");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_late_subscriber_gets_all_nodes_and_then_the_same_updates() {
     let registry = Scripted::new(&["a@x"]);
     let discovery = discovery(&registry);
@@ -173,6 +192,24 @@ fn a_watch_outlives_no_runtime_and_begins_anew_in_the_next() {
         assert!(orphan.next().now_or_never().is_none());
         assert_eq!(next(&mut discovery.subscribe("greeter")).await, "=[a@x]");
     });
+}
+
+#[test]
+fn a_subscription_does_not_end_with_the_runtime_of_another() {
+    let registry = Scripted::new(&["a@x"]);
+    let discovery = discovery(&registry);
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let subscribe = async || {
+        let mut updates = discovery.subscribe("greeter");
+        assert_eq!(next(&mut updates).await, "=[a@x]");
+        updates
+    };
+    let _orphan = first.block_on(subscribe());
+    let mut updates = second.block_on(subscribe());
+    drop(first);
+    registry.write(&["b@y"]);
+    assert_eq!(second.block_on(next(&mut updates)), "+b@y");
 }
 
 async fn change(nodes: &mut Discover) -> String {

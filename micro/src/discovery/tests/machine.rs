@@ -42,6 +42,7 @@ impl World {
             Note::Malformed(malformed) => format!("malformed:{}", malformed.key),
             Note::Trouble(error) => format!("trouble:{error}"),
             Note::Recovered => "recovered".to_owned(),
+            Note::Refused(error) => format!("refused:{error}"),
         });
         let action = step.action.iter().map(|action| match action {
             Action::Read => "read".to_owned(),
@@ -166,6 +167,17 @@ fn errors_keep_every_node_and_are_noted_once() {
     world.wake();
     assert_eq!(world.listing(5, &["a@x"]), "recovered watch>5", "no node went or came");
     assert_eq!(world.error(), None);
+}
+
+#[test]
+fn a_name_that_the_registry_cannot_hold_is_asked_for_once() {
+    let mut world = World::new(7);
+    assert_eq!(world.wake(), "read");
+    let error = Error::config("`.` is no name");
+    assert_eq!(world.hand(Event::Read(Err(error))), "refused:`.` is no name");
+    assert_eq!(world.state.wake_at(), None, "time heals nothing");
+    let Status { synced, error, refused, .. } = world.status();
+    assert_eq!((synced, error.as_deref(), refused), (false, Some("`.` is no name"), true));
 }
 
 #[test]

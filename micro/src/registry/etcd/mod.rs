@@ -6,19 +6,14 @@ mod members;
 mod options;
 mod watch;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 use futures_util::FutureExt;
-use tokio::runtime;
 
 use self::{key::Record, lease::KeepAlives, members::Members, options::Options};
 use super::{
-    BoxFuture, Entry, Lease, Listing, Malformed, Node, Registry, RenewError, Watch, gomicro,
+    BoxFuture, Entry, Lease, Listing, Malformed, Node, Registry, RenewError, Watch, gomicro, open,
     url::Url,
 };
 use crate::Error;
@@ -50,27 +45,13 @@ pub struct Etcd {
     keep_alives: KeepAlives,
 }
 
-type Opened = HashMap<(String, Option<runtime::Id>), Weak<Etcd>>;
-
 impl Etcd {
     pub(super) fn open(url: &Url) -> Result<Arc<dyn Registry>, Error> {
-        static OPENED: Mutex<Option<Opened>> = Mutex::new(None);
         let options = Options::of(url)?;
-        // A connection lives in the runtime that made it.
-        let runtime = runtime::Handle::try_current().ok().map(|runtime| runtime.id());
-        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-        let opened = opened.get_or_insert_default();
-        opened.retain(|_, registry| registry.strong_count() > 0);
-        let registry = opened.entry((options.identity(), runtime)).or_default();
-        if let Some(registry) = registry.upgrade() {
-            return Ok(registry);
-        }
-        let made = Arc::new(Self {
+        Ok(open::share(options.identity(), || Self {
             members: Arc::new(Members::new(options)),
             keep_alives: KeepAlives::default(),
-        });
-        *registry = Arc::downgrade(&made);
-        Ok(made)
+        }))
     }
 
     /// The node's key and what stands there.

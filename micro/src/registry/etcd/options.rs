@@ -76,7 +76,7 @@ impl Options {
 
     /// What two URLs of one registry have in common.
     pub(super) fn identity(&self) -> String {
-        format!("{:?}", (&self.members, &self.user, &self.tls))
+        format!("etcd {:?}", (&self.members, &self.user, &self.tls))
     }
 
     pub(super) fn scheme(&self) -> &'static str {

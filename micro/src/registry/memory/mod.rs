@@ -75,7 +75,7 @@ impl Memory {
     }
 
     pub(super) fn open(url: &Url) -> Result<Arc<dyn Registry>, Error> {
-        static BY_NAME: OnceLock<Mutex<HashMap<String, Memory>>> = OnceLock::new();
+        static BY_NAME: OnceLock<Mutex<HashMap<String, Arc<Memory>>>> = OnceLock::new();
         url.without_user()?;
         url.without_path()?;
         url.only_keys(&[])?;
@@ -84,9 +84,9 @@ impl Memory {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .entry(url.hosts.clone())
-            .or_insert_with(|| Self::named(&url.hosts, HISTORY))
+            .or_insert_with(|| Arc::new(Self::named(&url.hosts, HISTORY)))
             .clone();
-        Ok(Arc::new(memory))
+        Ok(memory)
     }
 
     /// The store as it stands now: what has expired is gone.

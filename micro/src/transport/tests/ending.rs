@@ -88,6 +88,32 @@ async fn goaway_refuses_what_came_after_its_last_id_and_lets_the_rest_finish() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_goaway_for_an_error_makes_a_suspect_of_what_it_did_not_process() {
+    // A pipe that holds little, so that the last call is not written.
+    let (connection, mut peer) = Raw::connected_with(b"", &Config::default(), 512).await;
+    let sent = call(&connection, b"sent");
+    peer.call().await;
+    let large = tokio::spawn({
+        let (connection, frame) = (connection.clone(), framed(&[7; 4096]));
+        async move { connection.unary(head(), frame).await }
+    });
+    settle().await;
+    let unsent = call(&connection, b"unsent");
+    settle().await;
+    peer.go_away(0, 11, b"").await;
+    for (call, kind) in [
+        (sent, FailureKind::Suspect),
+        (large, FailureKind::Suspect),
+        (unsent, FailureKind::NotSent),
+    ] {
+        let failure = call.await.unwrap().unwrap_err();
+        assert_eq!(failure.kind(), kind, "{failure}");
+        assert!(failure.is_unprocessed());
+        assert_eq!(failure.to_status().code(), Code::Unavailable);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_goaway_in_two_steps_drains_at_the_first() {
     let (connection, mut peer) = Raw::connected(b"").await;
     let mut state = connection.state();

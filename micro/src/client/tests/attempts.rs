@@ -1,0 +1,213 @@
+//! Which calls are made again, seen from peers that break connections on command.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::{Instant, timeout},
+};
+use tokio_stream::StreamExt as _;
+use tonic::{Code, Status};
+
+use crate::{
+    fixture::{Echo, Stub, Word, client, start},
+    registry::{self, Node},
+};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const REFUSED_STREAM: u8 = 7;
+
+/// A peer that reads and writes frames by hand.
+struct Raw(TcpStream);
+
+impl Raw {
+    async fn accept(listener: &TcpListener) -> io::Result<Self> {
+        let (socket, _) = listener.accept().await?;
+        let mut raw = Self(socket);
+        raw.write(SETTINGS, 0, 0, &[]).await?;
+        raw.0.read_exact(&mut [0; 24]).await?;
+        Ok(raw)
+    }
+
+    async fn write(&mut self, kind: u8, flags: u8, stream: u8, payload: &[u8]) -> io::Result<()> {
+        let length = u8::try_from(payload.len()).expect("a short payload");
+        let head = [0, 0, length, kind, flags, 0, 0, 0, stream];
+        self.0.write_all(&[&head, payload].concat()).await
+    }
+
+    /// The id of the stream that the next frame of this kind is on.
+    async fn next(&mut self, kind: u8) -> io::Result<u8> {
+        loop {
+            let mut head = [0; 9];
+            self.0.read_exact(&mut head).await?;
+            let [_, high, low, next, .., stream] = head;
+            self.0.read_exact(&mut vec![0; usize::from(high) << 8 | usize::from(low)]).await?;
+            if next == kind {
+                return Ok(stream);
+            }
+        }
+    }
+}
+
+/// Listens on a free port, as a node of this service.
+async fn node(registry: &str, service: &str) -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let registry = registry::open(registry).expect("a registry");
+    let node = Node::new(service, &address, &address);
+    registry.register(&node, Duration::from_secs(60)).await.expect("memory takes it");
+    listener
+}
+
+#[tokio::test]
+async fn a_call_that_costs_its_connection_is_not_sent_to_node_after_node() {
+    let registry = "memory://client-thrown-out";
+    let calls = Arc::new(AtomicU32::new(0));
+    for _ in 0..5 {
+        let (listener, calls) = (node(registry, "a").await, calls.clone());
+        tokio::spawn(async move {
+            while let Ok(mut raw) = Raw::accept(&listener).await {
+                let calls = calls.clone();
+                tokio::spawn(async move {
+                    raw.next(HEADERS).await?;
+                    calls.fetch_add(1, Ordering::SeqCst);
+                    // The last id is 0, the code ENHANCE_YOUR_CALM.
+                    raw.write(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 11]).await
+                });
+            }
+        });
+    }
+    let stub = Stub::new("a", &client(registry));
+    let status = stub.say(Word::new("who?")).await.expect_err("thrown out twice");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("GOAWAY ENHANCE_YOUR_CALM"), "{}", status.message());
+    assert_eq!(calls.load(Ordering::SeqCst), 2, "once more, and no further");
+}
+
+/// Time is paused: peers on loopback in one thread answer before it moves.
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_a_deadline_that_every_node_refuses_ends_after_five_seconds() {
+    let registry = "memory://client-refused";
+    for _ in 0..3 {
+        let listener = node(registry, "a").await;
+        tokio::spawn(async move {
+            let mut raw = Raw::accept(&listener).await.expect("a client");
+            while let Ok(stream) = raw.next(HEADERS).await {
+                let code = [0, 0, 0, REFUSED_STREAM];
+                raw.write(RST_STREAM, 0, stream, &code).await.expect("connected");
+            }
+        });
+    }
+    let stub = Stub::new("a", &client(registry));
+    let start = Instant::now();
+    let call = timeout(Duration::from_secs(60), stub.down(Word::new("who?")).into_future());
+    let status = call.await.expect("it ends").expect_err("refused");
+    assert_eq!(status.code(), Code::Unavailable, "it had no deadline: {status}");
+    assert!(status.message().contains("REFUSED_STREAM"), "{status}");
+    let took = start.elapsed();
+    assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(6), "{took:?}");
+}
+
+/// How a call ends whose only node breaks the connection when it has a message of it; `answer` is
+/// what the node says before, on the call's stream. Then there is another node.
+async fn lost<T: Send + 'static>(
+    registry: &str,
+    answer: Option<&[u8]>,
+    call: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> Result<T, Status> {
+    let listener = node(registry, "a").await;
+    let call = tokio::spawn(call);
+    let mut raw = Raw::accept(&listener).await.expect("connected");
+    let stream = raw.next(DATA).await.expect("a message");
+    if let Some(block) = answer {
+        raw.write(HEADERS, 4, stream, block).await.expect("connected");
+    }
+    drop(listener);
+    let _other = start(registry, "a", Echo::named("other")).await;
+    drop(raw);
+    call.await.expect("no panic")
+}
+
+async fn first(stream: tonic::Streaming<Word>) -> Result<String, Status> {
+    let mut stream = stream;
+    stream.next().await.expect("a word or an error").map(|word| word.text)
+}
+
+fn words(words: &[&str]) -> impl tokio_stream::Stream<Item = Word> + Send + use<> {
+    tokio_stream::iter(words.iter().copied().map(Word::new).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn streaming_calls_declared_idempotent_move_on_when_their_connection_is_lost() {
+    let registry = "memory://client-lost-down";
+    let stub = Stub::new("a", &client(registry));
+    let call = async move { first(stub.follow(Word::new("who?")).await?.into_inner()).await };
+    assert_eq!(lost(registry, None, call).await.expect("a word"), "other");
+
+    let registry = "memory://client-lost-up";
+    let stub = Stub::new("a", &client(registry));
+    let call = async move { stub.collect(words(&["who", "is", "it?"])).await };
+    assert_eq!(lost(registry, None, call).await.expect("a reply").into_inner().text, "other");
+}
+
+#[tokio::test]
+async fn streaming_calls_not_declared_idempotent_fail_when_their_connection_is_lost() {
+    let registry = "memory://client-lost-undeclared";
+    let stub = Stub::new("a", &client(registry));
+    let status = lost(registry, None, async move { stub.down(Word::new("who?")).await }).await;
+    assert_eq!(status.expect_err("may have been seen").code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_stream_that_has_sent_more_than_is_kept_fails_when_its_connection_is_lost() {
+    let registry = "memory://client-lost-large";
+    let stub = Stub::new("a", &client(registry));
+    let large = "x".repeat(70_000);
+    let status = lost(registry, None, async move { stub.collect(words(&[&large])).await }).await;
+    assert_eq!(status.expect_err("cannot be sent again").code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_stream_whose_response_has_begun_is_not_made_again() {
+    let registry = "memory://client-lost-begun";
+    let stub = Stub::new("a", &client(registry));
+    let head = b"\x88\x00\x0ccontent-type\x10application/grpc";
+    let call = async move { first(stub.follow(Word::new("who?")).await?.into_inner()).await };
+    let status = lost(registry, Some(head), call).await.expect_err("committed");
+    assert_eq!(status.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_streaming_method_declared_idempotent_is_retried_after_a_status() {
+    let registry = "memory://client-stream-retries";
+    let _a = start(registry, "a", Echo::named("a")).await;
+    let _b = start(registry, "b", Echo::named("b")).await;
+    let client = client(registry);
+    let down = Stub::new("a", &client).follow(Word::new("attempts")).await.expect("a retry");
+    let text = first(down.into_inner()).await.expect("a word");
+    assert_eq!(text, "1", "the server is told how many attempts went before");
+    let up = Stub::new("b", &client).collect(words(&["busy"])).await.expect("a retry");
+    assert_eq!(up.into_inner().text, "b");
+}
+
+#[tokio::test]
+async fn a_status_that_lasts_is_the_callers_with_all_its_metadata() {
+    let registry = "memory://client-stream-status";
+    let _a = start(registry, "a", Echo::named("a")).await;
+    let stub = Stub::new("a", &client(registry));
+    let status = stub.follow(Word::new("closed")).await.expect_err("for ever");
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "closed"));
+    assert_eq!(status.metadata().get("attempt").expect("metadata"), "5", "five attempts in all");
+}
