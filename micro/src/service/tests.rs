@@ -45,7 +45,8 @@ async fn a_service_is_registered_with_all_that_its_record_tells() {
     assert_eq!(node.metadata["zone"], "a");
     assert!(node.is_grpc());
     let endpoints: Vec<_> = node.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
-    assert_eq!(endpoints, ["Echo.Chat", "Echo.Down", "Echo.Read", "Echo.Say", "Echo.Up"]);
+    let all = ["Chat", "Collect", "Down", "Follow", "Read", "Say", "Up"];
+    assert_eq!(endpoints, all.map(|method| format!("Echo.{method}")));
     handle.stop().await;
     assert_eq!(nodes(registry, "greeter").await, 0, "stopped: deregistered");
 }
