@@ -206,6 +206,17 @@ async fn a_slow_check_does_not_cost_the_record_its_renewal() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_longest_of_ttls_is_kept_like_any_other() {
+    let registry = Arc::new(Memory::new());
+    let node = Node::new("greeter", "greeter-1", "127.0.0.1:1");
+    let registration = Registration::start(registry.clone(), node, Options::new(Duration::MAX));
+    sleep(100 * 86_400 * SECOND).await;
+    assert_eq!(state(&registration), RegistrationState::Registered);
+    registration.leave().await;
+    assert!(registry.read("greeter").await.expect("memory answers").entries.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn leaving_removes_the_record_and_ends_in_gone() {
     let registry = Scripted::new();
     let registration = start(&registry, Options::new(TTL));
