@@ -268,6 +268,24 @@ async fn leaving_before_anything_was_written_asks_nothing_of_the_registry() {
     assert_eq!(registry.calls(), [""; 0]);
 }
 
+/// On the real clock: a thread that is blocked stops a paused one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaving_does_not_wait_for_a_check_that_blocks_its_thread() {
+    let (begun, mut has_begun) = tokio::sync::mpsc::unbounded_channel();
+    let (go_on, blocked) = std::sync::mpsc::channel::<()>();
+    let blocked = std::sync::Mutex::new(blocked);
+    let check: Check = Arc::new(move || {
+        begun.send(()).unwrap();
+        let _ = blocked.lock().unwrap().recv();
+        Box::pin(async { Ok(()) })
+    });
+    let options = Options { check: Some(check), ..Options::new(TTL) };
+    let registration = start(&Scripted::new(), options);
+    has_begun.recv().await.unwrap();
+    timeout(10 * SECOND, registration.leave()).await.expect("it has a bound of its own");
+    drop(go_on);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dropped_registration_leaves_its_record_to_the_ttl() {
     let registry = Scripted::new();
