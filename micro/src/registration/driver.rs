@@ -40,7 +40,8 @@ pub(super) async fn drive(
 ) {
     let backoff = Backoff::full_jitter(FIRST_RETRY, options.ttl / 5);
     // No shorter than it takes the other to renew, which ends the contest for the time being.
-    let contest = Backoff::full_jitter(2 * options.interval, 4 * options.ttl);
+    let contest =
+        Backoff::full_jitter(options.interval.saturating_mul(2), options.ttl.saturating_mul(4));
     let mut state = State::new(Instant::now(), &options, backoff, contest);
     let mut leave = pin!(async {
         // The sender goes without a word when the registration is dropped: this task is about to

@@ -9,6 +9,7 @@ use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
+    time::timeout,
 };
 
 use crate::{
@@ -73,6 +74,10 @@ pub type Check =
 
 /// A day: beyond any use, and within what clocks and registries can count.
 const LONGEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The bound of leaving: that of a registration under way and of the removal, and a margin. It
+/// counts when a check blocks its thread, and with it the driver.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How a node is kept in the registry.
 #[derive(Clone)]
@@ -182,8 +187,8 @@ impl Registration {
     /// Takes the node out of the registry and ends the registration.
     ///
     /// A registration that is being written is awaited first, so that its record can be removed;
-    /// that and the removal are bounded by 1 s each. When the registry does not answer the record
-    /// goes with its TTL.
+    /// that and the removal are bounded by 1 s each, and all of it by 3 s where a check blocks its
+    /// thread. When the registry does not answer the record goes with its TTL.
     ///
     /// # Cancel safety
     /// Dropping the future drops the registration: renewals end, the record goes with its TTL.
@@ -192,7 +197,7 @@ impl Registration {
             // A driver that is gone has nothing to take out.
             let _ = leave.send(());
         }
-        let _ = (&mut self.driver).await;
+        let _ = timeout(LEAVE_TIMEOUT, &mut self.driver).await;
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Options, RegistrationState};
+use super::{LONGEST_TTL, Options, RegistrationState};
 use crate::{
     Error,
     backoff::Backoff,
@@ -81,7 +81,8 @@ impl State {
     pub(super) fn new(now: Instant, options: &Options, backoff: Backoff, contest: Backoff) -> Self {
         Self {
             state: RegistrationState::Idle,
-            interval: options.interval,
+            // Nobody waits for longer, and a clock can add it.
+            interval: options.interval.min(LONGEST_TTL),
             has_check: options.check.is_some(),
             lease: None,
             read_only: false,

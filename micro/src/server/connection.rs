@@ -1,5 +1,7 @@
 //! One accepted connection, on hyper: its greeting, its calls, its end. hyper's types stay here.
 
+mod tasks;
+
 use std::{
     borrow::Cow,
     convert::Infallible,
@@ -17,7 +19,7 @@ use bytes::Bytes;
 use http::{Uri, request::Parts, uri::PathAndQuery};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::watch,
@@ -25,6 +27,7 @@ use tokio::{
 };
 use tonic::Status;
 
+use self::tasks::Tasks;
 use super::{
     Bounds,
     guard::{Call, Calls, Guarded, Reply},
@@ -71,12 +74,12 @@ pub(super) enum Phase {
 pub(super) struct Shared {
     router: Router,
     max_message_size: usize,
-    http2: http2::Builder<TokioExecutor>,
+    http2: http2::Builder<Tasks>,
 }
 
 impl Shared {
     pub(super) fn new(router: Router, bounds: &Bounds) -> Self {
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        let mut http2 = http2::Builder::new(Tasks);
         http2
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
@@ -177,8 +180,11 @@ impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
 
     fn call(&self, request: http::Request<Incoming>) -> Guarded {
         let (parts, body) = request.into_parts();
-        self.dispatch(parts, Inbound(body))
-            .unwrap_or_else(|refusal| Guarded::answered(refusal.into_response()))
+        let call = self
+            .dispatch(parts, Inbound(body))
+            .unwrap_or_else(|refusal| Guarded::answered(refusal.into_response()));
+        Tasks::bound_next(call.deadline());
+        call
     }
 }
 

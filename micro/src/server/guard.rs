@@ -120,6 +120,14 @@ impl Guarded {
         Self(Stage::Answered(Some(response)))
     }
 
+    /// When the caller's patience ends, if a handler is at work and it does.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.0 {
+            Stage::Running { call, .. } => call.as_ref()?.deadline,
+            Stage::Answered(_) => None,
+        }
+    }
+
     /// A call that is answered by what `start` returns. Whose time is up already is not started.
     pub(super) fn start(call: Call, start: impl FnOnce() -> Running) -> Self {
         if call.deadline.is_some() && call.timeout.is_zero() {

@@ -206,6 +206,17 @@ async fn a_slow_check_does_not_cost_the_record_its_renewal() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_longest_of_ttls_is_kept_like_any_other() {
+    let registry = Arc::new(Memory::new());
+    let node = Node::new("greeter", "greeter-1", "127.0.0.1:1");
+    let registration = Registration::start(registry.clone(), node, Options::new(Duration::MAX));
+    sleep(100 * 86_400 * SECOND).await;
+    assert_eq!(state(&registration), RegistrationState::Registered);
+    registration.leave().await;
+    assert!(registry.read("greeter").await.expect("memory answers").entries.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn leaving_removes_the_record_and_ends_in_gone() {
     let registry = Scripted::new();
     let registration = start(&registry, Options::new(TTL));
@@ -255,6 +266,24 @@ async fn leaving_before_anything_was_written_asks_nothing_of_the_registry() {
     settle().await;
     timeout(SECOND / 10, registration.leave()).await.expect("a hanging check is not waited for");
     assert_eq!(registry.calls(), [""; 0]);
+}
+
+/// On the real clock: a thread that is blocked stops a paused one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaving_does_not_wait_for_a_check_that_blocks_its_thread() {
+    let (begun, mut has_begun) = tokio::sync::mpsc::unbounded_channel();
+    let (go_on, blocked) = std::sync::mpsc::channel::<()>();
+    let blocked = std::sync::Mutex::new(blocked);
+    let check: Check = Arc::new(move || {
+        begun.send(()).unwrap();
+        let _ = blocked.lock().unwrap().recv();
+        Box::pin(async { Ok(()) })
+    });
+    let options = Options { check: Some(check), ..Options::new(TTL) };
+    let registration = start(&Scripted::new(), options);
+    has_begun.recv().await.unwrap();
+    timeout(10 * SECOND, registration.leave()).await.expect("it has a bound of its own");
+    drop(go_on);
 }
 
 #[tokio::test(start_paused = true)]

@@ -63,6 +63,27 @@ async fn a_stream_that_never_waits_is_cut_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_reads_is_reset_after_the_deadline() {
+    let mut server = Fixture::piped();
+    let client = server.connect_pipe().await;
+    let start = Instant::now();
+    let mut call = client.open(head(DOWN).header("grpc-timeout", "1S")).await;
+    call.message("forever", true);
+    let mut answered = call.answered().await;
+    assert_eq!(server.event().await, Event::Started);
+    assert_eq!(server.event().await, Event::Dropped);
+    assert!(start.elapsed() >= SECOND && start.elapsed() < 3 * SECOND, "{:?}", start.elapsed());
+    let reset = loop {
+        match soon(answered.body.data()).await.expect("no end without a word") {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(reset.reason(), Some(h2::Reason::CANCEL));
+    assert_eq!(client.call(SAY, "next").await.one(), "next");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_never_becomes_whole_ends_at_its_deadline() {
     let mut server = Fixture::piped();
     let client = server.connect_pipe().await;
