@@ -1,16 +1,29 @@
 //! The seam to `transport`: what the driver asks of connections. Tests script it.
 
-use tokio::sync::watch;
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 
 use crate::transport;
+
+/// How many connections a channel begins to make at a time; the others wait first come first
+/// served. 10 000 at once would hold each other up until all of them miss their connect timeout.
+const BEGUN: usize = 64;
+
+/// How long one counts as begun. Who is slower than this costs nothing but a socket: nodes that
+/// stay silent for their whole second keep nobody waiting.
+const BEGINS: Duration = Duration::from_millis(50);
 
 /// Makes connections, and says when each stops being one to pick.
 pub(crate) trait Connect: Clone + Send + 'static {
     /// A connection: cheap to clone, and gone when closed.
     type Connection: Clone + Send + Sync + 'static;
 
-    /// Connects to `host:port`, within a bounded time; the error is for people and names the
-    /// address. `previous` is the last connection to it, if there was one.
+    /// Connects to `host:port`, within a bounded time once its turn has come; the error is for
+    /// people and names the address. `previous` is the last connection to it, if there was one.
     fn connect(
         self,
         address: String,
@@ -35,7 +48,16 @@ pub(crate) enum Ended {
 
 /// The real one.
 #[derive(Debug, Clone)]
-pub(super) struct Transport(pub(super) transport::Config);
+pub(super) struct Transport {
+    config: transport::Config,
+    begun: Arc<Semaphore>,
+}
+
+impl Transport {
+    pub(super) fn new(config: transport::Config) -> Self {
+        Self { config, begun: Arc::new(Semaphore::new(BEGUN)) }
+    }
+}
 
 impl Connect for Transport {
     type Connection = transport::Connection;
@@ -47,10 +69,18 @@ impl Connect for Transport {
     ) -> Result<Self::Connection, String> {
         if let Some(previous) = previous {
             // A peer that found the PINGs too many gets fewer.
-            self.0.ping_after = previous.ping_after();
+            self.config.ping_after = previous.ping_after();
         }
-        let connecting = transport::connect(&address, &self.0).await;
-        connecting.map_err(|error| error.to_string())
+        let place = self.begun.acquire().await;
+        let mut connecting = pin!(transport::connect(&address, &self.config));
+        let connected = match timeout(BEGINS, &mut connecting).await {
+            Ok(connected) => connected,
+            Err(_) => {
+                drop(place);
+                connecting.await
+            }
+        };
+        connected.map_err(|error| error.to_string())
     }
 
     async fn ended(connection: Self::Connection) -> Ended {
@@ -77,6 +107,8 @@ async fn ended(state: &mut watch::Receiver<transport::ConnectionState>) -> Ended
 
 #[cfg(test)]
 mod tests {
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener, time::Instant};
+
     use super::*;
     use transport::ConnectionState::{Closed, Draining, Open};
 
@@ -92,6 +124,40 @@ mod tests {
             sender.send_replace(state);
             assert_eq!(waiting.await, expected);
         }
+    }
+
+    /// Time is paused: on loopback in one thread all that can happen does before it moves.
+    #[tokio::test(start_paused = true)]
+    async fn few_connections_are_begun_at_a_time_and_silent_nodes_hold_nobody_up() {
+        let listen = async || TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (silent, healthy) = (listen().await, listen().await);
+        let address = |listener: &TcpListener| listener.local_addr().expect("bound").to_string();
+        let transport = Transport::new(transport::Config::default());
+        let connect = |address| tokio::spawn(transport.clone().connect(address, None));
+        let dials: Vec<_> = (0..3 * BEGUN).map(|_| connect(address(&silent))).collect();
+        let accepted = async |within| {
+            let mut sockets = Vec::new();
+            while let Ok(accepted) = timeout(within, silent.accept()).await {
+                sockets.push(accepted.expect("a socket"));
+            }
+            sockets
+        };
+        let start = Instant::now();
+        let first = accepted(BEGINS / 2).await;
+        assert_eq!(first.len(), BEGUN);
+
+        let last = connect(address(&healthy));
+        let (mut socket, _) = healthy.accept().await.expect("a socket");
+        assert!(start.elapsed() <= BEGINS * 4, "{:?}", start.elapsed());
+        socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.expect("SETTINGS");
+        last.await.expect("no panic").expect("connected");
+        for dial in dials {
+            dial.await.expect("no panic").expect_err("no SETTINGS");
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "each has its second, from its beginning"
+        );
     }
 
     #[tokio::test]

@@ -106,7 +106,7 @@ impl Balancer {
     pub(crate) fn new(updates: Subscription, options: Options) -> Self {
         let registry = updates.status();
         let Options { transport, ttl, penalty } = options;
-        Self::with_connector(updates, registry, Transport(transport), ttl, penalty)
+        Self::with_connector(updates, registry, Transport::new(transport), ttl, penalty)
     }
 }
 
