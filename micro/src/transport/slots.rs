@@ -10,6 +10,8 @@ use tokio::sync::Semaphore;
 #[derive(Debug)]
 pub(super) struct Slots {
     semaphore: Semaphore,
+    /// The peer's limit: what `total` is without the surplus.
+    limit: AtomicUsize,
     /// Slots there are, free and taken.
     total: AtomicUsize,
     /// Taken slots that a lowered limit takes away when they come back.
@@ -25,6 +27,7 @@ impl Slots {
     pub(super) fn new() -> Self {
         Self {
             semaphore: Semaphore::const_new(0),
+            limit: AtomicUsize::new(0),
             total: AtomicUsize::new(0),
             surplus: AtomicUsize::new(0),
         }
@@ -51,7 +54,8 @@ impl Slots {
     /// Follows the peer's limit. For one task only: the connection's driver.
     pub(super) fn set_limit(&self, limit: usize) {
         let limit = limit.min(Semaphore::MAX_PERMITS / 2);
-        let current = self.total.load(Ordering::Acquire) - self.surplus.load(Ordering::Acquire);
+        // Not worked out from the others, which a call that ends now changes one after the other.
+        let current = self.limit.swap(limit, Ordering::Relaxed);
         if let Some(fewer) = current.checked_sub(limit) {
             let taken_away = self.semaphore.forget_permits(fewer);
             self.total.fetch_sub(taken_away, Ordering::AcqRel);
