@@ -81,7 +81,8 @@ pub(crate) const ECHO: ServiceDescriptor = ServiceDescriptor {
 };
 
 /// Answers with its own name, or does what the request's text says: `sleep` for ever, `busy` the
-/// first time only, `closed` always, `missing`, `peer NAME` calls another service.
+/// first time only, `closed` always, `missing`, `peer NAME` calls another service,
+/// `attempts` and `agent` tell what the client says of them.
 #[derive(Debug, Default)]
 pub(crate) struct Echo {
     pub(crate) name: String,
@@ -108,7 +109,11 @@ impl Echo {
         self.running.fetch_add(1, Ordering::SeqCst);
         let _running = Running(self.running.clone());
         let calls = self.calls.fetch_add(1, Ordering::SeqCst);
-        let attempts = request.metadata().get("grpc-previous-rpc-attempts").cloned();
+        let said = |name: &str| {
+            let value = request.metadata().get(name)?;
+            Some(Word::new(value.to_str().unwrap_or("?")))
+        };
+        let (attempts, agent) = (said("grpc-previous-rpc-attempts"), said("user-agent"));
         match request.into_inner().text.as_str() {
             "sleep" => std::future::pending().await,
             "busy" if calls == 0 => Err(Status::unavailable("busy")),
@@ -119,10 +124,8 @@ impl Echo {
             }
             "missing" => Err(Status::not_found("no such word")),
             "attempts" if calls == 0 => Err(Status::unavailable("once more")),
-            "attempts" => {
-                let attempts = attempts.map(|attempts| attempts.to_str().unwrap_or("?").to_owned());
-                Ok(Response::new(Word::new(attempts.unwrap_or_default())))
-            }
+            "attempts" => Ok(Response::new(attempts.unwrap_or_default())),
+            "agent" => Ok(Response::new(agent.unwrap_or_default())),
             text => match (text.strip_prefix("peer "), &self.client) {
                 (Some(peer), Some(client)) => Stub::new(peer, client).say(Word::new("sleep")).await,
                 _ => Ok(Response::new(Word::new(&*self.name))),

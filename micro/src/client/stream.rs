@@ -19,6 +19,7 @@ use super::{
     replay::Replay,
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     status,
+    unary::USER_AGENT,
 };
 use crate::{balance::Outcome, grpc_timeout, headers, registry::Node};
 
@@ -38,6 +39,7 @@ pub(super) async fn call(
     for name in headers::CONNECTION_SPECIFIC {
         head.headers.remove(name);
     }
+    head.headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
     // Without a deadline: the bound on all waiting for a node that takes the call.
     let struck = sleep_until(deadline.unwrap_or(start + deadline::WAIT_WITHOUT_DEADLINE));
     tokio::pin!(struck);

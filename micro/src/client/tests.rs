@@ -285,6 +285,19 @@ async fn metadata_goes_both_ways_and_reserved_keys_stay_ours() {
 }
 
 #[tokio::test]
+async fn every_call_says_what_it_was_made_by() {
+    let registry = "memory://client-agent";
+    let _a = start(registry, "a", Echo::named("a")).await;
+    let stub = Stub::new("a", &client(registry));
+    let unary = stub.say(Word::new("agent")).await.expect("a reply").into_inner();
+    let mut down = stub.follow(Word::new("agent")).await.expect("a stream").into_inner();
+    for word in [Some(unary), down.message().await.expect("ok")] {
+        let agent = word.expect("a word").text;
+        assert!(agent.starts_with("grpc-rust-micro/"), "{agent}");
+    }
+}
+
+#[tokio::test]
 async fn a_message_over_the_limit_is_refused_either_way_and_the_limit_named() {
     let registry = "memory://client-size";
     let _a = start(registry, "a", Echo::named("a name of more than ten bytes")).await;

@@ -175,7 +175,7 @@ const RESERVED: [HeaderName; 8] = [
 ];
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
-const USER_AGENT: HeaderValue =
+pub(super) const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("grpc-rust-micro/", env!("CARGO_PKG_VERSION")));
 
 fn head(
