@@ -49,6 +49,10 @@ const LEAST_LATENCY: f32 = 1e-6;
 /// flight.
 const LEAST_HEALTH: f32 = 1.0 / 4096.0;
 
+/// The longest penalty: a node with little health is called only once that has faded, and a deadline
+/// of hours, or of none, is no reason to leave it alone as long.
+const LONGEST_PENALTY: Duration = Duration::from_secs(60);
+
 /// The health from which a node is as good as one that never failed.
 const WELL: f32 = 0.99;
 
@@ -72,7 +76,7 @@ impl Load {
         let latency = latency.map_or(-1.0, |it| it.as_secs_f32());
         Self {
             born: now,
-            penalty,
+            penalty: penalty.min(LONGEST_PENALTY),
             in_flight: AtomicU32::new(0),
             latency: Stamped::new(latency),
             health: Stamped::new(1.0),
@@ -331,6 +335,17 @@ mod tests {
         load.succeeded(ms(4.0), start + ms(49.0));
         load.failed(start + ms(48.0));
         assert_near(latency(&load, start + ms(47.0)), 4.0, "nothing has faded");
+    }
+
+    #[test]
+    fn a_penalty_without_end_ends() {
+        let start = Instant::now();
+        let (failed, well) = (Load::new(None, Duration::MAX, start), load(start, 1.0));
+        for _ in 0..20 {
+            failed.failed(start);
+        }
+        let later = start + Duration::from_secs(10 * 60);
+        assert_near(failed.relative_cost(&well, later).into(), 1.0, "ten minutes later");
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub(crate) struct Options {
     /// listed. 15 s, as the registration's.
     pub(crate) ttl: Duration,
     /// How long a failure is held against a node, unless it is outweighed by successes: the time
-    /// constant with which it fades. 5 s, the unary deadline.
+    /// constant with which it fades. 5 s, the unary deadline; at most a minute.
     pub(crate) penalty: Duration,
 }
 
