@@ -71,19 +71,19 @@ pin_project! {
     /// A body that ends with an error in place of a message over the limit; what comes before that
     /// is handed on.
     pub(super) struct Limited<B, F> {
+        // Gone when nothing more is wanted of it: a stream cut short is to be reset.
         #[pin]
-        body: B,
+        body: Option<B>,
         limit: Limit,
         refuse: F,
         fault: Option<Status>,
-        is_over: bool,
     }
 }
 
 impl<B, F> Limited<B, F> {
     /// `refuse` makes the error of a message's length and the limit.
     pub(super) fn new(body: B, max_message_size: usize, refuse: F) -> Self {
-        Self { body, limit: Limit::new(max_message_size), refuse, fault: None, is_over: false }
+        Self { body: Some(body), limit: Limit::new(max_message_size), refuse, fault: None }
     }
 }
 
@@ -99,15 +99,14 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = self.project();
+        let mut this = self.project();
         if let Some(fault) = this.fault.take() {
-            *this.is_over = true;
             return Poll::Ready(Some(Err(fault)));
         }
-        if *this.is_over {
+        let Some(body) = this.body.as_mut().as_pin_mut() else {
             return Poll::Ready(None);
-        }
-        let mut frame = match ready!(this.body.poll_frame(cx)) {
+        };
+        let mut frame = match ready!(body.poll_frame(cx)) {
             Some(Ok(frame)) => frame,
             other => return Poll::Ready(other.map(|frame| frame.map_err(Into::into))),
         };
@@ -116,16 +115,17 @@ where
         {
             data.truncate(before);
             *this.fault = Some((this.refuse)(length, limit));
+            this.body.set(None);
         }
         Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_over || (self.fault.is_none() && self.body.is_end_stream())
+        self.fault.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
     }
 }
 

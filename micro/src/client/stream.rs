@@ -153,22 +153,24 @@ fn again(
 }
 
 pin_project! {
-    /// A response body that counts as in flight while it lives, and that ends with
+    /// A response body that counts as in flight until it ends or is dropped, and that ends with
     /// `DeadlineExceeded` when the call's deadline strikes.
     struct Bounded<B, P> {
+        // Neither is kept once nothing follows: who has read a stream to its end may hold it for
+        // long, and a stream cut short is to be reset.
         #[pin]
-        body: B,
+        body: Option<B>,
+        in_flight: Option<P>,
         #[pin]
         struck: Option<Sleep>,
         node: Arc<Node>,
-        in_flight: P,
-        is_over: bool,
     }
 }
 
 impl<B, P> Bounded<B, P> {
     fn new(body: B, deadline: Option<Instant>, node: Arc<Node>, in_flight: P) -> Self {
-        Self { body, struck: deadline.map(sleep_until), node, in_flight, is_over: false }
+        let struck = deadline.map(sleep_until);
+        Self { body: Some(body), in_flight: Some(in_flight), struck, node }
     }
 }
 
@@ -183,32 +185,39 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = self.project();
-        if *this.is_over {
+        let mut this = self.project();
+        let Some(body) = this.body.as_mut().as_pin_mut() else {
             return Poll::Ready(None);
-        }
-        let struck = this.struck.as_pin_mut();
+        };
         // By the clock: a stream whose messages are always there must end too, and a sleep never
         // ends for a task that does not yield.
-        if struck.as_ref().is_none_or(|struck| Instant::now() < struck.deadline()) {
-            if let Poll::Ready(frame) = this.body.poll_frame(cx) {
-                return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        let is_struck =
+            this.struck.as_ref().as_pin_ref().is_some_and(|it| it.deadline() <= Instant::now());
+        let frame = if is_struck { Poll::Pending } else { body.poll_frame(cx) };
+        let frame = match frame {
+            Poll::Ready(frame) => frame.map(|frame| frame.map_err(Into::into)),
+            Poll::Pending => {
+                match this.struck.as_pin_mut() {
+                    None => return Poll::Pending,
+                    Some(struck) if !is_struck => ready!(struck.poll(cx)),
+                    Some(_) => {}
+                }
+                Some(Err(status::mid_stream(this.node)))
             }
-            match struck {
-                Some(struck) => ready!(struck.poll(cx)),
-                None => return Poll::Pending,
-            }
+        };
+        if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
+            this.body.set(None);
+            *this.in_flight = None;
         }
-        *this.is_over = true;
-        Poll::Ready(Some(Err(status::mid_stream(this.node))))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_over || self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
@@ -221,14 +230,54 @@ mod tests {
 
     use super::*;
 
+    fn node() -> Arc<Node> {
+        Arc::new(Node::new("a", "a-1", "host:1"))
+    }
+
+    /// A guard, and whether it is still held.
+    fn guard() -> (Arc<()>, impl Fn() -> bool) {
+        let guard = Arc::new(());
+        let weak = Arc::downgrade(&guard);
+        (guard, move || weak.strong_count() > 0)
+    }
+
+    #[tokio::test]
+    async fn a_stream_read_to_its_end_is_no_longer_in_flight() {
+        let trailers = Frame::trailers(http::HeaderMap::new());
+        let frames = [Ok::<_, Status>(Frame::data(Bytes::from_static(b"word"))), Ok(trailers)];
+        let (in_flight, is_in_flight) = guard();
+        let body = StreamBody::new(tokio_stream::iter(frames));
+        let mut body = Box::pin(Bounded::new(body, None, node(), in_flight));
+        body.frame().await.expect("data").expect("ok");
+        assert!(is_in_flight());
+        body.frame().await.expect("trailers").expect("ok");
+        assert!(!is_in_flight(), "though its reader holds it still");
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_its_deadline_ends_is_dropped() {
+        let (in_flight, is_in_flight) = guard();
+        let (held, is_held) = guard();
+        let body = StreamBody::new(futures_util::stream::once(async move {
+            std::future::pending::<()>().await;
+            drop(held);
+            Ok::<_, Status>(Frame::data(Bytes::new()))
+        }));
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let mut body = Box::pin(Bounded::new(body, Some(deadline), node(), in_flight));
+        let status = body.frame().await.expect("an error").expect_err("the deadline");
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(!is_in_flight() && !is_held(), "the peer is told by the reset");
+    }
+
     #[tokio::test]
     async fn a_deadline_ends_a_stream_whose_messages_are_always_there() {
         let frame = || Some((Ok::<_, Status>(Frame::data(Bytes::from_static(b"word"))), ()));
         let body = StreamBody::new(futures_util::stream::unfold((), |()| async { frame() }));
         let start = Instant::now();
         let deadline = start + Duration::from_millis(10);
-        let node = Arc::new(Node::new("a", "a-1", "host:1"));
-        let mut body = Box::pin(Bounded::new(body, Some(deadline), node, ()));
+        let mut body = Box::pin(Bounded::new(body, Some(deadline), node(), ()));
         // Never yields: every frame is there at once.
         let status = loop {
             match body.frame().await.expect("not at its end") {
