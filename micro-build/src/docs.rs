@@ -8,6 +8,12 @@
 /// What the generator itself links to begins a line with this.
 pub(crate) const LINK: &str = "Each method is written as an `async fn`; [";
 
+/// Signs that turn the direction of text, which rustc denies in comments.
+const DIRECTIONS: [char; 9] = [
+    '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}', '\u{2068}',
+    '\u{2069}',
+];
+
 /// Rewrites every block of `///` lines in generated code.
 pub(crate) fn tidy(code: &str) -> String {
     let mut tidied = String::with_capacity(code.len());
@@ -43,7 +49,7 @@ struct Block {
 
 impl Block {
     fn push(&mut self, text: &str) {
-        let text = text.replace('\t', "    ").replace('\r', " ");
+        let text = text.replace('\t', "    ").replace('\r', " ").replace(DIRECTIONS, "");
         // One space belongs to the comment sign.
         let text = text.strip_prefix(' ').unwrap_or(&text).trim_end();
         let after_blank = self.out.is_empty() || self.after_blank;
@@ -359,8 +365,8 @@ mod tests {
     }
 
     #[test]
-    fn tabs_and_carriage_returns_do_not_reach_rust() {
-        becomes(&[" a\tb\r c"], &[" a    b  c"]);
+    fn tabs_carriage_returns_and_turns_of_direction_do_not_reach_rust() {
+        becomes(&[" a\tb\r c\u{202e}d"], &[" a    b  cd"]);
     }
 
     #[test]
