@@ -89,6 +89,7 @@ mod accessor;
 mod builder;
 mod clash;
 mod compile;
+mod derive;
 mod descriptor;
 mod docs;
 mod error;

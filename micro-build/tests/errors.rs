@@ -537,6 +537,32 @@ fn options_that_are_not_rust() {
     }
 }
 
+#[test]
+fn a_trait_that_is_derived_already() {
+    let folder = folder(&[("a.proto", EVERY_KIND)]);
+    let message = |path, attribute| {
+        let builder = micro_build::configure().type_attribute(path, attribute);
+        let message = stopped(builder, folder.path(), &["a.proto"], &[folder.path()]);
+        of_the_build_script(&message).to_owned()
+    };
+    assert_eq!(
+        message(".shop.v1.Order.Item", "#[derive(::std::hash::Hash)]"),
+        "the attribute `#[derive(::std::hash::Hash)]` for `.shop.v1.Order.Item` derives `Hash` for \
+         `order::Item` of package `shop.v1`, which has it already; leave it out, or give it to \
+         types without"
+    );
+    for (path, attribute) in [
+        ("shop.v1.Order", "#[derive(PartialOrd, Default)]"),
+        ("Order.payment", "#[derive(Debug)]"),
+        ("State", "#[derive(Default)]"),
+    ] {
+        assert!(message(path, attribute).contains("which has it already"), "{path}");
+    }
+    let builder =
+        micro_build::configure().type_attribute("v1.Order", "#[derive(Eq, Hash, actix::Message)]");
+    builder.out_dir(folder.path()).compile_protos(&["a.proto"], &[folder.path()]).unwrap();
+}
+
 /// A file with one item of each kind.
 const EVERY_KIND: &str = r#"syntax = "proto3"; package shop.v1;
     import "google/protobuf/empty.proto";
