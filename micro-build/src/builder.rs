@@ -69,8 +69,8 @@ impl Builder {
     /// `proto_path` is a full name with a leading dot, of a package (with those inside it), of a
     /// message (with what is nested in it), of an enum or of a service; of two that match, the
     /// longer counts. `rust_path` is that of a module in snake case, from `crate` or `::` on, or
-    /// that of the item where `proto_path` is a single one. The types there must be `prost`'s, of the
-    /// version that `micro` re-exports.
+    /// that of the item where `proto_path` is a single one. The types there must be `prost`'s, of
+    /// the version that `micro` re-exports.
     ///
     /// Errors of the build: a path that is none or is empty, a `proto_path` that is given twice or
     /// that no file has, and one of Google's types that `micro` has already.
@@ -92,8 +92,8 @@ impl Builder {
     /// they were given, before those of `prost`. `attribute` may hold several.
     ///
     /// Errors of the build: an attribute that is not Rust or is empty, one that derives what the
-    /// type has already (`Debug`, `Default`, and where the fields allow it `Eq`, `Hash` and `Copy`),
-    /// and a path that matches no type which is generated.
+    /// type has already (`Debug`, `Default`, and where the fields allow it `Eq`, `Hash` and
+    /// `Copy`), and a path that matches no type which is generated.
     pub fn type_attribute(mut self, path: impl Into<String>, attribute: impl Into<String>) -> Self {
         self.type_attributes.push((path.into(), attribute.into()));
         self

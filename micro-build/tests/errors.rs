@@ -392,6 +392,17 @@ fn a_map_of_enums_that_is_called_as_a_reserved_word() {
 }
 
 #[test]
+fn a_default_that_is_no_variant() {
+    let proto = "package a;\nmessage M {\n enum E { option allow_alias = true; A = 0; B = 0; C = 1; }\n \
+                 optional E a = 1 [default = C];\n optional E b = 2 [default = B];\n}\n";
+    assert_eq!(
+        stopped_by(&[("a.proto", proto)]),
+        "DIR/a.proto:5: field `b` of message `M` has the default `B`, which is a second name of `A` \
+         and no variant in Rust; write `A` for it"
+    );
+}
+
+#[test]
 fn names_that_are_none_in_rust() {
     for (rest, what) in [
         ("message _ {}", "message `_`"),
