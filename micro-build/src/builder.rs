@@ -69,8 +69,8 @@ impl Builder {
     /// `proto_path` is a full name with a leading dot, of a package (with those inside it), of a
     /// message (with what is nested in it), of an enum or of a service; of two that match, the
     /// longer counts. `rust_path` is that of a module in snake case, from `crate` or `::` on, or
-    /// that of the item where `proto_path` is a single one. The types there must be `prost`'s, of the
-    /// version that `micro` re-exports.
+    /// that of the item where `proto_path` is a single one. The types there must be `prost`'s, of
+    /// the version that `micro` re-exports.
     ///
     /// Errors of the build: a path that is none or is empty, a `proto_path` that is given twice or
     /// that no file has, and one of Google's types that `micro` has already.
@@ -91,8 +91,9 @@ impl Builder {
     /// `.` is everything. All attributes whose path matches are put there, in the order in which
     /// they were given, before those of `prost`. `attribute` may hold several.
     ///
-    /// Errors of the build: an attribute that is not Rust or is empty, and a path that matches no
-    /// type which is generated.
+    /// Errors of the build: an attribute that is not Rust or is empty, one that derives what the
+    /// type has already (`Debug`, `Default`, and where the fields allow it `Eq`, `Hash` and
+    /// `Copy`), and a path that matches no type which is generated.
     pub fn type_attribute(mut self, path: impl Into<String>, attribute: impl Into<String>) -> Self {
         self.type_attributes.push((path.into(), attribute.into()));
         self
@@ -171,7 +172,7 @@ impl Builder {
         self.check_paths(&targets, &at)?;
         clash::check(&compiled.set, &externals, self.sides, &includes)?;
         let config = self.config(&compiled, externals, &targets);
-        for (name, code) in generate(config, &compiled, &at)? {
+        for (name, code) in self.generate(config, &compiled, &at)? {
             output::write(&out_dir.join(name), code.as_bytes())?;
         }
         if let Some(path) = &self.file_descriptor_set_path {
@@ -290,35 +291,39 @@ impl Builder {
         config.service_generator(Box::new(Generator { shapes, externals, sides: self.sides }));
         config
     }
-}
 
-/// File names and what goes into them.
-fn generate(
-    mut config: Config,
-    compiled: &Compiled,
-    at: &str,
-) -> Result<BTreeMap<String, String>, Error> {
-    let mut sources: HashMap<Module, (String, Vec<&str>)> = HashMap::new();
-    let mut requests = Vec::new();
-    for file in &compiled.set.file {
-        let module = Module::from_protobuf_package_name(file.package());
-        let package = || (file.package().to_owned(), Vec::new());
-        sources.entry(module.clone()).or_insert_with(package).1.push(file.name());
-        requests.push((module, file.clone()));
+    /// File names and what goes into them.
+    fn generate(
+        &self,
+        mut config: Config,
+        compiled: &Compiled,
+        at: &str,
+    ) -> Result<BTreeMap<String, String>, Error> {
+        let mut sources: HashMap<Module, (String, Vec<&str>)> = HashMap::new();
+        let mut requests = Vec::new();
+        for file in &compiled.set.file {
+            let module = Module::from_protobuf_package_name(file.package());
+            let package = || (file.package().to_owned(), Vec::new());
+            sources.entry(module.clone()).or_insert_with(package).1.push(file.name());
+            requests.push((module, file.clone()));
+        }
+        let generated = config.generate(requests).map_err(|error| {
+            // The one fault left: an extern path that `prost` has for a well-known type.
+            Error::new(format!(
+                "{at}: {error}; remove it, since Google's types are taken from `micro::prost_types`"
+            ))
+        })?;
+        let mut files = BTreeMap::new();
+        for (module, code) in generated {
+            let (package, sources) = &sources[&module];
+            let name = if package.is_empty() { "_" } else { package };
+            files.insert(
+                format!("{name}.rs"),
+                output::format(package, &code, sources, &self.type_attributes, at)?,
+            );
+        }
+        Ok(files)
     }
-    let generated = config.generate(requests).map_err(|error| {
-        // The one fault left: an extern path that `prost` has for a well-known type.
-        Error::new(format!(
-            "{at}: {error}; remove it, since Google's types are taken from `micro::prost_types`"
-        ))
-    })?;
-    let mut files = BTreeMap::new();
-    for (module, code) in generated {
-        let (package, sources) = &sources[&module];
-        let name = if package.is_empty() { "_" } else { package };
-        files.insert(format!("{name}.rs"), output::format(package, &code, sources)?);
-    }
-    Ok(files)
 }
 
 fn to_paths(paths: &[impl AsRef<Path>]) -> Vec<PathBuf> {

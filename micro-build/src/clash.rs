@@ -32,12 +32,17 @@ pub(crate) fn check(
     includes: &[PathBuf],
 ) -> Result<(), Error> {
     let mut seen = Seen::default();
+    let mut enums = HashMap::new();
+    for file in &set.file {
+        let scope = if file.package().is_empty() { "" } else { "." }.to_owned() + file.package();
+        collect(&scope, &file.message_type, &file.enum_type, &mut enums);
+    }
     // Packages first: it is the module of a message that is told to clash with them.
     for file in &set.file {
-        Walk { file, externals, sides, includes, seen: &mut seen }.package()?;
+        Walk { file, externals, sides, includes, enums: &enums, seen: &mut seen }.package()?;
     }
     for file in &set.file {
-        Walk { file, externals, sides, includes, seen: &mut seen }.file()?;
+        Walk { file, externals, sides, includes, enums: &enums, seen: &mut seen }.file()?;
     }
     Ok(())
 }
@@ -86,6 +91,7 @@ struct Walk<'a> {
     externals: &'a Externals,
     sides: Sides,
     includes: &'a [PathBuf],
+    enums: &'a HashMap<String, &'a EnumDescriptorProto>,
     seen: &'a mut Seen,
 }
 
@@ -195,6 +201,7 @@ impl Walk<'_> {
                 _ => {
                     let rust = names::snake(field.name());
                     self.declare(&fields, Kind::Field, &rust, what.clone(), &path)?;
+                    self.default(field, &what, &path)?;
                     self.accessors(&fields, full, message, field, &what, &path)?;
                 }
             }
@@ -219,6 +226,28 @@ impl Walk<'_> {
             self.declare("", Kind::Module, &inner, what, path)?;
         }
         Ok(())
+    }
+
+    /// The default of a proto2 enum field is written as a variant, which a second name of a number
+    /// (`allow_alias`) does not get.
+    fn default(&self, field: &FieldDescriptorProto, what: &str, path: &[i32]) -> Result<(), Error> {
+        let values = self.enums.get(field.type_name()).map(|item| item.value.as_slice());
+        let values = values.unwrap_or_default();
+        let default = values.iter().find(|value| value.name() == field.default_value());
+        let first = default
+            .and_then(|default| values.iter().find(|value| value.number() == default.number()));
+        match (default, first) {
+            (Some(default), Some(first)) if default.name() != first.name() => {
+                let Declaration { path, line, .. } = self.declaration(String::new(), path);
+                Err(Error::new(format!(
+                    "{path}:{line}: {what} has the default `{}`, which is a second name of `{}` and \
+                     no variant in Rust; write `{1}` for it",
+                    default.name(),
+                    first.name(),
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn accessors(
@@ -324,6 +353,20 @@ impl Walk<'_> {
     fn declaration(&self, what: String, path: &[i32]) -> Declaration {
         let line = locate::line(self.file, path);
         Declaration { what, path: path_of(self.file.name(), self.includes), line }
+    }
+}
+
+/// Every enum by its full name with a leading dot.
+fn collect<'a>(
+    scope: &str,
+    messages: &'a [DescriptorProto],
+    enums: &'a [EnumDescriptorProto],
+    all: &mut HashMap<String, &'a EnumDescriptorProto>,
+) {
+    all.extend(enums.iter().map(|item| (format!("{scope}.{}", item.name()), item)));
+    for message in messages {
+        let scope = format!("{scope}.{}", message.name());
+        collect(&scope, &message.nested_type, &message.enum_type, all);
     }
 }
 

@@ -27,15 +27,19 @@
 //! both sides, a service on the client's alone, since whoever still serves it must not be warned
 //! for that. (Messages and enums as such are not: every stub that names one would be warned.)
 //! Comments become documentation; what is indented or fenced in them becomes text, so that
-//! `cargo test` does not take it for an example.
+//! `cargo test` does not take it for an example, and `[a]` or `<b>` stand for themselves, so that
+//! `cargo doc` does not take them for a link or a tag.
 //!
 //! # Names
 //!
 //! Names follow Rust's customs, `GetURL` being `get_url`. Reserved words are raw (`r#type`), or get
 //! an underscore where Rust allows no raw form (`self_`, `super_`, `crate_`, `Self_`). Rpcs called
 //! `New`, `Clone`, `Into` and `TryInto` get one as well, since a stub has methods of these names
-//! already: `new_`, `clone_`, `into_`, `try_into_`. Two names of the `.proto` that become one stop
-//! the build.
+//! already: `new_`, `clone_`, `into_`, `try_into_`.
+//!
+//! Two names of the `.proto` that become one stop the build, and so does one of underscores alone,
+//! which Rust's customs leave nothing of. What is nested in a message lies in a module named after
+//! it, so a package cannot have that name.
 //!
 // With generated code in it, the example is a test of `tests/codegen`.
 #![cfg_attr(not(doctest), doc = include_str!("../docs/packages.md"))]
@@ -85,6 +89,7 @@ mod accessor;
 mod builder;
 mod clash;
 mod compile;
+mod derive;
 mod descriptor;
 mod docs;
 mod error;
@@ -107,16 +112,17 @@ pub use error::Error;
 /// `protos` are paths, relative to the package's folder or to one of `includes`. `includes` are the
 /// folders that imports are looked for in, the first that has the file; they must exist. Google's
 /// well-known files (`google/protobuf/empty.proto` and the like) need no folder, and their types
-/// are taken from `micro::prost_types`.
+/// are taken from `micro::prost_types`. A file that is given twice is read once. Files are `proto2`
+/// or `proto3`; editions are not supported.
 ///
 /// Cargo is told to run the build script again when one of the files read has changed, imports
 /// included.
 ///
 /// # Errors
 /// One message with file, line and remedy: a `.proto` that is broken, is missing or lies in no
-/// include folder; a missing import or include folder; two names that would be one in Rust; a
-/// file that cannot be written. For what is wrong with the arguments, file and line are those of
-/// this call.
+/// include folder; a missing import or include folder; files that import each other in a circle;
+/// two names that would be one in Rust, or one that would be none; a file that cannot be written.
+/// For what is wrong with the arguments or the options, file and line are those of this call.
 #[track_caller]
 pub fn compile_protos(
     protos: &[impl AsRef<Path>],

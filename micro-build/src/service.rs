@@ -8,7 +8,7 @@ use prost_build::{Comments, Method, Service, ServiceGenerator};
 use prost_types::method_options::IdempotencyLevel;
 
 use crate::{
-    descriptor,
+    descriptor, docs,
     external::Externals,
     names::{self, ServiceNames},
     shape::Shapes,
@@ -168,10 +168,7 @@ impl ServiceCode {
     fn handler(&self, buf: &mut String) {
         let ServiceNames { handler, register, .. } = &self.names;
         docs(&self.comments, &format!("Handles calls of `{}`.", self.full_name), buf);
-        let _ = write!(
-            buf,
-            "///\n/// Each method is written as an `async fn`; [`{register}`] puts it on a server.\n"
-        );
+        let _ = write!(buf, "///\n/// {}`{register}`] puts it on a server.\n", docs::LINK,);
         if let Some(method) = self.methods.iter().find(|method| method.kind.streams_responses()) {
             buf.push_str(&streaming_docs(method));
         }

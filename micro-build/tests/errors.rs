@@ -392,6 +392,17 @@ fn a_map_of_enums_that_is_called_as_a_reserved_word() {
 }
 
 #[test]
+fn a_default_that_is_no_variant() {
+    let proto = "package a;\nmessage M {\n enum E { option allow_alias = true; A = 0; B = 0; C = 1; }\n \
+                 optional E a = 1 [default = C];\n optional E b = 2 [default = B];\n}\n";
+    assert_eq!(
+        stopped_by(&[("a.proto", proto)]),
+        "DIR/a.proto:5: field `b` of message `M` has the default `B`, which is a second name of `A` \
+         and no variant in Rust; write `A` for it"
+    );
+}
+
+#[test]
 fn names_that_are_none_in_rust() {
     for (rest, what) in [
         ("message _ {}", "message `_`"),
@@ -535,6 +546,32 @@ fn options_that_are_not_rust() {
             )
         );
     }
+}
+
+#[test]
+fn a_trait_that_is_derived_already() {
+    let folder = folder(&[("a.proto", EVERY_KIND)]);
+    let message = |path, attribute| {
+        let builder = micro_build::configure().type_attribute(path, attribute);
+        let message = stopped(builder, folder.path(), &["a.proto"], &[folder.path()]);
+        of_the_build_script(&message).to_owned()
+    };
+    assert_eq!(
+        message(".shop.v1.Order.Item", "#[derive(::std::hash::Hash)]"),
+        "the attribute `#[derive(::std::hash::Hash)]` for `.shop.v1.Order.Item` derives `Hash` for \
+         `order::Item` of package `shop.v1`, which has it already; leave it out, or give it to \
+         types without"
+    );
+    for (path, attribute) in [
+        ("shop.v1.Order", "#[derive(PartialOrd, Default)]"),
+        ("Order.payment", "#[derive(Debug)]"),
+        ("State", "#[derive(Default)]"),
+    ] {
+        assert!(message(path, attribute).contains("which has it already"), "{path}");
+    }
+    let builder =
+        micro_build::configure().type_attribute("v1.Order", "#[derive(Eq, Hash, actix::Message)]");
+    builder.out_dir(folder.path()).compile_protos(&["a.proto"], &[folder.path()]).unwrap();
 }
 
 /// A file with one item of each kind.
