@@ -29,6 +29,7 @@ pub mod discovery;
 mod error;
 #[cfg(test)]
 mod fixture;
+mod framing;
 mod grpc_timeout;
 mod headers;
 mod include;

@@ -10,7 +10,6 @@ mod builder;
 mod call;
 mod channel;
 mod deadline;
-mod limit;
 mod replay;
 mod retry;
 mod status;

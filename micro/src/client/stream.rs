@@ -15,13 +15,17 @@ use tonic::Status;
 
 use super::{
     Channel, deadline,
-    limit::Limited,
     replay::Replay,
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     status,
     unary::USER_AGENT,
 };
-use crate::{balance::Outcome, grpc_timeout, headers, registry::Node};
+use crate::{
+    balance::Outcome,
+    framing::{Checked, read_prefix},
+    grpc_timeout, headers,
+    registry::Node,
+};
 
 pub(super) async fn call(
     channel: Channel,
@@ -46,10 +50,7 @@ pub(super) async fn call(
 
     let service = channel.service();
     status::check_metadata(&head.headers)?;
-    let body = match options.max_message_size {
-        None => body,
-        Some(limit) => tonic::body::Body::new(Limited::new(body, limit, status::request_too_large)),
-    };
+    let body = limited(body, options.max_message_size, status::request_too_large);
     let (replay, mut body) = Replay::new(body);
     let mut retry = Retry::new(options.is_idempotent, channel.settings().max_attempts);
     let mut tried = Vec::new();
@@ -80,16 +81,9 @@ pub(super) async fn call(
                     None | Some((Next::Fail, _)) => {
                         return Ok(response.map(|body| {
                             let body = Bounded::new(body, deadline, node.clone(), pick);
-                            match options.max_message_size {
-                                None => tonic::body::Body::new(body),
-                                Some(limit) => tonic::body::Body::new(Limited::new(
-                                    body,
-                                    limit,
-                                    move |length, limit| {
-                                        status::reply_too_large(&node, length, limit)
-                                    },
-                                )),
-                            }
+                            limited(body, options.max_message_size, move |length, limit| {
+                                status::reply_too_large(&node, length, limit)
+                            })
                         }));
                     }
                     Some(retried) => retried,
@@ -128,6 +122,25 @@ pub(super) async fn call(
             }
         }
     }
+}
+
+/// The body with a bound on each of its messages, which are those of our own stubs: tonic's keep
+/// tonic's.
+fn limited<B>(
+    body: B,
+    limit: Option<usize>,
+    refuse: impl Fn(usize, usize) -> Status + Send + 'static,
+) -> tonic::body::Body
+where
+    B: Body<Data = Bytes, Error = Status> + Send + 'static,
+{
+    let Some(limit) = limit else {
+        return tonic::body::Body::new(body);
+    };
+    tonic::body::Body::new(Checked::new(body, move |prefix| {
+        let (_, length) = read_prefix(prefix);
+        if length <= limit { Ok(length) } else { Err(refuse(length, limit)) }
+    }))
 }
 
 /// The head of one attempt: the path alone, since the connection knows its authority, what is left

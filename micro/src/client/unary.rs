@@ -10,12 +10,12 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::{
     Channel, deadline,
-    limit::PREFIX,
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     status,
 };
 use crate::{
-    balance::Outcome, descriptor::MethodDescriptor, grpc_timeout, headers, transport::UnaryReply,
+    balance::Outcome, descriptor::MethodDescriptor, framing::PREFIX, grpc_timeout, headers,
+    transport::UnaryReply,
 };
 
 /// How a single call differs from its channel's defaults.

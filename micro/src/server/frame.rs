@@ -1,4 +1,4 @@
-//! gRPC's length-prefixed messages: one flag byte, four bytes of length, the message.
+//! Messages in and out of their frames, within the server's limit.
 
 use std::pin::Pin;
 
@@ -7,8 +7,7 @@ use http_body::Body;
 use prost::Message;
 use tonic::Status;
 
-/// The flag and the length before each message.
-pub(super) const PREFIX: usize = 5;
+use crate::framing::{PREFIX, read_prefix};
 
 /// What is set aside for a message on its sender's word alone; beyond it memory follows the bytes
 /// that have really come, so that a lying length costs nothing.
@@ -47,7 +46,7 @@ pub(super) fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> 
 
 /// The length a prefix announces.
 pub(super) fn length(prefix: [u8; PREFIX], limit: usize) -> Result<usize, Status> {
-    let [flag, length @ ..] = prefix;
+    let (flag, length) = read_prefix(prefix);
     match flag {
         0 => {}
         1 => {
@@ -61,7 +60,6 @@ pub(super) fn length(prefix: [u8; PREFIX], limit: usize) -> Result<usize, Status
             )));
         }
     }
-    let length = u32::from_be_bytes(length) as usize;
     if length > limit {
         return Err(Status::resource_exhausted(format!(
             "the request message has {length} bytes; the server takes at most {limit} (raise its \

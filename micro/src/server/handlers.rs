@@ -9,13 +9,15 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstDecoder;
 
 use super::{
-    checked::Checked,
     connection::Inbound,
     frame::{self, Until},
     reply::{self, Content},
     router::{Method, Service},
 };
-use crate::descriptor::{MethodKind, ServiceDescriptor};
+use crate::{
+    descriptor::{MethodKind, ServiceDescriptor},
+    framing::Checked,
+};
 
 /// The handlers of one service, for [`Server::add_handlers`](super::Server::add_handlers).
 /// Generated code builds it; a method that gets no handler answers `Unimplemented`.
@@ -169,6 +171,6 @@ fn to_request<T>(parts: Parts, message: T) -> Request<T> {
 }
 
 fn messages<M: Message + Default + 'static>(body: Inbound, limit: usize) -> Streaming<M> {
-    let body = Checked::new(body, limit);
+    let body = Checked::new(body, move |prefix| frame::length(prefix, limit));
     Streaming::new_request(ProstDecoder::default(), body, None, Some(limit))
 }

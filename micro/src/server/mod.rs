@@ -4,7 +4,6 @@
 //! its caller's deadline, and leaves without dropping a call. It may not know of registries or
 //! clients: `service` tells it when the node is ready and when to leave.
 
-mod checked;
 mod connection;
 mod frame;
 mod guard;

@@ -2,8 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-/// Bytes before a message: one says whether it is compressed, four its length.
-const PREFIX: usize = 5;
+use crate::framing::{PREFIX, read_prefix};
 
 /// The most that is set aside at the peer's word before its bytes are here.
 const RESERVED: usize = 64 * 1024;
@@ -98,13 +97,11 @@ impl Message {
 
     /// Takes a whole prefix and what came behind it.
     fn begin(&mut self, prefix: &[u8], rest: Bytes) -> Result<(), Fault> {
-        let [flag, length @ ..] = prefix else {
-            return Err(Fault::Short);
-        };
-        if *flag != 0 {
+        let prefix = prefix.try_into().map_err(|_| Fault::Short)?;
+        let (flag, length) = read_prefix(prefix);
+        if flag != 0 {
             return Err(Fault::Compressed);
         }
-        let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
         if length > self.limit {
             return Err(Fault::TooLarge { length, limit: self.limit });
         }
