@@ -107,8 +107,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         }
         // It was polled when it was set, so that it wakes this task.
         let is_due = self.is_timed && self.timer.is_elapsed();
-        // While the timer runs it will do; what it must not sleep through only makes it later.
-        let has_news = !self.is_timed && (has_bytes || has_calls != self.had_calls);
+        let newest = self.shared.activity.last_stream_sent();
+        // While the timer runs it will do, unless it was set slow.
+        let has_news = if self.is_timed {
+            self.keepalive.is_hastened(newest)
+        } else {
+            has_bytes || has_calls != self.had_calls
+        };
         if !is_due && !has_news {
             return Poll::Pending;
         }
@@ -116,7 +121,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         self.is_timed = false;
         loop {
             let now = Instant::now();
-            match self.keepalive.next(now, has_calls) {
+            match self.keepalive.next(now, has_calls, newest) {
                 Step::Rest => return Poll::Pending,
                 Step::Wait(until) => {
                     self.timer.as_mut().reset(until);

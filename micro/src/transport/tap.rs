@@ -80,10 +80,15 @@ impl Activity {
         Seen(self.seen.swap(0, Ordering::Acquire))
     }
 
+    /// The newest stream whose HEADERS were handed to the socket.
+    pub(super) fn last_stream_sent(&self) -> u32 {
+        self.last_stream_sent.load(Ordering::Acquire)
+    }
+
     /// Whether the head of this stream's HEADERS was handed to the socket. What was not handed
     /// over, no peer has seen: `h2` opens streams in the order of their ids.
     pub(super) fn was_sent(&self, stream: u32) -> bool {
-        stream <= self.last_stream_sent.load(Ordering::Acquire)
+        stream <= self.last_stream_sent()
     }
 
     /// The first GOAWAY that came.

@@ -65,15 +65,47 @@ async fn a_slow_handler_is_waited_for_and_pinged_twice_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_freezes_beside_a_quiet_call_is_found_out_by_the_next() {
+    let (connection, mut peer) = Raw::connected(b"").await;
+    let quiet = call(&connection, b"quiet");
+    peer.call().await;
+    spend_pings(&mut peer).await;
+    tokio::time::sleep(60 * SECOND).await;
+    let start = Instant::now();
+    let failure = call(&connection, b"next").await.unwrap().unwrap_err();
+    assert_eq!(failure.kind(), FailureKind::Lost);
+    assert_eq!(start.elapsed().as_secs(), 2, "a second without a byte, and one without an answer");
+    assert_eq!(quiet.await.unwrap().unwrap_err().kind(), FailureKind::Lost);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_freezes_after_its_answer_is_found_out_as_soon_as_ever() {
+    let (connection, mut peer) = Raw::connected(b"").await;
+    let _quiet = call(&connection, b"quiet");
+    let stream = peer.call().await;
+    spend_pings(&mut peer).await;
+    tokio::time::sleep(60 * SECOND).await;
+    peer.write(HEADERS, END_HEADERS, stream, &ok_block()).await;
+    let start = Instant::now();
+    peer.expect(PING).await;
+    assert_eq!(start.elapsed().as_secs(), 1);
+}
+
+/// Answers the PINGs that a peer which says nothing else has to bear.
+async fn spend_pings(peer: &mut Raw) {
+    for _ in 0..2 {
+        let ping = within(3 * SECOND, peer.expect(PING)).await;
+        peer.write(PING, ACK, 0, &ping.payload).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn headers_and_data_allow_pings_again() {
     let (connection, mut peer) = Raw::connected(b"").await;
     let call = call(&connection, b"hello");
     let stream = peer.call().await;
     for round in 0..3 {
-        for _ in 0..2 {
-            let ping = within(3 * SECOND, peer.expect(PING)).await;
-            peer.write(PING, ACK, 0, &ping.payload).await;
-        }
+        spend_pings(&mut peer).await;
         match round {
             0 => peer.write(HEADERS, END_HEADERS, stream, &ok_block()).await,
             _ => peer.write(DATA, 0, stream, b"").await,
