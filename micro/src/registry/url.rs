@@ -198,6 +198,10 @@ fn redact(url: &str) -> String {
     let (hosts, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let is_list = scheme.eq_ignore_ascii_case("static://");
     let shown = if is_list { hosts.into() } else { redact_hosts(hosts) };
+    // Behind what may be a password with a `/` in it, the host being forgotten, a path is its rest.
+    let has_port = |host: &str| host.split_once(':').is_some_and(|(_, port)| !port.is_empty());
+    let path =
+        if !is_list && path.len() > 1 && hosts.split(',').any(has_port) { "/.." } else { path };
     format!("{scheme}{user}{shown}{path}{query}")
 }
 
@@ -217,7 +221,8 @@ fn redact_hosts(hosts: &str) -> Cow<'_, str> {
 /// for `host:port`: what cannot be a port may be a password.
 fn redact_host(host: &str) -> Cow<'_, str> {
     let Some((start, port)) = host.split_once(':') else { return host.into() };
-    let may_be_a_port = port.len() <= 5 && !port.contains(|c: char| c.is_alphabetic() || c == '%');
+    let may_be_a_port =
+        port.len() <= 5 && port.chars().all(|c| c.is_ascii_digit() || "+-".contains(c));
     if may_be_a_port || host.starts_with('[') || host.parse::<std::net::Ipv6Addr>().is_ok() {
         return host.into();
     }
@@ -293,6 +298,10 @@ mod tests {
             "hunter2@a",
             "et cd://root:hunter2@a",
             "etcd://root:hunter2",
+            "etcd://root:hun/ter2",
+            "etcd://root:12/ter2",
+            "foo://root:hun/ter2",
+            "root:hun/ter2",
             "etcd://root:hunter2%40127.0.0.1:2379",
             "etcd://root%3Ahunter2@127.0.0.1:1x",
             "etcd://a:1,root:hunter2/",
