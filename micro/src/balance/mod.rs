@@ -156,8 +156,13 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         tokio::select! {
             biased;
             () = shared.ready() => {}
-            Ok(_) = registry.wait_for(|status| status.refused) => {}
+            _ = registry.wait_for(|status| status.refused) => {}
         }
+    }
+
+    /// Whether the runtime that kept the set has shut down, and its connections with it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.handle.shared.registry.has_changed().is_err()
     }
 
     /// Why nothing ever will be ready, if that is so: the registry cannot hold the service's name.

@@ -97,6 +97,8 @@ impl Client {
         let options = balance::Options {
             transport: transport::Config {
                 max_message_size: settings.max_message_size,
+                stream_window: settings.stream_window,
+                connection_window: settings.connection_window,
                 ..transport::Config::default()
             },
             penalty: settings.request_timeout,
@@ -121,6 +123,8 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(5),
             max_message_size: 4 * 1024 * 1024,
             max_attempts: 5,
+            stream_window: 1024 * 1024,
+            connection_window: 4 * 1024 * 1024,
         }
     }
 }
@@ -154,11 +158,33 @@ impl ClientBuilder {
         self
     }
 
+    /// How many bytes of one response may be on their way unread. Default: 1 MiB. 0, and 2 GiB or
+    /// more, are errors of [`build`](Self::build).
+    pub fn stream_window(mut self, bytes: u32) -> Self {
+        self.settings.stream_window = bytes;
+        self
+    }
+
+    /// How many bytes of all responses on one connection may be on their way unread. Default:
+    /// 4 MiB. 0, and 2 GiB or more, are errors of [`build`](Self::build).
+    pub fn connection_window(mut self, bytes: u32) -> Self {
+        self.settings.connection_window = bytes;
+        self
+    }
+
     /// The client. The registry need not be reachable: calls wait for it within their deadlines.
     ///
     /// # Errors
-    /// `Config` when the URL is missing, malformed, or of a registry that is not built in.
+    /// `Config` when the URL is missing, malformed, or of a registry that is not built in, and when
+    /// a window is out of its range.
     pub fn build(self) -> Result<Client, Error> {
+        let Settings { stream_window, connection_window, .. } = self.settings;
+        for (name, value) in
+            [("stream_window", stream_window), ("connection_window", connection_window)]
+        {
+            transport::check_window(value)
+                .map_err(|why| Error::config(format!("the client's {name} {why}")))?;
+        }
         let registry = registry::open(&registry::url_or_env(self.registry)?)?;
         Ok(Client::with_settings(Discovery::new(registry), self.settings))
     }

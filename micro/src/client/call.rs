@@ -42,8 +42,8 @@ use crate::{descriptor::MethodDescriptor, registry::BoxFuture};
 /// deadline allows; but one that a node threw out together with its connection, for an error, does
 /// so once ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)). A method
 /// whose `.proto` gives it an `idempotency_level` is also called again after `Unavailable` and
-/// after a lost connection, up to five attempts in all, until its response begins: a call whose
-/// headers have come is committed to that node, and what happens later is the caller's.
+/// after a lost connection, up to five attempts in all. A stream's response commits it to its node
+/// with its headers, and what happens later is the caller's.
 /// Of the request of a streaming call 64 KiB are kept for that; one that has sent more fails
 /// instead.
 ///
@@ -105,6 +105,7 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
     }
 
     /// Fails with `Unavailable` at once, rather than waiting, when no node is ready. Default: waits.
+    /// (In line for a stream of a ready node that has as many as it allows, it waits all the same.)
     pub fn fail_fast(mut self) -> Self {
         self.options.fail_fast = true;
         self
@@ -234,8 +235,9 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
     /// A streaming call goes through tonic's codec on our channel.
     fn prepare(self) -> (tonic::client::Grpc<Channel>, Request<Req>, PathAndQuery) {
         let Self { channel, method, mut request, mut options, .. } = self;
-        // The messages are sent as they are.
+        // The messages are sent as they are, both ways.
         request.metadata_mut().remove("grpc-encoding");
+        request.metadata_mut().remove("grpc-accept-encoding");
         let limit = channel.settings().max_message_size;
         options.max_message_size = Some(limit);
         let grpc = tonic::client::Grpc::new(channel.with_options(options))

@@ -33,7 +33,7 @@ use crate::{
 /// ```
 ///
 /// Through tonic's stubs a call has no deadline unless `Request::set_timeout` gives it one; one
-/// without waits 5 s for a node. Its body is kept up to 64 KiB, so that the call can move to
+/// without waits 5 s for a node that takes it. Its body is kept up to 64 KiB, so that the call can move to
 /// another node as long as no handler can have seen it.
 #[derive(Clone)]
 pub struct Channel {
@@ -53,6 +53,8 @@ pub(super) struct Settings {
     pub(super) request_timeout: Duration,
     pub(super) max_message_size: usize,
     pub(super) max_attempts: u32,
+    pub(super) stream_window: u32,
+    pub(super) connection_window: u32,
 }
 
 impl Channel {
@@ -87,7 +89,13 @@ impl Channel {
     ) -> Result<Pick, Status> {
         let balancer = &self.shared.balancer;
         loop {
-            if let Some(pick) = balancer.pick(tried) {
+            let pick = balancer.pick(tried);
+            // A call that has failed asks too: what there is to pick may be what was left behind.
+            if (pick.is_none() || !tried.is_empty()) && balancer.is_over() {
+                let why = "the runtime that its channel was made in has shut down";
+                return Err(status::no_node(self.service(), why));
+            }
+            if let Some(pick) = pick {
                 return Ok(pick);
             }
             if let Some(why) = balancer.refused() {

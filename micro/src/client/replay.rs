@@ -100,7 +100,12 @@ impl Body for Attempt {
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
         let frame = match ready!(Pin::new(&mut shared.body).poll_frame(cx)) {
-            Some(frame) => frame?,
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => {
+                // What comes of it when it is asked again is nobody's request.
+                shared.is_spent = true;
+                return Poll::Ready(Some(Err(error)));
+            }
             None => {
                 shared.is_ended = true;
                 return Poll::Ready(None);
@@ -179,6 +184,16 @@ mod tests {
         assert_eq!(read(second).await, 60);
         let stale = first.frame().await.expect("a frame");
         assert!(stale.is_err(), "only the newest attempt reads on");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_failed_is_not_sent_again() {
+        let frames =
+            [Ok(Frame::data(Bytes::from_static(b"half"))), Err(Status::aborted("no more"))];
+        let body = tonic::body::Body::new(StreamBody::new(tokio_stream::iter(frames)));
+        let (replay, first) = Replay::new(body);
+        assert_eq!(first.collect().await.expect_err("fails").code(), tonic::Code::Aborted);
+        assert!(replay.attempt().is_none());
     }
 
     #[tokio::test]

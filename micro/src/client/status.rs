@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use tonic::{Code, Status};
 
+use super::deadline::WAIT_WITHOUT_DEADLINE;
 use crate::{
     headers,
     registry::Node,
@@ -64,6 +65,15 @@ pub(super) fn no_answer(service: &str, node: &Node, timeout: Duration) -> Status
     Status::deadline_exceeded(format!(
         "service '{service}': no answer from node {id} at {address} within the call's deadline of \
          {timeout:?}"
+    ))
+}
+
+/// A call without a deadline waited long enough for a place among a node's streams.
+pub(super) fn no_stream(service: &str, node: &Node) -> Status {
+    let Node { id, address, .. } = node;
+    Status::unavailable(format!(
+        "service '{service}': node {id} at {address} has as many streams as it allows, and none of \
+         them ended within {WAIT_WITHOUT_DEADLINE:?}"
     ))
 }
 

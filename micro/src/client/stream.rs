@@ -40,11 +40,13 @@ pub(super) async fn call(
     // What is left of the deadline is said anew by each attempt, and what is malformed by none.
     head.headers.remove(grpc_timeout::GRPC_TIMEOUT);
     head.headers.remove(header::CONTENT_LENGTH);
+    head.headers.remove(PREVIOUS_ATTEMPTS);
     for name in headers::CONNECTION_SPECIFIC {
         head.headers.remove(name);
     }
     head.headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
-    // Without a deadline: the bound on all waiting for a node that takes the call.
+    // Without a deadline: the bound on all waiting for a node that takes the call, in line for one
+    // of its streams included.
     let struck = sleep_until(deadline.unwrap_or(start + deadline::WAIT_WITHOUT_DEADLINE));
     tokio::pin!(struck);
 
@@ -62,9 +64,23 @@ pub(super) async fn call(
             return Err(status::no_answer(service, &node, struck.deadline() - start));
         }
         let head = again(&head, deadline, retry.previous_attempts());
+        let connection = pick.connection().clone();
+        let slot = tokio::select! {
+            biased;
+            slot = connection.slot() => slot,
+            () = &mut struck => {
+                pick.finish(Outcome::Failure);
+                return Err(match deadline {
+                    Some(deadline) => status::no_answer(service, &node, deadline - start),
+                    None => status::no_stream(service, &node),
+                });
+            }
+        };
+        let response =
+            async { connection.stream(slot?, http::Request::from_parts(head, body)).await };
         let response = tokio::select! {
             biased;
-            response = pick.connection().stream(http::Request::from_parts(head, body)) => response,
+            response = response => response,
             () = &mut struck, if deadline.is_some() => {
                 pick.finish(Outcome::Failure);
                 return Err(status::no_answer(service, &node, struck.deadline() - start));

@@ -41,8 +41,13 @@ fn a_client_outlives_a_runtime() {
             stub
         })
     };
-    let _orphan = call_in_a_runtime();
+    let orphan = call_in_a_runtime();
     call_in_a_runtime();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let call = async { orphan.say(Word::new("who?")).timeout(Duration::from_secs(60)).await };
+    let status = runtime.expect("a runtime").block_on(call).expect_err("nobody is connected");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("runtime that its channel was made in"), "{status}");
 }
 
 #[tokio::test]
@@ -280,6 +285,7 @@ async fn metadata_goes_both_ways_and_reserved_keys_stay_ours() {
     let mut request = Request::new(Word::new("who?"));
     request.metadata_mut().insert("grpc-timeout", "1n?".parse().expect("a value"));
     request.metadata_mut().insert("content-type", "text/html".parse().expect("a value"));
+    request.metadata_mut().insert("grpc-accept-encoding", "gzip".parse().expect("a value"));
     let reply = Stub::new("a", &client(registry)).say(request).await.expect("a reply");
     assert_eq!(reply.metadata().get("content-type").expect("a header"), "application/grpc");
 }

@@ -162,16 +162,17 @@ fn decode<Res: Message + Default>(
 }
 
 /// What a server or a proxy on the way reserves for itself: a caller's metadata cannot set it.
-const RESERVED: [HeaderName; 8] = [
+const RESERVED: [HeaderName; 9] = [
     header::TE,
     header::CONTENT_TYPE,
     grpc_timeout::GRPC_TIMEOUT,
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status"),
     PREVIOUS_ATTEMPTS,
-    // Ours is one message, sent as it is.
+    // Ours is one message, sent as it is, and so is its reply.
     header::CONTENT_LENGTH,
     HeaderName::from_static("grpc-encoding"),
+    HeaderName::from_static("grpc-accept-encoding"),
 ];
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");

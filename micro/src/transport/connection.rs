@@ -85,24 +85,30 @@ impl Connection {
         &self.shared
     }
 
-    /// Begins a stream. Its slot is to be held as long as the stream is.
-    pub(super) async fn open(
+    /// Begins a stream, for whoever has a slot: to be held as long as the stream is.
+    pub(super) fn open(
         &self,
         mut head: http::Request<()>,
         is_end: bool,
-    ) -> Result<(Slot, ResponseFuture, h2::SendStream<Bytes>), Failure> {
-        let slot = self.slot().await?;
+    ) -> Result<(ResponseFuture, h2::SendStream<Bytes>), Failure> {
         *head.uri_mut() = self.shared.absolute(head.uri());
         // A clone a call: a handle of `h2`'s takes no second request while its first is waiting
         // for a stream, and the slots already see to it that none waits long.
         let mut sender = self.sender.clone();
         match sender.send_request(head, is_end) {
-            Ok((response, send)) => Ok((slot, response, send)),
+            Ok(opened) => Ok(opened),
             Err(error) => Err(self.not_begun(&mut sender, &error)),
         }
     }
 
-    async fn slot(&self) -> Result<Slot, Failure> {
+    /// Waits in line for a place among the streams that the peer allows.
+    ///
+    /// # Errors
+    /// When the connection takes no more calls: this one was [`FailureKind::NotSent`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up the place in line.
+    pub(crate) async fn slot(&self) -> Result<Slot, Failure> {
         match self.shared.slots.take().await {
             Ok(()) => Ok(Slot(self.shared.clone())),
             Err(_) => Err(self.shared.not_sent()),
@@ -228,7 +234,7 @@ impl Shared {
 
 /// A call's place among the streams that the peer allows; dropping it lets the next call begin.
 #[derive(Debug)]
-pub(super) struct Slot(Arc<Shared>);
+pub(crate) struct Slot(Arc<Shared>);
 
 impl Slot {
     pub(super) fn shared(&self) -> &Shared {

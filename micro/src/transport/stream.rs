@@ -43,17 +43,17 @@ struct Request {
 
 impl Connection {
     /// Sends a body and returns with the response's headers; the body goes on being sent, as fast
-    /// as the peer takes it, while the response is read. When the peer allows no more streams,
-    /// waits in line.
+    /// as the peer takes it, while the response is read.
     ///
     /// # Errors
     /// When no handler answered, see [`FailureKind`](super::FailureKind), or the answer is not
     /// gRPC's. What happens later is an error of the response's body.
     ///
     /// # Cancel safety
-    /// Dropping the future resets the stream (CANCEL), or gives up the place in line.
+    /// Dropping the future resets the stream (CANCEL).
     pub(crate) async fn stream<B>(
         &self,
+        slot: Slot,
         request: http::Request<B>,
     ) -> Result<http::Response<Body>, Failure>
     where
@@ -62,8 +62,7 @@ impl Connection {
     {
         let (head, body) = request.into_parts();
         let is_empty = body.is_end_stream();
-        let (slot, mut response, send) =
-            self.open(http::Request::from_parts(head, ()), is_empty).await?;
+        let (mut response, send) = self.open(http::Request::from_parts(head, ()), is_empty)?;
         let request =
             if is_empty { Request::default() } else { Request::begin(send, body).await? };
         let response = match (&mut response).await {

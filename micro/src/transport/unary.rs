@@ -35,7 +35,8 @@ impl Connection {
         head: http::Request<()>,
         frame: Bytes,
     ) -> Result<UnaryReply, Failure> {
-        let (_slot, mut response, mut send) = self.open(head, false).await?;
+        let _slot = self.slot().await?;
+        let (mut response, mut send) = self.open(head, false)?;
         let shared = self.shared();
         // `h2` keeps to the peer's windows, and cuts frames out of what is one buffer. An error
         // here is the stream's, which the response knows better.

@@ -60,9 +60,14 @@ impl Audit {
 
     fn may_be_on_victim(&self, call: &Call, fault: &Fault) -> bool {
         let overlaps = call.began <= fault.at + fault.detected_within && call.ended >= fault.at;
-        // A call that no journal has may have been in the victim's socket.
+        // A call that no journal has may have been in the victim's socket, and then says so: its
+        // error names the node that it was sent to.
         let elsewhere = self.visits_of(call.id).any(|visit| visit.node != fault.victim);
-        call.method == Method::Write && overlaps && !elsewhere
+        let named = match &call.outcome {
+            Ok(_) => true,
+            Err((_, text)) => text.contains(&format!("node {}", fault.victim)),
+        };
+        call.method == Method::Write && overlaps && !elsewhere && named
     }
 
     /// How many calls a handler of the victim had begun and not finished at the time.
@@ -141,7 +146,9 @@ mod tests {
     }
 
     fn call(id: u64, method: Method, began: f64, ended: f64, node: Option<&str>) -> Call {
-        let outcome = node.map(str::to_owned).ok_or((Code::Unavailable, "gone".to_owned()));
+        let outcome = node
+            .map(str::to_owned)
+            .ok_or((Code::Unavailable, "service 'a', node a-1: gone".to_owned()));
         Call { id, method, began: seconds(began), ended: seconds(ended), outcome }
     }
 

@@ -26,6 +26,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const REFUSED_STREAM: u8 = 7;
 
@@ -47,15 +48,19 @@ impl Raw {
         self.0.write_all(&[&head, payload].concat()).await
     }
 
-    /// The id of the stream that the next frame of this kind is on.
+    /// The id of the stream that the next frame of this kind is on. PINGs are answered meanwhile.
     async fn next(&mut self, kind: u8) -> io::Result<u8> {
         loop {
             let mut head = [0; 9];
             self.0.read_exact(&mut head).await?;
             let [_, high, low, next, .., stream] = head;
-            self.0.read_exact(&mut vec![0; usize::from(high) << 8 | usize::from(low)]).await?;
+            let mut payload = vec![0; usize::from(high) << 8 | usize::from(low)];
+            self.0.read_exact(&mut payload).await?;
             if next == kind {
                 return Ok(stream);
+            }
+            if next == PING {
+                self.write(PING, 1, 0, &payload).await?;
             }
         }
     }
@@ -118,6 +123,30 @@ async fn a_stream_without_a_deadline_that_every_node_refuses_ends_after_five_sec
     assert!(status.message().contains("REFUSED_STREAM"), "{status}");
     let took = start.elapsed();
     assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(6), "{took:?}");
+}
+
+/// The head of a response.
+const HEAD: &[u8] = b"\x88\x00\x0ccontent-type\x10application/grpc";
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_a_deadline_waits_five_seconds_in_line_for_a_nodes_streams() {
+    let registry = "memory://client-in-line";
+    let listener = node(registry, "a").await;
+    tokio::spawn(async move {
+        let mut raw = Raw::accept(&listener).await.expect("a client");
+        let stream = raw.next(HEADERS).await.expect("a call");
+        raw.write(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1]).await.expect("one stream at a time");
+        raw.write(HEADERS, 4, stream, HEAD).await.expect("connected");
+        raw.next(HEADERS).await.expect_err("no other call before the client goes");
+    });
+    let stub = Stub::new("a", &client(registry));
+    let _held = stub.down(Word::new("who?")).await.expect("a stream");
+    let start = Instant::now();
+    let call = timeout(Duration::from_secs(60), stub.down(Word::new("who?")).into_future());
+    let status = call.await.expect("it ends").expect_err("no place");
+    assert_eq!(status.code(), Code::Unavailable, "it had no deadline: {status}");
+    assert!(status.message().contains("as many streams as it allows"), "{status}");
+    assert_eq!(start.elapsed().as_secs(), 5);
 }
 
 /// How a call ends whose only node breaks the connection when it has a message of it; `answer` is
@@ -183,9 +212,8 @@ async fn a_stream_that_has_sent_more_than_is_kept_fails_when_its_connection_is_l
 async fn a_stream_whose_response_has_begun_is_not_made_again() {
     let registry = "memory://client-lost-begun";
     let stub = Stub::new("a", &client(registry));
-    let head = b"\x88\x00\x0ccontent-type\x10application/grpc";
     let call = async move { first(stub.follow(Word::new("who?")).await?.into_inner()).await };
-    let status = lost(registry, Some(head), call).await.expect_err("committed");
+    let status = lost(registry, Some(HEAD), call).await.expect_err("committed");
     assert_eq!(status.code(), Code::Unavailable);
 }
 

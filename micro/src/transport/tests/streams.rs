@@ -50,7 +50,7 @@ where
 {
     let connection = connection.clone();
     let request = head().map(|()| body);
-    tokio::spawn(async move { connection.stream(request).await })
+    tokio::spawn(async move { connection.stream(connection.slot().await?, request).await })
 }
 
 fn whole(bytes: impl Into<Bytes>) -> BoxBody<Bytes, Status> {
