@@ -151,10 +151,10 @@ async fn more_records_than_a_message_can_have_are_read_all_of_one_revision() {
     let etcd = Etcd::start().await;
     let registry = registry::open(&etcd.url()).unwrap();
     let mut client = etcd.client().await;
-    // 1500 usual records, and ten of half a megabyte: no thousand of these fit in 4 MiB.
+    // One in 25 has half a megabyte: no 250 of these fit in 4 MiB.
     for n in 0..1510 {
         let mut node = Node::new("many", format!("many-{n:04}"), "127.0.0.1:1");
-        let filler = if n % 150 == 0 { 500_000 } else { 100 };
+        let filler = if n % 25 == 0 { 500_000 } else { 100 };
         node.metadata.insert("filler".to_owned(), "x".repeat(filler));
         let value = format!(
             r#"{{"name":"many","nodes":[{{"id":"{}","metadata":{{"filler":"{}"}}}}]}}"#,
