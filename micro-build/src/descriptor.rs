@@ -16,6 +16,12 @@ use crate::{
 /// Writes the constant: first the messages that the methods exchange, then the methods.
 pub(crate) fn write(service: &ServiceCode, shapes: &Shapes, buf: &mut String) {
     let messages = Messages::of(service);
+    let described: Vec<_> = messages
+        .constants
+        .iter()
+        .map(|(name, constant)| (constant, shapes.message(name)))
+        .collect();
+    let lists = Lists::of(described.iter().map(|(_, shape)| shape), messages.taken.clone());
     let _ = writeln!(
         buf,
         "/// Describes `{}`: its methods and what they exchange.\n\
@@ -31,10 +37,16 @@ pub(crate) fn write(service: &ServiceCode, shapes: &Shapes, buf: &mut String) {
             }
         },
     );
-    for (message, constant) in &messages.0 {
-        let _ = write!(buf, "const {constant}: TypeDescriptor = ");
-        expression(&shapes.message(message), buf);
-        buf.push_str(";\n");
+    for ((_, fields), constant) in &lists.constants {
+        let _ = writeln!(buf, "const {constant}: &[TypeDescriptor] = {};", lists.written(fields));
+    }
+    for (constant, shape) in &described {
+        let Shape { name, kind, fields } = shape;
+        let fields = lists.written(fields);
+        let _ = writeln!(
+            buf,
+            "const {constant}: TypeDescriptor = TypeDescriptor::new({name:?}, {kind:?}, {fields});"
+        );
     }
     let _ = writeln!(
         buf,
@@ -66,8 +78,8 @@ fn method_expression(
         method.idempotency(),
         method.deprecated(),
         comment(&method.method.comments),
-        messages.0[&method.method.input_proto_type],
-        messages.0[&method.method.output_proto_type],
+        messages.constants[&method.method.input_proto_type],
+        messages.constants[&method.method.output_proto_type],
     );
 }
 
@@ -76,17 +88,25 @@ fn comment(comments: &Comments) -> String {
     docs::plain(&[&comments.leading[..], &comments.trailing[..]].concat())
 }
 
-fn expression(shape: &Shape, buf: &mut String) {
-    let _ = write!(buf, "TypeDescriptor::new({:?}, {:?}, &[", shape.name, shape.kind);
-    for field in &shape.fields {
-        expression(field, buf);
-        buf.push_str(", ");
+/// Names of constants, each given once.
+#[derive(Clone, Default)]
+struct Taken(BTreeSet<String>);
+
+impl Taken {
+    /// `a.B.C` and `a.BC` are two messages and one name in capitals.
+    fn take(&mut self, mut constant: String) -> String {
+        while !self.0.insert(constant.clone()) {
+            constant.push('_');
+        }
+        constant
     }
-    buf.push_str("])");
 }
 
 /// The messages that a service's methods name, each with a constant's name of its own.
-struct Messages(BTreeMap<String, String>);
+struct Messages {
+    constants: BTreeMap<String, String>,
+    taken: Taken,
+}
 
 impl Messages {
     fn of(service: &ServiceCode) -> Self {
@@ -94,18 +114,48 @@ impl Messages {
             .methods
             .iter()
             .flat_map(|method| [&method.method.input_proto_type, &method.method.output_proto_type]);
-        let (mut constants, mut taken) = (BTreeMap::new(), BTreeSet::new());
+        let (mut constants, mut taken) = (BTreeMap::new(), Taken::default());
         for message in messages {
-            if constants.contains_key(message) {
-                continue;
+            if !constants.contains_key(message) {
+                constants.insert(message.clone(), taken.take(names::constant(message)));
             }
-            // `a.B.C` and `a.BC` are two messages and one name in capitals.
-            let mut constant = names::constant(message);
-            while !taken.insert(constant.clone()) {
-                constant.push('_');
-            }
-            constants.insert(message.clone(), constant);
         }
-        Self(constants)
+        Self { constants, taken }
+    }
+}
+
+/// The fields of the messages within those, by the message's type: a constant each, since written
+/// out in each field of the type they would be as many as the fields of both multiplied.
+#[derive(Default)]
+struct Lists<'a> {
+    constants: BTreeMap<(&'a str, &'a [Shape]), String>,
+    taken: Taken,
+}
+
+impl<'a> Lists<'a> {
+    fn of(messages: impl Iterator<Item = &'a Shape>, taken: Taken) -> Self {
+        let mut lists = Self { taken, ..Self::default() };
+        messages.for_each(|message| lists.add(message));
+        lists
+    }
+
+    fn add(&mut self, message: &'a Shape) {
+        for field in message.fields.iter().filter(|field| !field.fields.is_empty()) {
+            let key = (field.kind.as_str(), field.fields.as_slice());
+            if !self.constants.contains_key(&key) {
+                let constant = format!("{}_FIELDS", names::constant(&field.kind));
+                self.constants.insert(key, self.taken.take(constant));
+                self.add(field);
+            }
+        }
+    }
+
+    fn written(&self, fields: &[Shape]) -> String {
+        let written = fields.iter().map(|Shape { name, kind, fields }| {
+            let constant = self.constants.get(&(kind.as_str(), fields.as_slice()));
+            let fields = constant.map_or("&[]", String::as_str);
+            format!("TypeDescriptor::new({name:?}, {kind:?}, {fields})")
+        });
+        format!("&[{}]", written.collect::<Vec<_>>().join(", "))
     }
 }
