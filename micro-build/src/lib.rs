@@ -90,7 +90,6 @@ mod builder;
 mod clash;
 mod compile;
 mod derive;
-mod descriptor;
 mod docs;
 mod error;
 mod external;

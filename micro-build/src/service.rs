@@ -2,13 +2,14 @@
 //!
 //! What is written here is a thin typed table; what a call or a server does lives in `micro`.
 
+mod descriptor;
+
 use std::fmt::Write;
 
 use prost_build::{Comments, Method, Service, ServiceGenerator};
 use prost_types::method_options::IdempotencyLevel;
 
 use crate::{
-    descriptor,
     external::Externals,
     names::{self, ServiceNames},
     shape::Shapes,
@@ -49,29 +50,29 @@ impl ServiceGenerator for Generator {
 }
 
 /// A service with its names in Rust.
-pub(crate) struct ServiceCode {
-    pub(crate) names: ServiceNames,
+struct ServiceCode {
+    names: ServiceNames,
     /// `greeter.v1.Greeter`.
-    pub(crate) full_name: String,
-    pub(crate) deprecated: bool,
-    pub(crate) comments: Comments,
-    pub(crate) methods: Vec<MethodCode>,
+    full_name: String,
+    deprecated: bool,
+    comments: Comments,
+    methods: Vec<MethodCode>,
 }
 
 /// A method with its names in Rust.
-pub(crate) struct MethodCode {
+struct MethodCode {
     /// `say_hello`.
-    pub(crate) rust_name: String,
-    pub(crate) kind: Kind,
-    pub(crate) method: Method,
+    rust_name: String,
+    kind: Kind,
+    method: Method,
 }
 
 impl MethodCode {
-    pub(crate) fn deprecated(&self) -> bool {
+    fn deprecated(&self) -> bool {
         self.method.options.deprecated()
     }
 
-    pub(crate) fn idempotency(&self) -> &'static str {
+    fn idempotency(&self) -> &'static str {
         match self.method.options.idempotency_level() {
             IdempotencyLevel::IdempotencyUnknown => "Unknown",
             IdempotencyLevel::NoSideEffects => "NoSideEffects",
@@ -89,7 +90,7 @@ impl MethodCode {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+enum Kind {
     Unary,
     ServerStreaming,
     ClientStreaming,
@@ -107,7 +108,7 @@ impl Kind {
     }
 
     /// `MethodKind`'s variant, and the stem of the call's type.
-    pub(crate) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Unary => "Unary",
             Self::ServerStreaming => "ServerStreaming",

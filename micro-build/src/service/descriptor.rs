@@ -7,14 +7,14 @@ use std::{
 
 use prost_build::Comments;
 
+use super::{MethodCode, ServiceCode};
 use crate::{
     docs, names,
-    service::{MethodCode, ServiceCode},
     shape::{Shape, Shapes},
 };
 
 /// Writes the constant: first the messages that the methods exchange, then the methods.
-pub(crate) fn write(service: &ServiceCode, shapes: &Shapes, buf: &mut String) {
+pub(super) fn write(service: &ServiceCode, shapes: &Shapes, buf: &mut String) {
     let messages = Messages::of(service);
     let described: Vec<_> = messages
         .constants
