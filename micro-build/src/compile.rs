@@ -5,10 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use miette::Diagnostic;
 use prost_types::FileDescriptorSet;
 use protox::Compiler;
 
 use crate::Error;
+
+/// How `protox` ends what it says of a file that ends too early.
+const END_OF_FILE: &str = ", but reached end of file";
 
 /// The outcome of reading the `.proto` files.
 pub(crate) struct Compiled {
@@ -120,13 +124,11 @@ fn describe(error: &protox::Error, includes: &[PathBuf], at: &str) -> String {
     if what.contains("is not in any include path") || what.contains("is shadowed by") {
         finding = format!("{at}: {what}");
     } else if let Some(name) = error.file() {
-        let mut path = path_of(name, includes);
-        if what.contains("is not valid utf-8") {
-            path = format!("{path}:{}", first_line_that_is_not_text(&path));
-        }
-        finding = match finding.strip_prefix(name) {
-            Some(rest) => format!("{path}{rest}"),
-            None => format!("{path}: {finding}"),
+        let path = path_of(name, includes);
+        finding = match (finding.strip_prefix(name), line(error, &what, &path)) {
+            (Some(rest), _) => format!("{path}{rest}"),
+            (None, Some(line)) => format!("{path}:{line}: {finding}"),
+            (None, None) => format!("{path}: {finding}"),
         };
     }
     format!("{finding}; {remedy}")
@@ -151,13 +153,21 @@ fn circle(cycle: &str, includes: &[PathBuf]) -> String {
     )
 }
 
-fn first_line_that_is_not_text(path: &str) -> usize {
-    let bytes = fs::read(path).unwrap_or_default();
-    let valid = match str::from_utf8(&bytes) {
-        Ok(_) => 0,
-        Err(error) => error.valid_up_to(),
+/// The line of a finding in the file at `path` for which `protox` gives none.
+fn line(error: &protox::Error, what: &str, path: &str) -> Option<usize> {
+    let bytes = fs::read(path).ok()?;
+    let at = if what.contains("is not valid utf-8") {
+        str::from_utf8(&bytes).err()?.valid_up_to()
+    } else if what.starts_with("expected comment terminator") {
+        // No comment begins within another, so it is the last one.
+        bytes.windows(2).rposition(|signs| signs == b"/*")?
+    } else if what.ends_with(END_OF_FILE) {
+        bytes.trim_ascii_end().len()
+    } else {
+        // What there are two of: a package.
+        error.labels()?.last()?.offset()
     };
-    1 + bytes[..valid].iter().filter(|byte| **byte == b'\n').count()
+    Some(1 + bytes[..at].iter().filter(|byte| **byte == b'\n').count())
 }
 
 fn remedy(error: &protox::Error, what: &str, includes: &[PathBuf]) -> String {
@@ -193,6 +203,20 @@ fn remedy(error: &protox::Error, what: &str, includes: &[PathBuf]) -> String {
     }
     if what == "invalid token" && error.file().is_some_and(|name| has_mark(name, includes)) {
         return "save the file without the byte order mark that it begins with".to_owned();
+    }
+    if let Some(expected) = what.strip_suffix(END_OF_FILE) {
+        return match expected {
+            "expected comment terminator" => "close the comment that begins there with `*/`",
+            "expected string terminator" => "close the string there",
+            _ => "complete the declaration that the file ends in",
+        }
+        .to_owned();
+    }
+    if what == "unterminated string" {
+        return "close the string on the line that it begins on".to_owned();
+    }
+    if what == "multiple package names specified" {
+        return "remove all but one, or split the file".to_owned();
     }
     if error.is_parse() {
         return "correct the syntax there".to_owned();

@@ -2,254 +2,247 @@
 //!
 //! Comments are written for people, not for rustdoc: what is indented or fenced there would be
 //! compiled as a Rust example by the user's `cargo test`, a `[field]` or `List<Item>` would be a
-//! broken link or tag to `cargo doc`, and lists that continue on the next line are findings of
-//! clippy's. So code blocks become text, signs stand for themselves, and lists are aligned.
+//! broken link or tag to `cargo doc`, and lists and quotes that continue on the next line are
+//! findings of clippy's. So each comment is read as rustdoc would, by the parser that it uses, and
+//! written anew: code as text, signs for themselves, every line below what it belongs to.
 
-/// What the generator itself links to begins a line with this.
-pub(crate) const LINK: &str = "Each method is written as an `async fn`; [";
+mod signs;
 
-/// Signs that turn the direction of text, which rustc denies in comments.
-const DIRECTIONS: [char; 9] = [
-    '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}', '\u{2068}',
-    '\u{2069}',
-];
+use std::{mem, ops::Range};
+
+use pulldown_cmark::{Event, Parser, Tag, TagEnd};
+
+use self::signs::{in_code, in_prose, marked};
 
 /// Rewrites every block of `///` lines in generated code.
 pub(crate) fn tidy(code: &str) -> String {
     let mut tidied = String::with_capacity(code.len());
-    let mut block = Block::default();
+    let mut comment = String::new();
     for line in code.lines() {
         match line.trim_start().strip_prefix("///") {
-            Some(text) => block.push(text),
+            Some(text) => {
+                comment.push_str(&marked(text));
+                comment.push('\n');
+            }
             None => {
-                block.end(&mut tidied);
+                tidied.push_str(&rewritten(&mem::take(&mut comment)));
                 tidied.push_str(line);
                 tidied.push('\n');
             }
         }
     }
-    block.end(&mut tidied);
-    tidied
+    tidied + &rewritten(&comment)
 }
 
-/// A run of documentation lines.
+/// A comment as `///` lines.
+fn rewritten(comment: &str) -> String {
+    let mut writer = Writer { comment, ..Writer::default() };
+    for (event, range) in Parser::new(comment).into_offset_iter() {
+        writer.event(event, range);
+    }
+    if writer.out.is_empty() && !comment.trim().is_empty() {
+        // Signs of headings or quotes alone.
+        writer.code(comment);
+    }
+    writer.out
+}
+
+/// Writes what the parser finds.
 #[derive(Debug, Default)]
-struct Block {
-    /// The lines so far, rewritten.
+struct Writer<'a> {
+    comment: &'a str,
     out: String,
-    /// The fence that the comment opened.
-    fence: Option<String>,
-    /// Inside a fence that we opened around a block indented this far.
-    code: Option<usize>,
-    /// The items of nested lists that the line above is in: how far their text was indented, and
-    /// how far it is.
-    list: Vec<(usize, usize)>,
-    after_blank: bool,
+    /// The items and quotes that the next line is in.
+    within: Vec<Container>,
+    /// Whether an empty line comes before the next block.
+    is_apart: bool,
+    /// Whether it does unless that is the next item, which it would make a loose one.
+    is_after_list: bool,
+    /// The paragraph or heading so far, and where in the comment that ends.
+    text: Option<(String, usize)>,
+    /// The code block so far.
+    block: Option<String>,
 }
 
-impl Block {
-    fn push(&mut self, text: &str) {
-        let text = text.replace('\t', "    ").replace('\r', " ").replace(DIRECTIONS, "");
-        // One space belongs to the comment sign.
-        let text = text.strip_prefix(' ').unwrap_or(&text).trim_end();
-        let after_blank = self.out.is_empty() || self.after_blank;
-        self.after_blank = text.is_empty();
-        let indent = text.len() - text.trim_start().len();
-        if let Some(fence) = &self.fence {
-            let signs = text.trim_start();
-            let is_end =
-                signs.starts_with(fence) && signs.trim_start_matches(sign_of(fence)).is_empty();
-            return if is_end { self.close_fence() } else { self.write(&unescaped(text)) };
-        }
-        if let Some((fence, language)) = fence(text) {
-            self.close_code();
-            self.list.clear();
-            self.fence = Some(fence.to_owned());
-            return self.write(&format!("{fence}{language}"));
-        }
-        if after_blank && !text.is_empty() {
-            self.list.retain(|(was, _)| *was <= indent);
-            let within = self.list.last().map_or(0, |(was, _)| *was);
-            if indent >= within + 4 && self.code.is_none() {
-                self.list.clear();
-                self.write("```text");
-                self.code = Some(indent);
+/// What each line of an item or a quote starts with.
+#[derive(Debug)]
+struct Container {
+    /// The marker of an item, until it is written.
+    marker: Option<String>,
+    start: String,
+}
+
+impl Writer<'_> {
+    fn event(&mut self, event: Event<'_>, range: Range<usize>) {
+        match event {
+            Event::Text(content) if self.block.is_some() => {
+                self.block.get_or_insert_default().push_str(&content);
             }
-        }
-        if let Some(code) = self.code {
-            if indent >= 4 {
-                return self.write(&unescaped(&text[indent.min(code)..]));
+            Event::Code(_) => {
+                self.text(range.start..range.start);
+                let code = in_code(&self.unwrapped(range.clone()).replace('\n', " "));
+                // On one line, where nothing in it starts a block.
+                self.text = self.text.take().map(|(text, _)| (text + &code, range.end));
             }
-            self.close_code();
+            Event::End(TagEnd::Heading(level)) => {
+                if let Some((text, _)) = self.text.take() {
+                    let signs = "#".repeat(level as usize);
+                    self.write(&format!("{signs} {}", in_prose(&text.replace('\n', " "))));
+                    self.is_apart = true;
+                }
+            }
+            Event::Start(tag) if !is_inline(&tag.to_end()) => {
+                self.end_text();
+                self.start(&tag, range);
+            }
+            Event::End(tag) if !is_inline(&tag) => {
+                self.end_text();
+                self.end(tag);
+            }
+            Event::Rule => {
+                self.end_text();
+                self.write("___");
+                self.is_apart = true;
+            }
+            // What a text starts with, too, after a backslash alone.
+            Event::SoftBreak | Event::HardBreak => self.text(range.start..range.start),
+            _ => self.text(range),
         }
-        self.prose(text, indent);
     }
 
-    fn prose(&mut self, text: &str, indent: usize) {
-        if text.is_empty() {
-            return self.write("");
+    fn start(&mut self, tag: &Tag<'_>, range: Range<usize>) {
+        match tag {
+            Tag::CodeBlock(_) => self.block = Some(String::new()),
+            Tag::BlockQuote(_) => {
+                self.separate();
+                self.within.push(Container { marker: None, start: "> ".to_owned() });
+            }
+            // In the middle of a paragraph, no list starts with another number.
+            Tag::List(first) => {
+                self.is_apart |= self.is_after_list || first.is_some_and(|first| first != 1);
+            }
+            Tag::Item => {
+                self.is_after_list = false;
+                self.separate();
+                let item = self.comment[range].trim_start();
+                let digits = item.bytes().take_while(u8::is_ascii_digit).count();
+                let marker = format!("{} ", &item[..=digits]);
+                let start = " ".repeat(marker.len());
+                self.within.push(Container { marker: Some(marker), start });
+            }
+            _ => {}
         }
-        let width = marker(text);
-        if width.is_some() {
-            self.list.retain(|(was, _)| *was <= indent);
+    }
+
+    fn end(&mut self, tag: TagEnd) {
+        match tag {
+            TagEnd::CodeBlock => {
+                let content = self.block.take().unwrap_or_default();
+                self.code(&content);
+            }
+            TagEnd::Item => {
+                let is_first = |item: &Container| item.marker.is_some();
+                match self.within.as_slice() {
+                    // Markers alone are a rule.
+                    [.., outer, item] if is_first(outer) && is_first(item) => {}
+                    [.., item] if is_first(item) => self.write(""),
+                    _ => {}
+                }
+                self.within.pop();
+            }
+            TagEnd::BlockQuote(_) => {
+                self.within.pop();
+                self.is_apart = true;
+            }
+            TagEnd::List(_) => self.is_after_list = true,
+            _ => self.is_apart = true,
         }
-        let column = self.list.last().map_or(0, |(_, column)| *column);
-        if let Some(width) = width {
-            self.list.push((indent + width, column + width));
+    }
+
+    /// Adds a part of a paragraph, and what is between it and the part before.
+    fn text(&mut self, range: Range<usize>) {
+        // The parser leaves out the backslash before a sign.
+        let is_escaped = self.comment[..range.start].ends_with('\\');
+        let start = range.start - usize::from(is_escaped);
+        let (text, end) = self.text.take().unwrap_or((String::new(), start));
+        let more = self.unwrapped(end..range.end.max(end));
+        self.text = Some((text + &more, range.end.max(end)));
+    }
+
+    /// A part of the comment without what its lines start with as part of an item or a quote.
+    fn unwrapped(&self, range: Range<usize>) -> String {
+        let quotes = self.within.iter().filter(|container| container.start == "> ").count();
+        let unwrapped = |line: &str| {
+            (0..quotes)
+                .fold(line.trim_start(), |line, _| {
+                    line.strip_prefix('>').unwrap_or(line).trim_start()
+                })
+                .to_owned()
+        };
+        let mut lines = self.comment[range].split('\n');
+        let first = lines.next().unwrap_or_default().to_owned();
+        lines.fold(first, |text, line| text + "\n" + &unwrapped(line))
+    }
+
+    fn end_text(&mut self) {
+        let Some((text, _)) = self.text.take() else {
+            return;
+        };
+        for (index, line) in in_prose(&text).lines().enumerate() {
+            match index {
+                0 => self.write(line),
+                _ => self.write(&continuation(line)),
+            }
         }
-        let text = text.trim_start();
-        let text = if text.starts_with(LINK) { text.to_owned() } else { escaped(text) };
-        self.write(&format!("{}{text}", " ".repeat(column)));
+    }
+
+    fn code(&mut self, content: &str) {
+        let content = in_code(content);
+        let ticks = content.split(|sign| sign != '`').map(str::len).max().unwrap_or(0);
+        let fence = "`".repeat(3.max(ticks + 1));
+        self.write(&format!("{fence}text"));
+        let lines = content.lines().filter(|line| !line.trim().is_empty());
+        let indent = lines.map(|line| line.len() - line.trim_start().len()).min().unwrap_or(0);
+        content.lines().for_each(|line| self.write(line.get(indent..).unwrap_or_default()));
+        self.write(&fence);
+        self.is_apart = true;
+    }
+
+    /// Sets the next block apart.
+    fn separate(&mut self) {
+        let is_apart = mem::take(&mut self.is_apart) | mem::take(&mut self.is_after_list);
+        let is_first = match self.within.last() {
+            Some(container) => container.marker.is_some(),
+            None => self.out.is_empty(),
+        };
+        if is_apart && !is_first {
+            self.write("");
+        }
     }
 
     fn write(&mut self, text: &str) {
-        self.out.push_str("///");
-        if !text.is_empty() {
-            self.out.push(' ');
-            self.out.push_str(text);
+        self.separate();
+        let mut line = "/// ".to_owned();
+        for container in &mut self.within {
+            line += container.marker.take().as_ref().unwrap_or(&container.start);
         }
+        line += text;
+        self.out.push_str(line.trim_end());
         self.out.push('\n');
     }
-
-    fn close_code(&mut self) {
-        if self.code.take().is_some() {
-            self.write("```");
-        }
-    }
-
-    fn close_fence(&mut self) {
-        if let Some(fence) = self.fence.take() {
-            self.write(&fence);
-        }
-    }
-
-    /// Appends the block, unless there is nothing in it.
-    fn end(&mut self, tidied: &mut String) {
-        self.close_code();
-        self.close_fence();
-        if self.out.lines().any(|line| line != "///") {
-            tidied.push_str(&self.out);
-        }
-        *self = Self::default();
-    }
 }
 
-/// What a fence is made of.
-fn sign_of(fence: &str) -> char {
-    if fence.starts_with('~') { '~' } else { '`' }
+fn is_inline(tag: &TagEnd) -> bool {
+    matches!(tag, TagEnd::Emphasis | TagEnd::Strong | TagEnd::Link | TagEnd::Image)
 }
 
-/// The fence that a line opens, and a language that rustdoc does not take for Rust.
-fn fence(text: &str) -> Option<(&str, &str)> {
-    const RUST: [&str; 8] = [
-        "rust",
-        "ignore",
-        "no_run",
-        "should_panic",
-        "compile_fail",
-        "test_harness",
-        "custom",
-        "standalone_crate",
-    ];
-    let text = text.trim_start();
-    let length = text.len() - text.trim_start_matches(sign_of(text)).len();
-    let (fence, info) = text.split_at(length);
-    if length < 3 || fence.starts_with('`') && info.contains('`') {
-        return None;
+/// A line of a paragraph after its first, which starts no block where it stands now.
+fn continuation(line: &str) -> String {
+    if let Some(Event::End(TagEnd::Paragraph)) = Parser::new(&format!("x\n{line}")).last() {
+        return line.to_owned();
     }
-    let language = info.split([' ', ',']).find(|part| !part.is_empty()).unwrap_or_default();
-    let is_other = !language.is_empty()
-        && language
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || b"+-#0123456789".contains(&byte))
-        && !language.starts_with("edition")
-        && !RUST.contains(&language);
-    Some((fence, if is_other { language } else { "text" }))
-}
-
-/// Code as it was before `prost` escaped its brackets.
-fn unescaped(code: &str) -> String {
-    code.replace("\\[", "[").replace("\\]", "]")
-}
-
-/// Prose in which only code, emphasis, and links to a URL mean something to rustdoc.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    if rest.starts_with('>') {
-        out.push('\\');
-    }
-    // A list marker without text.
-    if marker(&format!("{rest} ")) == Some(rest.len() + 1) {
-        out.push_str(&rest[..rest.len() - 1]);
-        out.push('\\');
-        rest = &rest[rest.len() - 1..];
-    }
-    while let Some(at) = rest.find(['\\', '`', '<', '[']) {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let ticks = rest.len() - rest.trim_start_matches('`').len();
-        let length = match rest.as_bytes()[0] {
-            // With the sign after it, which is no more than that sign.
-            b'\\' => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
-            b'`' => match span(rest, ticks) {
-                Some(length) => {
-                    out.push_str(&unescaped(&rest[..length]));
-                    rest = &rest[length..];
-                    continue;
-                }
-                None => {
-                    out.push_str(&"\\`".repeat(ticks));
-                    rest = &rest[ticks..];
-                    continue;
-                }
-            },
-            b'<' if is_url(&rest[1..]) => 1,
-            b'[' if is_link(rest) => 1,
-            _ => {
-                out.push('\\');
-                1
-            }
-        };
-        out.push_str(&rest[..length]);
-        rest = &rest[length..];
-    }
-    out + rest
-}
-
-/// The length of the code that begins with this many ticks, if it ends on the line.
-fn span(text: &str, ticks: usize) -> Option<usize> {
-    let mut at = ticks;
-    loop {
-        at += text[at..].find('`')?;
-        let run = text[at..].len() - text[at..].trim_start_matches('`').len();
-        at += run;
-        if run == ticks {
-            return Some(at);
-        }
-    }
-}
-
-fn is_url(text: &str) -> bool {
-    text.starts_with("http://") || text.starts_with("https://")
-}
-
-/// Whether this is `[text](url)`, around whose URL `prost` puts `<>`.
-fn is_link(text: &str) -> bool {
-    let end = text.find(']').and_then(|end| text[end + 1..].strip_prefix('('));
-    end.is_some_and(|url| is_url(url.strip_prefix('<').unwrap_or(url)))
-}
-
-/// The width of the list marker that a line starts with: `- `, `* `, `+ `, `1. `, `1) `.
-fn marker(text: &str) -> Option<usize> {
-    let text = text.trim_start();
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let sign = match text.as_bytes().get(digits)? {
-        b'.' | b')' if (1..10).contains(&digits) => digits + 1,
-        b'-' | b'*' | b'+' if digits == 0 => 1,
-        _ => return None,
-    };
-    (text.as_bytes().get(sign) == Some(&b' ')).then_some(sign + 1)
+    let sign = line.find(|sign: char| !sign.is_alphanumeric()).unwrap_or(0);
+    format!("{}\\{}", &line[..sign], &line[sign..])
 }
 
 /// A comment as plain text, for the descriptor: without the space after the comment sign.
@@ -272,106 +265,104 @@ mod tests {
     #[test]
     fn prose_stays_as_it_is() {
         becomes(&[" One.", "", " Two,", " three."], &[" One.", "", " Two,", " three."]);
+        becomes(&[" *a* __b__ \\*c ~~d~~", " `e` f\\"], &[" *a* __b__ \\*c ~~d~~", " `e` f\\"]);
+        becomes(&[" |a|b|", " |-|-|", " |c|d|"], &[" |a|b|", " |-|-|", " |c|d|"]);
+        becomes(&[" # One #", " Two", " three", " ---"], &[" # One", "", " ## Two three"]);
     }
 
     #[test]
-    fn indented_code_is_not_compiled_as_an_example() {
+    fn code_is_not_compiled_as_an_example() {
         becomes(
             &[" Such as:", "", "     {\"a\":", "       1}", " and so on."],
-            &[" Such as:", "", " ```text", " {\"a\":", "   1}", " ```", " and so on."],
+            &[" Such as:", "", " ```text", " {\"a\":", "   1}", " ```", "", " and so on."],
         );
-    }
-
-    #[test]
-    fn an_indented_line_within_a_paragraph_is_part_of_it() {
-        becomes(&[" One,", "      two."], &[" One,", " two."]);
-    }
-
-    #[test]
-    fn a_fence_without_a_language_is_text_and_one_with_a_language_stays() {
-        becomes(&[" ```", " x", " ```"], &[" ```text", " x", " ```"]);
-        becomes(&[" ```rust", " x", " ```"], &[" ```text", " x", " ```"]);
-        becomes(&[" ```json", "  {}", " ```"], &[" ```json", "  {}", " ```"]);
-    }
-
-    #[test]
-    fn a_fence_ends_where_its_sign_stands_alone_as_often() {
-        becomes(&[" ````", " ```", " x", " ````"], &[" ````text", " ```", " x", " ````"]);
-        becomes(&[" ~~~", " ```", " ~~~ x", " ~~~"], &[" ~~~text", " ```", " ~~~ x", " ~~~"]);
-        becomes(&[" ```a``` b"], &[" ```a``` b"]);
-        becomes(&[" ```json,ignore", " ```"], &[" ```json", " ```"]);
-        for rust in ["no_run", "edition2024", "{.x}", "E0123"] {
-            becomes(&[&format!(" ```{rust}"), " ```"], &[" ```text", " ```"]);
+        for fence in ["```", "```rust", "``` no_run", "```json,ignore", "~~~", "~~~ {.x}"] {
+            becomes(&[&format!(" {fence}"), " x"], &[" ```text", " x", " ```"]);
         }
+        becomes(&[" ````", " ```", "   x", " ````"], &[" ````text", " ```", "   x", " ````"]);
+        becomes(&[" ~~~", " ```", " ~~~ x", " ~~~"], &[" ````text", " ```", " ~~~ x", " ````"]);
+        becomes(&[" ```a``` b"], &[" ```a``` b"]);
+        becomes(&[" -     foo {", " - bar"], &[" - ```text", "   foo {", "   ```", "", " - bar"]);
+        becomes(&[" >     code", " > a"], &[" > ```text", " > code", " > ```", " >", " > a"]);
+        becomes(&[" - a", "", "       code {"], &[" - a", "", "   ```text", "   code {", "   ```"]);
+    }
+
+    #[test]
+    fn a_line_within_a_paragraph_is_part_of_it_however_far_it_is_indented() {
+        becomes(&[" One,", "      two."], &[" One,", " two."]);
+        for sign in ["# a", "> a", "- a", "***", "===", "~~~"] {
+            becomes(&[" One", &format!("      {sign}")], &[" One", &format!(" \\{sign}")]);
+        }
+        becomes(&[" One", "      1. a"], &[" One", " 1\\. a"]);
+        becomes(&[" \\", "     ``` no_run"], &[" \\", " \\``` no_run"]);
+        becomes(&[" One `a", "      ``` - b` c"], &[" One `a ``` - b` c"]);
+    }
+
+    #[test]
+    fn lists_and_quotes_are_aligned_as_clippy_wants_them() {
+        becomes(&[" > quoted", " lazily"], &[" > quoted", " > lazily"]);
+        becomes(&[" > - a", " > b", " c", "", " d"], &[" > - a", " >   b", " >   c", "", " d"]);
+        becomes(
+            &[" - a", "", "   b", " c", " -", " * d"],
+            &[" - a", "", "   b", "   c", "", " -", "", " * d"],
+        );
+        becomes(&[" -", "   -", "     - a", " + ***"], &[" - - - a", "", " + ___"]);
+        becomes(&[" - ", "   -", "     -"], &[" -"]);
+        becomes(
+            &[" One:", " - one", " goes on", "      and on", "   - inner", " - other", " End."],
+            &[
+                " One:",
+                "",
+                " - one",
+                "   goes on",
+                "   and on",
+                "   - inner",
+                " - other",
+                "   End.",
+            ],
+        );
+        becomes(
+            &[" 12. a", " b", "", "     c", "       - d", "       e", "", "     f", " 13) g"],
+            &[
+                " 12. a", "     b", "", "     c", "", "     - d", "       e", "", "     f", "",
+                " 13) g",
+            ],
+        );
     }
 
     #[test]
     fn signs_that_rustdoc_would_take_for_links_or_tags_stand_for_themselves() {
         for (given, expected) in [
             ("a [field], \\[done\\] and [a][b]", "a \\[field], \\[done\\] and \\[a]\\[b]"),
-            ("List<Item> <!-- <http://x.y>", "List\\<Item> \\<!-- <http://x.y>"),
-            ("[x](<https://x.y>) [x](y)", "[x](<https://x.y>) \\[x](y)"),
+            ("\\[a\\]: b", "\\[a\\]: b"),
+            ("List<Item> <!-- \\<a>", "List\\<Item> \\<!-- \\<a>"),
+            ("[x](<https://x.y>) [x](y) <http://x.y>", "[x](<https://x.y>) \\[x](y) <http://x.y>"),
+            ("<http://x.y/\\[z\\]> (<http://x.y>)", "<http://x.y/[z]> (<http://x.y>)"),
+            ("<http://x.y/<z>/[a]>", "http\\://x.y/\\<z>/\\[a]"),
             ("`a \\[0\\] <b>` ``c ` [d]``", "`a [0] <b>` ``c ` [d]``"),
-            ("`never <ended>", "\\`never \\<ended>"),
-            ("> 0 is all", "\\> 0 is all"),
-            ("-", "\\-"),
-            ("12.", "12\\."),
+            ("`curl <http://x.y/<z>`> a", "`curl http://x.y/<z>` a"),
+            ("`never <ended>", "`never \\<ended>"),
+            ("12.", "12."),
             ("ends with \\", "ends with \\"),
         ] {
             becomes(&[&format!(" {given}")], &[&format!(" {expected}")]);
         }
-        becomes(&[" ```", " \\[0\\] <b>", " ```"], &[" ```text", " [0] <b>", " ```"]);
-        becomes(&[&format!(" {LINK}`f`].")], &[&format!(" {LINK}`f`].")]);
-    }
-
-    #[test]
-    fn a_fence_that_is_never_closed_is_closed() {
-        becomes(&[" ```json", " {}"], &[" ```json", " {}", " ```"]);
-        becomes(&["", "      x"], &["", " ```text", " x", " ```"]);
-    }
-
-    #[test]
-    fn lists_are_aligned_as_clippy_wants_them() {
         becomes(
-            &[
-                " - one",
-                " goes on",
-                "      and on",
-                "   - inner",
-                " 12. other",
-                " more",
-                "",
-                " - other",
-                "",
-                "   - inner, too",
-                "",
-                " End.",
-            ],
-            &[
-                " - one",
-                "   goes on",
-                "   and on",
-                "   - inner",
-                " 12. other",
-                "     more",
-                "",
-                " - other",
-                "",
-                "   - inner, too",
-                "",
-                " End.",
-            ],
+            &[" ```", " \\[0\\] <b> <http://x.y>", " ```"],
+            &[" ```text", " [0] <b> http://x.y", " ```"],
         );
     }
 
     #[test]
     fn tabs_carriage_returns_and_turns_of_direction_do_not_reach_rust() {
-        becomes(&[" a\tb\r c\u{202e}d"], &[" a    b  cd"]);
+        becomes(&[" a\tb\r c\u{202e}d\u{1}"], &[" a    b  cd"]);
     }
 
     #[test]
-    fn an_empty_comment_is_none() {
+    fn an_empty_comment_is_none_and_one_of_signs_alone_is_code() {
         becomes(&["", " "], &[]);
+        becomes(&[" #"], &[" ```text", " #", " ```"]);
+        becomes(&[" >"], &[" ```text", " >", " ```"]);
     }
 
     #[test]

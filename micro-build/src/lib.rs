@@ -26,7 +26,7 @@
 //! What the `.proto` marks `deprecated` is `#[deprecated]`: fields and values of enums, a method on
 //! both sides, a service on the client's alone, since whoever still serves it must not be warned
 //! for that. (Messages and enums as such are not: every stub that names one would be warned.)
-//! Comments become documentation; what is indented or fenced in them becomes text, so that
+//! Comments become documentation, read as Markdown: whatever code is in them becomes text, so that
 //! `cargo test` does not take it for an example, and `[a]` or `<b>` stand for themselves, so that
 //! `cargo doc` does not take them for a link or a tag.
 //!
@@ -90,7 +90,6 @@ mod builder;
 mod clash;
 mod compile;
 mod derive;
-mod descriptor;
 mod docs;
 mod error;
 mod external;

@@ -2,13 +2,14 @@
 //!
 //! What is written here is a thin typed table; what a call or a server does lives in `micro`.
 
+mod descriptor;
+
 use std::fmt::Write;
 
 use prost_build::{Comments, Method, Service, ServiceGenerator};
 use prost_types::method_options::IdempotencyLevel;
 
 use crate::{
-    descriptor, docs,
     external::Externals,
     names::{self, ServiceNames},
     shape::Shapes,
@@ -49,29 +50,29 @@ impl ServiceGenerator for Generator {
 }
 
 /// A service with its names in Rust.
-pub(crate) struct ServiceCode {
-    pub(crate) names: ServiceNames,
+struct ServiceCode {
+    names: ServiceNames,
     /// `greeter.v1.Greeter`.
-    pub(crate) full_name: String,
-    pub(crate) deprecated: bool,
-    pub(crate) comments: Comments,
-    pub(crate) methods: Vec<MethodCode>,
+    full_name: String,
+    deprecated: bool,
+    comments: Comments,
+    methods: Vec<MethodCode>,
 }
 
 /// A method with its names in Rust.
-pub(crate) struct MethodCode {
+struct MethodCode {
     /// `say_hello`.
-    pub(crate) rust_name: String,
-    pub(crate) kind: Kind,
-    pub(crate) method: Method,
+    rust_name: String,
+    kind: Kind,
+    method: Method,
 }
 
 impl MethodCode {
-    pub(crate) fn deprecated(&self) -> bool {
+    fn deprecated(&self) -> bool {
         self.method.options.deprecated()
     }
 
-    pub(crate) fn idempotency(&self) -> &'static str {
+    fn idempotency(&self) -> &'static str {
         match self.method.options.idempotency_level() {
             IdempotencyLevel::IdempotencyUnknown => "Unknown",
             IdempotencyLevel::NoSideEffects => "NoSideEffects",
@@ -89,7 +90,7 @@ impl MethodCode {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+enum Kind {
     Unary,
     ServerStreaming,
     ClientStreaming,
@@ -107,7 +108,7 @@ impl Kind {
     }
 
     /// `MethodKind`'s variant, and the stem of the call's type.
-    pub(crate) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Unary => "Unary",
             Self::ServerStreaming => "ServerStreaming",
@@ -168,9 +169,12 @@ impl ServiceCode {
     fn handler(&self, buf: &mut String) {
         let ServiceNames { handler, register, .. } = &self.names;
         docs(&self.comments, &format!("Handles calls of `{}`.", self.full_name), buf);
-        let _ = write!(buf, "///\n/// {}`{register}`] puts it on a server.\n", docs::LINK,);
+        let link = format!(
+            "\nEach method is written as an `async fn`; [`{register}`] puts it on a server.\n"
+        );
+        own_docs(&link, buf);
         if let Some(method) = self.methods.iter().find(|method| method.kind.streams_responses()) {
-            buf.push_str(&streaming_docs(method));
+            own_docs(&streaming_docs(method), buf);
         }
         let _ = writeln!(
             buf,
@@ -238,7 +242,7 @@ impl ServiceCode {
     fn client(&self, buf: &mut String) {
         let ServiceNames { descriptor, client, .. } = &self.names;
         docs(&self.comments, &format!("Calls `{}`.", self.full_name), buf);
-        buf.push_str("///\n/// Cheap to clone; every clone calls over the same connections.\n");
+        own_docs("\nCheap to clone; every clone calls over the same connections.\n", buf);
         let deprecated = match self.deprecated {
             true => "#[deprecated]\n",
             false => "",
@@ -294,22 +298,20 @@ fn streaming_docs(method: &MethodCode) -> String {
         false => input_type.clone(),
     };
     format!(
-        "///\n\
-         /// # Methods that stream\n\
-         ///\n\
-         /// A method that streams its response may return any `Stream` that owns its data:\n\
-         ///\n\
-         /// ```text\n\
-         /// async fn {}(\n\
-         ///     &self,\n\
-         ///     request: Request<{request}>,\n\
-         /// ) -> Result<Response<impl Stream<Item = Result<{output_type}, Status>> + Send + \
+        "\n\
+         # Methods that stream\n\
+         \n\
+         A method that streams its response may return any `Stream` that owns its data:\n\
+         \n\
+         ```text\n\
+         async fn {}(\n    &self,\n    request: Request<{request}>,\n\
+         ) -> Result<Response<impl Stream<Item = Result<{output_type}, Status>> + Send + \
          'static>, Status>\n\
-         /// ```\n\
-         ///\n\
-         /// A body that only fails says `micro::stream::fails(status)`, since `Err(status)` alone\n\
-         /// leaves open which stream it is. A named type in the place of `impl Stream` wants\n\
-         /// `#[allow(refining_impl_trait)]` on the method.\n",
+         ```\n\
+         \n\
+         A body that only fails says `micro::stream::fails(status)`, since `Err(status)` alone\n\
+         leaves open which stream it is. A named type in the place of `impl Stream` wants\n\
+         `#[allow(refining_impl_trait)]` on the method.\n",
         method.rust_name,
     )
 }
@@ -320,5 +322,14 @@ fn docs(comments: &Comments, otherwise: &str, buf: &mut String) {
         let _ = writeln!(buf, "/// {otherwise}");
     } else {
         comments.append_with_indent(0, buf);
+    }
+}
+
+/// Adds to an item's documentation what is not the `.proto`'s, as attributes: it is for rustdoc as
+/// it is, whatever comes before.
+fn own_docs(text: &str, buf: &mut String) {
+    for line in text.lines() {
+        let line = if line.is_empty() { String::new() } else { format!(" {line}") };
+        let _ = writeln!(buf, "#[doc = {line:?}]");
     }
 }

@@ -14,7 +14,7 @@ use prost_types::{
 };
 
 /// A message or field with its fields: the source of a `TypeDescriptor`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Shape {
     pub(crate) name: String,
     pub(crate) kind: String,

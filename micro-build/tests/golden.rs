@@ -18,6 +18,28 @@ fn a_service_of_every_kind_of_call() {
 }
 
 #[test]
+fn a_descriptor_grows_with_the_fields_of_its_messages_and_not_with_their_product() {
+    let fields = |kind: &str| -> String {
+        (1..=50).map(|number| format!("{kind} field_{number} = {number};")).collect()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let proto = format!(
+        "syntax = \"proto3\"; service S {{ rpc Call(A) returns (Outer.B); }} message A {{ {} }}
+         message B {{ {} }} message Outer {{ message B {{ {} }} B b = 1; }}",
+        fields("B"),
+        fields("Outer"),
+        fields("A"),
+    );
+    fs::write(folder.path().join("s.proto"), proto).unwrap();
+    let builder = micro_build::configure().server_only().out_dir(folder.path());
+    builder.compile_protos(&["s.proto"], &[folder.path()]).unwrap();
+    let code = fs::read_to_string(folder.path().join("_.rs")).unwrap();
+    // Two messages, and what is in their fields: `B` and `A`.
+    assert_eq!(code.matches("TypeDescriptor::new(").count(), 2 + 4 * 50);
+    assert_eq!(code.matches("&[TypeDescriptor] = ").count(), 2);
+}
+
+#[test]
 fn the_server_alone() {
     let code = generate(micro_build::configure().server_only(), "greeter.proto", "greeter.v1");
     assert!(code.contains("trait GreeterHandler") && !code.contains("GreeterClient"));

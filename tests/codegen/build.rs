@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "proto/kinds.proto",
             "proto/deep/deep.proto",
             "proto/bare.proto",
+            "proto/comments.proto",
             "proto/known.proto",
             "proto/optional.proto",
             "proto/orders.proto",

@@ -11,6 +11,48 @@ fn a_syntax_error() {
 }
 
 #[test]
+fn a_file_that_ends_too_early() {
+    for (rest, expected) in [
+        (
+            "message N {\n  M m = 1;\n\n\n",
+            "5: expected a message field, oneof, reserved range, enum, message, option or '}', but \
+             reached end of file; complete the declaration that the file ends in",
+        ),
+        (
+            "import \"b.proto\"\n",
+            "4: expected ';', but reached end of file; complete the declaration that the file ends \
+             in",
+        ),
+        (
+            "/* One. */\n/* Two.\n * More.\n",
+            "5: expected comment terminator, but reached end of file; close the comment that begins \
+             there with `*/`",
+        ),
+        (
+            "\nimport \"b.proto",
+            "5: expected string terminator, but reached end of file; close the string there",
+        ),
+        (
+            "import \"b.proto;\n",
+            "4:17: unterminated string; close the string on the line that it begins on",
+        ),
+    ] {
+        let files = [("a.proto", "import \"c.proto\";"), ("c.proto", &proto(rest))];
+        assert_eq!(stopped_by(&files), format!("DIR/c.proto:{expected}"));
+        let [_, (_, proto)] = files;
+        assert_eq!(stopped_by(&[("a.proto", proto)]), format!("DIR/a.proto:{expected}"));
+    }
+}
+
+#[test]
+fn two_packages_in_a_file() {
+    assert_eq!(
+        stopped_by(&[("a.proto", &proto("/*\npackage b;\n*/\npackage c;\n"))]),
+        "DIR/a.proto:7: multiple package names specified; remove all but one, or split the file"
+    );
+}
+
+#[test]
 fn a_file_of_another_kind() {
     let folder = folder(&[]);
     fs::write(folder.path().join("a.proto"), b"// One.\n// Tw\xf6.\n").unwrap();

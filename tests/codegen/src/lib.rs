@@ -35,6 +35,11 @@ pub mod bare {
     micro::include_proto!("_");
 }
 
+/// Comments that rustdoc or clippy would stumble over, which the tests of documentation see.
+pub mod comments {
+    micro::include_proto!("comments");
+}
+
 /// Google's messages.
 pub mod known {
     micro::include_proto!("known");
