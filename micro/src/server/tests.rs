@@ -68,6 +68,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// For what must happen: long enough for a machine under load.
 const SOON: Duration = Duration::from_secs(20);
 
+/// The text of the answer to "big": more than a pipe and HTTP/2's first window hold.
+const BIG: usize = 300 << 10;
+
 #[derive(Clone, PartialEq, Message)]
 struct Text {
     #[prost(string, tag = "1")]
@@ -112,6 +115,7 @@ impl Echo {
             "hang" => std::future::pending().await,
             "wait" => self.go_on.notified().await,
             "panic" => panic!("the {} is out", "cat"),
+            "big" => return Ok(Response::new(text("x".repeat(BIG)))),
             "large" => return Ok(Response::new(text("x".repeat(5 << 20)))),
             "deadline" => {
                 let left = deadline::current().map(|deadline| deadline - Instant::now());
