@@ -49,6 +49,16 @@ const GREETING: u64 = 24 + 9;
 const PING_EVERY: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// `h2` closes a connection, with everybody's calls on it, over so many resets of two kinds:
+/// - calls that their callers gave up before they were accepted, as they do when the server is
+///   busy. A reset frees the call's place among the concurrent ones, so that their number bounds
+///   nothing. What does: `h2` reads at most 1 MiB before it hands calls over (tokio stops it after
+///   128 reads of 8 KiB), and a call takes more than 64 bytes of that. Each costs 1 to 2 KiB.
+/// - streams that `h2` reset for what the peer sent, in all of the connection's life: faults, and
+///   the rest of uploads that the server answered early, when there are many at once. It holds a few
+///   hundred bytes for each until the reset is written.
+const MOST_RESETS: usize = 16 << 10;
+
 /// While draining, a connection without work on which not a byte moved for this long is closed: its
 /// peer has not even answered the PING that goes with the GOAWAY.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -79,6 +89,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(router: Router, bounds: &Bounds) -> Self {
+        let resets = MOST_RESETS.max(bounds.max_concurrent_streams as usize);
         let mut http2 = http2::Builder::new(Tasks);
         http2
             .timer(TokioTimer::new())
@@ -88,10 +99,8 @@ impl Shared {
             .initial_connection_window_size(bounds.connection_window)
             .max_header_list_size(bounds.max_header_list_size)
             .max_concurrent_streams(bounds.max_concurrent_streams)
-            // h2 closes a connection when 20 calls are reset before they are accepted, which a
-            // burst of callers that lose patience with a busy server reaches. Streams are bounded
-            // already, so as many resets cost no more than as many calls.
-            .max_pending_accept_reset_streams(bounds.max_concurrent_streams as usize)
+            .max_pending_accept_reset_streams(resets)
+            .max_local_error_reset_streams(resets)
             // gRPC has no use for it.
             .auto_date_header(false);
         Self { router, max_message_size: bounds.max_message_size, http2 }

@@ -314,7 +314,11 @@ impl Fixture {
     }
 
     fn pipe(&self) -> DuplexStream {
-        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        self.pipe_of(64 << 10)
+    }
+
+    fn pipe_of(&self, bytes: usize) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(bytes);
         self.pipes.send(Ok(theirs)).expect("it accepts");
         ours
     }

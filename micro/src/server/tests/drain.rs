@@ -163,9 +163,7 @@ async fn a_reply_that_is_never_read_is_cut_at_the_deadline_and_counted() {
 #[tokio::test(start_paused = true)]
 async fn statuses_that_are_read_late_are_all_sent() {
     let server = Fixture::piped();
-    let (ours, theirs) = tokio::io::duplex(1 << 10);
-    server.pipes.send(Ok(theirs)).expect("it accepts");
-    let mut io = greeted(ours).await;
+    let mut io = greeted(server.pipe_of(1 << 10)).await;
     let calls = (1..200).step_by(2);
     for stream in calls.clone() {
         let block = call_block(&format!("/nobody.Home/{stream:0>80}"));
