@@ -83,10 +83,10 @@ impl Call {
     /// Runs a part of the handler: inside of the call's deadline, with a panic made a status.
     fn run<T>(&self, part: impl FnOnce() -> T) -> Result<T, Status> {
         catch_unwind(AssertUnwindSafe(|| deadline::sync_scope(self.deadline, part)))
-            .map_err(|panic| self.panicked(&*panic))
+            .map_err(|panic| self.panicked(panic))
     }
 
-    fn panicked(&self, panic: &(dyn Any + Send)) -> Status {
+    fn panicked(&self, panic: Box<dyn Any + Send>) -> Status {
         let text = panic
             .downcast_ref::<&str>()
             .copied()
@@ -94,6 +94,10 @@ impl Call {
             .unwrap_or("its payload is not a text");
         let id = format!("{:08x}", fastrand::u32(..));
         tracing::error!(method = %self.path, id, panic = text, "a handler panicked");
+        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            // A payload that panics when it is dropped: who knows what its own payload does.
+            std::mem::forget(another);
+        }
         Status::internal(format!("the handler panicked; the server's log has it under id {id}"))
     }
 
@@ -225,18 +229,13 @@ impl Reply {
         } else {
             call.run(|| self.content.poll_frame(cx))
         };
-        let frame = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(None)) => return Poll::Ready(None),
-            Ok(Poll::Ready(Some(Ok(frame)))) => frame,
-            Ok(Poll::Ready(Some(Err(status)))) | Err(status) => self.end(&status),
+        let status = match polled {
+            Ok(Poll::Ready(Some(Err(status)))) | Err(status) => status,
+            Ok(ready_or_not) => return ready_or_not,
         };
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    fn end(&mut self, status: &Status) -> Frame<Bytes> {
-        self.content = Content::Nothing;
-        Frame::trailers(reply::trailers(status))
+        let dropped = call.run(|| self.content = Content::Nothing);
+        let trailers = reply::trailers(&dropped.err().unwrap_or(status));
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 }
 

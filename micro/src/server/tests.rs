@@ -103,6 +103,17 @@ impl Drop for TellsDrop {
     }
 }
 
+/// Panics so often when it is dropped: each time with the rest of it.
+struct Bomb(u8);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if let Some(left) = self.0.checked_sub(1) {
+            std::panic::panic_any(Self(left));
+        }
+    }
+}
+
 impl Echo {
     fn begin(&self) -> TellsDrop {
         let _ = self.events.send(Event::Started);
@@ -115,6 +126,7 @@ impl Echo {
             "hang" => std::future::pending().await,
             "wait" => self.go_on.notified().await,
             "panic" => panic!("the {} is out", "cat"),
+            "bomb" => std::panic::panic_any(Bomb(2)),
             "big" => return Ok(Response::new(text("x".repeat(BIG)))),
             "large" => return Ok(Response::new(text("x".repeat(5 << 20)))),
             "deadline" => {
@@ -168,6 +180,14 @@ impl Echo {
                     panic!("in the stream")
                 });
                 one.chain(panics).boxed()
+            }
+            "bomb" => {
+                let bomb = Bomb(1);
+                let goes_off = futures_util::stream::poll_fn(move |_| {
+                    let _ = &bomb;
+                    std::task::Poll::Pending
+                });
+                one.chain(goes_off).boxed()
             }
             "large" => {
                 one.chain(futures_util::stream::iter([Ok(text("x".repeat(5 << 20)))])).boxed()
