@@ -9,7 +9,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -49,13 +49,23 @@ const GREETING: u64 = 24 + 9;
 const PING_EVERY: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// While draining, a connection without calls on which not a byte moved for this long is closed:
-/// its peer has not even answered the PING that goes with the GOAWAY.
+/// `h2` closes a connection, with everybody's calls on it, over so many resets of two kinds:
+/// - calls that their callers gave up before they were accepted, as they do when the server is
+///   busy. A reset frees the call's place among the concurrent ones, so that their number bounds
+///   nothing. What does: `h2` reads at most 1 MiB before it hands calls over (tokio stops it after
+///   128 reads of 8 KiB), and a call takes more than 64 bytes of that. Each costs 1 to 2 KiB.
+/// - streams that `h2` reset for what the peer sent, in all of the connection's life: faults, and
+///   the rest of uploads that the server answered early, when there are many at once. It holds a few
+///   hundred bytes for each until the reset is written.
+const MOST_RESETS: usize = 16 << 10;
+
+/// While draining, a connection without work on which not a byte moved for this long is closed: its
+/// peer has not even answered the PING that goes with the GOAWAY.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// While draining, a connection that has had no calls for this long is closed, whatever its peer
+/// While draining, a connection that has had no work for this long is closed, whatever its peer
 /// sends: long enough for a slow peer to take in the end of its last reply.
-const CALLLESS: Duration = Duration::from_secs(10);
+const WORKLESS: Duration = Duration::from_secs(10);
 
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -79,6 +89,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(router: Router, bounds: &Bounds) -> Self {
+        let resets = MOST_RESETS.max(bounds.max_concurrent_streams as usize);
         let mut http2 = http2::Builder::new(Tasks);
         http2
             .timer(TokioTimer::new())
@@ -88,10 +99,8 @@ impl Shared {
             .initial_connection_window_size(bounds.connection_window)
             .max_header_list_size(bounds.max_header_list_size)
             .max_concurrent_streams(bounds.max_concurrent_streams)
-            // h2 closes a connection when 20 calls are reset before they are accepted, which a
-            // burst of callers that lose patience with a busy server reaches. Streams are bounded
-            // already, so as many resets cost no more than as many calls.
-            .max_pending_accept_reset_streams(bounds.max_concurrent_streams as usize)
+            .max_pending_accept_reset_streams(resets)
+            .max_local_error_reset_streams(resets)
             // gRPC has no use for it.
             .auto_date_header(false);
         Self { router, max_message_size: bounds.max_message_size, http2 }
@@ -139,20 +148,22 @@ where
     connection.as_mut().graceful_shutdown();
     let mut seen = traffic.total();
     let mut moved = Instant::now();
-    let mut had_calls = moved;
+    let mut had_work = moved;
+    // What the socket does not take may be all that is left of a reply.
+    let work = || calls.under_way().max(usize::from(traffic.is_stuck()));
     loop {
         tokio::select! {
             result = &mut connection => return finished(result),
-            _ = phase.wait_for(|phase| *phase == Phase::Cut) => return End::Cut(calls.under_way()),
+            _ = phase.wait_for(|phase| *phase == Phase::Cut) => return End::Cut(work()),
             () = sleep(LOOK) => {
                 let now = Instant::now();
                 let total = traffic.total();
                 if total != seen {
                     (seen, moved) = (total, now);
                 }
-                if calls.under_way() > 0 {
-                    had_calls = now;
-                } else if now - moved >= SILENCE || now - had_calls >= CALLLESS {
+                if work() > 0 {
+                    had_work = now;
+                } else if now - moved >= SILENCE || now - had_work >= WORKLESS {
                     return End::Finished;
                 }
             }
@@ -255,6 +266,7 @@ fn broken(error: &hyper::Error) -> Status {
 struct Traffic {
     received: AtomicU64,
     sent: AtomicU64,
+    is_stuck: AtomicBool,
 }
 
 impl Traffic {
@@ -264,6 +276,11 @@ impl Traffic {
 
     fn total(&self) -> u64 {
         self.received() + self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is more to write than the socket takes.
+    fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Ordering::Relaxed)
     }
 }
 
@@ -275,6 +292,7 @@ struct Metered<IO> {
 
 impl<IO> Metered<IO> {
     fn count_sent(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.traffic.is_stuck.store(sent.is_pending(), Ordering::Relaxed);
         if let Poll::Ready(Ok(sent)) = sent {
             self.traffic.sent.fetch_add(sent as u64, Ordering::Relaxed);
         }
@@ -320,7 +338,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Metered<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.traffic.is_stuck.store(flushed.is_pending(), Ordering::Relaxed);
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

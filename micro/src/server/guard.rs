@@ -11,11 +11,11 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -27,7 +27,11 @@ use crate::deadline;
 /// A handler at work.
 pub(super) type Running = BoxFuture<'static, http::Response<Content>>;
 
-/// Counts the calls of a connection that are under way, responses not yet written included.
+/// `h2` gets a reply in pieces of so many bytes at most: it asks for the next when the caller has room
+/// for its first byte. What it has it keeps until the caller reads, whatever the deadline.
+const PIECE: usize = 64 * 1024;
+
+/// Counts the calls of a connection that are under way, messages not yet written included.
 #[derive(Debug, Default)]
 pub(super) struct Calls(AtomicUsize);
 
@@ -36,12 +40,13 @@ impl Calls {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn begin(self: &Arc<Self>) -> UnderWay {
+    fn begin(self: &Arc<Self>) -> Arc<UnderWay> {
         self.0.fetch_add(1, Ordering::Relaxed);
-        UnderWay(Arc::clone(self))
+        Arc::new(UnderWay(Arc::clone(self)))
     }
 }
 
+/// One call that is counted, until the last of those that share this is gone.
 #[derive(Debug)]
 struct UnderWay(Arc<Calls>);
 
@@ -51,13 +56,13 @@ impl Drop for UnderWay {
     }
 }
 
-/// A call, from its headers to the last byte of its response.
+/// A call, from its headers to the last frame of its response.
 #[derive(Debug)]
 pub(super) struct Call {
     path: Cow<'static, str>,
     deadline: Option<Instant>,
     timeout: Duration,
-    _under_way: UnderWay,
+    under_way: Arc<UnderWay>,
 }
 
 impl Call {
@@ -71,17 +76,17 @@ impl Call {
             path,
             deadline: timeout.map(|timeout| Instant::now() + timeout),
             timeout: timeout.unwrap_or_default(),
-            _under_way: calls.begin(),
+            under_way: calls.begin(),
         }
     }
 
     /// Runs a part of the handler: inside of the call's deadline, with a panic made a status.
     fn run<T>(&self, part: impl FnOnce() -> T) -> Result<T, Status> {
         catch_unwind(AssertUnwindSafe(|| deadline::sync_scope(self.deadline, part)))
-            .map_err(|panic| self.panicked(&*panic))
+            .map_err(|panic| self.panicked(panic))
     }
 
-    fn panicked(&self, panic: &(dyn Any + Send)) -> Status {
+    fn panicked(&self, panic: Box<dyn Any + Send>) -> Status {
         let text = panic
             .downcast_ref::<&str>()
             .copied()
@@ -89,6 +94,10 @@ impl Call {
             .unwrap_or("its payload is not a text");
         let id = format!("{:08x}", fastrand::u32(..));
         tracing::error!(method = %self.path, id, panic = text, "a handler panicked");
+        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            // A payload that panics when it is dropped: who knows what its own payload does.
+            std::mem::forget(another);
+        }
         Status::internal(format!("the handler panicked; the server's log has it under id {id}"))
     }
 
@@ -165,7 +174,7 @@ impl Future for Guarded {
                 (call.take(), response)
             }
         };
-        Poll::Ready(Ok(response.map(|content| Reply { content, call, timer: None })))
+        Poll::Ready(Ok(response.map(|content| Reply::new(content, call))))
     }
 }
 
@@ -173,45 +182,88 @@ impl Future for Guarded {
 #[derive(Debug)]
 pub(super) struct Reply {
     content: Content,
+    /// What the content has said that is still to be sent.
+    unsent: Bytes,
     call: Option<Call>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
+/// Some bytes of a response. `h2` drops them when they are written, or never will be.
+#[derive(Debug)]
+pub(super) struct Piece {
+    bytes: Bytes,
+    _under_way: Option<Arc<UnderWay>>,
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
 impl Reply {
-    fn end(&mut self, status: &Status) -> Frame<Bytes> {
-        self.content = Content::Nothing;
-        Frame::trailers(reply::trailers(status))
+    fn new(content: Content, call: Option<Call>) -> Self {
+        Self { content, unsent: Bytes::new(), call, timer: None }
+    }
+
+    fn piece(&self, bytes: Bytes) -> Piece {
+        let under_way = self.call.as_ref().map(|call| Arc::clone(&call.under_way));
+        Piece { bytes, _under_way: under_way }
+    }
+
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let (Content::Stream(_), Some(call)) = (&self.content, &self.call) else {
+            return self.content.poll_frame(cx);
+        };
+        // Asked first: a stream that is always ready must end too.
+        let polled = if call.poll_late(&mut self.timer, cx) {
+            Err(call.late())
+        } else {
+            call.run(|| self.content.poll_frame(cx))
+        };
+        let status = match polled {
+            Ok(Poll::Ready(Some(Err(status)))) | Err(status) => status,
+            Ok(ready_or_not) => return ready_or_not,
+        };
+        let dropped = call.run(|| self.content = Content::Nothing);
+        let trailers = reply::trailers(&dropped.err().unwrap_or(status));
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 }
 
 impl Body for Reply {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = Status;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, Status>>> {
         let this = self.get_mut();
-        let (Content::Stream(_), Some(call)) = (&this.content, &this.call) else {
-            return this.content.poll_frame(cx);
-        };
-        // Asked first: a stream that is always ready must end too.
-        let polled = if call.poll_late(&mut this.timer, cx) {
-            Err(call.late())
-        } else {
-            call.run(|| this.content.poll_frame(cx))
-        };
-        let frame = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(None)) => return Poll::Ready(None),
-            Ok(Poll::Ready(Some(Ok(frame)))) => frame,
-            Ok(Poll::Ready(Some(Err(status)))) | Err(status) => this.end(&status),
-        };
-        Poll::Ready(Some(Ok(frame)))
+        if this.unsent.is_empty() {
+            let Some(frame) = ready!(this.poll_content(cx)?) else {
+                return Poll::Ready(None);
+            };
+            match frame.into_data() {
+                Ok(data) => this.unsent = data,
+                Err(rest) => {
+                    return Poll::Ready(Some(Ok(rest.map_data(|bytes| this.piece(bytes)))));
+                }
+            }
+        }
+        let bytes = this.unsent.split_to(PIECE.min(this.unsent.len()));
+        Poll::Ready(Some(Ok(Frame::data(this.piece(bytes)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.content.is_end_stream()
+        self.unsent.is_empty() && self.content.is_end_stream()
     }
 }

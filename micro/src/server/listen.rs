@@ -99,8 +99,9 @@ impl Listening {
     }
 
     /// Stops accepting, tells every peer to go elsewhere (GOAWAY in two steps, so that calls on
-    /// their way are still served), and waits for the calls under way, at most until `deadline`;
-    /// what is left then is cut. Neither idle nor dead peers hold it up.
+    /// their way are still served), and waits for the calls under way until the last of their replies
+    /// is written, at most until `deadline`; what is left then is cut. Neither idle nor dead peers
+    /// hold it up.
     pub(crate) async fn drain(mut self, deadline: Duration) -> Drained {
         self.health.send_replace(Health::Leaving);
         self.phase.send_replace(Phase::Draining);

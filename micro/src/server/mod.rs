@@ -43,8 +43,9 @@ pub(crate) use self::listen::Listening;
 ///   decides, as on go-micro's servers: `/anything.Greeter/Hello` and `/Greeter/Hello` reach
 ///   `greeter.v1.Greeter`. What is not found, or found twice, is `Unimplemented`.
 /// - `grpc-timeout` and go-micro's `timeout` (nanoseconds) are obeyed, the smaller of the two: at the
-///   deadline the handler's future or stream is dropped and the caller gets `DeadlineExceeded`. (A
-///   stream that waits because its caller does not read is reset a second later.)
+///   deadline the handler's future or stream is dropped and the caller gets `DeadlineExceeded`. A
+///   reply that waits because its caller does not read is reset a second later; only its last 64 KiB
+///   may wait longer.
 /// - When the caller is gone, the handler's future is dropped.
 /// - A panic in a handler is `Internal` for its caller, with an id that is in the log beside the
 ///   panic's text. The connection lives on.

@@ -68,6 +68,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// For what must happen: long enough for a machine under load.
 const SOON: Duration = Duration::from_secs(20);
 
+/// The text of the answer to "big": more than a pipe and HTTP/2's first window hold.
+const BIG: usize = 300 << 10;
+
 #[derive(Clone, PartialEq, Message)]
 struct Text {
     #[prost(string, tag = "1")]
@@ -100,6 +103,17 @@ impl Drop for TellsDrop {
     }
 }
 
+/// Panics so often when it is dropped: each time with the rest of it.
+struct Bomb(u8);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if let Some(left) = self.0.checked_sub(1) {
+            std::panic::panic_any(Self(left));
+        }
+    }
+}
+
 impl Echo {
     fn begin(&self) -> TellsDrop {
         let _ = self.events.send(Event::Started);
@@ -112,6 +126,8 @@ impl Echo {
             "hang" => std::future::pending().await,
             "wait" => self.go_on.notified().await,
             "panic" => panic!("the {} is out", "cat"),
+            "bomb" => std::panic::panic_any(Bomb(2)),
+            "big" => return Ok(Response::new(text("x".repeat(BIG)))),
             "large" => return Ok(Response::new(text("x".repeat(5 << 20)))),
             "deadline" => {
                 let left = deadline::current().map(|deadline| deadline - Instant::now());
@@ -164,6 +180,14 @@ impl Echo {
                     panic!("in the stream")
                 });
                 one.chain(panics).boxed()
+            }
+            "bomb" => {
+                let bomb = Bomb(1);
+                let goes_off = futures_util::stream::poll_fn(move |_| {
+                    let _ = &bomb;
+                    std::task::Poll::Pending
+                });
+                one.chain(goes_off).boxed()
             }
             "large" => {
                 one.chain(futures_util::stream::iter([Ok(text("x".repeat(5 << 20)))])).boxed()
@@ -310,7 +334,11 @@ impl Fixture {
     }
 
     fn pipe(&self) -> DuplexStream {
-        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        self.pipe_of(64 << 10)
+    }
+
+    fn pipe_of(&self, bytes: usize) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(bytes);
         self.pipes.send(Ok(theirs)).expect("it accepts");
         ours
     }

@@ -1,6 +1,8 @@
 //! The caller's patience. Time is paused: it passes only while everybody waits.
 
-use super::*;
+use tokio::io::AsyncWriteExt as _;
+
+use super::{wire::*, *};
 
 #[tokio::test(start_paused = true)]
 async fn at_the_deadline_the_handler_is_dropped_and_the_caller_told() {
@@ -81,6 +83,22 @@ async fn a_stream_that_nobody_reads_is_reset_after_the_deadline() {
     };
     assert_eq!(reset.reason(), Some(h2::Reason::CANCEL));
     assert_eq!(client.call(SAY, "next").await.one(), "next");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_nobody_reads_is_reset_after_the_deadline() {
+    let mut server = Fixture::piped();
+    let mut io = greeted_with(server.pipe(), 100_000).await;
+    let block = [call_block(SAY), literal("grpc-timeout", "1S")].concat();
+    let call =
+        [frame(HEADERS, END_HEADERS, 1, &block), frame(DATA, END_STREAM, 1, &framed(&text("big")))];
+    let start = Instant::now();
+    io.write_all(&call.concat()).await.expect("it reads");
+    assert_eq!(server.event().await, Event::Started);
+    assert_eq!(server.event().await, Event::Dropped, "it is answered");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(next(&mut io, RST_STREAM).await, [0, 0, 0, 8], "the rest will not come");
+    assert!(start.elapsed() >= SECOND && start.elapsed() < 3 * SECOND, "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -106,6 +106,79 @@ async fn the_deadline_cuts_what_is_left_and_counts_it() {
     }
 }
 
+/// What keeps a reply back: a socket that takes no more, a window that ends between two pieces of the
+/// reply, and one that ends within the only piece.
+const STALLS: [(u32, &str, usize); 3] =
+    [(1 << 24, "big", BIG), (100_000, "big", BIG), (3, "hello", 5)];
+
+/// A caller that has asked and reads no more.
+async fn stalled(server: &mut Fixture, window: u32, message: &str) -> DuplexStream {
+    let mut io = greeted_with(server.pipe(), window).await;
+    let call = [
+        frame(HEADERS, END_HEADERS, 1, &call_block(SAY)),
+        frame(DATA, END_STREAM, 1, &framed(&text(message))),
+    ];
+    io.write_all(&call.concat()).await.expect("it reads");
+    assert_eq!(server.event().await, Event::Started);
+    assert_eq!(server.event().await, Event::Dropped, "it is answered");
+    io
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_is_read_late_is_sent_whole() {
+    for (window, message, length) in STALLS {
+        let mut server = Fixture::piped();
+        let mut io = stalled(&mut server, window, message).await;
+        let drained = tokio::spawn(server.listening.drain(SECOND * 30));
+        tokio::time::sleep(SECOND * 20).await;
+
+        let wider = (1_u32 << 20).to_be_bytes();
+        io.write_all(&frame(WINDOW_UPDATE, 0, 1, &wider)).await.expect("it is there still");
+        let (whole, mut come) = (framed(&text("x".repeat(length))).len(), 0);
+        while come < whole {
+            come += next(&mut io, DATA).await.len();
+        }
+        assert_eq!(come, whole);
+        next(&mut io, HEADERS).await;
+        drop(io);
+        let drained = drained.await.expect("it ends");
+        assert!(drained.finished() && drained.connections_cut == 0, "{drained:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_is_never_read_is_cut_at_the_deadline_and_counted() {
+    for (window, message, _) in STALLS {
+        let mut server = Fixture::piped();
+        let io = stalled(&mut server, window, message).await;
+        let start = Instant::now();
+        let drained = server.listening.drain(SECOND * 30).await;
+        assert_eq!((drained.connections_cut, drained.calls_cut), (1, 1), "{window}");
+        let taken = start.elapsed();
+        assert!(taken >= SECOND * 30 && taken < SECOND * 31, "{taken:?}");
+        drop(io);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn statuses_that_are_read_late_are_all_sent() {
+    let server = Fixture::piped();
+    let mut io = greeted(server.pipe_of(1 << 10)).await;
+    let calls = (1..200).step_by(2);
+    for stream in calls.clone() {
+        let block = call_block(&format!("/nobody.Home/{stream:0>80}"));
+        let call = frame(HEADERS, END_HEADERS | END_STREAM, stream, &block);
+        io.write_all(&call).await.expect("it reads on");
+    }
+    let drained = tokio::spawn(server.listening.drain(SECOND * 30));
+    tokio::time::sleep(SECOND * 20).await;
+    for _ in calls {
+        next(&mut io, HEADERS).await;
+    }
+    drop(io);
+    assert!(drained.await.expect("it ends").finished());
+}
+
 #[tokio::test(start_paused = true)]
 async fn idle_and_dead_peers_do_not_hold_it_up() {
     let server = Fixture::piped();

@@ -60,16 +60,40 @@ async fn the_server_says_how_many_calls_it_takes_at_once() {
 #[tokio::test]
 async fn a_burst_of_cancelled_calls_does_not_cost_the_connection() {
     let server = Fixture::piped();
-    let mut io = greeted(server.pipe()).await;
+    let mut io = greeted(server.pipe_of(4 << 20)).await;
+    let message = framed(&text("next"));
     let mut burst = Vec::new();
-    for stream in (1..800).step_by(2) {
+    for stream in (1..10_000).step_by(2) {
         burst.extend(frame(HEADERS, END_HEADERS, stream, &call_block(SAY)));
+        burst.extend(frame(DATA, END_STREAM, stream, &message));
         burst.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
     }
-    let message = framed(&text("next"));
-    burst.extend(frame(HEADERS, END_HEADERS, 801, &call_block(SAY)));
-    burst.extend(frame(DATA, END_STREAM, 801, &message));
+    burst.extend(frame(HEADERS, END_HEADERS, 10_001, &call_block(SAY)));
+    burst.extend(frame(DATA, END_STREAM, 10_001, &message));
     io.write_all(&burst).await.expect("it fits the pipe");
+    assert_eq!(next(&mut io, DATA).await, message);
+}
+
+#[tokio::test]
+async fn uploads_that_are_refused_while_more_comes_do_not_cost_the_connection() {
+    let server = Fixture::piped();
+    let mut io = greeted(server.pipe_of(1 << 20)).await;
+    for first in [1, 1001, 2001] {
+        let streams = (first..first + 1000).step_by(2);
+        for stream in streams.clone() {
+            let call = frame(HEADERS, END_HEADERS, stream, &call_block("/nobody.Home/Up"));
+            io.write_all(&call).await.expect("it fits the pipe");
+        }
+        for _ in streams.clone() {
+            next(&mut io, RST_STREAM).await;
+        }
+        for stream in streams {
+            io.write_all(&frame(DATA, 0, stream, b"more")).await.expect("it fits the pipe");
+        }
+    }
+    let message = framed(&text("next"));
+    io.write_all(&frame(HEADERS, END_HEADERS, 3001, &call_block(SAY))).await.expect("it reads");
+    io.write_all(&frame(DATA, END_STREAM, 3001, &message)).await.expect("it reads");
     assert_eq!(next(&mut io, DATA).await, message);
 }
 

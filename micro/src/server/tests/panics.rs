@@ -83,3 +83,19 @@ async fn a_panic_in_a_stream_ends_that_stream_alone() {
     assert_eq!(answered.message().await.as_deref(), Some("a!"));
     answered.rest().await.expect(Code::Ok, "");
 }
+
+#[tokio::test]
+async fn a_panic_whose_payload_panics_too_is_internal() {
+    let server = Fixture::start().await;
+    let client = server.connect().await;
+    client.call(SAY, "bomb").await.expect(Code::Internal, "the handler panicked");
+    assert_eq!(client.call(SAY, "next").await.one(), "next");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_panics_when_its_deadline_drops_it_is_internal() {
+    let server = Fixture::piped();
+    let reply = server.connect_pipe().await.call_within(DOWN, "bomb", "1S").await;
+    assert_eq!(reply.messages, ["one"]);
+    reply.expect(Code::Internal, "the handler panicked");
+}

@@ -1,6 +1,8 @@
 //! Calls with a stream on either side.
 
-use super::*;
+use tokio::io::AsyncWriteExt as _;
+
+use super::{wire::*, *};
 
 #[tokio::test]
 async fn a_server_streaming_call_is_answered_message_by_message() {
@@ -33,6 +35,19 @@ async fn each_message_goes_out_as_soon_as_it_is_there() {
     server.go_on.notify_one();
     assert_eq!(answered.message().await.as_deref(), Some("last"));
     answered.rest().await.expect(Code::Ok, "");
+}
+
+#[tokio::test]
+async fn messages_that_are_ready_share_a_frame() {
+    let server = Fixture::piped();
+    let mut io = greeted(server.pipe()).await;
+    let call = [
+        frame(HEADERS, END_HEADERS, 1, &call_block(DOWN)),
+        frame(DATA, END_STREAM, 1, &framed(&text(""))),
+    ];
+    io.write_all(&call.concat()).await.expect("it reads");
+    let together = ["one", "two", "three"].map(|message| framed(&text(message))).concat();
+    assert_eq!(next(&mut io, DATA).await, together, "a frame a message is what peers call a flood");
 }
 
 #[tokio::test]
