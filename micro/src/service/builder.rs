@@ -84,15 +84,17 @@ impl ServiceBuilder {
     }
 
     /// The address to listen on, `host:port`; port 0 is any that is free, host `0.0.0.0` every
-    /// interface. Default: `127.0.0.1:0`, loopback and a free port.
+    /// interface by IPv4, `[::]` by IPv6 too, unless the system keeps them apart. Default:
+    /// `127.0.0.1:0`, loopback and a free port.
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.address = Some(address.into());
         self
     }
 
     /// The address for the record, `host:port`; without a port, or with port 0, the bound one.
-    /// Default: the bound address. A wildcard is not advertised: the machine's first private address
-    /// is, instead.
+    /// Default: the bound address. A wildcard is not advertised: it stands for the bound address,
+    /// and where that is one too, for one of this machine's that takes its calls: the first private
+    /// one, else the first that other machines may reach, else loopback; IPv4 before IPv6.
     pub fn advertise(mut self, address: impl Into<String>) -> Self {
         self.advertise = Some(address.into());
         self

@@ -20,6 +20,7 @@ use crate::{
     registration::Registration,
     registry::{Endpoint, Node},
 };
+use address::Machine;
 use builder::Settings;
 
 /// A service: a server that registers itself while it can answer, and leaves without dropping a
@@ -129,7 +130,11 @@ impl Service {
         let mut endpoints: Vec<_> = server.descriptors().flat_map(Endpoint::of).collect();
         endpoints.sort_by(|a, b| a.name.cmp(&b.name));
         let listening = server.bind(&settings.address).await?;
-        let address = address::advertised(settings.advertise.as_deref(), listening.local_addr())?;
+        let address = address::advertised(
+            settings.advertise.as_deref(),
+            listening.local_addr(),
+            &Machine::this(),
+        )?;
 
         let mut node = Node::new(&settings.name, &settings.id, &address);
         node.version = settings.version;
