@@ -251,6 +251,18 @@ async fn a_node_on_every_interface_can_be_called_at_the_address_it_advertises() 
 }
 
 #[tokio::test]
+async fn a_name_too_long_for_a_default_id_is_refused_as_such() {
+    let builder = |length| Service::builder("n".repeat(length)).registry("memory://service-long");
+    builder(218).build().await.expect("the default id has 255 bytes");
+    let error = builder(219).build().await.expect_err("the default id has 256");
+    let text = error.to_string();
+    assert!(error.is_config() && text.contains("name") && text.contains("218"), "{text}");
+    builder(255).id("short").build().await.expect("an id of its own");
+    let error = builder(256).id("short").build().await.expect_err("256");
+    assert!(error.to_string().contains("255"), "{error}");
+}
+
+#[tokio::test]
 async fn options_as_large_as_they_go_mean_no_bound() {
     const WINDOW: u32 = (1 << 31) - 1;
     let registry = "memory://service-largest";
