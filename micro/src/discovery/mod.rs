@@ -10,7 +10,7 @@
 //!
 //! | failure | what follows | subscribers see |
 //! |---|---|---|
-//! | a read fails, or takes over 1 s | it is tried again for ever, after a wait drawn from nothing to a ceiling that grows from 100 ms to 3 s | nothing; [`Status::error`] |
+//! | a read fails, or takes over 30 s | it is tried again for ever, after a wait drawn from nothing to a ceiling that grows from 100 ms to 3 s | nothing; [`Status::error`] |
 //! | the registry cannot hold a service of this name (an error of kind `Config`) | it is not asked again | nothing; [`Status::refused`] |
 //! | the watch ends in good order | it is resumed after the last revision *seen* | nothing |
 //! | the revisions after that are compacted | all is read, and compared with what is known | the differences |

@@ -36,7 +36,8 @@ pub type Watch = Pin<Box<dyn Stream<Item = Result<Batch, WatchError>> + Send>>;
 
 /// A service registry.
 ///
-/// Every method is one bounded exchange with the registry: the caller decides on retries, and a
+/// Every method is one bounded exchange with the registry, or for [`read`](Self::read) and
+/// [`list`](Self::list) as many as it takes, each bounded: the caller decides on retries, and a
 /// dropped future leaves nothing behind that the TTL does not clean up.
 pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// The registry for people, without a password: `etcd://127.0.0.1:2379`.

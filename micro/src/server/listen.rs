@@ -67,6 +67,10 @@ impl Listening {
             // What Go calls every interface.
             if address.starts_with(':') {
                 text = format!("{text}: write 0.0.0.0{address} for every interface");
+            } else if address.bytes().all(|b| b.is_ascii_digit()) {
+                text = format!(
+                    "{text}: write 127.0.0.1:{address}, or 0.0.0.0:{address} for every interface"
+                );
             }
             Error::new(ErrorKind::Bind, text).with_source(error)
         };

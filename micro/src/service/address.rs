@@ -1,31 +1,101 @@
 //! Which address a node puts into its record.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::Error;
 
+/// What a wildcard stands for.
+#[derive(Debug)]
+pub(super) struct Machine {
+    /// The addresses of its interfaces, in the system's order.
+    addresses: Vec<IpAddr>,
+    /// Whether what listens on `[::]` takes no IPv4, as `bindv6only` has it.
+    is_ipv6_apart: bool,
+}
+
+impl Machine {
+    pub(super) fn this() -> Self {
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None);
+        Self {
+            addresses: interfaces.iter().map(if_addrs::Interface::ip).collect(),
+            is_ipv6_apart: socket.and_then(|socket| socket.only_v6()).unwrap_or(false),
+        }
+    }
+
+    /// The address itself, or for a wildcard one of this machine's that takes its calls: a private
+    /// one first, as go-micro has it, loopback last, and of equal ones IPv4 before IPv6.
+    fn reachable(&self, bound: IpAddr) -> IpAddr {
+        let bound = bound.to_canonical();
+        if !bound.is_unspecified() {
+            return bound;
+        }
+        let takes_ipv4 = bound.is_ipv4() || !self.is_ipv6_apart;
+        let takes_ipv6 = bound.is_ipv6();
+        let loopback =
+            if takes_ipv4 { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        self.addresses
+            .iter()
+            .copied()
+            .filter(|ip| if ip.is_ipv4() { takes_ipv4 } else { takes_ipv6 })
+            .filter(|ip| !ip.is_loopback() && !is_link_local(*ip))
+            .min_by_key(|ip| (!is_private(*ip), ip.is_ipv6()))
+            .unwrap_or(loopback)
+    }
+}
+
 /// The address for the record: `advertise` if given, with the bound port where it names none or
-/// port 0; else the bound address. Where either is a wildcard, the first private address of this
-/// machine instead (as go-micro does), or loopback if there is none.
-pub(super) fn advertised(advertise: Option<&str>, bound: SocketAddr) -> Result<String, Error> {
+/// port 0; else, or where it is a wildcard, the bound address or what a wildcard stands for.
+pub(super) fn advertised(
+    advertise: Option<&str>,
+    bound: SocketAddr,
+    machine: &Machine,
+) -> Result<String, Error> {
     let Some(advertise) = advertise else {
-        return Ok(SocketAddr::new(reachable(bound.ip()), bound.port()).to_string());
+        return Ok(SocketAddr::new(machine.reachable(bound.ip()), bound.port()).to_string());
     };
     let (host, port) = split(advertise).ok_or_else(|| {
         Error::config(format!(
             "the advertised address '{advertise}' is not of the form host:port, host or [ipv6]:port"
         ))
     })?;
+    if is_number(host) {
+        return Err(Error::config(format!(
+            "the advertised address '{advertise}' names no host, but the number {host}: write \
+             host:{host}, or leave it out to advertise the address that is listened on"
+        )));
+    }
     let port = if port == 0 { bound.port() } else { port };
-    Ok(match host.parse() {
-        Ok(ip) => SocketAddr::new(reachable(ip), port).to_string(),
+    Ok(match host.parse::<IpAddr>() {
+        Ok(ip) if ip.is_unspecified() => {
+            SocketAddr::new(machine.reachable(bound.ip()), port).to_string()
+        }
+        Ok(ip) => SocketAddr::new(ip, port).to_string(),
         Err(_) => format!("{host}:{port}"),
     })
 }
 
-/// The address itself, or one of this machine's for a wildcard.
-fn reachable(ip: IpAddr) -> IpAddr {
-    if ip.is_unspecified() { private_ip() } else { ip }
+/// Whether this is a number: a port without its host, most likely. Resolvers take it for an IPv4
+/// address (8080 is 0.0.31.144).
+fn is_number(host: &str) -> bool {
+    host.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Whether only this machine's neighbours know it, and only by the interface's name.
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private(),
+        IpAddr::V6(ip) => ip.is_unique_local(),
+    }
 }
 
 /// The host without brackets, and the port or 0.
@@ -47,21 +117,14 @@ fn split(address: &str) -> Option<(&str, u16)> {
     is_host.then_some((host, port))
 }
 
-fn private_ip() -> IpAddr {
-    let addresses = if_addrs::get_if_addrs().unwrap_or_default();
-    addresses
-        .iter()
-        .map(if_addrs::Interface::ip)
-        .find(|ip| match ip {
-            IpAddr::V4(ip) => ip.is_private(),
-            IpAddr::V6(ip) => ip.is_unique_local(),
-        })
-        .unwrap_or(Ipv4Addr::LOCALHOST.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn machine(addresses: &[&str]) -> Machine {
+        let addresses = addresses.iter().map(|ip| ip.parse().expect("an address")).collect();
+        Machine { addresses, is_ipv6_apart: false }
+    }
 
     #[test]
     fn the_bound_port_completes_what_is_advertised() {
@@ -74,7 +137,7 @@ mod tests {
             (Some("[fd00::7]:99"), "[fd00::7]:99"),
             (Some("fd00::7"), "[fd00::7]:3456"),
         ] {
-            assert_eq!(advertised(advertise, bound).expect("valid"), record);
+            assert_eq!(advertised(advertise, bound, &machine(&[])).expect("valid"), record);
         }
     }
 
@@ -82,21 +145,57 @@ mod tests {
     fn what_is_no_address_is_refused_by_name() {
         let bound = "127.0.0.1:3456".parse().expect("an address");
         for wrong in ["", ":80", "host:port", "host:99999", "http://host", "[::1", "a b:1"] {
-            let error = advertised(Some(wrong), bound).expect_err(wrong);
+            let error = advertised(Some(wrong), bound, &machine(&[])).expect_err(wrong);
             assert!(error.to_string().contains(wrong), "{error}");
         }
     }
 
     #[test]
-    fn a_wildcard_is_never_advertised() {
-        for bound in ["0.0.0.0:3456", "[::]:3456"] {
-            for advertise in [None, Some("0.0.0.0"), Some("[::]:3456")] {
-                let record = advertised(advertise, bound.parse().expect("an address"));
-                let record: SocketAddr =
-                    record.expect("an address").parse().expect("an IP address");
-                assert!(!record.ip().is_unspecified(), "{record}");
-                assert_eq!(record.port(), 3456);
+    fn a_port_without_its_host_is_refused() {
+        let bound = "127.0.0.1:3456".parse().expect("an address");
+        for (wrong, instead) in [("0", "host:0"), ("8080", "host:8080"), ("8080:0", "host:8080")] {
+            let error = advertised(Some(wrong), bound, &machine(&[])).expect_err(wrong);
+            assert!(error.to_string().contains(instead), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_stands_for_an_address_that_is_listened_on() {
+        let both =
+            ["127.0.0.1", "192.0.2.2", "::1", "fe80::1", "2001:db8::2", "fd00::2", "10.0.0.2"];
+        let no_private = ["127.0.0.1", "::1", "2001:db8::2", "169.254.0.1", "192.0.2.2"];
+        let public_and_private = ["127.0.0.1", "192.0.2.2", "::1", "fd00::2"];
+        let loopback = ["127.0.0.1", "::1", "fe80::1"];
+        let ipv6 = ["127.0.0.1", "::1", "fd00::2"];
+        for (addresses, ipv4_only, dual, ipv6_only) in [
+            (&both[..], "10.0.0.2", "10.0.0.2", "fd00::2"),
+            (&no_private, "192.0.2.2", "192.0.2.2", "2001:db8::2"),
+            (&public_and_private, "192.0.2.2", "fd00::2", "fd00::2"),
+            (&ipv6, "127.0.0.1", "fd00::2", "fd00::2"),
+            (&loopback, "127.0.0.1", "127.0.0.1", "::1"),
+            (&[], "127.0.0.1", "127.0.0.1", "::1"),
+        ] {
+            for (bound, is_ipv6_apart, ip) in [
+                ("0.0.0.0:3456", false, ipv4_only),
+                ("[::ffff:0.0.0.0]:3456", false, ipv4_only),
+                ("[::]:3456", false, dual),
+                ("[::]:3456", true, ipv6_only),
+            ] {
+                let machine = Machine { is_ipv6_apart, ..machine(addresses) };
+                let record = SocketAddr::new(ip.parse().expect("an address"), 3456).to_string();
+                for advertise in [None, Some("0.0.0.0"), Some("[::]:3456")] {
+                    let bound = bound.parse().expect("an address");
+                    let advertised = advertised(advertise, bound, &machine).expect("valid");
+                    assert_eq!(advertised, record, "{bound}, {advertise:?}, {machine:?}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn an_advertised_wildcard_stands_for_the_bound_address() {
+        let bound = "127.0.0.1:3456".parse().expect("an address");
+        let record = advertised(Some("0.0.0.0:99"), bound, &machine(&["10.0.0.2"]));
+        assert_eq!(record.expect("valid"), "127.0.0.1:99", "nothing listens on 10.0.0.2");
     }
 }

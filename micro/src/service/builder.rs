@@ -68,7 +68,7 @@ impl ServiceBuilder {
     }
 
     /// The node's id, unique within the service, of 1 to 255 bytes. Default: the name, a dash and a
-    /// new UUID. A process that starts under the id of one that is gone takes its record over; two
+    /// new UUID, for which a name of over 218 bytes leaves no room. A process that starts under the id of one that is gone takes its record over; two
     /// that live at once would take it from each other.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
@@ -84,15 +84,17 @@ impl ServiceBuilder {
     }
 
     /// The address to listen on, `host:port`; port 0 is any that is free, host `0.0.0.0` every
-    /// interface. Default: `127.0.0.1:0`, loopback and a free port.
+    /// interface by IPv4, `[::]` by IPv6 too, unless the system keeps them apart. Default:
+    /// `127.0.0.1:0`, loopback and a free port.
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.address = Some(address.into());
         self
     }
 
     /// The address for the record, `host:port`; without a port, or with port 0, the bound one.
-    /// Default: the bound address. A wildcard is not advertised: the machine's first private address
-    /// is, instead.
+    /// Default: the bound address. A wildcard is not advertised: it stands for the bound address,
+    /// and where that is one too, for one of this machine's that takes its calls: the first private
+    /// one, else the first that other machines may reach, else loopback; IPv4 before IPv6.
     pub fn advertise(mut self, address: impl Into<String>) -> Self {
         self.advertise = Some(address.into());
         self
@@ -156,10 +158,12 @@ impl ServiceBuilder {
     #[expect(clippy::unused_async, reason = "registries to come connect here")]
     pub async fn build(self) -> Result<Service, Error> {
         let registry = registry::open(&registry::url_or_env(self.registry)?)?;
-        let id = self.id.unwrap_or_else(|| format!("{}-{}", self.name, Uuid::new_v4()));
-        for (what, value) in [("name", &self.name), ("id", &id)] {
-            check_name(what, value)?;
-        }
+        check_name("name", &self.name)?;
+        let id = match self.id {
+            Some(id) => id,
+            None => default_id(&self.name)?,
+        };
+        check_name("id", &id)?;
         let mut options = registration::Options { check: self.check, ..Default::default() };
         if let Some(ttl) = self.ttl {
             options.ttl = ttl;
@@ -184,11 +188,26 @@ impl ServiceBuilder {
     }
 }
 
+fn default_id(name: &str) -> Result<String, Error> {
+    let id = format!("{name}-{}", Uuid::new_v4());
+    if id.len() > LONGEST {
+        return Err(Error::config(format!(
+            "the service's name {name:?} is longer than {} bytes, which leaves no room for the \
+             default id, the name and a UUID: set an id, or shorten the name",
+            LONGEST - (id.len() - name.len())
+        )));
+    }
+    Ok(id)
+}
+
+/// The most bytes of a name or id.
+const LONGEST: usize = 255;
+
 /// Names and ids become part of registry keys, DNS labels and log lines.
 fn check_name(what: &str, value: &str) -> Result<(), Error> {
     let reason = if value.is_empty() {
         "is empty"
-    } else if value.len() > 255 {
+    } else if value.len() > LONGEST {
         "is longer than 255 bytes"
     } else if value.chars().any(|c| c.is_control() || c.is_whitespace()) {
         "has white space or control characters in it"

@@ -20,6 +20,7 @@ use crate::{
     registration::Registration,
     registry::{Endpoint, Node},
 };
+use address::Machine;
 use builder::Settings;
 
 /// A service: a server that registers itself while it can answer, and leaves without dropping a
@@ -54,8 +55,9 @@ use builder::Settings;
 /// On SIGTERM, SIGINT or the [shutdown future](ServiceBuilder::shutdown), in this order, each
 /// phase bounded:
 /// 1. `grpc.health.v1` says `NOT_SERVING`;
-/// 2. the record is removed from the registry (at most 1 s, or 3 s if it is being written just
-///    then; after that its TTL removes it);
+/// 2. the record is removed from the registry (at most 1 s, or 2 s if it is being written or
+///    removed just then, or 3 s if a [check](ServiceBuilder::register_check) blocks its thread;
+///    after that its TTL removes it);
 /// 3. calls are still taken for as long as the registry needs to spread the removal
 ///    (memory 0, etcd 1 s);
 /// 4. the listener closes, connections get a GOAWAY, and calls under way finish or are cut after
@@ -129,7 +131,11 @@ impl Service {
         let mut endpoints: Vec<_> = server.descriptors().flat_map(Endpoint::of).collect();
         endpoints.sort_by(|a, b| a.name.cmp(&b.name));
         let listening = server.bind(&settings.address).await?;
-        let address = address::advertised(settings.advertise.as_deref(), listening.local_addr())?;
+        let address = address::advertised(
+            settings.advertise.as_deref(),
+            listening.local_addr(),
+            &Machine::this(),
+        )?;
 
         let mut node = Node::new(&settings.name, &settings.id, &address);
         node.version = settings.version;

@@ -226,9 +226,40 @@ async fn a_taken_address_is_an_error_that_names_it() {
 
 #[tokio::test]
 async fn an_address_without_a_host_is_an_error_that_says_what_to_write() {
-    let service = Service::builder("greeter").registry("memory://service-host").address(":0");
-    let error = service.build().await.expect("a service").start().await.expect_err("no host");
-    assert!(error.to_string().contains("0.0.0.0:0"), "{error}");
+    for (address, instead) in [(":0", "0.0.0.0:0"), ("8080", "127.0.0.1:8080")] {
+        let service =
+            Service::builder("greeter").registry("memory://service-host").address(address);
+        let error = service.build().await.expect("a service").start().await.expect_err("no host");
+        assert!(error.to_string().contains(instead), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_on_every_interface_can_be_called_at_the_address_it_advertises() {
+    let registry = "memory://service-wildcard";
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let builder = Service::builder("greeter").registry(registry).address(address);
+        let mut service = builder.build().await.expect("a service");
+        register(service.server(), Echo::named("greeter"));
+        let Ok(handle) = service.start().await else {
+            continue; // No IPv6 here.
+        };
+        let stub = Stub::new("greeter", &client(registry));
+        stub.say(Word::new("who?")).await.expect("it listens there");
+        handle.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_name_too_long_for_a_default_id_is_refused_as_such() {
+    let builder = |length| Service::builder("n".repeat(length)).registry("memory://service-long");
+    builder(218).build().await.expect("the default id has 255 bytes");
+    let error = builder(219).build().await.expect_err("the default id has 256");
+    let text = error.to_string();
+    assert!(error.is_config() && text.contains("name") && text.contains("218"), "{text}");
+    builder(255).id("short").build().await.expect("an id of its own");
+    let error = builder(256).id("short").build().await.expect_err("256");
+    assert!(error.to_string().contains("255"), "{error}");
 }
 
 #[tokio::test]

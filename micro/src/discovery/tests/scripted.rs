@@ -8,7 +8,10 @@ use std::{
 };
 
 use futures_util::stream;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::{
+    sync::mpsc::{UnboundedSender, unbounded_channel},
+    time::sleep,
+};
 
 use super::event;
 use crate::{
@@ -32,6 +35,8 @@ pub(super) struct Inner {
     pub(super) down: bool,
     /// Does not answer.
     pub(super) silent: bool,
+    /// How long it takes to be read.
+    pub(super) read_takes: Duration,
     /// Sends its watchers nothing.
     pub(super) mute: bool,
     reads: usize,
@@ -116,14 +121,15 @@ impl Registry for Scripted {
 
     fn read<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Listing, Error>> {
         Box::pin(async {
-            let silent = {
+            let (silent, takes) = {
                 let mut inner = self.lock();
                 inner.reads += 1;
-                inner.silent
+                (inner.silent, inner.read_takes)
             };
             if silent {
                 pending::<()>().await;
             }
+            sleep(takes).await;
             let inner = self.lock();
             if inner.down {
                 return Err(Error::registry("connection refused"));

@@ -2,35 +2,85 @@
 
 use std::{
     error::Error,
+    mem,
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, SendStream};
+use http::HeaderMap;
 use pin_project_lite::pin_project;
 
 use super::Failure;
 
+/// What is put together into one frame: as much as HTTP/2 has in one unless asked. Each frame costs
+/// its receiver some 250 bytes until it is read, whatever is in it, and those of `h2` close the
+/// connection at a few thousand small ones unread.
+const BATCH: usize = 16 * 1024;
+
 pin_project! {
     /// A future that ends when the body has been sent, has failed, or is not wanted any more.
     ///
-    /// At most one frame of the body is taken before the peer has room for it. If the body fails,
-    /// says why and resets the stream.
+    /// Small frames of the body go as one, as long as each turn of the scheduler brings more: also
+    /// those of a sender that hands over one message at a time. Only the first frame goes at once,
+    /// with the headers. While the peer has no room, no more is taken than that frame.
+    ///
+    /// If the body fails, says why and resets the stream.
     pub(super) struct Pump<B> {
         send: SendStream<Bytes>,
         #[pin]
         body: B,
-        held: Option<Bytes>,
+        held: Bytes,
+        next: Option<Next>,
         is_first: bool,
         failure: Arc<OnceLock<Failure>>,
     }
 }
 
-impl<B> Pump<B> {
+/// What was found behind what is held, and does not go with it.
+enum Next {
+    Data(Bytes),
+    Trailers(HeaderMap),
+    Failed(Failure),
+    End,
+}
+
+impl<B> Pump<B>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     pub(super) fn new(send: SendStream<Bytes>, body: B, failure: Arc<OnceLock<Failure>>) -> Self {
-        Self { send, body, held: None, is_first: true, failure }
+        Self { send, body, held: Bytes::new(), next: None, is_first: true, failure }
+    }
+
+    /// Takes of the body what goes as one; `Pending` when it has no more for now.
+    fn poll_batch(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        while this.next.is_none() && this.held.len() < BATCH {
+            *this.next = match ready!(this.body.as_mut().poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if this.held.is_empty() => {
+                        *this.held = data;
+                        None
+                    }
+                    Ok(data) if this.held.len() + data.len() <= BATCH => {
+                        // In place, from the second on.
+                        let mut batch = BytesMut::from(mem::take(this.held));
+                        batch.extend_from_slice(&data);
+                        *this.held = batch.freeze();
+                        None
+                    }
+                    Ok(data) => Some(Next::Data(data)),
+                    Err(frame) => frame.into_trailers().ok().map(Next::Trailers),
+                },
+                Some(Err(error)) => Some(Next::Failed(Failure::of_body(error.into()))),
+                None => Some(Next::End),
+            };
+        }
+        Poll::Ready(())
     }
 }
 
@@ -42,42 +92,58 @@ where
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut is_new = false;
         loop {
             let this = self.as_mut().project();
-            if let Some(data) = this.held.take() {
-                // The first frame goes with the headers: `h2` keeps it until the window allows.
-                if !*this.is_first && poll_room(this.send, cx, data.len()).is_pending() {
-                    *this.held = Some(data);
-                    return Poll::Pending;
-                }
-                *this.is_first = false;
-                let is_last = this.body.is_end_stream();
-                if this.send.send_data(data, is_last).is_err() || is_last {
-                    return Poll::Ready(());
-                }
-                continue;
-            }
             // Also has a reset wake this task.
             if this.send.poll_reset(cx).is_ready() {
                 return Poll::Ready(());
             }
-            match ready!(this.body.poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => *this.held = Some(data),
-                    Err(frame) => {
-                        if let Ok(trailers) = frame.into_trailers() {
-                            let _ = this.send.send_trailers(trailers);
-                            return Poll::Ready(());
-                        }
-                    }
-                },
-                Some(Err(error)) => {
-                    let _ = this.failure.set(Failure::of_body(error.into()));
-                    this.send.send_reset(Reason::CANCEL);
+            // The first frame goes with the headers: `h2` keeps it until the window allows.
+            if !*this.is_first {
+                ready!(poll_room(this.send, cx, this.held.len()));
+            }
+            let before = this.held.len();
+            let batch = self.as_mut().poll_batch(cx);
+            let this = self.as_mut().project();
+            if this.held.is_empty() && batch.is_pending() {
+                return Poll::Pending;
+            }
+            is_new |= this.held.len() > before;
+            if !*this.is_first && mem::take(&mut is_new) {
+                if batch.is_pending() {
+                    // Whoever writes the messages has a turn before they go.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            *this.is_first = false;
+            let data = mem::take(this.held);
+            let is_last = match this.next {
+                None => this.body.is_end_stream(),
+                Some(next) => matches!(next, Next::End),
+            };
+            if is_last {
+                let _ = this.send.send_data(data, true);
+                return Poll::Ready(());
+            }
+            if !data.is_empty() && this.send.send_data(data, false).is_err() {
+                return Poll::Ready(());
+            }
+            match this.next.take() {
+                None | Some(Next::End) => {}
+                Some(Next::Data(data)) => {
+                    *this.held = data;
+                    is_new = true;
+                }
+                Some(Next::Trailers(trailers)) => {
+                    let _ = this.send.send_trailers(trailers);
                     return Poll::Ready(());
                 }
-                None => {
-                    let _ = this.send.send_data(Bytes::new(), true);
+                Some(Next::Failed(failure)) => {
+                    let _ = this.failure.set(failure);
+                    this.send.send_reset(Reason::CANCEL);
                     return Poll::Ready(());
                 }
             }

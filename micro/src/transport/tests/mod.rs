@@ -5,4 +5,5 @@ mod connecting;
 mod ending;
 mod kit;
 mod silence;
+mod small;
 mod streams;
