@@ -3,17 +3,20 @@
 use std::{
     error::Error,
     fmt,
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use h2::{RecvStream, StreamId};
 use http_body::{Frame, SizeHint};
 use tokio::task::AbortHandle;
+use tonic::Status;
 
-use super::{Connection, Failure, connection::Slot, response};
+use super::{Connection, Failure, FailureKind, connection::Slot, response};
 
 mod pump;
 use pump::Pump;
@@ -91,7 +94,15 @@ impl Request {
         let mut pump = Box::pin(Pump::new(send, body, failure.clone()));
         // A body of one message, such as a unary call of tonic's stubs, needs no task.
         let is_sent = std::future::poll_fn(|cx| Poll::Ready(pump.as_mut().poll(cx).is_ready()));
-        let task = (!is_sent.await).then(|| tokio::spawn(pump).abort_handle());
+        let is_sent = is_sent.await;
+        let rest = async move {
+            // Left as it is, the stream would wait for the rest of its request for ever.
+            if AssertUnwindSafe(pump.as_mut()).catch_unwind().await.is_err() {
+                let status = Status::internal("the call's own request stream panicked");
+                pump.as_mut().fail(Failure::new(FailureKind::Body, status));
+            }
+        };
+        let task = (!is_sent).then(|| tokio::spawn(rest).abort_handle());
         Ok(Self { failure: Some(failure), task })
     }
 

@@ -47,6 +47,15 @@ enum Next {
     End,
 }
 
+impl<B> Pump<B> {
+    /// Says why the body failed and resets the stream.
+    pub(super) fn fail(self: Pin<&mut Self>, failure: Failure) {
+        let this = self.project();
+        let _ = this.failure.set(failure);
+        this.send.send_reset(Reason::CANCEL);
+    }
+}
+
 impl<B> Pump<B>
 where
     B: http_body::Body<Data = Bytes>,
@@ -142,8 +151,7 @@ where
                     return Poll::Ready(());
                 }
                 Some(Next::Failed(failure)) => {
-                    let _ = this.failure.set(failure);
-                    this.send.send_reset(Reason::CANCEL);
+                    self.fail(failure);
                     return Poll::Ready(());
                 }
             }

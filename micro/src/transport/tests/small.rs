@@ -25,7 +25,8 @@ async fn begun(connection: &Connection, peer: &mut Raw) -> (http::Response<Body>
     let connection = connection.clone();
     let body = StreamBody::new(stream::iter(frames(&[b"hello"])));
     let call = head().map(|()| body);
-    let response = tokio::spawn(async move { connection.stream(call).await });
+    let response =
+        tokio::spawn(async move { connection.stream(connection.slot().await?, call).await });
     let id = peer.call().await;
     // So that the client's own windows hold.
     peer.write(SETTINGS, ACK, 0, b"").await;
@@ -76,7 +77,7 @@ where
     let (connection, mut peer) = Raw::connected(b"").await;
     let call = head().map(|()| StreamBody::new(messages));
     let _response: tokio::task::JoinHandle<Result<_, Failure>> =
-        tokio::spawn(async move { connection.stream(call).await });
+        tokio::spawn(async move { connection.stream(connection.slot().await?, call).await });
     peer.expect(HEADERS).await;
     let mut payloads = Vec::new();
     loop {

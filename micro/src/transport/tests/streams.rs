@@ -201,6 +201,19 @@ async fn a_request_body_that_fails_resets_the_stream_and_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_body_that_panics_resets_the_stream_and_says_so() {
+    let (connection, mut peer) = Peer::connected().await;
+    let (sender, body) = body();
+    let response = start(&connection, body.map_frame(|_| panic!("a bug of the caller's")));
+    let mut served = peer.next().await;
+    sender.send(data(b"word")).unwrap();
+    let failure = response.await.unwrap().unwrap_err();
+    assert_eq!(failure.kind(), FailureKind::Body);
+    assert!(failure.to_string().contains("panicked"), "{failure}");
+    assert_eq!(served.reset().await, h2::Reason::CANCEL);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dropped_response_resets_the_stream_and_drops_the_request() {
     let (connection, mut peer) = Peer::connected().await;
     let (sender, body) = body();
