@@ -125,10 +125,13 @@ fn describe(error: &protox::Error, includes: &[PathBuf], at: &str) -> String {
         finding = format!("{at}: {what}");
     } else if let Some(name) = error.file() {
         let path = path_of(name, includes);
-        finding = match (finding.strip_prefix(name), line(error, &what, &path)) {
-            (Some(rest), _) => format!("{path}{rest}"),
-            (None, Some(line)) => format!("{path}:{line}: {finding}"),
-            (None, None) => format!("{path}: {finding}"),
+        let rest = finding.strip_prefix(name).and_then(|rest| rest.strip_prefix(':'));
+        finding = match (rest, line(error, &what, &path)) {
+            (Some(rest), _) if rest.starts_with(|sign: char| sign.is_ascii_digit()) => {
+                format!("{path}:{rest}")
+            }
+            (_, Some(line)) => format!("{path}:{line}: {what}"),
+            _ => format!("{path}: {finding}"),
         };
     }
     format!("{finding}; {remedy}")
@@ -161,6 +164,11 @@ fn line(error: &protox::Error, what: &str, path: &str) -> Option<usize> {
     } else if what.starts_with("expected comment terminator") {
         // No comment begins within another, so it is the last one.
         bytes.windows(2).rposition(|signs| signs == b"/*")?
+    } else if let Some((_, import)) = what.split_once("import '") {
+        // It is on more than one line.
+        let name = import.split('\'').next()?.as_bytes();
+        let mut strings = bytes.windows(name.len() + 2);
+        strings.rposition(|text| text[1..].starts_with(name) && b"'\"".contains(&text[0]))?
     } else if what.ends_with(END_OF_FILE) {
         bytes.trim_ascii_end().len()
     } else {

@@ -241,8 +241,13 @@ fn continuation(line: &str) -> String {
     if let Some(Event::End(TagEnd::Paragraph)) = Parser::new(&format!("x\n{line}")).last() {
         return line.to_owned();
     }
-    let sign = line.find(|sign: char| !sign.is_alphanumeric()).unwrap_or(0);
-    format!("{}\\{}", &line[..sign], &line[sign..])
+    let at = line.find(|sign: char| sign.is_ascii_punctuation()).unwrap_or(0);
+    let (number, rest) = line.split_at(at);
+    let sign = rest.chars().next().unwrap_or_default();
+    let after = rest.trim_start_matches(sign);
+    // All of a run, the rest of which could begin code or be emphasis.
+    let run = format!("\\{sign}").repeat(rest.len() - after.len());
+    format!("{number}{run}{after}")
 }
 
 /// A comment as plain text, for the descriptor: without the space after the comment sign.
@@ -290,11 +295,18 @@ mod tests {
     #[test]
     fn a_line_within_a_paragraph_is_part_of_it_however_far_it_is_indented() {
         becomes(&[" One,", "      two."], &[" One,", " two."]);
-        for sign in ["# a", "> a", "- a", "***", "===", "~~~"] {
-            becomes(&[" One", &format!("      {sign}")], &[" One", &format!(" \\{sign}")]);
+        for (given, expected) in [
+            ("# a", "\\# a"),
+            ("> a", "\\> a"),
+            ("- a", "\\- a"),
+            ("1. a", "1\\. a"),
+            ("==", "\\=\\="),
+            ("~~~", "\\~\\~\\~"),
+            ("``` a", "\\`\\`\\` a"),
+        ] {
+            becomes(&[" One", &format!("      {given}")], &[" One", &format!(" {expected}")]);
         }
-        becomes(&[" One", "      1. a"], &[" One", " 1\\. a"]);
-        becomes(&[" \\", "     ``` no_run"], &[" \\", " \\``` no_run"]);
+        becomes(&[" \\", "     ``` no_run"], &[" \\", " \\`\\`\\` no_run"]);
         becomes(&[" One `a", "      ``` - b` c"], &[" One `a ``` - b` c"]);
     }
 

@@ -107,6 +107,17 @@ fn a_missing_import() {
 }
 
 #[test]
+fn an_import_on_more_than_one_line() {
+    let message = stopped_by(&[("a.proto", "// none.proto\n\nimport\n  'none.proto';\n")]);
+    assert!(message.starts_with("DIR/a.proto:4: import 'none.proto' not found; "), "{message}");
+    let imports = "import 'b.proto';\nimport\n  'b.proto';\n";
+    assert_eq!(
+        stopped_by(&[("a.proto", imports), ("b.proto", "")]),
+        "DIR/a.proto:3: import 'b.proto' was listed twice; remove one of the imports"
+    );
+}
+
+#[test]
 fn a_broken_import_is_named_and_not_its_importer() {
     assert_eq!(
         stopped_by(&[("a.proto", "import \"b/b.proto\";\n"), ("b/b.proto", "\nmessage {}\n")]),
