@@ -127,8 +127,11 @@ impl Server {
     }
 
     /// The largest sum of a request's headers, in bytes as HTTP/2 counts them (32 more for each).
-    /// 16 KiB by default. What is larger is answered with HTTP 431; 0 would refuse every call and is
-    /// an error at the start; `u32::MAX` lets one call take 4 GiB of memory.
+    /// 16 KiB by default. Callers are told of it (`SETTINGS_MAX_HEADER_LIST_SIZE`). What is larger is
+    /// answered with HTTP 431, but far beyond it (at four times as much at the latest) the connection
+    /// is closed, and with it all calls on it: where callers send such headers, raise the limit. 0
+    /// would refuse every call and is an error at the start; `u32::MAX` lets one call take 4 GiB of
+    /// memory.
     pub fn max_header_list_size(&mut self, bytes: u32) -> &mut Self {
         self.bounds.max_header_list_size = bytes;
         self

@@ -29,12 +29,24 @@ async fn malformed_messages_cost_only_their_call() {
 async fn headers_over_the_limit_are_refused_and_the_connection_lives_on() {
     let mut server = Fixture::start().await;
     let client = server.connect().await;
-    let request = head(SAY).header("large", "x".repeat(20 << 10));
-    let reply = client.send(request, framed(&text("hello"))).await;
-    assert_eq!(reply.http, 431);
+    for kib in [20, 63] {
+        let request = head(SAY).header("large", "x".repeat(kib << 10));
+        let reply = client.send(request, framed(&text("hello"))).await;
+        assert_eq!(reply.http, 431, "{kib} KiB");
+    }
     assert!(server.events.try_recv().is_err(), "no handler saw it");
     let request = head(SAY).header("large", "x".repeat(8 << 10));
     assert_eq!(client.send(request, framed(&text("hello"))).await.one(), "hello");
+}
+
+#[tokio::test]
+async fn headers_over_four_times_the_limit_end_their_connection_only() {
+    let mut server = Fixture::start().await;
+    let client = server.connect().await;
+    let mut call = client.open(head(SAY).header("large", "x".repeat(65 << 10))).await;
+    soon(&mut call.response).await.expect_err("the connection is closed");
+    assert!(server.events.try_recv().is_err(), "no handler saw it");
+    assert_eq!(server.connect().await.call(SAY, "next").await.one(), "next");
 }
 
 #[tokio::test]
