@@ -11,6 +11,7 @@ fn every_file_read_is_watched_imports_included() {
         printed.lines().filter_map(|line| line.strip_prefix("cargo:rerun-if-changed=")).collect();
     let expected = [
         "proto/bare.proto",
+        "proto/comments.proto",
         "proto/common/v1/common.proto",
         "proto/deep/deep.proto",
         "proto/deep/er/deeper.proto",

@@ -25,7 +25,7 @@ pin_project! {
     ///
     /// Small frames of the body go as one, as long as each turn of the scheduler brings more: also
     /// those of a sender that hands over one message at a time. Only the first frame goes at once,
-    /// with the headers. While the peer has no room, no more is taken than that frame.
+    /// with the headers. While the peer has no room, nothing more is taken of the body.
     ///
     /// If the body fails, says why and resets the stream.
     pub(super) struct Pump<B> {
