@@ -118,9 +118,10 @@ pub use error::Error;
 /// included.
 ///
 /// # Errors
-/// One message with file, line and remedy: a `.proto` that is broken, is missing or lies in no
-/// include folder; a missing import or include folder; files that import each other in a circle;
-/// two names that would be one in Rust, or one that would be none; a file that cannot be written.
+/// One message with file, remedy and, for whatever is wrong within a file, the line: a `.proto`
+/// that is broken, is missing or lies in no include folder; a missing import or include folder;
+/// files that import each other in a circle; two names that would be one in Rust, or one that would
+/// be none; a file that cannot be read or written.
 /// For what is wrong with the arguments or the options, file and line are those of this call.
 #[track_caller]
 pub fn compile_protos(
