@@ -14,17 +14,28 @@ use pulldown_cmark::{Event, Parser, Tag, TagEnd};
 
 use self::signs::{in_code, in_prose, marked};
 
-/// Rewrites every block of `///` lines in generated code.
+/// Stands before a line that is not of the `.proto`. (An attribute in its place would not do: where
+/// another crate of the build has `prost-build` format its code, that makes a comment of it.)
+pub(crate) const OWN: char = '\u{e000}';
+
+/// Rewrites every block of `///` lines in generated code, but for our [own](OWN).
 pub(crate) fn tidy(code: &str) -> String {
     let mut tidied = String::with_capacity(code.len());
     let mut comment = String::new();
     for line in code.lines() {
-        match line.trim_start().strip_prefix("///") {
-            Some(text) => {
+        let text = line.trim_start().strip_prefix("///");
+        match (text, text.and_then(|text| text.strip_prefix(OWN))) {
+            (_, Some(own)) => {
+                tidied.push_str(&rewritten(&mem::take(&mut comment)));
+                tidied.push_str("///");
+                tidied.push_str(own.trim_end());
+                tidied.push('\n');
+            }
+            (Some(text), None) => {
                 comment.push_str(&marked(text));
                 comment.push('\n');
             }
-            None => {
+            (None, None) => {
                 tidied.push_str(&rewritten(&mem::take(&mut comment)));
                 tidied.push_str(line);
                 tidied.push('\n');
@@ -375,6 +386,12 @@ mod tests {
         becomes(&["", " "], &[]);
         becomes(&[" #"], &[" ```text", " #", " ```"]);
         becomes(&[" >"], &[" ```text", " >", " ```"]);
+    }
+
+    #[test]
+    fn our_own_lines_are_left_as_they_are_whatever_comes_before() {
+        let own = format!("/// ```\n/// open\n///{OWN}\n///{OWN} See [`Own`].\n");
+        assert_eq!(tidy(&own), "/// ```text\n/// open\n/// ```\n///\n/// See [`Own`].\n");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use prost_build::{Comments, Method, Service, ServiceGenerator};
 use prost_types::method_options::IdempotencyLevel;
 
 use crate::{
+    docs::OWN,
     external::Externals,
     names::{self, ServiceNames},
     shape::Shapes,
@@ -325,11 +326,10 @@ fn docs(comments: &Comments, otherwise: &str, buf: &mut String) {
     }
 }
 
-/// Adds to an item's documentation what is not the `.proto`'s, as attributes: it is for rustdoc as
-/// it is, whatever comes before.
+/// Adds to an item's documentation what is not the `.proto`'s: it is for rustdoc as it is, whatever
+/// comes before.
 fn own_docs(text: &str, buf: &mut String) {
     for line in text.lines() {
-        let line = if line.is_empty() { String::new() } else { format!(" {line}") };
-        let _ = writeln!(buf, "#[doc = {line:?}]");
+        let _ = writeln!(buf, "///{OWN} {line}");
     }
 }

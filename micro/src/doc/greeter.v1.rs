@@ -61,7 +61,7 @@ pub const GREETER: ::micro::descriptor::ServiceDescriptor = {
 
 /// Greets people.
 ///
-/// Each method is written as an `async fn`; \[`register_greeter_handler`] puts it on a server.
+/// Each method is written as an `async fn`; [`register_greeter_handler`] puts it on a server.
 #[allow(dead_code)]
 pub trait GreeterHandler: ::core::marker::Send + ::core::marker::Sync + 'static {
     /// Says hello. Asking twice does no harm, so a call that meets a dying node is made again on another.
