@@ -17,7 +17,8 @@ use crate::{
     Error,
     balance::{self, Balancer},
     discovery::Discovery,
-    registry, transport,
+    registry,
+    transport::{self, LARGEST_WINDOW},
 };
 
 /// Calls services by their names in the registry.
@@ -182,8 +183,11 @@ impl ClientBuilder {
         for (name, value) in
             [("stream_window", stream_window), ("connection_window", connection_window)]
         {
-            transport::check_window(value)
-                .map_err(|why| Error::config(format!("the client's {name} {why}")))?;
+            if !(1..=LARGEST_WINDOW).contains(&value) {
+                return Err(Error::config(format!(
+                    "the client's {name} is {value}: set it to 1 up to {LARGEST_WINDOW}"
+                )));
+            }
         }
         let registry = registry::open(&registry::url_or_env(self.registry)?)?;
         Ok(Client::with_settings(Discovery::new(registry), self.settings))

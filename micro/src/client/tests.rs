@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::io::AsyncReadExt as _;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, IntoRequest as _, Request};
 use tonic_prost::ProstCodec;
@@ -337,6 +338,43 @@ async fn a_streams_messages_before_one_over_the_limit_are_the_callers() {
     let status = words.message().await.expect_err("twice the word");
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     assert!(status.message().contains("raise ClientBuilder::max_message_size"), "{status}");
+}
+
+#[test]
+fn windows_that_http2_cannot_have_are_refused_by_name() {
+    let registry = "memory://client-windows";
+    let builder = || crate::Client::builder().registry(registry);
+    for window in [0, 1 << 31] {
+        for (name, client) in [
+            ("stream_window", builder().stream_window(window).build()),
+            ("connection_window", builder().connection_window(window).build()),
+        ] {
+            let error = client.expect_err("no such window");
+            let text = error.to_string();
+            assert!(error.is_config() && text.contains(&format!("{name} is {window}")), "{text}");
+            assert!(text.contains("set it to 1 up to 2147483647"), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_is_told_the_windows_that_the_client_was_given() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let registry = format!("static://a={}", listener.local_addr().expect("an address"));
+    let builder = crate::Client::builder().registry(registry);
+    let client = builder.stream_window(1_000).connection_window(100_000).build();
+    let _channel = client.expect("a client").channel("a");
+    let (mut socket, _) = listener.accept().await.expect("a connection");
+    let mut head = [0; 24 + 9];
+    socket.read_exact(&mut head).await.expect("the preface, and the head of SETTINGS");
+    let mut settings = vec![0; usize::from(head[26])];
+    socket.read_exact(&mut settings).await.expect("SETTINGS");
+    let window = [&[0, 4][..], &1_000_u32.to_be_bytes()].concat();
+    assert!(settings.chunks(6).any(|setting| setting == window), "{settings:?}");
+    let mut update = [0; 9 + 4];
+    socket.read_exact(&mut update).await.expect("a WINDOW_UPDATE of the connection");
+    let expected = [&[0, 0, 4, 8, 0, 0, 0, 0, 0][..], &(100_000_u32 - 65_535).to_be_bytes()];
+    assert_eq!(update[..], expected.concat());
 }
 
 #[tokio::test]

@@ -167,8 +167,8 @@ impl Registration {
     /// Attempts never end: each is bounded by 1 s, the wait between two is drawn from nothing to a
     /// ceiling that grows from 100 ms to TTL/5. A record that is lost is written anew at once. Only
     /// one that another process with the same id overwrites again and again is left to it for a
-    /// while: a wait with a ceiling that grows from two intervals to 4 x TTL. The options are taken as they are: see
-    /// [`Options::validate`].
+    /// while: a wait with a ceiling that grows from two intervals to 4 x TTL. The options are taken
+    /// as they are: see [`Options::validate`].
     ///
     /// # Panics
     /// Outside a tokio runtime.

@@ -29,7 +29,7 @@ use self::{
     reply::Content,
     router::{Router, Service},
 };
-use crate::{Error, descriptor::ServiceDescriptor};
+use crate::{Error, descriptor::ServiceDescriptor, transport::LARGEST_WINDOW};
 
 pub use self::handlers::{Handlers, HandlersBuilder};
 pub(crate) use self::listen::Listening;
@@ -196,13 +196,11 @@ impl Server {
 
 impl Bounds {
     fn check(&self) -> Result<(), Error> {
-        /// The largest window of HTTP/2.
-        const WINDOW: u32 = (1 << 31) - 1;
         for (name, value, highest) in [
             ("max_header_list_size", self.max_header_list_size, u32::MAX),
             ("max_concurrent_streams", self.max_concurrent_streams, u32::MAX),
-            ("stream_window", self.stream_window, WINDOW),
-            ("connection_window", self.connection_window, WINDOW),
+            ("stream_window", self.stream_window, LARGEST_WINDOW),
+            ("connection_window", self.connection_window, LARGEST_WINDOW),
         ] {
             if !(1..=highest).contains(&value) {
                 return Err(Error::config(format!(

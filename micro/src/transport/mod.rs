@@ -44,15 +44,8 @@ pub(crate) struct Config {
     pub(crate) max_message_size: usize,
 }
 
-/// Refuses a window that HTTP/2 cannot have, or that nothing gets through, and says why.
-pub(crate) fn check_window(bytes: u32) -> Result<(), String> {
-    const MOST: u32 = (1 << 31) - 1;
-    if (1..=MOST).contains(&bytes) {
-        Ok(())
-    } else {
-        Err(format!("is {bytes}: set it to 1 up to {MOST}"))
-    }
-}
+/// The largest window of HTTP/2, in bytes.
+pub(crate) const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
 impl Default for Config {
     fn default() -> Self {
