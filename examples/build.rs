@@ -1,4 +1,4 @@
-//! Generates the examples' code: micro's for all of them, tonic's own beside it for `with-tonic`.
+//! Generates the examples' code: micro's for all of them, tonic's own beside it for `existing-tonic-service`.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

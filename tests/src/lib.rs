@@ -8,6 +8,7 @@ pub mod etcd;
 pub mod fault;
 pub mod ports;
 pub mod programs;
+pub mod projects;
 
 /// The generated code of the shared protos.
 pub mod proto {

@@ -73,8 +73,37 @@ async fn streaming_makes_all_four_kinds_of_calls() {
 }
 
 #[tokio::test]
-async fn with_tonic_answers_through_both() {
-    assert_eq!(printed(example("with-tonic")).await, "Hello, tonic! (tonic)\n");
+async fn existing_tonic_service_answers_through_both() {
+    assert_eq!(printed(example("existing-tonic-service")).await, "Hello, tonic! (tonic)\n");
+}
+
+#[tokio::test]
+async fn deadlines_ends_both_handlers() {
+    let out = printed(example("deadlines")).await;
+    assert_eq!(out, "DeadlineExceeded after 0.3 s\nthe back's handler was dropped\n");
+}
+
+#[tokio::test]
+async fn errors_tells_the_failures_apart() {
+    let out = printed(example("errors")).await;
+    let expected = [
+        "InvalidArgument: the request is not complete",
+        "  name is empty",
+        "NotFound: there is nobody of that name",
+        "Internal: the handler panicked; the server's log has it under id ",
+        "Unavailable: no node of service 'greter' ",
+    ];
+    assert_eq!(out.lines().count(), expected.len(), "{out}");
+    for (line, expected) in out.lines().zip(expected) {
+        assert!(line.starts_with(expected), "{line:?} is not {expected:?}");
+    }
+}
+
+#[tokio::test]
+async fn graceful_shutdown_answers_what_is_under_way() {
+    let out = printed(example("graceful-shutdown")).await;
+    let expected = "16 calls are under way: SIGTERM\nthe node has ended\n16 answered, 0 failed\n";
+    assert_eq!(out, expected);
 }
 
 #[tokio::test]

@@ -1,0 +1,32 @@
+//! The guide, a chapter at a time.
+//!
+//! | chapter | |
+//! |---|---|
+//! | [first service](first_service) | from a `.proto` to a running node and a call |
+//! | [calling](calling) | stubs, deadlines, attempts, metadata, errors |
+//! | [streaming](streaming) | the four kinds of calls, both ways |
+//! | [registries](registries) | which one when, and what happens when it fails |
+//! | [configuration](configuration) | code, environment, flags; hooks, layers, logs |
+//! | [shutdown](shutdown) | leaving without dropping a call |
+//! | [testing](testing) | services and clients in one test, over `memory://` |
+//! | [from tonic](from_tonic) | what stays, what changes, one step at a time |
+//! | [errors](errors) | every error's text, its cause and its remedy |
+
+#[doc = include_str!("calling.md")]
+pub mod calling {}
+#[doc = include_str!("configuration.md")]
+pub mod configuration {}
+#[doc = include_str!("errors.md")]
+pub mod errors {}
+#[doc = include_str!("first_service.md")]
+pub mod first_service {}
+#[doc = include_str!("from_tonic.md")]
+pub mod from_tonic {}
+#[doc = include_str!("registries.md")]
+pub mod registries {}
+#[doc = include_str!("shutdown.md")]
+pub mod shutdown {}
+#[doc = include_str!("streaming.md")]
+pub mod streaming {}
+#[doc = include_str!("testing.md")]
+pub mod testing {}
