@@ -31,6 +31,8 @@ mod error;
 mod fixture;
 mod framing;
 mod grpc_timeout;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod headers;
 mod include;
 pub mod registration;

@@ -1,147 +1,84 @@
-//! Three nodes and a client. One node is killed in the middle of the calls and later started
-//! again, and no call fails.
-//!
-//! This program is all of them: it starts itself once for each node, and is the client.
+//! Three nodes and a client on this machine, found over mDNS: nothing is installed, nothing is
+//! configured. One node is killed in the middle of the calls and later started again, and no call
+//! fails. This program is all of them: it starts itself once for each node, and is the client.
 
-use std::{
-    collections::BTreeMap,
-    env,
-    error::Error,
-    io::{self, Read},
-    net::TcpListener,
-    process::{self, ExitCode, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, env, error::Error, io, process::ExitCode, time::Duration};
 
-use micro::{Client, Request, Response, Service, Status};
-use tokio::{
-    process::{Child, Command},
-    task::JoinSet,
-    time::{self, Instant},
-};
+use micro::{Client, Request, Response, Service, Status, registration::RegistrationState};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, Command};
+use tokio::{sync::mpsc, time};
 
 micro::include_proto!("greeter.v1");
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
     match env::args().nth(1) {
-        Some(address) => node(address).await,
+        Some(id) => node(id).await,
         None => fleet().await,
     }
 }
 
-// ===== a node =====
-
-struct Greeter {
-    node: String,
-}
+struct Greeter(String);
 
 impl GreeterHandler for Greeter {
     async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
         time::sleep(Duration::from_millis(2)).await; // so that the kill finds calls under way
         let greeting = format!("Hello, {}!", request.into_inner().name);
-        Ok(Response::new(HelloReply { greeting, node: self.node.clone() }))
+        Ok(Response::new(HelloReply { greeting, node: self.0.clone() }))
     }
 }
 
-async fn node(address: String) -> Result<ExitCode, Box<dyn Error>> {
-    thread::spawn(|| {
-        // The client's end of the pipe closes with it, however it ends.
-        let _ = io::stdin().read(&mut [0]);
-        process::exit(1);
-    });
-    // The registry's URL is in MICRO_REGISTRY.
-    let mut service = Service::builder("greeter").address(&address).build().await?;
-    register_greeter_handler(service.server(), Greeter { node: address });
-    service.run().await?;
+async fn node(id: String) -> Result<ExitCode, Box<dyn Error>> {
+    let mut service = Service::builder("quickstart").id(&id).build().await?;
+    register_greeter_handler(service.server(), Greeter(id.clone()));
+    let node = service.start().await?;
+    node.registration().wait_for(|state| *state == RegistrationState::Registered).await?;
+    println!("{id} registered at {}", node.address());
+    tokio::io::stdin().read_u8().await.ok(); // which ends with the client, however that ends
+    node.stop().await;
     Ok(ExitCode::SUCCESS)
 }
 
-// ===== the client, and what happens to the nodes =====
-
 async fn fleet() -> Result<ExitCode, Box<dyn Error>> {
-    let addresses = free_addresses()?;
-    let registry = format!("static://greeter={}", addresses.join(","));
-    let mut nodes = Vec::new();
-    for address in &addresses {
-        nodes.push(start(address, &registry)?);
-    }
-    println!("three nodes: {}", addresses.join(", "));
+    let ids = ["node-1", "node-2", "node-3"];
+    let mut nodes = ids.map(start).into_iter().collect::<Result<Vec<_>, _>>()?;
 
-    let client = Client::builder().registry(&registry).build()?;
-    let greeter = GreeterClient::new("greeter", &client);
-    let begin = Instant::now();
-    let at = |seconds| begin + Duration::from_secs(seconds);
-    let mut callers = JoinSet::new();
+    let greeter = GreeterClient::new("quickstart", &Client::from_env()?);
+    let (results, mut result) = mpsc::unbounded_channel();
     for _ in 0..16 {
-        callers.spawn(call(greeter.clone(), at(11)));
+        let (greeter, results) = (greeter.clone(), results.clone());
+        tokio::spawn(async move {
+            let request = HelloRequest { name: "world".to_owned() };
+            while results.send(greeter.hello(request.clone()).await).is_ok() {}
+        });
     }
 
-    time::sleep_until(at(3)).await;
-    nodes[1].kill().await?;
-    println!("{:.1} s: {} killed", begin.elapsed().as_secs_f32(), addresses[1]);
+    time::sleep(Duration::from_secs(3)).await;
+    nodes[1].kill().await?; // SIGKILL: it can tell nobody
+    println!("node-2 killed");
+    time::sleep(Duration::from_secs(2)).await;
+    nodes[1] = start("node-2")?;
+    time::sleep(Duration::from_secs(6)).await;
 
-    time::sleep_until(at(5)).await;
-    nodes[1] = start(&addresses[1], &registry)?;
-    println!("{:.1} s: {} started again", begin.elapsed().as_secs_f32(), addresses[1]);
-
-    let mut total = Tally::default();
-    for tally in callers.join_all().await {
-        total.add(tally);
-    }
-    println!("\ncalls   {}", total.calls);
-    for address in &addresses {
-        println!("  {address}   {}", total.by_node.get(address).unwrap_or(&0));
-    }
-    println!("failed  {}", total.failures.len());
-    for failure in total.failures.iter().take(3) {
-        println!("  {failure}");
-    }
-    Ok(if total.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-#[derive(Default)]
-struct Tally {
-    calls: usize,
-    by_node: BTreeMap<String, usize>,
-    failures: Vec<Status>,
-}
-
-impl Tally {
-    fn add(&mut self, other: Self) {
-        self.calls += other.calls;
-        for (node, calls) in other.by_node {
-            *self.by_node.entry(node).or_default() += calls;
-        }
-        self.failures.extend(other.failures);
-    }
-}
-
-async fn call(greeter: GreeterClient, until: Instant) -> Tally {
-    let mut tally = Tally::default();
-    while Instant::now() < until {
-        tally.calls += 1;
-        match greeter.hello(HelloRequest { name: "world".to_owned() }).await {
-            Ok(reply) => *tally.by_node.entry(reply.into_inner().node).or_default() += 1,
-            Err(status) => tally.failures.push(status),
+    let (mut served, mut failed) = (BTreeMap::new(), Vec::new());
+    while let Ok(result) = result.try_recv() {
+        match result {
+            Ok(reply) => *served.entry(reply.into_inner().node).or_default() += 1,
+            Err(status) => failed.push(status),
         }
     }
-    tally
+    println!("calls: {}", served.values().sum::<u32>() as usize + failed.len());
+    served.iter().for_each(|(node, calls)| println!("  {node} served {calls}"));
+    println!("failed: {}", failed.len());
+    failed.iter().take(3).for_each(|status| println!("  {status}"));
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn start(address: &str, registry: &str) -> io::Result<Child> {
+fn start(id: &str) -> io::Result<Child> {
     Command::new(env::current_exe()?)
-        .arg(address)
-        .env("MICRO_REGISTRY", registry)
-        .stdin(Stdio::piped())
+        .arg(id)
+        .stdin(std::process::Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-}
-
-fn free_addresses() -> io::Result<Vec<String>> {
-    // All three are held until all are known, so that they differ.
-    let listeners =
-        (0..3).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
-    listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect()
 }
