@@ -13,10 +13,11 @@
 //! | keep what tonic generated | [`Server::add_service`], [`Channel`] |
 //!
 //! # Features
-//! All are off by default; `memory://` and `static://` are always there.
+//! `memory://` and `static://` are always there. Of the features `mdns` alone is on by default.
 //!
 //! | feature | brings |
 //! |---|---|
+//! | `mdns` | `mdns://`, the registry of those who name none: nothing to install |
 //! | `etcd` | `etcd://` registries; its build runs `protoc` |
 //! | `tonic-channel` | `discovery::tonic_channel`: discovery beneath tonic's own balanced channel |
 

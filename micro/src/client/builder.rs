@@ -47,10 +47,11 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// A client of the registry that `MICRO_REGISTRY` names, with the defaults.
+    /// A client of the registry that `MICRO_REGISTRY` names, else of `mdns://`, with the defaults.
     ///
     /// # Errors
-    /// `Config` when the variable is missing or its URL cannot be used.
+    /// `Config` when the URL in the variable cannot be used, or it is missing and the feature `mdns`
+    /// is off.
     pub fn from_env() -> Result<Self, Error> {
         Self::builder().build()
     }
@@ -139,7 +140,8 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// The URL of the registry, as [`registry::open`] takes it. Default: `MICRO_REGISTRY`.
+    /// The URL of the registry, as [`registry::open`] takes it. Default: `MICRO_REGISTRY`, else
+    /// `mdns://` (with the feature `mdns`).
     pub fn registry(mut self, url: impl Into<String>) -> Self {
         self.registry = Some(url.into());
         self
@@ -176,7 +178,7 @@ impl ClientBuilder {
     /// The client. The registry need not be reachable: calls wait for it within their deadlines.
     ///
     /// # Errors
-    /// `Config` when the URL is missing, malformed, or of a registry that is not built in, and when
+    /// `Config` when the URL is malformed, or of a registry that is not built in, and when
     /// a window is out of its range.
     pub fn build(self) -> Result<Client, Error> {
         let Settings { stream_window, connection_window, .. } = self.settings;

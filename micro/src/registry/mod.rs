@@ -13,12 +13,15 @@ use crate::Error;
 
 #[cfg(feature = "etcd")]
 pub mod etcd;
-#[cfg(any(test, feature = "etcd"))]
+#[cfg(any(test, feature = "etcd", feature = "mdns"))]
 mod gomicro;
+#[cfg(feature = "mdns")]
+pub mod mdns;
 pub mod memory;
 mod node;
 mod open;
 mod static_list;
+mod store;
 mod url;
 
 pub use node::{Endpoint, Node, Value};
@@ -56,6 +59,15 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// `Config` for a name or size that it cannot hold, with which one and why.
     fn validate(&self, _node: &Node) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// Finds out whether the registry can work at all on this machine, where that can be told without
+    /// a peer. A service awaits it before it listens. By default nothing is asked.
+    ///
+    /// # Errors
+    /// `Config` where it cannot: trying again does not help.
+    fn prepare(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 
     /// Writes the node's record under a new lease of `ttl`, over whatever is there.

@@ -11,17 +11,24 @@ use super::{Registry, memory::Memory, static_list::StaticList, url::Url};
 use crate::Error;
 
 /// The registries built in, for the texts of errors.
-#[cfg(feature = "etcd")]
-const BUILT_IN: &str = "memory://, static://greeter=127.0.0.1:3456, etcd://127.0.0.1:2379";
-#[cfg(not(feature = "etcd"))]
-const BUILT_IN: &str =
-    "memory://, static://greeter=127.0.0.1:3456 (and etcd:// with micro's feature `etcd`)";
+#[cfg(all(feature = "mdns", feature = "etcd"))]
+const BUILT_IN: &str = "mdns://, memory://, static://greeter=127.0.0.1:3456, etcd://127.0.0.1:2379";
+#[cfg(all(feature = "mdns", not(feature = "etcd")))]
+const BUILT_IN: &str = "mdns://, memory://, static://greeter=127.0.0.1:3456 (and etcd:// with \
+    micro's feature `etcd`)";
+#[cfg(all(not(feature = "mdns"), feature = "etcd"))]
+const BUILT_IN: &str = "memory://, static://greeter=127.0.0.1:3456, etcd://127.0.0.1:2379 (and \
+    mdns:// with micro's feature `mdns`)";
+#[cfg(not(any(feature = "mdns", feature = "etcd")))]
+const BUILT_IN: &str = "memory://, static://greeter=127.0.0.1:3456 (and mdns:// and etcd:// with \
+    micro's features `mdns` and `etcd`)";
 
 /// Opens the registry that a URL names. Nothing is connected yet: a registry that is away can be
 /// opened, and is reached, or fails, at its first use.
 ///
 /// | URL | registry |
 /// |---|---|
+/// | `mdns://`, `mdns://192.168.1.7` | multicast on the loopback interface, or on another one too; with the feature `mdns`, which is on by default |
 /// | `memory://`, `memory://NAME` | [`Memory`]: one for the process, or one for each name |
 /// | `static://greeter=127.0.0.1:3456,127.0.0.1:3457;other=..` | [`StaticList`]: only reads |
 /// | `etcd://[user:password@]h1:2379,h2:2379[?tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
@@ -43,6 +50,12 @@ pub fn open(url: &str) -> Result<Arc<dyn Registry>, Error> {
     }
     let url = Url::parse(url)?;
     match url.scheme.as_str() {
+        #[cfg(feature = "mdns")]
+        "mdns" => super::mdns::Mdns::open(&url),
+        #[cfg(not(feature = "mdns"))]
+        "mdns" => Err(url.error(
+            "mdns:// needs micro's feature `mdns`; write `micro = { features = [\"mdns\"], .. }`",
+        )),
         "memory" => Memory::open(&url),
         "static" => StaticList::open(&url),
         #[cfg(feature = "etcd")]
@@ -76,10 +89,11 @@ pub(super) fn share<R: Registry>(identity: String, make: impl FnOnce() -> R) -> 
     registry
 }
 
-/// The URL that a program gives, or what `MICRO_REGISTRY` says.
+/// The URL that a program gives, or what `MICRO_REGISTRY` says, or the default.
 pub(crate) fn url_or_env(url: Option<String>) -> Result<String, Error> {
     url.or_else(|| Some(std::env::var_os("MICRO_REGISTRY")?.to_string_lossy().into_owned()))
         .filter(|url| !url.is_empty())
+        .or_else(|| cfg!(feature = "mdns").then(|| "mdns://".to_owned()))
         .ok_or_else(missing)
 }
 
@@ -96,15 +110,15 @@ mod tests {
 
     #[test]
     fn an_unknown_scheme_lists_the_registries_built_in() {
-        for scheme in ["mdns", "consul", "kubernetes", "zk"] {
+        for scheme in ["consul", "kubernetes", "zk"] {
             let error = open(&format!("{scheme}://me:secret@a")).unwrap_err();
             let text = error.to_string();
             assert!(error.is_config() && !text.contains("secret"), "{text}");
             assert!(text.contains(&format!("`{scheme}`")), "{text}");
-            for built_in in ["memory://", "static://", "etcd"] {
+            for built_in in ["mdns", "memory://", "static://", "etcd"] {
                 assert!(text.contains(built_in), "{text} lacks {built_in}");
             }
-            assert!(!text.contains("consul://127") && !text.contains("mdns:// "), "{text}");
+            assert!(!text.contains("consul://127"), "{text}");
         }
     }
 
@@ -121,9 +135,42 @@ mod tests {
         assert!(text.contains("feature `etcd`") && !text.contains("secret"), "{text}");
     }
 
+    #[cfg(not(feature = "mdns"))]
+    #[test]
+    fn without_mdns_there_is_no_default() {
+        let text = open("mdns://").unwrap_err().to_string();
+        assert!(text.contains("feature `mdns`"), "{text}");
+    }
+
+    #[cfg(feature = "mdns")]
+    #[test]
+    fn mdns_takes_the_ipv4_address_of_an_interface_and_nothing_else() {
+        for (url, name) in [
+            ("mdns://", "mdns://"),
+            ("mdns://192.168.1.7", "mdns://192.168.1.7"),
+            ("mdns://127.0.0.1", "mdns://"),
+        ] {
+            assert_eq!(open(url).unwrap().name(), name);
+        }
+        for (url, named) in [
+            ("mdns://eth0", "`eth0` is not the IPv4 address of an interface"),
+            ("mdns://192.168.1.7:5353", "write `mdns://` for loopback, or `mdns://192.168.1.7`"),
+            ("mdns://[::1]", "`[::1]` is not the IPv4"),
+            ("mdns://a,b", "`a,b`"),
+            ("mdns://me@127.0.0.1", "takes no user"),
+            ("mdns://127.0.0.1/x", "takes no path"),
+            ("mdns://?a=b", "`a`"),
+        ] {
+            let error = open(url).unwrap_err();
+            assert!(error.is_config() && error.to_string().contains(named), "{url}: {error}");
+        }
+    }
+
     #[test]
     fn a_url_opened_again_is_the_same_registry() {
         let urls = ["memory://open-test-same", "static://a=127.0.0.1:1"];
+        #[cfg(feature = "mdns")]
+        let urls = [&urls[..], &["mdns://"]].concat();
         #[cfg(feature = "etcd")]
         let urls = [&urls[..], &["etcd://user:password@127.0.0.1:1"]].concat();
         for url in urls {

@@ -9,7 +9,7 @@ use crate::{
     Error, Server,
     discovery::Discovery,
     registration,
-    registry::{self, BoxFuture},
+    registry::{self, BoxFuture, Node, Registry},
 };
 
 /// Options of a [`Service`].
@@ -67,8 +67,9 @@ impl ServiceBuilder {
         self
     }
 
-    /// The node's id, unique within the service, of 1 to 255 bytes. Default: the name, a dash and a
-    /// new UUID, for which a name of over 218 bytes leaves no room. A process that starts under the id of one that is gone takes its record over; two
+    /// The node's id, unique within the service, of 1 to 255 bytes; over mDNS of no more than 63
+    /// between two dots. Default: the name, a dash and a new UUID, for which a name of over 218 bytes
+    /// leaves no room; the UUID alone where that is too long for mDNS. A process that starts under the id of one that is gone takes its record over; two
     /// that live at once would take it from each other.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
@@ -100,15 +101,17 @@ impl ServiceBuilder {
         self
     }
 
-    /// The URL of the registry, as [`registry::open`] takes it. Default: `MICRO_REGISTRY`.
+    /// The URL of the registry, as [`registry::open`] takes it. Default: `MICRO_REGISTRY`, else
+    /// `mdns://` (with the feature `mdns`).
     pub fn registry(mut self, url: impl Into<String>) -> Self {
         self.registry = Some(url.into());
         self
     }
 
     /// How long the registry keeps the record of a node that has died. Default: 15 s. Less than the
-    /// registry can grant (etcd 1 s, memory 1 ms) is refused, and so are 0 and more than a day. etcd
-    /// counts whole seconds and rounds up.
+    /// registry can grant (mDNS and etcd 1 s, memory 1 ms) is refused, and so are 0 and more than a day. etcd
+    /// counts whole seconds and rounds up; over mDNS a node is forgotten after 120 s whatever this
+    /// is.
     pub fn register_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
@@ -161,7 +164,7 @@ impl ServiceBuilder {
         check_name("name", &self.name)?;
         let id = match self.id {
             Some(id) => id,
-            None => default_id(&self.name)?,
+            None => default_id(&self.name, &*registry)?,
         };
         check_name("id", &id)?;
         let mut options = registration::Options { check: self.check, ..Default::default() };
@@ -188,8 +191,10 @@ impl ServiceBuilder {
     }
 }
 
-fn default_id(name: &str) -> Result<String, Error> {
-    let id = format!("{name}-{}", Uuid::new_v4());
+/// The name, a dash and a new UUID, or the UUID alone where the registry has no room for both.
+fn default_id(name: &str, registry: &dyn Registry) -> Result<String, Error> {
+    let uuid = Uuid::new_v4().to_string();
+    let id = format!("{name}-{uuid}");
     if id.len() > LONGEST {
         return Err(Error::config(format!(
             "the service's name {name:?} is longer than {} bytes, which leaves no room for the \
@@ -197,7 +202,8 @@ fn default_id(name: &str) -> Result<String, Error> {
             LONGEST - (id.len() - name.len())
         )));
     }
-    Ok(id)
+    let fits = registry.validate(&Node::new(name, &id, "127.0.0.1:1")).is_ok();
+    Ok(if fits { id } else { uuid })
 }
 
 /// The most bytes of a name or id.

@@ -262,6 +262,24 @@ async fn a_name_too_long_for_a_default_id_is_refused_as_such() {
     assert!(error.to_string().contains("255"), "{error}");
 }
 
+#[cfg(feature = "mdns")]
+#[tokio::test]
+async fn where_a_name_and_a_uuid_are_too_long_for_mdns_the_uuid_alone_is_the_id() {
+    let name = |length| "n".repeat(length);
+    for (name, registry, is_alone) in [
+        (name(26), "mdns://", false),
+        (name(27), "mdns://", true),
+        (name(27), "memory://service-uuid", false),
+    ] {
+        let service = Service::builder(&name).registry(registry).build().await.expect("a service");
+        let length = if is_alone { 36 } else { name.len() + 37 };
+        assert_eq!(service.id().len(), length, "{registry}: {}", service.id());
+    }
+    let builder = Service::builder("greeter").registry("mdns://").id("i".repeat(64));
+    let error = builder.build().await.expect("a service").start().await.expect_err("an id of 64");
+    assert!(error.is_config() && error.to_string().contains("64 bytes"), "{error}");
+}
+
 #[tokio::test]
 async fn options_as_large_as_they_go_mean_no_bound() {
     const WINDOW: u32 = (1 << 31) - 1;

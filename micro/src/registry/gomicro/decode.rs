@@ -19,21 +19,60 @@ const MAX_REASON: usize = 200;
 /// What is wrong and where in the record, in words; never its whole text. Besides what is not
 /// JSON or of another type: a record without a service's name, with no node or several, a node
 /// without an id, and a gRPC node whose address is not `host:port`.
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone reads it so far"))]
 pub(in super::super) fn decode(bytes: &[u8]) -> Result<Node, String> {
-    read(bytes).map_err(|why| match why.char_indices().nth(MAX_REASON) {
-        Some((end, _)) => format!("{}..", &why[..end]),
-        None => why,
-    })
+    read(bytes).map_err(shorten)
 }
 
-fn read(bytes: &[u8]) -> Result<Node, String> {
+/// The node of this id and address, of which a TXT record says the rest.
+///
+/// # Errors
+/// As [`decode`], as far as it applies.
+#[cfg_attr(not(feature = "mdns"), allow(dead_code, reason = "mdns:// alone reads it"))]
+pub(in super::super) fn decode_text(
+    bytes: &[u8],
+    id: &str,
+    address: String,
+) -> Result<Node, String> {
+    read_text(bytes, id, address).map_err(shorten)
+}
+
+fn shorten(why: String) -> String {
+    match why.char_indices().nth(MAX_REASON) {
+        Some((end, _)) => format!("{}..", &why[..end]),
+        None => why,
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Json, String> {
     if bytes.len() > MAX_LEN {
         let length = bytes.len();
         return Err(format!("it takes {length} bytes, over the limit of {MAX_LEN}"));
     }
-    let json: Json = serde_json::from_slice(bytes).map_err(|error| {
+    serde_json::from_slice(bytes).map_err(|error| {
         if bytes.is_empty() { "it is empty".to_owned() } else { format!("not JSON: {error}") }
-    })?;
+    })
+}
+
+fn read_text(bytes: &[u8], id: &str, address: String) -> Result<Node, String> {
+    let json = parse(bytes)?;
+    let record = At::root(&json).object()?.ok_or("it is `null`")?;
+    let service = record.text("Service")?;
+    if service.is_empty() {
+        return Err("`Service` is missing: the service has no name".to_owned());
+    }
+    Ok(Node {
+        version: record.text("Version")?,
+        id: id.to_owned(),
+        address,
+        metadata: record.field("Metadata").texts()?,
+        endpoints: record.endpoints("Endpoints")?,
+        service,
+    })
+}
+
+fn read(bytes: &[u8]) -> Result<Node, String> {
+    let json = parse(bytes)?;
     let record = At::root(&json).object()?.ok_or("it is `null`")?;
     let service = record.text("name")?;
     if service.is_empty() {
@@ -50,12 +89,7 @@ fn read(bytes: &[u8]) -> Result<Node, String> {
         id: node.text("id")?,
         address: node.text("address")?,
         metadata: node.field("metadata").texts()?,
-        endpoints: record
-            .field("endpoints")
-            .list()?
-            .filter_map(|endpoint| endpoint.object().transpose())
-            .map(|endpoint| self::endpoint(&endpoint?))
-            .collect::<Result<_, _>>()?,
+        endpoints: record.endpoints("endpoints")?,
         service,
     };
     if decoded.id.is_empty() {
@@ -173,5 +207,13 @@ impl<'a> Object<'a> {
 
     fn text(&self, key: &str) -> Result<String, String> {
         self.field(key).text()
+    }
+
+    fn endpoints(&self, key: &str) -> Result<Vec<Endpoint>, String> {
+        self.field(key)
+            .list()?
+            .filter_map(|endpoint| endpoint.object().transpose())
+            .map(|one| endpoint(&one?))
+            .collect()
     }
 }

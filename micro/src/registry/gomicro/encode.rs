@@ -46,10 +46,22 @@ struct GoValue<'a> {
     values: Option<Vec<Self>>,
 }
 
+/// What go-micro puts into a TXT record, whose neighbours say the id and the address: a Go struct
+/// without tags, hence the capitals.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct GoText<'a> {
+    metadata: &'a BTreeMap<String, String>,
+    service: &'a str,
+    version: &'a str,
+    endpoints: Vec<GoEndpoint<'a>>,
+}
+
 /// The node's record, as a go-micro service of this name would write it.
 ///
 /// # Errors
 /// A record over 1 MiB, saying so.
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone writes it so far"))]
 pub(in super::super) fn encode(node: &Node) -> Result<Vec<u8>, String> {
     let record = GoService {
         name: &node.service,
@@ -58,6 +70,24 @@ pub(in super::super) fn encode(node: &Node) -> Result<Vec<u8>, String> {
         endpoints: node.endpoints.iter().map(endpoint).collect(),
         nodes: [GoNode { metadata: &node.metadata, id: &node.id, address: &node.address }],
     };
+    write(&record)
+}
+
+/// What a TXT record says of the node, as a go-micro service of this name would write it.
+///
+/// # Errors
+/// As [`encode`].
+#[cfg_attr(not(feature = "mdns"), allow(dead_code, reason = "mdns:// alone writes it"))]
+pub(in super::super) fn encode_text(node: &Node) -> Result<Vec<u8>, String> {
+    write(&GoText {
+        metadata: &node.metadata,
+        service: &node.service,
+        version: &node.version,
+        endpoints: node.endpoints.iter().map(endpoint).collect(),
+    })
+}
+
+fn write(record: &impl Serialize) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(1024);
     record
         .serialize(&mut Serializer::with_formatter(&mut bytes, GoFormatter))

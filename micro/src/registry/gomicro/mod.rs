@@ -1,4 +1,5 @@
-//! go-micro's record: the JSON that its registries keep, read leniently and written to the byte.
+//! go-micro's records: the JSON that its registries keep, and the one that goes into a TXT record;
+//! read leniently and written to the byte.
 
 mod decode;
 mod encode;
@@ -8,6 +9,8 @@ mod encode;
     allow(unused_imports, reason = "etcd:// alone keeps it so far")
 )]
 pub(super) use self::{decode::decode, encode::encode};
+#[cfg_attr(not(feature = "mdns"), allow(unused_imports, reason = "mdns:// alone says it"))]
+pub(super) use self::{decode::decode_text, encode::encode_text};
 
 /// The longest record that is read or written, in bytes: etcd itself takes no request over
 /// 1.5 MiB. Real records take a few KiB.

@@ -1,7 +1,5 @@
 //! `memory://`: a registry within the process.
 
-mod store;
-
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -14,9 +12,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::store::{Since, Store};
 use super::{
-    Batch, BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, WatchError, url::Url,
+    Batch, BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, WatchError,
+    store::{Since, Store},
+    url::Url,
 };
 use crate::Error;
 

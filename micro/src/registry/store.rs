@@ -1,4 +1,4 @@
-//! What a [`Memory`](super::Memory) holds: records, leases and a bounded history, without IO.
+//! What `memory://` holds and `mdns://` has heard: records, leases and a bounded history, without IO.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::super::{Batch, Entry, Event, Lease, Node, RenewError};
+use super::{Batch, Entry, Event, Lease, Node, RenewError};
 
 #[derive(Debug)]
 pub(super) struct Store {

@@ -1,0 +1,366 @@
+//! Sockets and clock for the two machines: one task a socket that hears, one that sends.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use tokio::{
+    net::UdpSocket,
+    sync::{Notify, watch},
+    task::AbortHandle,
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
+
+use super::{
+    browser::Browser,
+    link::{Link, Net, PORT},
+    packet::{self, Kind, MAX_PACKET, Packet, Query},
+    responder::{From, LinkId, Responder, Send},
+};
+
+/// How long our own question may take to come back, and how often it is asked meanwhile.
+const CHECK: Duration = Duration::from_millis(500);
+const CHECK_EVERY: Duration = Duration::from_millis(100);
+
+/// After an error of a socket: it may go on.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The machines, their sockets and their tasks. Dropped, the tasks end.
+#[derive(Debug)]
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Counts whatever may have changed.
+    changed: watch::Sender<u64>,
+    /// Something is to be sent, or due at another time.
+    wake: Notify,
+}
+
+/// What goes on.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) responder: Responder,
+    pub(super) browser: Browser,
+    /// The loopback interface is the first.
+    links: Vec<Arc<Link>>,
+    outbox: VecDeque<Outgoing>,
+    /// Packets put into the outbox, and sent, ever.
+    queued: u64,
+    sent: u64,
+    /// Why the last packet that could not be sent could not.
+    trouble: Option<String>,
+    /// The name in our question that shall come back, until it has.
+    check: Option<String>,
+}
+
+#[derive(Debug)]
+enum Outgoing {
+    ToAll(Send),
+    ToOne { bytes: Vec<u8>, link: LinkId, to: SocketAddr },
+}
+
+impl Driver {
+    /// Speaks on the loopback interface, and on this one too.
+    ///
+    /// # Errors
+    /// The system's, and which interface it is about.
+    pub(super) fn start(further: Option<Net>) -> Result<Self, String> {
+        let state = State {
+            responder: Responder::default(),
+            browser: Browser::new(),
+            links: Vec::new(),
+            outbox: VecDeque::new(),
+            queued: 0,
+            sent: 0,
+            trouble: None,
+            check: None,
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: watch::channel(0).0,
+            wake: Notify::new(),
+        });
+        let driver = Self { shared, tasks: Mutex::default() };
+        for net in [Some(Net::LOOPBACK), further].into_iter().flatten() {
+            driver.link(net)?;
+        }
+        driver.spawn(send(Arc::downgrade(&driver.shared)));
+        Ok(driver)
+    }
+
+    /// Whether the runtime that the tasks were in is gone.
+    pub(super) fn has_ended(&self) -> bool {
+        self.tasks().iter().any(AbortHandle::is_finished)
+    }
+
+    /// Asks what nobody can answer, and waits to hear it on the loopback interface.
+    ///
+    /// # Errors
+    /// That it does not come back, and why.
+    pub(super) async fn check(&self) -> Result<(), String> {
+        let name = format!("{}._check.micro.", uuid::Uuid::new_v4());
+        let question = packet::query(&name, Kind::Ptr)?;
+        let mut changed = self.shared.changed.subscribe();
+        let end = Instant::now() + CHECK;
+        self.act(|state, _| state.check = Some(name));
+        while Instant::now() < end {
+            let ask =
+                Send { bytes: question.clone(), links: vec![0], from: From::Own, tells: vec![] };
+            self.act(|state, _| state.queue(Outgoing::ToAll(ask)));
+            let is_back = async {
+                while self.look(|state| state.check.is_some()) {
+                    let _ = changed.changed().await;
+                }
+            };
+            if timeout_at(Instant::now() + CHECK_EVERY, is_back).await.is_ok() {
+                return Ok(());
+            }
+        }
+        Err(self.look(|state| state.trouble.clone()).unwrap_or_else(|| {
+            format!(
+                "a question to all did not come back on the loopback interface within {CHECK:?}"
+            )
+        }))
+    }
+
+    /// The links that tell of a node at this address: the loopback interface, and that of the
+    /// address.
+    ///
+    /// # Errors
+    /// As [`Net::of`], and the system's.
+    pub(super) fn links_of(&self, ip: IpAddr) -> Result<Vec<LinkId>, String> {
+        let net = Net::of(ip)?;
+        let link = self.link(net)?;
+        Ok(if link == 0 { vec![0] } else { vec![0, link] })
+    }
+
+    fn link(&self, net: Net) -> Result<LinkId, String> {
+        let mut state = self.shared.state();
+        if let Some(known) = state.links.iter().position(|link| link.net == net) {
+            return Ok(known);
+        }
+        let fail = |error: io::Error| format!("the interface of {}: {error}", net.ip);
+        let link = Arc::new(Link::open(net).map_err(fail)?);
+        let id = state.links.len();
+        state.links.push(link.clone());
+        drop(state);
+        let shared = Arc::downgrade(&self.shared);
+        self.spawn(hear(shared.clone(), link.clone(), id, |link| &link.shared));
+        self.spawn(hear(shared, link, id, |link| &link.own));
+        Ok(id)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + std::marker::Send + 'static) {
+        self.tasks().push(tokio::spawn(task).abort_handle());
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Vec<AbortHandle>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes something, and sees to what follows.
+    pub(super) fn act<T>(&self, act: impl FnOnce(&mut State, Instant) -> T) -> T {
+        self.shared.act(act)
+    }
+
+    pub(super) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.shared.state())
+    }
+
+    /// Tells of every change.
+    pub(super) fn changed(&self) -> watch::Receiver<u64> {
+        self.shared.changed.subscribe()
+    }
+
+    /// Waits until what is due now has been sent.
+    pub(super) async fn flush(&self) {
+        let mut changed = self.changed();
+        let queued = self.act(|state, now| {
+            state.elapse(now);
+            state.queued
+        });
+        while self.look(|state| state.sent < queued) && changed.changed().await.is_ok() {}
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        for task in self.tasks().iter() {
+            task.abort();
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn act<T>(&self, act: impl FnOnce(&mut State, Instant) -> T) -> T {
+        let result = act(&mut self.state(), Instant::now());
+        self.changed.send_modify(|count| *count += 1);
+        self.wake.notify_one();
+        result
+    }
+}
+
+impl State {
+    /// Takes in what came to a link.
+    fn heard(&mut self, now: Instant, bytes: &[u8], link: LinkId, from: SocketAddr) {
+        if !self.links[link].net.has(from.ip()) {
+            return self
+                .browser
+                .leave_out(&format!("a packet from {from}, which is not on the link"));
+        }
+        match packet::read(bytes) {
+            Err(why) => self.browser.leave_out(&format!("a packet from {from}: {why}")),
+            Ok(Packet::Query(query)) => self.asked(query, link, from),
+            Ok(Packet::Response(records)) => {
+                self.responder.told(now, &records, link);
+                self.browser.told(now, &records, |name| self.responder.is_leaving(name));
+            }
+        }
+    }
+
+    fn asked(&mut self, mut query: Query, link: LinkId, from: SocketAddr) {
+        if self.check.is_some()
+            && query.questions.iter().any(|q| Some(&q.name) == self.check.as_ref())
+        {
+            self.check = None;
+        }
+        // From this port asks one who hears what is sent to all, and wants no id (RFC 6762, section
+        // 18.1); from any other one who does not (section 6.7), as go-micro's clients.
+        let hears_all = from.port() == PORT && !query.questions.iter().any(|q| q.unicast);
+        if hears_all {
+            query.id = 0;
+        }
+        for bytes in self.responder.asked(&query, link) {
+            self.queue(if hears_all {
+                Outgoing::ToAll(Send {
+                    bytes,
+                    links: vec![link],
+                    from: From::Shared,
+                    tells: vec![],
+                })
+            } else {
+                Outgoing::ToOne { bytes, link, to: from }
+            });
+        }
+    }
+
+    /// Follows a service; its nodes in this process are known at once.
+    pub(super) fn browse(&mut self, now: Instant, service: &str) -> Instant {
+        let is_new = !self.browser.is_browsed(service);
+        let since = self.browser.browse(now, service);
+        if is_new {
+            for records in self.responder.announced(service) {
+                self.browser.told(now, &records, |_| false);
+            }
+        }
+        since
+    }
+
+    /// Does what is due by now.
+    fn elapse(&mut self, now: Instant) {
+        for send in self.responder.elapsed(now) {
+            self.browser.told(now, &send.tells, |_| false);
+            self.queue(Outgoing::ToAll(send));
+        }
+        self.browser.elapsed(now);
+        for (name, kind) in self.browser.take_questions() {
+            if let Ok(bytes) = packet::query(&name, kind) {
+                let links = (0..self.links.len()).collect();
+                self.queue(Outgoing::ToAll(Send { bytes, links, from: From::Own, tells: vec![] }));
+            }
+        }
+    }
+
+    fn queue(&mut self, outgoing: Outgoing) {
+        self.queued += 1;
+        self.outbox.push_back(outgoing);
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        self.responder.wake_at().into_iter().chain(self.browser.wake_at()).min()
+    }
+}
+
+/// Hears one of a link's sockets.
+async fn hear(shared: Weak<Shared>, link: Arc<Link>, id: LinkId, of: fn(&Link) -> &UdpSocket) {
+    let mut buffer = vec![0; MAX_PACKET + 1];
+    loop {
+        match of(&link).recv_from(&mut buffer).await {
+            Ok((length, from)) => {
+                let Some(shared) = shared.upgrade() else { return };
+                shared.act(|state, now| state.heard(now, &buffer[..length], id, from));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "mdns: a socket failed");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Sends what there is to be sent, when it is due.
+async fn send(shared: Weak<Shared>) {
+    loop {
+        let Some(shared) = shared.upgrade() else { return };
+        let (outgoing, wake_at, links) = {
+            let mut state = shared.state();
+            state.elapse(Instant::now());
+            (std::mem::take(&mut state.outbox), state.wake_at(), state.links.clone())
+        };
+        let mut trouble = None;
+        for outgoing in &outgoing {
+            if let Err(error) = outgoing.send(&links).await {
+                tracing::debug!(%error, "mdns: a packet could not be sent");
+                trouble = Some(error.to_string());
+            }
+        }
+        if !outgoing.is_empty() {
+            let mut state = shared.state();
+            state.sent += outgoing.len() as u64;
+            state.trouble = trouble.or(state.trouble.take());
+            drop(state);
+            shared.changed.send_modify(|count| *count += 1);
+        }
+        let due = async {
+            match wake_at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shared.wake.notified() => {}
+            () = due => {}
+        }
+    }
+}
+
+impl Outgoing {
+    async fn send(&self, links: &[Arc<Link>]) -> io::Result<()> {
+        match self {
+            Self::ToOne { bytes, link, to } => {
+                links[*link].send(bytes, From::Shared, Some(*to)).await
+            }
+            Self::ToAll(Send { bytes, links: to, from, .. }) => {
+                let mut outcome = Ok(());
+                for link in to {
+                    // One link that is down keeps nothing from the others.
+                    outcome = links[*link].send(bytes, *from, None).await.and(outcome);
+                }
+                outcome
+            }
+        }
+    }
+}

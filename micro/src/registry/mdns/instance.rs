@@ -1,0 +1,189 @@
+//! A node as mDNS has it: an instance of a service, with a host, a port, an address and a text.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{
+    super::{Node, gomicro},
+    text,
+};
+
+/// The domain of go-micro's nodes. It is none of DNS's, and not `local`.
+const DOMAIN: &str = "micro.";
+
+/// The most bytes of a label and of a whole name (RFC 1035, section 3.1), the latter without the
+/// lengths of its first label and of the root.
+const MAX_LABEL: usize = 63;
+const MAX_NAME: usize = 253;
+
+/// The most hex that goes into one record, and with its neighbours into one datagram of 64 KiB.
+const MAX_TEXT: usize = 60_000;
+
+/// A node as it stands in packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Instance {
+    /// `greeter-1.greeter.micro.`
+    pub(super) name: String,
+    /// `greeter.micro.`
+    pub(super) service: String,
+    /// The name that has the address.
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) ip: IpAddr,
+    /// Hex, as in the record's strings joined.
+    pub(super) text: Vec<u8>,
+}
+
+impl Instance {
+    /// # Errors
+    /// What mDNS cannot say of the node, and what to do.
+    pub(super) fn of(node: &Node) -> Result<Self, String> {
+        let name = name(&node.id, &node.service);
+        check(&name, &node.id, &node.service)?;
+        let address: SocketAddr = node.address.parse().map_err(|_| {
+            let address = &node.address;
+            format!(
+                "its address `{address}` is not an IP address with a port, and mDNS tells no other: \
+                 advertise one"
+            )
+        })?;
+        let text = text::encode(&gomicro::encode_text(node)?);
+        if text.len() > MAX_TEXT {
+            let length = text.len();
+            return Err(format!(
+                "what its record says takes {length} bytes, and a packet has room for {MAX_TEXT}: give \
+                 the node less metadata, or split its service"
+            ));
+        }
+        Ok(Self {
+            // go-micro names the machine here. A name of the node's own is nobody else's on the
+            // network: machines of one name (containers, say) mix nothing up.
+            host: name.clone(),
+            name,
+            service: service_name(&node.service),
+            port: address.port(),
+            ip: address.ip(),
+            text,
+        })
+    }
+
+    /// The node that this tells of.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub(super) fn node(&self) -> Result<Node, String> {
+        let json = text::decode(&self.text)?;
+        let address = SocketAddr::new(self.ip, self.port).to_string();
+        let mut node = gomicro::decode_text(&json, "", address)?;
+        let id = self.name.strip_suffix(&format!(".{}", service_name(&node.service)));
+        node.id = id
+            .filter(|id| !id.is_empty())
+            .ok_or_else(|| format!("its text is of service {:?}", node.service))?
+            .to_owned();
+        Ok(node)
+    }
+}
+
+pub(super) fn service_name(service: &str) -> String {
+    format!("{service}.{DOMAIN}")
+}
+
+fn name(id: &str, service: &str) -> String {
+    format!("{id}.{service}.{DOMAIN}")
+}
+
+/// Refuses a service whose name is no name in DNS.
+pub(super) fn check_service(service: &str) -> Result<(), String> {
+    check(&service_name(service), "", service)
+}
+
+fn check(name: &str, id: &str, service: &str) -> Result<(), String> {
+    for (what, value) in [("id", id), ("service's name", service)] {
+        if value.is_empty() && what == "id" {
+            continue;
+        }
+        for label in value.split('.') {
+            if label.is_empty() {
+                return Err(format!(
+                    "its {what} `{value}` has an empty part before or after a dot"
+                ));
+            }
+            if label.len() > MAX_LABEL {
+                let length = label.len();
+                return Err(format!(
+                    "`{label}` in its {what} takes {length} bytes, and a label in DNS has at most \
+                     {MAX_LABEL}: shorten it"
+                ));
+            }
+        }
+    }
+    if name.trim_end_matches('.').len() > MAX_NAME {
+        let length = name.len() - 1;
+        return Err(format!(
+            "`{name}` takes {length} bytes, and a name in DNS has at most {MAX_NAME}: shorten its id \
+             or its service's name"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(service: &str, id: &str, address: &str) -> Result<Instance, String> {
+        Instance::of(&Node::new(service, id, address))
+    }
+
+    #[test]
+    fn a_node_comes_back_as_it_was() {
+        for (service, id, address) in [
+            ("greeter", "greeter-1", "127.0.0.1:1"),
+            ("echo.v1", "echo.v1-cfb391e1", "10.0.0.1:65535"),
+            ("team/pay", "\u{e9} x", "[::1]:80"),
+        ] {
+            let mut node = Node::new(service, id, address);
+            node.metadata.insert("zone".to_owned(), "<a>".to_owned());
+            assert_eq!(Instance::of(&node).unwrap().node(), Ok(node));
+        }
+    }
+
+    #[test]
+    fn names_are_made_of_labels() {
+        let instance = of("echo.v1", "echo.v1-1", "127.0.0.1:1").unwrap();
+        assert_eq!(instance.name, "echo.v1-1.echo.v1.micro.");
+        assert_eq!(instance.service, "echo.v1.micro.");
+    }
+
+    #[test]
+    fn a_text_of_another_service_is_refused() {
+        let mut instance = of("greeter", "a", "127.0.0.1:1").unwrap();
+        instance.name = "a.other.micro.".to_owned();
+        assert!(instance.node().unwrap_err().contains("of service \"greeter\""));
+        instance.name = "greeter.micro.".to_owned();
+        assert!(instance.node().is_err(), "it has no id");
+    }
+
+    #[test]
+    fn what_cannot_be_said_names_the_part_and_the_remedy() {
+        let long = "x".repeat(64);
+        let longest = ["x".repeat(63), "y".repeat(63), "z".repeat(63)].join(".");
+        assert!(of(&"x".repeat(63), &"y".repeat(63), "127.0.0.1:1").is_ok());
+        for (service, id, address, named) in [
+            ("a", long.as_str(), "127.0.0.1:1", "in its id takes 64 bytes"),
+            (&long, "a", "127.0.0.1:1", "in its service's name takes 64 bytes"),
+            (&longest, &longest, "127.0.0.1:1", "a name in DNS has at most 253"),
+            ("a..b", "a", "127.0.0.1:1", "`a..b` has an empty part"),
+            ("a", "a.", "127.0.0.1:1", "`a.` has an empty part"),
+            ("a", "a-1", "localhost:1", "`localhost:1` is not an IP address with a port"),
+        ] {
+            let why = of(service, id, address).unwrap_err();
+            assert!(why.contains(named), "{why} lacks {named}");
+        }
+        assert!(check_service(&long).is_err() && check_service("").is_err());
+        let mut node = Node::new("a", "a-1", "127.0.0.1:1");
+        let mut rng = fastrand::Rng::with_seed(7);
+        let noise = (0..60_000).map(|_| char::from(rng.u8(b'!'..b'~'))).collect();
+        node.metadata.insert("x".to_owned(), noise);
+        assert!(Instance::of(&node).unwrap_err().contains("less metadata"));
+    }
+}

@@ -1,0 +1,273 @@
+//! `mdns://`: nodes that tell one another by multicast, in go-micro's dialect, with nothing to install.
+//!
+//! `Responder` says who we are and `Browser` who the others are (two machines without IO), the driver
+//! has their sockets and their clock, and `packet` the bytes.
+
+mod browser;
+mod driver;
+mod instance;
+mod link;
+mod packet;
+mod responder;
+mod size;
+#[cfg(test)]
+mod tests;
+mod text;
+#[cfg(test)]
+mod vectors;
+mod watch;
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::{sync::OnceCell, time::sleep_until};
+
+use self::{driver::Driver, instance::Instance, link::Net, responder::Standing};
+use super::{BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, open, url::Url};
+use crate::Error;
+
+/// How long answers are waited for, as in go-micro.
+const WINDOW: Duration = Duration::from_millis(100);
+
+/// How long a goodbye may take to reach all who watch, the two that repeat it included.
+const SPREAD: Duration = Duration::from_millis(200);
+
+/// Registering takes half of it.
+const MIN_TTL: Duration = Duration::from_secs(1);
+
+/// What is there where multicast is not.
+const INSTEAD: &str = "name another registry in MICRO_REGISTRY or in the code: memory:// within one \
+    process, static://greeter=127.0.0.1:3456 for addresses that are known, etcd://127.0.0.1:2379 \
+    (feature `etcd`)";
+
+/// The registry that needs no server: every node says itself by multicast DNS (RFC 6762) that it is
+/// there, answers who asks for its service, and says when it leaves.
+///
+/// It speaks go-micro's dialect, so that each finds the other's nodes: the domain is `micro`, and a
+/// TXT record holds metadata and endpoints.
+///
+/// # Interfaces
+/// `mdns://` speaks on the loopback interface: services find one another on this machine, and nothing
+/// leaves it. A node whose address is another's than loopback's is told of on the interface of that
+/// address as well, and its process looks for nodes there. A client that is no service looks for nodes
+/// on another interface when the URL names its address: `mdns://192.168.1.7`. The group is that of
+/// IPv4, 224.0.0.251; nodes may have addresses of IPv6, on an interface that has IPv4 too.
+///
+/// Any number of processes on a machine share the port 5353.
+///
+/// # Time
+/// Registering takes 450 ms: three probes, 150 ms apart, find out whether another has the id. Nodes
+/// are found within milliseconds of their announcement, or 100 ms after a service was first asked for.
+/// A node that died is forgotten 120 s after it was last heard of, as everywhere in go-micro: the
+/// `register_ttl` does not change that, since no server is there to keep it. What it sets here is how
+/// often the node makes sure that nobody else has taken its id, every third of it.
+///
+/// # Trust
+/// Whoever can send to the interface can tell of nodes, as with go-micro. What is malformed is left
+/// out and counted, and what is kept of all that others say is bounded: 4096 nodes, in 32 MiB.
+#[derive(Debug)]
+pub struct Mdns {
+    name: String,
+    interface: Option<Ipv4Addr>,
+    driver: OnceCell<Arc<Driver>>,
+}
+
+impl Mdns {
+    pub(super) fn open(url: &Url) -> Result<Arc<dyn Registry>, Error> {
+        url.without_user()?;
+        url.without_path()?;
+        url.only_keys(&[])?;
+        let interface = match url.hosts.as_str() {
+            "" => None,
+            host => Some(host.parse().map_err(|_| {
+                url.error(format_args!(
+                    "`{host}` is not the IPv4 address of an interface of this machine; write \
+                     `mdns://` for loopback, or `mdns://192.168.1.7`"
+                ))
+            })?),
+        };
+        let interface = interface.filter(|ip: &Ipv4Addr| !ip.is_loopback());
+        let name = format!("mdns://{}", interface.map(|ip| ip.to_string()).unwrap_or_default());
+        Ok(open::share(name.clone(), || Self::on(name, interface)))
+    }
+
+    fn on(name: String, interface: Option<Ipv4Addr>) -> Self {
+        Self { name, interface, driver: OnceCell::new() }
+    }
+
+    /// The sockets, opened and found to work at the first use.
+    async fn driver(&self) -> Result<&Arc<Driver>, Error> {
+        let start = || async {
+            let further = self.interface.map(|ip| Net::of(ip.into())).transpose();
+            let further = further.map_err(|why| Error::config(format!("{}: {why}", self.name)))?;
+            let driver = Driver::start(further).map_err(|why| self.does_not_work(&why))?;
+            driver.check().await.map_err(|why| self.does_not_work(&why))?;
+            Ok(Arc::new(driver))
+        };
+        let driver = self.driver.get_or_try_init(start).await?;
+        if driver.has_ended() {
+            let name = &self.name;
+            return Err(Error::registry(format!(
+                "{name}: the tokio runtime that it began in is gone"
+            )));
+        }
+        Ok(driver)
+    }
+
+    /// As in a container or behind a firewall: it is no use to try again.
+    fn does_not_work(&self, why: &str) -> Error {
+        let name = &self.name;
+        Error::config(format!("{name}: multicast does not work here: {why}; {INSTEAD}"))
+    }
+
+    fn refuse(&self, node: &Node, why: &str) -> Error {
+        let (name, id, service) = (&self.name, &node.id, &node.service);
+        Error::config(format!("{name}: cannot register {id} of service {service}: {why}"))
+    }
+
+    fn check_service(&self, service: &str) -> Result<(), Error> {
+        instance::check_service(service).map_err(|why| {
+            let name = &self.name;
+            Error::config(format!("{name}: there can be no service `{service}`: {why}"))
+        })
+    }
+
+    async fn write(&self, node: &Node, ttl: Duration) -> Result<Lease, Error> {
+        if ttl < MIN_TTL {
+            return Err(self.refuse(node, &format!("a TTL of {ttl:?} is under {MIN_TTL:?}")));
+        }
+        let driver = self.driver().await?;
+        let instance = Instance::of(node).map_err(|why| self.refuse(node, &why))?;
+        let links = driver.links_of(instance.ip).map_err(|why| self.refuse(node, &why))?;
+        let fail = |why: String| {
+            let (name, id, service) = (&self.name, &node.id, &node.service);
+            Error::registry(format!("{name}: cannot register {id} of service {service}: {why}"))
+        };
+        let mut changed = driver.changed();
+        let lease = driver.act(|state, now| state.responder.register(now, node, links));
+        let lease = lease.map_err(fail)?;
+        let pending = Pending { driver, lease: Some(lease) };
+        loop {
+            match driver.look(|state| state.responder.standing(lease)) {
+                Standing::Announced => break,
+                Standing::Refused(why) => return Err(fail(why)),
+                Standing::Gone => return Err(fail("it was registered anew meanwhile".to_owned())),
+                Standing::Probing => {}
+            }
+            let _ = changed.changed().await;
+        }
+        driver.flush().await;
+        Ok(pending.done())
+    }
+}
+
+/// A registration under way: given up half way, it leaves nothing behind.
+struct Pending<'a> {
+    driver: &'a Driver,
+    lease: Option<Lease>,
+}
+
+impl Pending<'_> {
+    fn done(mut self) -> Lease {
+        self.lease.take().unwrap_or(Lease(0))
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease {
+            self.driver.act(|state, now| state.responder.deregister(now, lease));
+        }
+    }
+}
+
+impl Registry for Mdns {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn spread(&self) -> Duration {
+        SPREAD
+    }
+
+    /// There is none to grant it: this is what a renewal is good for.
+    fn min_ttl(&self) -> Duration {
+        MIN_TTL
+    }
+
+    fn validate(&self, node: &Node) -> Result<(), Error> {
+        let instance = Instance::of(node).and_then(|instance| Net::of(instance.ip));
+        instance.map(drop).map_err(|why| self.refuse(node, &why))
+    }
+
+    fn prepare(&self) -> BoxFuture<'_, Result<(), Error>> {
+        async { self.driver().await.map(drop) }.boxed()
+    }
+
+    fn register<'a>(
+        &'a self,
+        node: &'a Node,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Lease, Error>> {
+        self.write(node, ttl).boxed()
+    }
+
+    fn renew<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>> {
+        async move {
+            let driver = self.driver().await.map_err(RenewError::Failed)?;
+            driver.look(|state| state.responder.renew(node, lease))
+        }
+        .boxed()
+    }
+
+    fn deregister<'a>(&'a self, _: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), Error>> {
+        async move {
+            let driver = self.driver().await?;
+            driver.act(|state, now| state.responder.deregister(now, lease));
+            driver.flush().await;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn read<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Listing, Error>> {
+        async move {
+            self.check_service(service)?;
+            let driver = self.driver().await?;
+            let since = driver.act(|state, now| {
+                let since = state.browse(now, service);
+                if since < now {
+                    state.browser.ask(service);
+                }
+                since
+            });
+            sleep_until(since + WINDOW).await;
+            let (revision, entries) = driver.look(|state| state.browser.entries(service));
+            Ok(Listing { revision, entries, malformed: Vec::new() })
+        }
+        .boxed()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        async move {
+            let driver = self.driver().await?;
+            let since = driver.act(|state, now| {
+                state.browser.ask_services();
+                now
+            });
+            sleep_until(since + WINDOW).await;
+            let mut services: Vec<String> = driver.look(|state| {
+                let told = state.browser.services(since).chain(state.responder.services());
+                told.map(str::to_owned).collect()
+            });
+            services.sort();
+            services.dedup();
+            Ok(services)
+        }
+        .boxed()
+    }
+
+    fn watch(&self, service: &str, after: u64) -> Watch {
+        watch::watch(self.driver.get().cloned(), self.name.clone(), service.to_owned(), after)
+    }
+}

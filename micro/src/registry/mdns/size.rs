@@ -1,0 +1,20 @@
+//! What a record takes in memory, more or less: texts, and the structures that hold them.
+
+use super::super::{Endpoint, Node, Value};
+
+pub(super) fn of_node(node: &Node) -> usize {
+    let metadata = node.metadata.iter().map(|(key, value)| 96 + key.len() + value.len());
+    let endpoints = node.endpoints.iter().map(of_endpoint);
+    size_of::<Node>() + node.version.len() + metadata.chain(endpoints).sum::<usize>()
+}
+
+fn of_endpoint(endpoint: &Endpoint) -> usize {
+    let metadata = endpoint.metadata.iter().map(|(key, value)| 96 + key.len() + value.len());
+    let values = [&endpoint.request, &endpoint.response].into_iter().flatten().map(of_value);
+    size_of::<Endpoint>() + endpoint.name.len() + metadata.chain(values).sum::<usize>()
+}
+
+fn of_value(value: &Value) -> usize {
+    let values: usize = value.values.iter().map(of_value).sum();
+    size_of::<Value>() + value.name.len() + value.kind.len() + values
+}
