@@ -1,4 +1,7 @@
-//! The documentation of `micro` runs on generated code that is kept beside it.
+//! The documentation of `micro` runs on generated code that is kept beside it, and leads to the
+//! examples.
+
+use std::{fs, path::Path};
 
 #[test]
 fn the_code_that_micros_docs_run_on_is_what_the_generators_write() {
@@ -20,5 +23,26 @@ fn the_code_that_micros_docs_run_on_is_what_the_generators_write() {
         ),
     ] {
         assert!(kept == written, "copy the generated {file} to micro/src/doc/{file}");
+    }
+}
+
+/// Every example is one idea in one file of under 80 lines, and found from where it is explained.
+#[test]
+fn each_example_is_short_listed_and_linked_from_the_guide() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a folder of the project");
+    let read = |path: &Path| fs::read_to_string(path).expect("it can be read");
+    let guide = root.join("micro/src/guide");
+    let chapters =
+        fs::read_dir(&guide).expect("the guide").map(|entry| read(&entry.unwrap().path()));
+    let guide = chapters.collect::<String>();
+    let list = read(&root.join("examples/README.md"));
+    for entry in fs::read_dir(root.join("examples/src/bin")).expect("the examples") {
+        let path = entry.expect("an example").path();
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
+        let lines = read(&path).lines().count();
+        assert!(lines < 80, "{name} has {lines} lines");
+        assert!(list.contains(name), "{name} is not in examples/README.md");
+        let link = format!("(../../../examples/src/bin/{name}.rs)");
+        assert!(guide.contains(&link), "{name} is not linked from the guide by {link}");
     }
 }

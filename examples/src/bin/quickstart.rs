@@ -1,23 +1,14 @@
-//! Three nodes and a client on this machine, found over mDNS: nothing is installed, nothing is
-//! configured. One node is killed in the middle of the calls and later started again, and no call
-//! fails. This program is all of them: it starts itself once for each node, and is the client.
+//! Three nodes and a client on this machine, found over mDNS: nothing to install or configure. One
+//! node is killed in the middle of the calls and started again later, and no call fails. This
+//! program is all of them: it starts itself once for each node, and is the client.
 
-use std::{collections::BTreeMap, env, error::Error, io, process::ExitCode, time::Duration};
+use std::process::{self, Child, Command, Stdio};
+use std::{collections::BTreeMap, env, error::Error, io, time::Duration};
 
 use micro::{Client, Request, Response, Service, Status, registration::RegistrationState};
-use tokio::io::AsyncReadExt;
-use tokio::process::{Child, Command};
-use tokio::{sync::mpsc, time};
+use tokio::{io::AsyncReadExt, time};
 
 micro::include_proto!("greeter.v1");
-
-#[tokio::main]
-async fn main() -> Result<ExitCode, Box<dyn Error>> {
-    match env::args().nth(1) {
-        Some(id) => node(id).await,
-        None => fleet().await,
-    }
-}
 
 struct Greeter(String);
 
@@ -29,56 +20,59 @@ impl GreeterHandler for Greeter {
     }
 }
 
-async fn node(id: String) -> Result<ExitCode, Box<dyn Error>> {
-    let mut service = Service::builder("quickstart").id(&id).build().await?;
-    register_greeter_handler(service.server(), Greeter(id.clone()));
+/// A node: the process `quickstart SERVICE ID`.
+async fn node(name: &str, id: &str) -> Result<(), Box<dyn Error>> {
+    let mut service = Service::builder(name).id(id).build().await?;
+    register_greeter_handler(service.server(), Greeter(id.to_owned()));
     let node = service.start().await?;
     node.registration().wait_for(|state| *state == RegistrationState::Registered).await?;
     println!("{id} registered at {}", node.address());
-    tokio::io::stdin().read_u8().await.ok(); // which ends with the client, however that ends
+    let _ = tokio::io::stdin().read_u8().await; // ends when the client ends, however that does
     node.stop().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-async fn fleet() -> Result<ExitCode, Box<dyn Error>> {
-    let ids = ["node-1", "node-2", "node-3"];
-    let mut nodes = ids.map(start).into_iter().collect::<Result<Vec<_>, _>>()?;
-
-    let greeter = GreeterClient::new("quickstart", &Client::from_env()?);
-    let (results, mut result) = mpsc::unbounded_channel();
-    for _ in 0..16 {
-        let (greeter, results) = (greeter.clone(), results.clone());
-        tokio::spawn(async move {
-            let request = HelloRequest { name: "world".to_owned() };
-            while results.send(greeter.hello(request.clone()).await).is_ok() {}
-        });
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    if let [_, name, id] = &env::args().collect::<Vec<_>>()[..] {
+        return node(name, id).await;
     }
+    let name = format!("quickstart-{}", process::id()); // another quickstart has another name
+    let start = |id: &str| -> io::Result<Child> {
+        Command::new(env::current_exe()?).args([&name, id]).stdin(Stdio::piped()).spawn()
+    };
+    let mut nodes = [start("node-1")?, start("node-2")?, start("node-3")?];
+
+    let greeter = GreeterClient::new(&name, &Client::from_env()?);
+    let until = time::Instant::now() + Duration::from_secs(11);
+    let callers = (0..16).map(|_| tokio::spawn(call(greeter.clone(), until))).collect::<Vec<_>>();
 
     time::sleep(Duration::from_secs(3)).await;
-    nodes[1].kill().await?; // SIGKILL: it can tell nobody
+    nodes[1].kill()?; // with SIGKILL: it can tell nobody
     println!("node-2 killed");
     time::sleep(Duration::from_secs(2)).await;
     nodes[1] = start("node-2")?;
-    time::sleep(Duration::from_secs(6)).await;
 
-    let (mut served, mut failed) = (BTreeMap::new(), Vec::new());
-    while let Ok(result) = result.try_recv() {
-        match result {
-            Ok(reply) => *served.entry(reply.into_inner().node).or_default() += 1,
-            Err(status) => failed.push(status),
-        }
+    let mut results = BTreeMap::<String, u32>::new();
+    for caller in callers {
+        caller.await?.into_iter().for_each(|result| *results.entry(result).or_default() += 1);
     }
-    println!("calls: {}", served.values().sum::<u32>() as usize + failed.len());
-    served.iter().for_each(|(node, calls)| println!("  {node} served {calls}"));
-    println!("failed: {}", failed.len());
-    failed.iter().take(3).for_each(|status| println!("  {status}"));
-    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    results.iter().for_each(|(result, calls)| println!("{calls:6} calls {result}"));
+    let failed: u32 =
+        results.iter().filter(|(r, _)| !r.starts_with("served")).map(|(_, n)| n).sum();
+    println!("{failed:6} calls failed");
+    process::exit(i32::from(failed > 0)) // and with this process its nodes
 }
 
-fn start(id: &str) -> io::Result<Child> {
-    Command::new(env::current_exe()?)
-        .arg(id)
-        .stdin(std::process::Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
+/// Calls until then, one call after the other, and returns what came of each.
+async fn call(greeter: GreeterClient, until: time::Instant) -> Vec<String> {
+    let mut results = Vec::new();
+    while time::Instant::now() < until {
+        let result = greeter.hello(HelloRequest { name: "world".to_owned() }).await;
+        results.push(match result {
+            Ok(reply) => format!("served by {}", reply.into_inner().node),
+            Err(status) => format!("failed: {status}"),
+        });
+    }
+    results
 }

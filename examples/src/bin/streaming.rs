@@ -65,7 +65,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         print!(" {}", reply.n);
     }
     println!();
-
     let numbers = tokio_stream::iter([1, 2, 3, 4].map(|add| SumRequest { add }));
     println!("sum:   {}", echo.sum(numbers).await?.into_inner().sum);
 
