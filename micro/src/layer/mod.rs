@@ -79,7 +79,7 @@
 //! listen to each other's readiness (a load shed around a limit) go in as one, a stack made with
 //! tower's `ServiceBuilder`.
 //!
-//! An error of a layer's becomes the call's status: a [`Status`] in its chain of sources stays what
+//! An error of a layer's becomes the call's status: a `Status` in its chain of sources stays what
 //! it is, the elapsed time of tower's timeout is `DeadlineExceeded`, the overload of its load shed
 //! `ResourceExhausted`, and any other `Internal`, with the error's text. A response with an HTTP
 //! status other than 200 and no `grpc-status` is an error by gRPC's `http-grpc-status-mapping.md`.
