@@ -3,7 +3,7 @@
 use std::{error::Error, iter::successors};
 
 use http::StatusCode;
-use tonic::Status;
+use tonic::{Code, Status};
 use tower::{load_shed::error::Overloaded, timeout::error::Elapsed};
 
 use super::{Body, BoxError};
@@ -15,18 +15,14 @@ pub(crate) type Answer = Result<http::Response<Body>, Status>;
 /// Makes an `Err` of a response that is only a status, and of one that is not gRPC's.
 pub(crate) fn settle(answer: Answer) -> Answer {
     let response = answer?;
-    match response.headers().get(Status::GRPC_STATUS) {
-        Some(code) if code == "0" => Ok(response),
-        Some(_) => match Status::from_header_map(response.headers()) {
-            Some(status) => Err(status),
-            None => Ok(response),
-        },
-        None if response.status() == StatusCode::OK => Ok(response),
-        None => {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() != Code::Ok => Err(status),
+        None if response.status() != StatusCode::OK => {
             let http = response.status();
             let text = format!("a layer answered with HTTP status {http} and no gRPC status");
             Err(Status::new(code_of_http(http), text))
         }
+        _ => Ok(response),
     }
 }
 
@@ -38,13 +34,12 @@ pub(super) fn failed(error: impl Into<BoxError>) -> Status {
     };
     let first: &(dyn Error + 'static) = &*error;
     let mut chain = successors(Some(first), |error| (**error).source());
-    let is = |error: &(dyn Error + 'static)| {
-        let by_code = [
-            (error.is::<Elapsed>(), Status::deadline_exceeded as fn(String) -> Status),
-            (error.is::<Overloaded>(), Status::resource_exhausted),
-        ];
-        by_code.into_iter().find_map(|(is_so, status)| is_so.then_some(status))
-    };
-    let status = chain.find_map(is).unwrap_or(Status::internal);
-    status(format!("a layer failed: {error}"))
+    let status = chain.find_map(|error| {
+        if error.is::<Elapsed>() {
+            Some(Status::deadline_exceeded as fn(String) -> Status)
+        } else {
+            error.is::<Overloaded>().then_some(Status::resource_exhausted)
+        }
+    });
+    status.unwrap_or(Status::internal)(format!("a layer failed: {error}"))
 }

@@ -119,8 +119,8 @@ impl Row {
 
     /// The first from this position on that covers the path.
     pub(super) fn at_or_after(&self, position: usize, path: &str) -> Option<(usize, Run)> {
-        let rest = self.0.iter().enumerate().skip(position);
-        let (at, layer) = rest.into_iter().find(|(_, layer)| layer.covers(path))?;
+        let mut rest = self.0.iter().enumerate().skip(position);
+        let (at, layer) = rest.find(|(_, layer)| layer.covers(path))?;
         Some((at, Arc::clone(&layer.run)))
     }
 }
