@@ -1,6 +1,7 @@
-//! What holds for any header block.
+//! What holds for the head of any request or response.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use tonic::Code;
 
 /// Fields of a connection (RFC 9113, section 8.2.2): HTTP/2 refuses a request that has any.
 pub(crate) const CONNECTION_SPECIFIC: [HeaderName; 5] = [
@@ -16,6 +17,19 @@ pub(crate) const CONNECTION_SPECIFIC: [HeaderName; 5] = [
 pub(crate) fn size(headers: &HeaderMap) -> usize {
     let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
     headers.iter().map(size).sum()
+}
+
+/// What the HTTP status of a response without a `grpc-status` says (gRPC's
+/// `http-grpc-status-mapping.md`).
+pub(crate) fn code_of_http(status: StatusCode) -> Code {
+    match status.as_u16() {
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502 | 503 | 504 => Code::Unavailable,
+        _ => Code::Unknown,
+    }
 }
 
 #[cfg(test)]

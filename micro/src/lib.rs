@@ -10,6 +10,7 @@
 //! | call | [`Client`]; [`client::Call`] for deadlines, retries and errors |
 //! | choose a registry | [`registry::open`] |
 //! | stream | [`stream`] |
+//! | surround calls: request ids, tokens, limits | [`layer`] |
 //! | keep what tonic generated | [`Server::add_service`], [`Channel`] |
 //!
 //! # Features
@@ -36,6 +37,7 @@ mod grpc_timeout;
 pub mod guide;
 mod headers;
 mod include;
+pub mod layer;
 pub mod registration;
 pub mod registry;
 pub mod server;

@@ -107,6 +107,16 @@ async fn graceful_shutdown_answers_what_is_under_way() {
 }
 
 #[tokio::test]
+async fn interceptors_pass_an_id_and_check_a_header() {
+    let out = printed(example("interceptors")).await;
+    let expected = "server: request-1 /greeter.v1.Greeter/Hello: Unauthenticated\n\
+                    client: refused: /greeter.v1.Greeter/Hello needs authorization\n\
+                    server: request-2 /greeter.v1.Greeter/Hello: Ok\n\
+                    client: Hello, Ada! (request-2)\n";
+    assert_eq!(out, expected);
+}
+
+#[tokio::test]
 async fn greeter_client_finds_both_servers_in_etcd() {
     let etcd = Etcd::start().await;
     let greeter = |name| {

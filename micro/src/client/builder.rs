@@ -17,6 +17,7 @@ use crate::{
     Error,
     balance::{self, Balancer},
     discovery::Discovery,
+    layer::Row,
     registry,
     transport::{self, LARGEST_WINDOW},
 };
@@ -35,6 +36,7 @@ pub struct Client {
 struct Inner {
     discovery: Discovery,
     settings: Settings,
+    layers: Arc<Row>,
     channels: Mutex<Channels>,
 }
 
@@ -76,6 +78,7 @@ impl Client {
             service: key.0.clone(),
             balancer: self.balancer(service),
             settings: inner.settings,
+            layers: inner.layers.clone(),
         });
         channels.insert(key, Arc::downgrade(&shared));
         Channel::new(shared)
@@ -87,11 +90,12 @@ impl Client {
     }
 
     pub(crate) fn over(discovery: Discovery) -> Self {
-        Self::with_settings(discovery, Settings::default())
+        Self::with_settings(discovery, Settings::default(), Row::default())
     }
 
-    fn with_settings(discovery: Discovery, settings: Settings) -> Self {
-        Self { inner: Arc::new(Inner { discovery, settings, channels: Mutex::default() }) }
+    fn with_settings(discovery: Discovery, settings: Settings, layers: Row) -> Self {
+        let (layers, channels) = (Arc::new(layers), Mutex::default());
+        Self { inner: Arc::new(Inner { discovery, settings, layers, channels }) }
     }
 
     fn balancer(&self, service: &str) -> Balancer {
@@ -137,6 +141,7 @@ impl Default for Settings {
 pub struct ClientBuilder {
     registry: Option<String>,
     settings: Settings,
+    pub(super) layers: Row,
 }
 
 impl ClientBuilder {
@@ -178,8 +183,8 @@ impl ClientBuilder {
     /// The client. The registry need not be reachable: calls wait for it within their deadlines.
     ///
     /// # Errors
-    /// `Config` when the URL is malformed, or of a registry that is not built in, and when
-    /// a window is out of its range.
+    /// `Config` when the URL is malformed, or of a registry that is not built in, when a window is out
+    /// of its range, and when a layer's scope can be no service's or method's name.
     pub fn build(self) -> Result<Client, Error> {
         let Settings { stream_window, connection_window, .. } = self.settings;
         for (name, value) in
@@ -191,7 +196,8 @@ impl ClientBuilder {
                 )));
             }
         }
+        self.layers.check_names()?;
         let registry = registry::open(&registry::url_or_env(self.registry)?)?;
-        Ok(Client::with_settings(Discovery::new(registry), self.settings))
+        Ok(Client::with_settings(Discovery::new(registry), self.settings, self.layers))
     }
 }

@@ -8,7 +8,7 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use super::{Channel, unary};
+use super::{Channel, layers, unary};
 use crate::{descriptor::MethodDescriptor, registry::BoxFuture};
 
 /// A call that has not begun: it does when it is awaited.
@@ -179,7 +179,12 @@ where
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(unary::call(self.channel, self.method, self.request, self.options))
+        let Self { channel, method, request, options, .. } = self;
+        if channel.layers().covers(method.path) {
+            Box::pin(layers::unary(channel, method, request, options))
+        } else {
+            Box::pin(unary::call(channel, method, request, options))
+        }
     }
 }
 

@@ -10,9 +10,10 @@ use std::{
 use tonic::Status;
 use tower_service::Service;
 
-use super::{status, stream, unary::Options};
+use super::{layers, status, stream, unary::Options};
 use crate::{
     balance::{Balancer, EndpointId, Pick},
+    layer::Row,
     registry::BoxFuture,
 };
 
@@ -45,6 +46,7 @@ pub(super) struct Shared {
     pub(super) service: Arc<str>,
     pub(super) balancer: Balancer,
     pub(super) settings: Settings,
+    pub(super) layers: Arc<Row>,
 }
 
 /// What a client's channels have in common.
@@ -69,6 +71,10 @@ impl Channel {
 
     pub(super) fn settings(&self) -> &Settings {
         &self.shared.settings
+    }
+
+    pub(super) fn layers(&self) -> &Arc<Row> {
+        &self.shared.layers
     }
 
     pub(super) fn options(&self) -> Options {
@@ -131,6 +137,10 @@ impl Service<http::Request<tonic::body::Body>> for Channel {
     }
 
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
-        Box::pin(stream::call(self.clone(), request))
+        if self.layers().covers(request.uri().path()) {
+            Box::pin(layers::stream(self.clone(), request))
+        } else {
+            Box::pin(stream::call(self.clone(), request))
+        }
     }
 }

@@ -10,6 +10,7 @@ mod builder;
 mod call;
 mod channel;
 mod deadline;
+mod layers;
 mod replay;
 mod retry;
 mod status;

@@ -86,6 +86,13 @@ pub(super) fn between_attempts(service: &str, timeout: Duration, last: &Status) 
     ))
 }
 
+/// The deadline struck while no node had the call, but the client's own layers.
+pub(super) fn in_layers(service: &str, timeout: Duration) -> Status {
+    Status::deadline_exceeded(format!(
+        "service '{service}': the call's deadline of {timeout:?} struck in the client's layers"
+    ))
+}
+
 /// The deadline struck in a stream whose response had begun.
 pub(super) fn mid_stream(node: &Node) -> Status {
     let Node { service, id, address, .. } = node;

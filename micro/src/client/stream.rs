@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Uri, Version, header};
+use http::{HeaderMap, Uri, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
@@ -32,11 +32,30 @@ pub(super) async fn call(
     request: http::Request<tonic::body::Body>,
 ) -> Result<http::Response<tonic::body::Body>, Status> {
     let start = Instant::now();
+    let deadline = deadline_of(&channel, request.headers(), start);
+    attempts(channel, request, start, deadline).await
+}
+
+/// The soonest of what the call, its metadata and the handler it is made in say, if any does.
+pub(super) fn deadline_of(
+    channel: &Channel,
+    headers: &HeaderMap,
+    start: Instant,
+) -> Option<Instant> {
+    let options = channel.options();
+    let inherited = if options.detached { None } else { crate::deadline::current() };
+    let asked = options.timeout.or_else(|| deadline::from_headers(headers));
+    deadline::sooner(asked.map(|left| deadline::after(start, left)), inherited)
+}
+
+pub(super) async fn attempts(
+    channel: Channel,
+    request: http::Request<tonic::body::Body>,
+    start: Instant,
+    deadline: Option<Instant>,
+) -> Result<http::Response<tonic::body::Body>, Status> {
     let options = channel.options();
     let (mut head, body) = request.into_parts();
-    let inherited = if options.detached { None } else { crate::deadline::current() };
-    let asked = options.timeout.or_else(|| deadline::from_headers(&head.headers));
-    let deadline = deadline::sooner(asked.map(|left| deadline::after(start, left)), inherited);
     // What is left of the deadline is said anew by each attempt, and what is malformed by none.
     head.headers.remove(grpc_timeout::GRPC_TIMEOUT);
     head.headers.remove(header::CONTENT_LENGTH);
@@ -272,7 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_read_to_its_end_is_no_longer_in_flight() {
-        let trailers = Frame::trailers(http::HeaderMap::new());
+        let trailers = Frame::trailers(HeaderMap::new());
         let frames = [Ok::<_, Status>(Frame::data(Bytes::from_static(b"word"))), Ok(trailers)];
         let (in_flight, is_in_flight) = guard();
         let body = StreamBody::new(tokio_stream::iter(frames));

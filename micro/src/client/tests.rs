@@ -1,4 +1,5 @@
 mod attempts;
+mod layers;
 
 use std::{
     sync::{Arc, atomic::AtomicU32, atomic::Ordering},

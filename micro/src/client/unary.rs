@@ -45,13 +45,35 @@ where
     let (metadata, _, message) = request.into_parts();
     let metadata = metadata.into_headers();
     let deadline = deadline_of(&channel, &metadata, options, start);
+    let frame_len = check_size(message.encoded_len(), channel.settings().max_message_size)?;
+    let call = Prepared { channel, method, metadata, options, start, deadline };
+    attempts(call, || encode(&message, frame_len), |reply| decode(reply, Extensions::new())).await
+}
+
+/// A call but for its message.
+pub(super) struct Prepared {
+    pub(super) channel: Channel,
+    pub(super) method: &'static MethodDescriptor,
+    pub(super) metadata: HeaderMap,
+    pub(super) options: Options,
+    pub(super) start: Instant,
+    pub(super) deadline: Instant,
+}
+
+/// Attempts the call until it succeeds, fails for good, or its deadline strikes. `frame` is its
+/// message with the prefix, asked for by each attempt; `read` makes the reply the caller's.
+pub(super) async fn attempts<T>(
+    call: Prepared,
+    frame: impl Fn() -> Bytes,
+    read: impl Fn(UnaryReply) -> Result<T, Status>,
+) -> Result<T, Status> {
+    let Prepared { channel, method, metadata, options, start, deadline } = call;
     let timeout = deadline - start;
     let struck = sleep_until(deadline);
     tokio::pin!(struck);
 
     let service = channel.service();
     status::check_metadata(&metadata)?;
-    let frame_len = check_size(&message, channel.settings().max_message_size)?;
     let mut retry = Retry::new(options.is_idempotent, channel.settings().max_attempts);
     let mut tried = Vec::new();
     loop {
@@ -65,29 +87,27 @@ where
         let head = head(method, &metadata, left, retry.previous_attempts());
         let reply = tokio::select! {
             biased;
-            reply = pick.connection().unary(head, encode(&message, frame_len)) => reply,
+            reply = pick.connection().unary(head, frame()) => reply,
             () = &mut struck => {
                 pick.finish(Outcome::Failure);
                 return Err(status::no_answer(service, &node, timeout));
             }
         };
         let (next, failed) = match reply {
-            Ok(UnaryReply { headers, message, trailers }) => {
-                match status::of_reply(&headers, &trailers) {
-                    Ok(()) => {
-                        let response = decode(headers, message, trailers);
-                        pick.finish(match &response {
-                            Ok(_) => Outcome::Success,
-                            Err(_) => Outcome::Failure,
-                        });
-                        return response;
-                    }
-                    Err(ended) => {
-                        pick.finish(Outcome::of_code(ended.code()));
-                        (retry.after_status(&ended), ended)
-                    }
+            Ok(reply) => match status::of_reply(&reply.headers, &reply.trailers) {
+                Ok(()) => {
+                    let response = read(reply);
+                    pick.finish(match &response {
+                        Ok(_) => Outcome::Success,
+                        Err(_) => Outcome::Failure,
+                    });
+                    return response;
                 }
-            }
+                Err(ended) => {
+                    pick.finish(Outcome::of_code(ended.code()));
+                    (retry.after_status(&ended), ended)
+                }
+            },
             Err(failure) => {
                 pick.finish(Outcome::of_failure(&failure));
                 (retry.after_failure(&failure), status::failed(service, &node, &failure))
@@ -111,7 +131,7 @@ where
 }
 
 /// The soonest of what the call, its metadata, the handler it is made in and the default say.
-fn deadline_of(
+pub(super) fn deadline_of(
     channel: &Channel,
     metadata: &HeaderMap,
     options: Options,
@@ -123,8 +143,8 @@ fn deadline_of(
     deadline::sooner(Some(own), inherited).unwrap_or(own)
 }
 
-fn check_size(message: &impl Message, limit: usize) -> Result<usize, Status> {
-    let len = message.encoded_len();
+/// The length of the frame for a message of `len` bytes, if it may be sent.
+pub(super) fn check_size(len: usize, limit: usize) -> Result<usize, Status> {
     if len > limit || u32::try_from(len).is_err() {
         return Err(status::request_too_large(len, limit));
     }
@@ -133,7 +153,7 @@ fn check_size(message: &impl Message, limit: usize) -> Result<usize, Status> {
 
 /// Encoded anew for each attempt: cheaper than sharing one buffer among attempts that are rarely
 /// made.
-fn encode(message: &impl Message, frame_len: usize) -> Bytes {
+pub(super) fn encode(message: &impl Message, frame_len: usize) -> Bytes {
     let mut frame = Vec::with_capacity(frame_len);
     frame.put_u8(0);
     frame.put_u32(u32::try_from(frame_len - PREFIX).expect("checked against the limit"));
@@ -141,11 +161,11 @@ fn encode(message: &impl Message, frame_len: usize) -> Bytes {
     frame.into()
 }
 
-fn decode<Res: Message + Default>(
-    headers: HeaderMap,
-    message: Option<Bytes>,
-    mut trailers: HeaderMap,
+pub(super) fn decode<Res: Message + Default>(
+    reply: UnaryReply,
+    extensions: Extensions,
 ) -> Result<Response<Res>, Status> {
+    let UnaryReply { headers, message, mut trailers } = reply;
     let message = message.ok_or_else(|| {
         Status::internal("the server ended the call with status OK and without a message")
     })?;
@@ -158,7 +178,7 @@ fn decode<Res: Message + Default>(
     if !trailers.is_empty() {
         metadata.extend(trailers);
     }
-    Ok(Response::from_parts(MetadataMap::from_headers(metadata), message, Extensions::new()))
+    Ok(Response::from_parts(MetadataMap::from_headers(metadata), message, extensions))
 }
 
 /// What a server or a proxy on the way reserves for itself: a caller's metadata cannot set it.
@@ -174,7 +194,7 @@ const RESERVED: [HeaderName; 9] = [
     HeaderName::from_static("grpc-encoding"),
     HeaderName::from_static("grpc-accept-encoding"),
 ];
-const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+pub(super) const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 pub(super) const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("grpc-rust-micro/", env!("CARGO_PKG_VERSION")));

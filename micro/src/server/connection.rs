@@ -192,7 +192,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
     fn call(&self, request: http::Request<Incoming>) -> Guarded {
         let (parts, body) = request.into_parts();
         let call = self
-            .dispatch(parts, Inbound(body))
+            .dispatch(parts, Inbound::Wire(body))
             .unwrap_or_else(|refusal| Guarded::answered(refusal.into_response()));
         Tasks::bound_next(call.deadline());
         call
@@ -222,7 +222,7 @@ impl Dispatch {
     }
 }
 
-fn with_path(uri: Uri, path: String) -> Uri {
+pub(super) fn with_path(uri: Uri, path: String) -> Uri {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = PathAndQuery::try_from(path).ok();
     Uri::from_parts(parts).unwrap_or(uri)
@@ -230,7 +230,21 @@ fn with_path(uri: Uri, path: String) -> Uri {
 
 /// The body of a request.
 #[derive(Debug)]
-pub(super) struct Inbound(Incoming);
+pub(super) enum Inbound {
+    /// As the connection has it.
+    Wire(Incoming),
+    /// As layers have left it.
+    Layered(tonic::body::Body),
+}
+
+impl Inbound {
+    pub(super) fn into_body(self) -> tonic::body::Body {
+        match self {
+            Self::Layered(body) => body,
+            wire @ Self::Wire(_) => tonic::body::Body::new(wire),
+        }
+    }
+}
 
 impl Body for Inbound {
     type Data = Bytes;
@@ -240,16 +254,27 @@ impl Body for Inbound {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.0).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| frame.map_err(|error| broken(&error))))
+        match &mut *self {
+            Self::Wire(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(|error| broken(&error))))
+            }
+            Self::Layered(body) => Pin::new(body).poll_frame(cx),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        match self {
+            Self::Wire(body) => body.is_end_stream(),
+            Self::Layered(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        match self {
+            Self::Wire(body) => body.size_hint(),
+            Self::Layered(body) => body.size_hint(),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod guard;
 mod handlers;
 mod head;
 mod health;
+mod layers;
 mod listen;
 mod reply;
 mod router;
@@ -29,7 +30,7 @@ use self::{
     reply::Content,
     router::{Router, Service},
 };
-use crate::{Error, descriptor::ServiceDescriptor, transport::LARGEST_WINDOW};
+use crate::{Error, descriptor::ServiceDescriptor, layer::Row, transport::LARGEST_WINDOW};
 
 pub use self::handlers::{Handlers, HandlersBuilder};
 pub(crate) use self::listen::Listening;
@@ -50,9 +51,12 @@ pub(crate) use self::listen::Listening;
 /// - A panic in a handler is `Internal` for its caller, with an id that is in the log beside the
 ///   panic's text. The connection lives on.
 /// - Compression is not spoken: a compressed request is `Unimplemented`.
+/// - What surrounds all calls, or those of one service or method, is an
+///   [interceptor](Self::intercept) or one of tower's [layers](Self::layer).
 #[derive(Debug, Default)]
 pub struct Server {
     services: Vec<Service>,
+    layers: Row,
     bounds: Bounds,
 }
 
@@ -109,7 +113,7 @@ impl Server {
             let mut service = service.clone();
             let answer = async move {
                 let Ok(()) = std::future::poll_fn(|cx| service.poll_ready(cx)).await;
-                let Ok(response) = service.call(request.map(tonic::body::Body::new)).await;
+                let Ok(response) = service.call(request.map(connection::Inbound::into_body)).await;
                 response.map(Content::Stream)
             };
             Box::pin(answer) as guard::Running
@@ -177,8 +181,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// `Bind` if the address cannot be had; `Config` if two services have one name or a bound is out
-    /// of its range.
+    /// `Bind` if the address cannot be had; `Config` if two services have one name, a layer's scope is
+    /// of none of them, or a bound is out of its range.
     pub(crate) async fn bind(self, address: &str) -> Result<Listening, Error> {
         let (shared, health) = self.prepare()?;
         Listening::bind(address, shared, health).await
@@ -187,7 +191,8 @@ impl Server {
     fn prepare(self) -> Result<(Shared, watch::Sender<Health>), Error> {
         self.bounds.check()?;
         let health = watch::Sender::new(Health::NotServing);
-        let mut router = Router::new(self.services)?;
+        let limit = self.bounds.max_message_size;
+        let mut router = Router::new(layers::surround(self.services, self.layers, limit)?)?;
         let answers = health::service(health.subscribe(), router.names());
         router.add_built_in(answers)?;
         Ok((Shared::new(router, &self.bounds), health))

@@ -15,7 +15,7 @@ use prost::Message;
 use tonic::{Code, Response, Status, metadata::MetadataMap};
 
 use super::frame;
-use crate::headers;
+use crate::{headers, layer};
 
 /// What gRPC says itself; a handler's metadata cannot say it too (the list is tonic's).
 const RESERVED: [HeaderName; 5] = [
@@ -63,6 +63,22 @@ impl Content {
             Self::One { message, trailers } => message.is_none() && trailers.is_none(),
             Self::Stream(body) => body.is_end_stream(),
         }
+    }
+}
+
+impl Body for Content {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.get_mut().poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_end_stream()
     }
 }
 
@@ -127,16 +143,32 @@ fn with_metadata(metadata: MetadataMap, content: Content) -> http::Response<Cont
             headers.remove(name);
         }
     }
-    let taken = headers::size(&headers);
-    if taken > MOST_HEADERS {
-        return refuse(&Status::resource_exhausted(format!(
-            "the response's metadata takes {taken} bytes, the limit is {MOST_HEADERS}"
-        )));
+    if let Err(status) = check_size(&headers) {
+        return refuse(&status);
     }
     headers.insert(CONTENT_TYPE, GRPC);
     let mut response = http::Response::new(content);
     *response.headers_mut() = headers;
     response
+}
+
+fn check_size(headers: &HeaderMap) -> Result<(), Status> {
+    let taken = headers::size(headers);
+    if taken <= MOST_HEADERS {
+        return Ok(());
+    }
+    Err(Status::resource_exhausted(format!(
+        "the response's metadata takes {taken} bytes, the limit is {MOST_HEADERS}"
+    )))
+}
+
+/// The response that has come through layers, which may have added to its headers.
+pub(super) fn layered(answer: layer::Answer) -> http::Response<Content> {
+    let checked = answer.and_then(|response| {
+        check_size(response.headers())?;
+        Ok(response.map(Content::Stream))
+    });
+    checked.unwrap_or_else(|status| refuse(&status))
 }
 
 pin_project! {

@@ -6,6 +6,7 @@ mod deadlines;
 mod drain;
 mod health;
 mod hostile;
+mod layers;
 mod panics;
 mod routes;
 mod streams;

@@ -94,7 +94,8 @@ impl Service {
         &self.settings.id
     }
 
-    /// A client on the service's own registry.
+    /// A client on the service's own registry, with the defaults and without
+    /// [layers](crate::layer).
     pub fn client(&self) -> Client {
         Client::over(self.discovery.clone())
     }

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header::CONTENT_TYPE};
 use tonic::{Code, Status};
 
 use super::{Failure, FailureKind};
+use crate::headers::code_of_http;
 
 /// The call's own status, in trailers or, without a message, in the headers.
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -45,7 +46,7 @@ pub(super) fn check(peer: &str, status: StatusCode, headers: &HeaderMap) -> Resu
     }
     if status != StatusCode::OK {
         let text = format!("the peer answered with HTTP status {status} and no gRPC status");
-        return malformed(code(status), text);
+        return malformed(code_of_http(status), text);
     }
     let content_type = headers.get(CONTENT_TYPE);
     if content_type.is_some_and(|value| is_grpc(value.as_bytes())) {
@@ -61,17 +62,6 @@ pub(super) fn check(peer: &str, status: StatusCode, headers: &HeaderMap) -> Resu
 fn is_grpc(content_type: &[u8]) -> bool {
     let rest = content_type.strip_prefix(b"application/grpc");
     matches!(rest, Some([] | [b'+' | b';' | b' ', ..]))
-}
-
-fn code(status: StatusCode) -> Code {
-    match status.as_u16() {
-        400 => Code::Internal,
-        401 => Code::Unauthenticated,
-        403 => Code::PermissionDenied,
-        404 => Code::Unimplemented,
-        429 | 502 | 503 | 504 => Code::Unavailable,
-        _ => Code::Unknown,
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use http::{HeaderValue, Request, Uri, Version, header};
-use micro::Client;
+use micro::{Client, ClientBuilder, layer::Next};
 use prost::Message;
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
@@ -59,8 +59,20 @@ impl Micro {
     /// # Panics
     /// When the addresses are not such.
     pub fn new(addresses: &[String]) -> Self {
+        Self::over(addresses, |client| client)
+    }
+
+    /// Over all the nodes, through an interceptor that does nothing.
+    ///
+    /// # Panics
+    /// When the addresses are not such.
+    pub fn intercepted(addresses: &[String]) -> Self {
+        Self::over(addresses, |client| client.intercept(|request, next: Next| next.run(request)))
+    }
+
+    fn over(addresses: &[String], with: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
         let registry = format!("static://echo={}", addresses.join(","));
-        let client = Client::builder().registry(registry).build().expect("a client");
+        let client = with(Client::builder().registry(registry)).build().expect("a client");
         Self(EchoClient::new("echo", &client))
     }
 }

@@ -20,6 +20,7 @@ async fn main() {
     let nodes = Nodes::start();
     let counts = BTreeMap::from([
         ("micro", count(Micro::new(&nodes.addresses)).await),
+        ("micro intercepted", count(Micro::intercepted(&nodes.addresses)).await),
         ("tonic balanced", count(Tonic::balanced(&nodes.addresses)).await),
         ("tonic raw", count(Tonic::raw(&nodes.addresses[0])).await),
         ("bare h2", count(BareH2::connect(&nodes.addresses).await).await),

@@ -126,7 +126,7 @@ fn allocations() -> Row {
         serde_json::from_slice(&output.stdout).expect("a count for each contestant");
     println!("allocations a call");
     for (name, count) in &counts {
-        println!("  {name:14}  {count:7.1}");
+        println!("  {name:17}  {count:7.1}");
     }
     let count = counts["micro"];
     let spread = Spread { median: count, low: count, high: count };

@@ -18,7 +18,9 @@ use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 
 use crate::{
+    Client,
     fixture::{Echo, Stub, Word, client, start},
+    layer::Next,
     registry::{self, Node},
 };
 
@@ -123,6 +125,38 @@ async fn a_stream_without_a_deadline_that_every_node_refuses_ends_after_five_sec
     assert!(status.message().contains("REFUSED_STREAM"), "{status}");
     let took = start.elapsed();
     assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(6), "{took:?}");
+}
+
+#[tokio::test]
+async fn an_interceptor_runs_once_though_its_call_moves_to_another_node() {
+    let registry = "memory://client-moves";
+    let refused = Arc::new(AtomicU32::new(0));
+    let (listener, counts) = (node(registry, "a").await, refused.clone());
+    tokio::spawn(async move {
+        let mut raw = Raw::accept(&listener).await.expect("a client");
+        while let Ok(stream) = raw.next(HEADERS).await {
+            counts.fetch_add(1, Ordering::SeqCst);
+            let code = [0, 0, 0, REFUSED_STREAM];
+            raw.write(RST_STREAM, 0, stream, &code).await.expect("connected");
+        }
+    });
+    let _a = start(registry, "a", Echo::named("a")).await;
+    let runs = Arc::new(AtomicU32::new(0));
+    let counts = runs.clone();
+    let client = Client::builder().registry(registry).intercept(move |request, next: Next| {
+        counts.fetch_add(1, Ordering::SeqCst);
+        next.run(request)
+    });
+    let stub = Stub::new("a", &client.build().expect("a client"));
+    let mut calls = 0;
+    // Each is picked first some time, once both are connected.
+    while refused.load(Ordering::SeqCst) == 0 {
+        assert_eq!(stub.say(Word::new("who?")).await.expect("it moves").get_ref().text, "a");
+        stub.follow(Word::new("who?")).await.expect("it moves");
+        calls += 2;
+        assert!(calls < 10_000, "the other node is never called");
+    }
+    assert_eq!(runs.load(Ordering::SeqCst), calls, "once a call");
 }
 
 /// The head of a response.

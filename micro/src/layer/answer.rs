@@ -1,0 +1,45 @@
+//! What comes back through layers: a response or a status, whichever form it has.
+
+use std::{error::Error, iter::successors};
+
+use http::StatusCode;
+use tonic::{Code, Status};
+use tower::{load_shed::error::Overloaded, timeout::error::Elapsed};
+
+use super::{Body, BoxError};
+use crate::headers::code_of_http;
+
+/// A response that may still say in its headers that the call failed, or why it did.
+pub(crate) type Answer = Result<http::Response<Body>, Status>;
+
+/// Makes an `Err` of a response that is only a status, and of one that is not gRPC's.
+pub(crate) fn settle(answer: Answer) -> Answer {
+    let response = answer?;
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() != Code::Ok => Err(status),
+        None if response.status() != StatusCode::OK => {
+            let http = response.status();
+            let text = format!("a layer answered with HTTP status {http} and no gRPC status");
+            Err(Status::new(code_of_http(http), text))
+        }
+        _ => Ok(response),
+    }
+}
+
+/// The one place where a tower service's error becomes a status.
+pub(super) fn failed(error: impl Into<BoxError>) -> Status {
+    let error = match Status::try_from_error(error.into()) {
+        Ok(status) => return status,
+        Err(error) => error,
+    };
+    let first: &(dyn Error + 'static) = &*error;
+    let mut chain = successors(Some(first), |error| (**error).source());
+    let status = chain.find_map(|error| {
+        if error.is::<Elapsed>() {
+            Some(Status::deadline_exceeded as fn(String) -> Status)
+        } else {
+            error.is::<Overloaded>().then_some(Status::resource_exhausted)
+        }
+    });
+    status.unwrap_or(Status::internal)(format!("a layer failed: {error}"))
+}
