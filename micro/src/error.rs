@@ -52,6 +52,12 @@ impl Error {
         self
     }
 
+    /// The same with a word more, such as where a value at fault came from.
+    pub(crate) fn noting(mut self, note: impl fmt::Display) -> Self {
+        self.0.message = format!("{} ({note})", self.0.message);
+        self
+    }
+
     /// The kind of failure.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

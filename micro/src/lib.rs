@@ -9,6 +9,7 @@
 //! | serve | [`Service`] |
 //! | call | [`Client`]; [`client::Call`] for deadlines, retries and errors |
 //! | choose a registry | [`registry::open`] |
+//! | configure from outside | [`ServiceBuilder`], [`ClientBuilder`] |
 //! | stream | [`stream`] |
 //! | keep what tonic generated | [`Server::add_service`], [`Channel`] |
 //!
@@ -17,12 +18,16 @@
 //!
 //! | feature | brings |
 //! |---|---|
+//! | `args` | `args`: command line flags for `clap` |
 //! | `etcd` | `etcd://` registries; its build runs `protoc` |
 //! | `tonic-channel` | `discovery::tonic_channel`: discovery beneath tonic's own balanced channel |
 
+#[cfg(feature = "args")]
+pub mod args;
 mod backoff;
 mod balance;
 pub mod client;
+mod config;
 mod deadline;
 pub mod descriptor;
 pub mod discovery;

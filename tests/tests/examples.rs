@@ -20,7 +20,10 @@ fn example(name: &str) -> Command {
     static BUILD: Once = Once::new();
     BUILD.call_once(build_examples);
     let mut command = Command::new(program(name));
-    command.env_remove("MICRO_REGISTRY").stdin(Stdio::null()).kill_on_drop(true);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MICRO_")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 
@@ -110,4 +113,44 @@ async fn an_address_without_a_registry_is_refused_with_the_reason() {
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("127.0.0.1:2379"), "the error names the URL: {text}");
+    assert!(text.contains("(from --registry)"), "and where it came from: {text}");
+}
+
+#[tokio::test]
+async fn help_says_each_flag_its_variable_and_its_default() {
+    const CLIENT: [(&str, &str, &str); 3] = [
+        ("--registry <URL>", "MICRO_REGISTRY", "none, one must be named"),
+        ("--client-request-timeout <DURATION>", "MICRO_CLIENT_REQUEST_TIMEOUT", "5s"),
+        ("--client-retries <NUMBER>", "MICRO_CLIENT_RETRIES", "4"),
+    ];
+    const SERVER: [(&str, &str, &str); 8] = [
+        ("--server-name <NAME>", "MICRO_SERVER_NAME", "the program's choice"),
+        ("--server-version <VERSION>", "MICRO_SERVER_VERSION", "latest"),
+        ("--server-id <ID>", "MICRO_SERVER_ID", "the name, a dash and a new UUID"),
+        ("--server-address <HOST:PORT>", "MICRO_SERVER_ADDRESS", "127.0.0.1:0"),
+        ("--server-advertise <HOST[:PORT]>", "MICRO_SERVER_ADVERTISE", "the address listened on"),
+        ("--server-metadata <KEY=VALUE,..>", "MICRO_SERVER_METADATA", "none"),
+        ("--register-ttl <DURATION>", "MICRO_REGISTER_TTL", "15s"),
+        ("--register-interval <DURATION>", "MICRO_REGISTER_INTERVAL", "a third of the TTL"),
+    ];
+    for (name, flags) in
+        [("greeter-client", CLIENT.to_vec()), ("greeter-server", [&CLIENT[..], &SERVER].concat())]
+    {
+        let mut command = example(name);
+        command.arg("--help").env("MICRO_REGISTRY", "etcd://root:secret@127.0.0.1");
+        let help = printed(command).await;
+        // Each flag's part, whatever the width that clap wraps at.
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let parts: Vec<_> = help.split("\n      --").skip(1).map(words).collect();
+        for (flag, variable, default) in flags {
+            let start = flag.trim_start_matches('-');
+            let part = parts.iter().find(|part| part.starts_with(&format!("{start} ")));
+            let part = part.unwrap_or_else(|| panic!("{flag} is not in\n{help}"));
+            let end = format!("[env: {variable}] [default: {default}]");
+            assert!(part.contains(&end), "{end} is not in\n{part}");
+        }
+        let all = parts.iter().filter(|part| part.contains("[env: MICRO_")).count();
+        assert_eq!(all, if name == "greeter-client" { 3 } else { 11 }, "{help}");
+        assert!(!help.contains("secret"), "{help}");
+    }
 }

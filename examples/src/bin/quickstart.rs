@@ -69,7 +69,7 @@ async fn fleet() -> Result<ExitCode, Box<dyn Error>> {
     }
     println!("three nodes: {}", addresses.join(", "));
 
-    let client = Client::builder().registry(&registry).build()?;
+    let client = Client::builder().without_env().registry(&registry).build()?;
     let greeter = GreeterClient::new("greeter", &client);
     let begin = Instant::now();
     let at = |seconds| begin + Duration::from_secs(seconds);

@@ -16,6 +16,7 @@ pub use handle::Handle;
 
 use crate::{
     Client, Error, Server,
+    config::Value,
     discovery::Discovery,
     registration::Registration,
     registry::{Endpoint, Node},
@@ -43,6 +44,7 @@ use builder::Settings;
 /// let mut service = micro::Service::builder("greeter")
 ///     .version("1.0.0")
 ///     .registry("memory://service-docs")
+/// #   .without_env()
 /// #   .shutdown(async {})
 ///     .build()
 ///     .await?;
@@ -94,9 +96,10 @@ impl Service {
         &self.settings.id
     }
 
-    /// A client on the service's own registry.
+    /// A client on the service's own registry, which follows the client's environment variables and
+    /// flags as a [`ClientBuilder`](crate::ClientBuilder) does.
     pub fn client(&self) -> Client {
-        Client::over(self.discovery.clone())
+        Client::over(self.discovery.clone(), self.settings.client)
     }
 
     /// Serves until SIGTERM, SIGINT or the shutdown future, then leaves.
@@ -130,12 +133,21 @@ impl Service {
         let Self { settings, discovery, server } = self;
         let mut endpoints: Vec<_> = server.descriptors().flat_map(Endpoint::of).collect();
         endpoints.sort_by(|a, b| a.name.cmp(&b.name));
-        let listening = server.bind(&settings.address).await?;
+        let Value { value: address, source } = settings.address;
+        let listening = server
+            .bind(&address)
+            .await
+            .map_err(|error| error.noting(format_args!("the address is from {source}")))?;
+        let advertise = settings.advertise.as_ref();
         let address = address::advertised(
-            settings.advertise.as_deref(),
+            advertise.map(|it| it.value.as_str()),
             listening.local_addr(),
             &Machine::this(),
-        )?;
+        )
+        .map_err(|error| match advertise {
+            Some(Value { source, .. }) => error.noting(format_args!("from {source}")),
+            None => error,
+        })?;
 
         let mut node = Node::new(&settings.name, &settings.id, &address);
         node.version = settings.version;

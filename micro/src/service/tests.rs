@@ -18,6 +18,8 @@ use crate::{
     registry,
 };
 
+mod config;
+
 async fn nodes(registry: &str, service: &str) -> usize {
     let registry = registry::open(registry).expect("a registry");
     registry.read(service).await.expect("memory answers").entries.len()
