@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Unsupported,
     /// A connection to a node could not be made.
     Connect,
+    /// A hook of the user's failed, panicked, or took too long.
+    Hook,
 }
 
 /// An error of this crate: opaque, with a [kind](Self::kind), a text that names the hop and the

@@ -75,6 +75,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("chat:  {}", answer.text);
     }
 
-    node.stop().await;
+    node.stop().await?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use uuid::Uuid;
 
-use super::Service;
+use super::{Service, hooks::Hooks};
 use crate::{
     Error, Server, client,
     config::{Given, Setting, Source, Value},
@@ -52,6 +52,7 @@ pub struct ServiceBuilder {
     shutdown: Option<BoxFuture<'static, ()>>,
     drain_timeout: Option<Duration>,
     pub(super) given: Given,
+    pub(super) hooks: Hooks,
 }
 
 /// Options that hold together.
@@ -66,6 +67,7 @@ pub(super) struct Settings {
     pub(super) registration: registration::Options,
     pub(super) shutdown: Option<BoxFuture<'static, ()>>,
     pub(super) drain_timeout: Duration,
+    pub(super) hooks: Hooks,
 }
 
 impl ServiceBuilder {
@@ -84,6 +86,7 @@ impl ServiceBuilder {
             shutdown: None,
             drain_timeout: None,
             given: Given::by_process(),
+            hooks: Hooks::new(),
         }
     }
 
@@ -178,8 +181,8 @@ impl ServiceBuilder {
         self
     }
 
-    /// The service leaves when this future ends, as it does on SIGTERM. Default: none. If it panics
-    /// the service leaves too, and the panic then goes on in [`Service::run`].
+    /// The service leaves when this future ends, as it does on SIGTERM; it is polled once the service
+    /// has started. Default: none. If it panics the service leaves too, and the panic then goes on in [`Service::run`].
     pub fn shutdown(mut self, shutdown: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Some(Box::pin(shutdown));
         self
@@ -224,6 +227,7 @@ impl ServiceBuilder {
             registration: registration_options(ttl, interval, self.check, &*registry)?,
             shutdown: self.shutdown,
             drain_timeout: self.drain_timeout.unwrap_or(Duration::from_secs(30)),
+            hooks: self.hooks,
         };
         Ok(Service { settings, discovery: Discovery::new(registry), server: Server::new() })
     }

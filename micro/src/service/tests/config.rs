@@ -49,7 +49,7 @@ async fn the_environment_goes_before_the_code() {
     assert!(client.contains("max_attempts: 2,"), "{client}");
     let handle = service.start().await.expect("a free port");
     assert_eq!(handle.address(), "node.test:99");
-    handle.stop().await;
+    handle.stop().await.expect("a clean exit");
 
     let service = code(builder(variables)).without_env().build().await.expect("a service");
     assert_eq!((service.name(), service.id()), ("greeter", "greeter-1"));

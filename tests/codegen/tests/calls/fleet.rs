@@ -25,7 +25,7 @@ impl Fleet {
 
     pub(super) async fn stop(self) {
         drop(self.client);
-        self.handle.stop().await;
+        self.handle.stop().await.expect("a clean exit");
     }
 }
 
