@@ -20,6 +20,7 @@ use crate::{
 
 mod config;
 mod hooks;
+mod log;
 
 async fn nodes(registry: &str, service: &str) -> usize {
     let registry = registry::open(registry).expect("a registry");
