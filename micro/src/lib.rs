@@ -20,6 +20,7 @@
 //! |---|---|
 //! | `args` | `args`: command line flags for `clap` |
 //! | `etcd` | `etcd://` registries; its build runs `protoc` |
+//! | `init-tracing` | `init_tracing`: logs on standard error, for programs without a subscriber of their own |
 //! | `tonic-channel` | `discovery::tonic_channel`: discovery beneath tonic's own balanced channel |
 
 #[cfg(feature = "args")]
@@ -38,6 +39,8 @@ mod framing;
 mod grpc_timeout;
 mod headers;
 mod include;
+#[cfg(feature = "init-tracing")]
+mod init_tracing;
 pub mod registration;
 pub mod registry;
 pub mod server;
@@ -48,6 +51,8 @@ mod transport;
 pub use client::{Channel, Client, ClientBuilder};
 pub use error::{Error, ErrorKind};
 pub use futures_core::Stream;
+#[cfg(feature = "init-tracing")]
+pub use init_tracing::init_tracing;
 pub use server::Server;
 pub use service::{Handle, Service, ServiceBuilder};
 pub use tonic::{

@@ -22,7 +22,7 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt::init();
+    micro::init_tracing();
     let args = Args::parse();
 
     let client = Client::builder().args(args.micro).build()?;

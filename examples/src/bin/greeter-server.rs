@@ -27,7 +27,7 @@ impl GreeterHandler for Greeter {
 
 #[tokio::main]
 async fn main() -> Result<(), micro::Error> {
-    tracing_subscriber::fmt::init();
+    micro::init_tracing();
     let args = Args::parse();
     let builder = Service::builder("greeter").version("1.0.0").args(args.micro);
     let mut service = builder.build().await?;
