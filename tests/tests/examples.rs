@@ -81,6 +81,48 @@ async fn with_tonic_answers_through_both() {
 }
 
 #[tokio::test]
+async fn hooks_run_in_their_order() {
+    let expected = "before_start: nothing listens yet, and nobody can find the node\n\
+                    after_start:  the node takes calls\n\
+                    a call:       Hello, hooks!\n\
+                    before_stop:  the node is still found, and takes calls\n\
+                    after_stop:   the last call has ended, and the node is gone\n\
+                    not started:  before_start hook 1 of 1 failed: the database is away\n";
+    assert_eq!(printed(example("hooks")).await, expected);
+}
+
+#[tokio::test]
+async fn metadata_goes_both_ways() {
+    let expected = "any: Hello, world! (en)\nfr: Bonjour, world! (fr)\ntlh: Hello, world! (en)\n";
+    assert_eq!(printed(example("metadata")).await, expected);
+}
+
+#[tokio::test]
+async fn several_services_call_each_other_by_name() {
+    let expected = "Hello, world! (greeter)\nHELLO, WORLD! (crier, by way of greeter)\n";
+    assert_eq!(printed(example("several-services")).await, expected);
+}
+
+#[tokio::test]
+async fn the_greeters_log_on_standard_error_unless_told_not_to() {
+    let run = |rust_log: &str| {
+        let mut client = example("greeter-client");
+        // Nobody is there: it says what it knows, and fails.
+        client.args(["--registry", "static://greeter=127.0.0.1:1", "--calls", "1"]);
+        client.env("RUST_LOG", rust_log);
+        output(client, Duration::from_secs(20))
+    };
+    let (by_default, off) = tokio::join!(run(""), run("off"));
+    let logs = |output: &Output| {
+        String::from_utf8_lossy(&output.stderr).contains("INFO micro::discovery")
+            && String::from_utf8_lossy(&output.stderr).contains("nodes added 1")
+    };
+    assert!(logs(&by_default), "{by_default:?}");
+    assert!(!logs(&off) && !off.stderr.is_empty(), "only main's error: {off:?}");
+    assert_eq!(by_default.stdout, b"", "nothing but what the program prints");
+}
+
+#[tokio::test]
 async fn greeter_client_finds_both_servers_in_etcd() {
     let etcd = Etcd::start().await;
     let greeter = |name| {
