@@ -9,9 +9,9 @@ use tests::{
     proto::echo::{ChatMessage, EchoClient, SayRequest},
 };
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, BufReader, Lines},
     net::TcpStream,
-    process::{Child, ChildStdin, Command},
+    process::{Child, ChildStdin, ChildStdout, Command},
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
     task::yield_now,
@@ -26,6 +26,7 @@ struct Node {
     process: Child,
     /// It ends when this is closed, as waiting for it would.
     _input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
     addresses: [String; 2],
 }
 
@@ -42,7 +43,8 @@ impl Node {
             .spawn()
             .expect("the program starts");
         let _input = process.stdin.take().expect("its input is ours");
-        Self { process, _input, addresses }
+        let output = process.stdout.take().expect("its output is ours");
+        Self { process, _input, output: BufReader::new(output).lines(), addresses }
     }
 
     fn stub(&self, nth: usize) -> EchoClient {
@@ -63,8 +65,7 @@ impl Node {
     }
 
     async fn says(&mut self, what: &str) {
-        let output = self.process.stdout.take().expect("its output is ours");
-        let line = BufReader::new(output).lines().next_line().await.expect("it says something");
+        let line = self.output.next_line().await.expect("it says something");
         assert_eq!(line.as_deref(), Some(what));
     }
 
@@ -150,6 +151,7 @@ async fn a_second_signal_ends_a_process_whose_threads_are_all_blocked() {
 #[tokio::test]
 async fn a_signal_ends_services_that_have_not_started_yet() {
     let mut node = Node::on([(); 2].map(|()| "never".to_owned()));
+    node.says("starting").await;
     node.says("starting").await;
     node.signal(Signal::TERM);
     assert_eq!(node.ended().await, (Some(0), None));
