@@ -79,7 +79,7 @@ impl Setting {
             Self::ServerName => &Entry {
                 variable: "MICRO_SERVER_NAME",
                 flag: Some("server-name"),
-                method: "builder()",
+                method: "Service::builder()",
                 placeholder: "NAME",
                 form: "a name such as greeter",
                 help: "The service's name in the registry",

@@ -31,7 +31,8 @@ use crate::{
 /// | `MICRO_REGISTER_TTL` | `--register-ttl` | [`register_ttl`](Self::register_ttl) |
 /// | `MICRO_REGISTER_INTERVAL` | `--register-interval` | [`register_interval`](Self::register_interval) |
 ///
-/// Metadata is `zone=a,rack=7`: its keys are laid over the code's. A registry may also be named in
+/// Metadata is `zone=a,rack=7`: its keys are laid over the code's. go-micro's address `:8080` is
+/// written `0.0.0.0:8080` here. A registry may also be named in
 /// go-micro's way, and [`Service::client`] follows the client's variables and flags: see
 /// [`ClientBuilder`](crate::ClientBuilder).
 ///
@@ -57,9 +58,9 @@ pub struct ServiceBuilder {
 
 /// Options that hold together.
 pub(super) struct Settings {
-    pub(super) name: String,
+    pub(super) name: Value<String>,
     pub(super) version: String,
-    pub(super) id: String,
+    pub(super) id: Value<String>,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) address: Value<String>,
     pub(super) advertise: Option<Value<String>>,
@@ -217,9 +218,9 @@ impl ServiceBuilder {
         let ttl = given.duration(Setting::RegisterTtl, self.ttl)?;
         let interval = given.duration(Setting::RegisterInterval, self.interval)?;
         let settings = Settings {
-            name: name.value,
+            name,
             version: version.map_or_else(|| "latest".to_owned(), |it| it.value),
-            id: id.value,
+            id,
             metadata: given.pairs(Setting::ServerMetadata, self.metadata)?,
             address: address.unwrap_or_else(|| Value::by_default("127.0.0.1:0".to_owned())),
             advertise: given.string(Setting::ServerAdvertise, self.advertise)?,
@@ -299,9 +300,9 @@ impl fmt::Debug for ServiceBuilder {
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
-            .field("name", &self.name)
+            .field("name", &self.name.value)
             .field("version", &self.version)
-            .field("id", &self.id)
+            .field("id", &self.id.value)
             .field("metadata", &self.metadata)
             .field("address", &self.address.value)
             .field("drain_timeout", &self.drain_timeout)

@@ -98,12 +98,12 @@ impl Service {
 
     /// The name in the registry.
     pub fn name(&self) -> &str {
-        &self.settings.name
+        &self.settings.name.value
     }
 
     /// The node's id.
     pub fn id(&self) -> &str {
-        &self.settings.id
+        &self.settings.id.value
     }
 
     /// A client on the service's own registry, which follows the client's environment variables and
@@ -166,22 +166,26 @@ impl Service {
             None => error,
         })?;
 
-        let mut node = Node::new(&settings.name, &settings.id, &address);
+        let (name, id) = (settings.name, settings.id);
+        let mut node = Node::new(&name.value, &id.value, &address);
         node.version = settings.version;
         node.metadata.extend(settings.metadata);
         node.endpoints = endpoints;
         // Else it would be tried for ever: nothing but other options can change it.
-        discovery.registry().validate(&node)?;
+        discovery.registry().validate(&node).map_err(|error| {
+            let (name, id) = (name.source, id.source);
+            error.noting(format_args!("the name is from {name}, the id from {id}"))
+        })?;
         tracing::info!(service = node.service, node = node.id, address, "serving");
         let registry = discovery.registry().clone();
         let registration = Registration::start(registry, node, settings.registration);
         let leaving = leave::Leaving {
-            service: settings.name,
+            service: name.value,
             gap: discovery.registry().spread(),
             drain_timeout: settings.drain_timeout,
             listening,
             registration,
         };
-        Ok(Handle::start(leaving, address, settings.id, settings.shutdown, settings.hooks))
+        Ok(Handle::start(leaving, address, id.value, settings.shutdown, settings.hooks))
     }
 }

@@ -132,8 +132,7 @@ fn the_builders_docs_name_every_variable_flag_and_method() {
     let docs = |source: &'static str| -> String {
         source.lines().filter(|line| line.trim_start().starts_with("///")).collect()
     };
-    let docs = docs(include_str!("../../client/builder.rs"))
-        + &docs(include_str!("../builder.rs")).replace("Service::builder", "builder");
+    let docs = docs(include_str!("../../client/builder.rs")) + &docs(include_str!("../builder.rs"));
     for setting in Setting::ALL {
         let entry = setting.entry();
         let flag = entry.flag.map(|flag| format!("`--{flag}`"));

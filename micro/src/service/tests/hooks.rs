@@ -5,10 +5,12 @@ use std::{
     time::Duration,
 };
 
+use tracing::Level;
+
 use super::nodes;
 use crate::{
     ErrorKind, Service, ServiceBuilder,
-    fixture::{Echo, Stub, Word, client, register, registered},
+    fixture::{Echo, Log, Stub, Word, client, register, registered},
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -117,6 +119,7 @@ async fn a_failure_after_the_start_makes_the_service_leave() {
 #[tokio::test]
 async fn failures_and_panics_while_stopping_stop_nothing() {
     let registry = "memory://hooks-stop";
+    let log = Log::down_to(Level::WARN);
     let story = Story::default();
     let builder = builder(registry)
         .before_stop(|| async {
@@ -135,6 +138,8 @@ async fn failures_and_panics_while_stopping_stop_nothing() {
     assert_eq!(error.to_string(), "before_stop hook 1 of 2 panicked: a user's fault");
     assert_eq!(story.told(), ["before stop", "after stop"]);
     assert_eq!(nodes(registry, "greeter").await, 0);
+    let second = r#"WARN after_stop hook 1 of 2 failed: flush service="greeter""#;
+    assert_eq!(log.lines(), [second], "what is not returned is logged");
 }
 
 #[tokio::test(start_paused = true)]
