@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Unsupported,
     /// A connection to a node could not be made.
     Connect,
+    /// A hook of the user's failed, panicked, or took too long.
+    Hook,
 }
 
 /// An error of this crate: opaque, with a [kind](Self::kind), a text that names the hop and the
@@ -49,6 +51,12 @@ impl Error {
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
         self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same with a word more, such as where a value at fault came from.
+    pub(crate) fn noting(mut self, note: impl fmt::Display) -> Self {
+        self.0.message = format!("{} ({note})", self.0.message);
         self
     }
 

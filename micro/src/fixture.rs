@@ -12,6 +12,10 @@ use futures_core::Stream;
 use futures_util::StreamExt as _;
 use tonic::{IntoRequest, IntoStreamingRequest, Request, Response, Status, Streaming};
 
+mod log;
+
+pub(crate) use log::Log;
+
 use crate::{
     Client, Server, Service,
     client::{BidiStreamingCall, Channel, ClientStreamingCall, ServerStreamingCall, UnaryCall},

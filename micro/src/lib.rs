@@ -9,6 +9,7 @@
 //! | serve | [`Service`] |
 //! | call | [`Client`]; [`client::Call`] for deadlines, retries and errors |
 //! | choose a registry | [`registry::open`] |
+//! | configure from outside | [`ServiceBuilder`], [`ClientBuilder`] |
 //! | stream | [`stream`] |
 //! | surround calls: request ids, tokens, limits | [`layer`] |
 //! | keep what tonic generated | [`Server::add_service`], [`Channel`] |
@@ -19,12 +20,17 @@
 //! | feature | brings |
 //! |---|---|
 //! | `mdns` | `mdns://`, the registry of those who name none: nothing to install |
+//! | `args` | `args`: command line flags for `clap` |
 //! | `etcd` | `etcd://` registries; its build runs `protoc` |
+//! | `init-tracing` | `init_tracing`: logs on standard error, for programs without a subscriber of their own |
 //! | `tonic-channel` | `discovery::tonic_channel`: discovery beneath tonic's own balanced channel |
 
+#[cfg(feature = "args")]
+pub mod args;
 mod backoff;
 mod balance;
 pub mod client;
+mod config;
 mod deadline;
 pub mod descriptor;
 pub mod discovery;
@@ -37,6 +43,8 @@ mod grpc_timeout;
 pub mod guide;
 mod headers;
 mod include;
+#[cfg(feature = "init-tracing")]
+mod init_tracing;
 pub mod layer;
 pub mod registration;
 pub mod registry;
@@ -48,6 +56,8 @@ mod transport;
 pub use client::{Channel, Client, ClientBuilder};
 pub use error::{Error, ErrorKind};
 pub use futures_core::Stream;
+#[cfg(feature = "init-tracing")]
+pub use init_tracing::init_tracing;
 pub use server::Server;
 pub use service::{Handle, Service, ServiceBuilder};
 pub use tonic::{

@@ -20,7 +20,10 @@ fn example(name: &str) -> Command {
     static BUILD: Once = Once::new();
     BUILD.call_once(build_examples);
     let mut command = Command::new(program(name));
-    command.env_remove("MICRO_REGISTRY").stdin(Stdio::null()).kill_on_drop(true);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MICRO_")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 
@@ -117,6 +120,48 @@ async fn interceptors_pass_an_id_and_check_a_header() {
 }
 
 #[tokio::test]
+async fn hooks_run_in_their_order() {
+    let expected = "before_start: nothing listens yet, and nobody can find the node\n\
+                    after_start:  the node takes calls\n\
+                    a call:       Hello, hooks!\n\
+                    before_stop:  the node is still found, and takes calls\n\
+                    after_stop:   the last call has ended, and the node is gone\n\
+                    not started:  before_start hook 1 of 1 failed: the database is away\n";
+    assert_eq!(printed(example("hooks")).await, expected);
+}
+
+#[tokio::test]
+async fn metadata_goes_both_ways() {
+    let expected = "any: Hello, world! (en)\nfr: Bonjour, world! (fr)\ntlh: Hello, world! (en)\n";
+    assert_eq!(printed(example("metadata")).await, expected);
+}
+
+#[tokio::test]
+async fn several_services_call_each_other_by_name() {
+    let expected = "Hello, world! (greeter)\nHELLO, WORLD! (crier, by way of greeter)\n";
+    assert_eq!(printed(example("several-services")).await, expected);
+}
+
+#[tokio::test]
+async fn the_greeters_log_on_standard_error_unless_told_not_to() {
+    let run = |rust_log: &str| {
+        let mut client = example("greeter-client");
+        // Nobody is there: it says what it knows, and fails.
+        client.args(["--registry", "static://greeter=127.0.0.1:1", "--calls", "1"]);
+        client.env("RUST_LOG", rust_log);
+        output(client, Duration::from_secs(20))
+    };
+    let (by_default, off) = tokio::join!(run(""), run("off"));
+    let logs = |output: &Output| {
+        String::from_utf8_lossy(&output.stderr).contains("INFO micro::discovery")
+            && String::from_utf8_lossy(&output.stderr).contains("nodes added 1")
+    };
+    assert!(logs(&by_default), "{by_default:?}");
+    assert!(!logs(&off) && !off.stderr.is_empty(), "only main's error: {off:?}");
+    assert_eq!(by_default.stdout, b"", "nothing but what the program prints");
+}
+
+#[tokio::test]
 async fn greeter_client_finds_both_servers_in_etcd() {
     let etcd = Etcd::start().await;
     let greeter = |name| {
@@ -149,4 +194,44 @@ async fn an_address_without_a_registry_is_refused_with_the_reason() {
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("127.0.0.1:2379"), "the error names the URL: {text}");
+    assert!(text.contains("(from --registry)"), "and where it came from: {text}");
+}
+
+#[tokio::test]
+async fn help_says_each_flag_its_variable_and_its_default() {
+    const CLIENT: [(&str, &str, &str); 3] = [
+        ("--registry <URL>", "MICRO_REGISTRY", "mdns://"),
+        ("--client-request-timeout <DURATION>", "MICRO_CLIENT_REQUEST_TIMEOUT", "5s"),
+        ("--client-retries <NUMBER>", "MICRO_CLIENT_RETRIES", "4"),
+    ];
+    const SERVER: [(&str, &str, &str); 8] = [
+        ("--server-name <NAME>", "MICRO_SERVER_NAME", "the program's choice"),
+        ("--server-version <VERSION>", "MICRO_SERVER_VERSION", "latest"),
+        ("--server-id <ID>", "MICRO_SERVER_ID", "the name, a dash and a new UUID"),
+        ("--server-address <HOST:PORT>", "MICRO_SERVER_ADDRESS", "127.0.0.1:0"),
+        ("--server-advertise <HOST[:PORT]>", "MICRO_SERVER_ADVERTISE", "the address listened on"),
+        ("--server-metadata <KEY=VALUE,..>", "MICRO_SERVER_METADATA", "none"),
+        ("--register-ttl <DURATION>", "MICRO_REGISTER_TTL", "15s"),
+        ("--register-interval <DURATION>", "MICRO_REGISTER_INTERVAL", "a third of the TTL"),
+    ];
+    for (name, flags) in
+        [("greeter-client", CLIENT.to_vec()), ("greeter-server", [&CLIENT[..], &SERVER].concat())]
+    {
+        let mut command = example(name);
+        command.arg("--help").env("MICRO_REGISTRY", "etcd://root:secret@127.0.0.1");
+        let help = printed(command).await;
+        // Each flag's part, whatever the width that clap wraps at.
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let parts: Vec<_> = help.split("\n      --").skip(1).map(words).collect();
+        for (flag, variable, default) in flags {
+            let start = flag.trim_start_matches('-');
+            let part = parts.iter().find(|part| part.starts_with(&format!("{start} ")));
+            let part = part.unwrap_or_else(|| panic!("{flag} is not in\n{help}"));
+            let end = format!("[env: {variable}] [default: {default}]");
+            assert!(part.contains(&end), "{end} is not in\n{part}");
+        }
+        let all = parts.iter().filter(|part| part.contains("[env: MICRO_")).count();
+        assert_eq!(all, if name == "greeter-client" { 3 } else { 11 }, "{help}");
+        assert!(!help.contains("secret"), "{help}");
+    }
 }

@@ -9,9 +9,9 @@ use tests::{
     proto::echo::{ChatMessage, EchoClient, SayRequest},
 };
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, BufReader, Lines},
     net::TcpStream,
-    process::{Child, ChildStdin, Command},
+    process::{Child, ChildStdin, ChildStdout, Command},
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
     task::yield_now,
@@ -26,12 +26,16 @@ struct Node {
     process: Child,
     /// It ends when this is closed, as waiting for it would.
     _input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
     addresses: [String; 2],
 }
 
 impl Node {
     fn start() -> Self {
-        let addresses = [(); 2].map(|()| format!("127.0.0.1:{}", ports::free()));
+        Self::on([(); 2].map(|()| format!("127.0.0.1:{}", ports::free())))
+    }
+
+    fn on(addresses: [String; 2]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_signal-node"))
             .args(&addresses)
             .stdin(Stdio::piped())
@@ -39,7 +43,8 @@ impl Node {
             .spawn()
             .expect("the program starts");
         let _input = process.stdin.take().expect("its input is ours");
-        Self { process, _input, addresses }
+        let output = process.stdout.take().expect("its output is ours");
+        Self { process, _input, output: BufReader::new(output).lines(), addresses }
     }
 
     fn stub(&self, nth: usize) -> EchoClient {
@@ -57,6 +62,11 @@ impl Node {
         let status = timeout(AT_ONCE, self.process.wait()).await.expect("it ends at once");
         let status = status.expect("a child can be waited for");
         (status.code(), status.signal())
+    }
+
+    async fn says(&mut self, what: &str) {
+        let line = self.output.next_line().await.expect("it says something");
+        assert_eq!(line.as_deref(), Some(what));
     }
 
     /// Waits until its listeners are closed.
@@ -126,9 +136,7 @@ async fn a_second_signal_ends_a_process_whose_threads_are_all_blocked() {
     let mut node = Node::start();
     let call = node.stub(0).say(SayRequest::default()).timeout(Duration::from_secs(60));
     let call = tokio::spawn(call.into_future());
-    let output = node.process.stdout.take().expect("its output is ours");
-    let line = BufReader::new(output).lines().next_line().await.expect("it says something");
-    assert_eq!(line.as_deref(), Some("blocked"));
+    node.says("blocked").await;
     let begun = Instant::now();
     // Two of one kind are one while the first is not yet taken: sent until they count as two.
     while node.process.try_wait().expect("a child").is_none() {
@@ -138,6 +146,15 @@ async fn a_second_signal_ends_a_process_whose_threads_are_all_blocked() {
     }
     assert_eq!(node.ended().await, (None, Some(Signal::TERM.as_raw())));
     call.await.expect("no panic").expect_err("the call was cut");
+}
+
+#[tokio::test]
+async fn a_signal_ends_services_that_have_not_started_yet() {
+    let mut node = Node::on([(); 2].map(|()| "never".to_owned()));
+    node.says("starting").await;
+    node.says("starting").await;
+    node.signal(Signal::TERM);
+    assert_eq!(node.ended().await, (Some(0), None));
 }
 
 /// In this process: nobody else in it may be sent a signal.

@@ -41,7 +41,7 @@ async fn all_four_kinds_of_calls_go_through_tonics_channel() {
     let answers: Vec<_> = answers.map(|answer| answer.unwrap().text).collect().await;
     assert_eq!(answers, ["a", "b"]);
 
-    node.stop().await;
+    node.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

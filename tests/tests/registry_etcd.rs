@@ -296,7 +296,8 @@ async fn a_record_that_cannot_be_held_fails_the_start_and_an_etcd_that_is_away_d
     let large = service().metadata("notes", "x".repeat(2 << 20)).build().await.unwrap();
     let error = large.start().await.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("less metadata"), "{error:?}");
-    service().build().await.unwrap().start().await.unwrap().stop().await;
+    assert!(error.to_string().contains("the name is from Service::builder()"), "{error:?}");
+    service().build().await.unwrap().start().await.unwrap().stop().await.unwrap();
 }
 
 #[tokio::test]

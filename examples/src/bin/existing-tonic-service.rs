@@ -37,6 +37,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let reply = greeter.hello(HelloRequest { name: "tonic".to_owned() }).await?.into_inner();
     println!("{} ({})", reply.greeting, reply.node);
 
-    node.stop().await;
+    node.stop().await?;
     Ok(())
 }

@@ -3,16 +3,15 @@
 use std::{error::Error, time::Duration};
 
 use clap::Parser;
-use micro::Client;
+use micro::{Client, args::ClientArgs};
 
 micro::include_proto!("greeter.v1");
 
 /// Calls the greeter.
 #[derive(Parser)]
 struct Args {
-    /// Where the nodes are registered, such as etcd://127.0.0.1:2379.
-    #[arg(long, env = "MICRO_REGISTRY")]
-    registry: String,
+    #[command(flatten)]
+    micro: ClientArgs,
     /// Whom to greet.
     #[arg(long, default_value = "world")]
     name: String,
@@ -23,10 +22,10 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt::init();
+    micro::init_tracing();
     let args = Args::parse();
 
-    let client = Client::builder().registry(args.registry).build()?;
+    let client = Client::builder().args(args.micro).build()?;
     let greeter = GreeterClient::new("greeter", &client);
 
     for _ in 0..args.calls {

@@ -3,19 +3,15 @@
 //! Start a few of them, and call them with `greeter-client`.
 
 use clap::Parser;
-use micro::{Request, Response, Service, Status};
+use micro::{Request, Response, Service, Status, args::ServiceArgs};
 
 micro::include_proto!("greeter.v1");
 
 /// Serves the greeter.
 #[derive(Parser)]
 struct Args {
-    /// Where the node is registered, such as etcd://127.0.0.1:2379.
-    #[arg(long, env = "MICRO_REGISTRY")]
-    registry: String,
-    /// The address to serve on; port 0 takes a free one.
-    #[arg(long, default_value = "127.0.0.1:0")]
-    address: String,
+    #[command(flatten)]
+    micro: ServiceArgs,
 }
 
 struct Greeter {
@@ -31,14 +27,10 @@ impl GreeterHandler for Greeter {
 
 #[tokio::main]
 async fn main() -> Result<(), micro::Error> {
-    tracing_subscriber::fmt::init();
+    micro::init_tracing();
     let args = Args::parse();
-    let mut service = Service::builder("greeter")
-        .version("1.0.0")
-        .address(args.address)
-        .registry(args.registry)
-        .build()
-        .await?;
+    let builder = Service::builder("greeter").version("1.0.0").args(args.micro);
+    let mut service = builder.build().await?;
     let node = service.id().to_owned();
     register_greeter_handler(service.server(), Greeter { node });
     service.run().await

@@ -74,6 +74,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("chat:  {}", answer.text);
     }
 
-    node.stop().await;
+    node.stop().await?;
     Ok(())
 }

@@ -162,10 +162,10 @@ impl<K: Connect> Driver<K> {
         }
     }
 
-    /// One line a change of the set, and none otherwise: a node that is down fails to connect many
-    /// times, and who waits for it gets the reason in the error.
+    /// One line a change of what is picked, and none otherwise: a node that is down fails to connect
+    /// many times, and who waits for it gets the reason in the error.
     fn log(&self, node: &Node, change: &str) {
-        tracing::info!(
+        tracing::debug!(
             service = node.service,
             node = node.id,
             address = node.address,

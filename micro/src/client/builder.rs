@@ -16,9 +16,9 @@ use super::{
 use crate::{
     Error,
     balance::{self, Balancer},
+    config::{Given, Setting},
     discovery::Discovery,
     layer::Row,
-    registry,
     transport::{self, LARGEST_WINDOW},
 };
 
@@ -46,13 +46,14 @@ type Channels = HashMap<(Arc<str>, runtime::Id), Weak<Shared>>;
 impl Client {
     /// A client with options of its own.
     pub fn builder() -> ClientBuilder {
-        ClientBuilder::default()
+        ClientBuilder::new()
     }
 
-    /// A client of the registry that `MICRO_REGISTRY` names, else of `mdns://`, with the defaults.
+    /// A client of the registry that `MICRO_REGISTRY` names, else of `mdns://`, with the defaults, or
+    /// what the other [variables](ClientBuilder) say.
     ///
     /// # Errors
-    /// `Config` when the URL in the variable cannot be used, or it is missing and the feature `mdns`
+    /// `Config` when a variable's value cannot be used, or no registry is named and the feature `mdns`
     /// is off.
     pub fn from_env() -> Result<Self, Error> {
         Self::builder().build()
@@ -89,11 +90,7 @@ impl Client {
         &self.inner.discovery
     }
 
-    pub(crate) fn over(discovery: Discovery) -> Self {
-        Self::with_settings(discovery, Settings::default(), Row::default())
-    }
-
-    fn with_settings(discovery: Discovery, settings: Settings, layers: Row) -> Self {
+    pub(crate) fn over(discovery: Discovery, settings: Settings, layers: Row) -> Self {
         let (layers, channels) = (Arc::new(layers), Mutex::default());
         Self { inner: Arc::new(Inner { discovery, settings, layers, channels }) }
     }
@@ -128,25 +125,85 @@ impl Default for Settings {
         Self {
             request_timeout: Duration::from_secs(5),
             max_message_size: 4 * 1024 * 1024,
-            max_attempts: 5,
+            max_attempts: 1 + MOST_RETRIES,
             stream_window: 1024 * 1024,
             connection_window: 4 * 1024 * 1024,
         }
     }
 }
 
+impl Settings {
+    /// These, and laid over them what environment and flags say.
+    pub(crate) fn given(
+        self,
+        given: &Given,
+        request_timeout: Option<Duration>,
+        retries: Option<u32>,
+    ) -> Result<Self, Error> {
+        let timeout = given.duration(Setting::ClientRequestTimeout, request_timeout)?;
+        let retries = given.number(Setting::ClientRetries, retries)?;
+        Ok(Self {
+            request_timeout: timeout.map_or(self.request_timeout, |it| it.value),
+            max_attempts: retries.map_or(self.max_attempts, |it| 1 + it.value.min(MOST_RETRIES)),
+            ..self
+        })
+    }
+}
+
+/// The attempts of gRFC A6, which takes a greater number for this one, less the first.
+const MOST_RETRIES: u32 = 4;
+
 /// Options of a [`Client`].
-#[derive(Debug, Default)]
+///
+/// What the environment says goes before the code, and a command line flag (`args`, with the
+/// feature `args`) before both. A variable that is empty counts as not set; all are read when the
+/// builder is made. Durations are written `5s`, `200ms`, `1m30s`, or `5` for seconds.
+///
+/// | variable | flag | in code |
+/// |---|---|---|
+/// | `MICRO_REGISTRY` | `--registry` | [`registry`](Self::registry) |
+/// | `MICRO_CLIENT_REQUEST_TIMEOUT` | `--client-request-timeout` | [`request_timeout`](Self::request_timeout) |
+/// | `MICRO_CLIENT_RETRIES` | `--client-retries` | [`retries`](Self::retries) |
+///
+/// In go-micro's way, `MICRO_REGISTRY` may also be a word, `etcd` or `memory`, and
+/// `MICRO_REGISTRY_ADDRESS` beside it the registry's addresses: `h1:2379,h2:2379`.
 #[must_use = "a builder does nothing until build()"]
 pub struct ClientBuilder {
     registry: Option<String>,
+    request_timeout: Option<Duration>,
+    retries: Option<u32>,
     settings: Settings,
+    given: Given,
     pub(super) layers: Row,
 }
 
 impl ClientBuilder {
-    /// The URL of the registry, as [`registry::open`] takes it. Default: `MICRO_REGISTRY`, else
-    /// `mdns://` (with the feature `mdns`).
+    fn new() -> Self {
+        Self {
+            registry: None,
+            request_timeout: None,
+            retries: None,
+            settings: Settings::default(),
+            given: Given::by_process(),
+            layers: Row::default(),
+        }
+    }
+
+    /// Takes the client's flags from the command line, which go before environment and code.
+    #[cfg(feature = "args")]
+    pub fn args(mut self, args: crate::args::ClientArgs) -> Self {
+        self.given.set_flags(args.into_flags());
+        self
+    }
+
+    /// Ignores the environment: a test's client must not call what `MICRO_REGISTRY` names.
+    pub fn without_env(mut self) -> Self {
+        self.given.without_environment();
+        self
+    }
+
+    /// The URL of the registry, as [`registry::open`](crate::registry::open) takes it, or a word as
+    /// in `MICRO_REGISTRY`. Default: `mdns://` (with the feature `mdns`).
     pub fn registry(mut self, url: impl Into<String>) -> Self {
         self.registry = Some(url.into());
         self
@@ -155,7 +212,17 @@ impl ClientBuilder {
     /// The deadline of a unary call that names none. Default: 5 s. Zero fails every such call;
     /// [`Duration::MAX`] is as good as none.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.request_timeout = timeout;
+        self.request_timeout = Some(timeout);
+        self
+    }
+
+    /// How often a call to a method that is declared idempotent is tried again within its deadline
+    /// after a failure. Default: 4. Over 4 counts as 4, as [gRFC A6] has it (go-micro's default of
+    /// 5 included). 0: only what no handler can have seen is tried again, which is not counted.
+    ///
+    /// [gRFC A6]: https://github.com/grpc/proposal/blob/master/A6-client-retries.md
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = Some(retries);
         self
     }
 
@@ -184,7 +251,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// `Config` when the URL is malformed, or of a registry that is not built in, when a window is out
-    /// of its range, and when a layer's scope can be no service's or method's name.
+    /// of its range, when a layer's scope can be no service's or method's name, and when a variable
+    /// or flag cannot be read; the text says where the value came from.
     pub fn build(self) -> Result<Client, Error> {
         let Settings { stream_window, connection_window, .. } = self.settings;
         for (name, value) in
@@ -197,7 +265,15 @@ impl ClientBuilder {
             }
         }
         self.layers.check_names()?;
-        let registry = registry::open(&registry::url_or_env(self.registry)?)?;
-        Ok(Client::with_settings(Discovery::new(registry), self.settings, self.layers))
+        let registry = self.given.registry(self.registry)?;
+        let settings = self.settings.given(&self.given, self.request_timeout, self.retries)?;
+        Ok(Client::over(Discovery::new(registry), settings, self.layers))
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    /// Without the registry's URL, which may have a password in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder").field("settings", &self.settings).finish_non_exhaustive()
     }
 }

@@ -18,7 +18,7 @@ use crate::{descriptor::MethodDescriptor, registry::BoxFuture};
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doc/greeter.v1.rs"));
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), micro::Error> {
-/// # let client = micro::Client::builder().registry("memory://call-docs").build()?;
+/// # let client = micro::Client::builder().without_env().registry("memory://call-docs").build()?;
 /// let greeter = GreeterClient::new("greeter", &client);
 /// let call = greeter.hello(HelloRequest { name: "world".into() });
 /// let reply = call.timeout(Duration::from_millis(300)).await;

@@ -25,7 +25,7 @@ use crate::{
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let client = micro::Client::builder().registry("memory://channel-docs").build()?;
+/// # let client = micro::Client::builder().without_env().registry("memory://channel-docs").build()?;
 /// let channel = client.channel("greeter");
 /// let mut greeter = tonic::client::Grpc::new(channel); // what tonic's stubs are made of
 /// greeter.ready().await?;
@@ -51,10 +51,10 @@ pub(super) struct Shared {
 
 /// What a client's channels have in common.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Settings {
-    pub(super) request_timeout: Duration,
+pub(crate) struct Settings {
+    pub(crate) request_timeout: Duration,
     pub(super) max_message_size: usize,
-    pub(super) max_attempts: u32,
+    pub(crate) max_attempts: u32,
     pub(super) stream_window: u32,
     pub(super) connection_window: u32,
 }

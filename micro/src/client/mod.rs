@@ -25,3 +25,4 @@ pub use call::{
     ServerStreamingCall, Unary, UnaryCall,
 };
 pub use channel::Channel;
+pub(crate) use channel::Settings;

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::{
     Discovery, Status,
     fanout::{Fanout, Shared},
+    records::Changes,
     state::{Action, Event, Note, State},
 };
 use crate::{
@@ -125,5 +126,25 @@ fn log(registry: &dyn Registry, service: &str, note: &Note) {
             warn!(service, registry, "discovery: no service of this name can be there: {error}");
         }
         Note::Recovered => info!(service, registry, "discovery: all nodes read again"),
+        Note::Changed(Changes { added, changed, removed, now }) => {
+            let parts = [("added", added), ("changed", changed), ("removed", removed)];
+            let parts = parts.into_iter().filter(|(_, ids)| !ids.is_empty());
+            let parts: String = parts.map(|(what, ids)| part(what, ids)).collect();
+            info!(service, registry, "discovery: nodes {parts}now {now}");
+        }
     }
+}
+
+/// How many ids a log line names of each kind.
+const MOST_IDS: usize = 5;
+
+/// `added 2 (greeter-1, greeter-2), `, or without the ids if they are many.
+fn part(what: &str, ids: &[Arc<str>]) -> String {
+    let count = ids.len();
+    if count > MOST_IDS {
+        return format!("{what} {count}, ");
+    }
+    // Whoever writes into the registry chooses them.
+    let ids: Vec<_> = ids.iter().map(|id| id.escape_debug().to_string()).collect();
+    format!("{what} {count} ({}), ", ids.join(", "))
 }

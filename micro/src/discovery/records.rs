@@ -29,6 +29,15 @@ pub(super) struct Records {
     not_grpc: HashSet<String>,
 }
 
+/// How the set of nodes has changed: their ids, and how many there are now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    pub(super) added: Vec<Arc<str>>,
+    pub(super) changed: Vec<Arc<str>>,
+    pub(super) removed: Vec<Arc<str>>,
+    pub(super) now: usize,
+}
+
 #[derive(Debug)]
 struct Record {
     revision: u64,
@@ -68,25 +77,35 @@ impl Records {
     }
 
     /// What has changed since the last call: what came before what went, so that a node that
-    /// changed its id does not leave the set empty in between.
-    pub(super) fn settle(&mut self) -> Vec<Update> {
+    /// changed its id does not leave the set empty in between. A record written anew as it was is
+    /// an update, and no change of the set.
+    pub(super) fn settle(&mut self) -> (Vec<Update>, Option<Changes>) {
         let (mut inserts, mut removes) = (Vec::new(), Vec::new());
+        let mut changes = Changes::default();
         for (id, written) in std::mem::take(&mut self.touched) {
             match (self.in_force(&id), self.exposed.get(&id)) {
                 (Some(node), Some(old)) if node == *old && !written => {}
-                (Some(node), _) => {
+                (Some(node), old) => {
+                    match old {
+                        None => changes.added.push(id.clone()),
+                        Some(old) if node != *old => changes.changed.push(id.clone()),
+                        Some(_) => {}
+                    }
                     inserts.push(Update::Insert(node.clone()));
                     self.exposed.insert(id, node);
                 }
                 (None, Some(_)) => {
                     self.exposed.remove(&id);
+                    changes.removed.push(id.clone());
                     removes.push(Update::Remove(id));
                 }
                 (None, None) => {}
             }
         }
         inserts.append(&mut removes);
-        inserts
+        let is_change = changes != Changes::default();
+        changes.now = self.exposed.len();
+        (inserts, is_change.then_some(changes))
     }
 
     /// The nodes in force as of the last [`settle`](Self::settle), by id.

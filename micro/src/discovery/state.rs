@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use super::{Status, Update, records::Records};
+use super::{
+    Status, Update,
+    records::{Changes, Records},
+};
 use crate::{
     Error,
     backoff::Backoff,
@@ -48,6 +51,8 @@ pub(super) enum Note {
     Recovered,
     /// The registry cannot hold the service's name: the last note of all.
     Refused(Arc<str>),
+    /// The set of nodes is another one.
+    Changed(Changes),
 }
 
 /// What follows from an event.
@@ -189,7 +194,7 @@ impl State {
             }
         }
         step.notes.extend(malformed.into_iter().map(Note::Malformed));
-        step.updates = self.records.settle();
+        self.settle(step);
         if !std::mem::replace(&mut self.synced, true) {
             step.updates = vec![Update::Reset(self.records.nodes())];
         }
@@ -210,8 +215,14 @@ impl State {
         self.seen = batch.revision;
         let malformed = batch.events.into_iter().filter_map(|event| self.records.apply(event));
         step.notes.extend(malformed.map(Note::Malformed));
-        step.updates = self.records.settle();
+        self.settle(step);
         self.well();
+    }
+
+    fn settle(&mut self, step: &mut Step) {
+        let (updates, changes) = self.records.settle();
+        step.updates = updates;
+        step.notes.extend(changes.map(Note::Changed));
     }
 
     fn broken(&mut self, now: Instant, since: Instant, error: &WatchError, step: &mut Step) {

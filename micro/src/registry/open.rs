@@ -89,14 +89,6 @@ pub(super) fn share<R: Registry>(identity: String, make: impl FnOnce() -> R) -> 
     registry
 }
 
-/// The URL that a program gives, or what `MICRO_REGISTRY` says, or the default.
-pub(crate) fn url_or_env(url: Option<String>) -> Result<String, Error> {
-    url.or_else(|| Some(std::env::var_os("MICRO_REGISTRY")?.to_string_lossy().into_owned()))
-        .filter(|url| !url.is_empty())
-        .or_else(|| cfg!(feature = "mdns").then(|| "mdns://".to_owned()))
-        .ok_or_else(missing)
-}
-
 /// The error for a program that was given no registry at all: an empty URL.
 fn missing() -> Error {
     Error::config(format!(

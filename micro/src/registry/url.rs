@@ -8,7 +8,7 @@ use crate::Error;
 
 /// A registry's URL, taken apart: `scheme://[user[:password]@]host[:port],..[/path][?key=value&..]`.
 ///
-/// It has no `Display` and its `Debug` is [redacted](redact): a password reaches no log.
+/// It has no `Display` and its `Debug` is [`redacted`]: a password reaches no log.
 pub(super) struct Url {
     /// In lower case.
     pub(super) scheme: String,
@@ -31,7 +31,7 @@ impl fmt::Debug for Url {
 
 impl Url {
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
-        let redacted = redact(url);
+        let redacted = redacted(url);
         let fail = |why: &str| Error::config(format!("registry URL `{redacted}`: {why}"));
         let Some((scheme, rest)) = url.split_once("://") else {
             return Err(fail("it has no scheme; write scheme://.., such as `memory://`"));
@@ -178,7 +178,7 @@ pub(super) fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
 
 /// The URL for people: what may be a password is `***`, however malformed the rest is, and query
 /// values are left out.
-fn redact(url: &str) -> String {
+pub(crate) fn redacted(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
         None => (String::new(), url),

@@ -4,15 +4,40 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use uuid::Uuid;
 
-use super::Service;
+use super::{Service, hooks::Hooks};
 use crate::{
-    Error, Server,
+    Error, Server, client,
+    config::{Given, Setting, Source, Value},
     discovery::Discovery,
     registration,
-    registry::{self, BoxFuture, Node, Registry},
+    registry::{BoxFuture, Node, Registry},
 };
 
 /// Options of a [`Service`].
+///
+/// What the environment says goes before the code, and a command line flag (`args`, with the
+/// feature `args`) before both. A variable that is empty counts as not set; all are read when the
+/// builder is made. Durations are written `15s`, `200ms`, `1m30s`, or `15` for seconds.
+///
+/// | variable | flag | in code |
+/// |---|---|---|
+/// | `MICRO_REGISTRY` | `--registry` | [`registry`](Self::registry) |
+/// | `MICRO_SERVER_NAME` | `--server-name` | [`Service::builder`] |
+/// | `MICRO_SERVER_VERSION` | `--server-version` | [`version`](Self::version) |
+/// | `MICRO_SERVER_ID` | `--server-id` | [`id`](Self::id) |
+/// | `MICRO_SERVER_ADDRESS` | `--server-address` | [`address`](Self::address) |
+/// | `MICRO_SERVER_ADVERTISE` | `--server-advertise` | [`advertise`](Self::advertise) |
+/// | `MICRO_SERVER_METADATA` | `--server-metadata` | [`metadata`](Self::metadata) |
+/// | `MICRO_REGISTER_TTL` | `--register-ttl` | [`register_ttl`](Self::register_ttl) |
+/// | `MICRO_REGISTER_INTERVAL` | `--register-interval` | [`register_interval`](Self::register_interval) |
+///
+/// Metadata is `zone=a,rack=7`: its keys are laid over the code's. go-micro's address `:8080` is
+/// written `0.0.0.0:8080` here. A registry may also be named in
+/// go-micro's way, and [`Service::client`] follows the client's variables and flags: see
+/// [`ClientBuilder`](crate::ClientBuilder).
+///
+/// Two services in one process both follow these, `MICRO_SERVER_NAME` included: build all but one
+/// [`without_env`](Self::without_env).
 #[must_use = "a builder does nothing until build()"]
 pub struct ServiceBuilder {
     name: String,
@@ -27,19 +52,23 @@ pub struct ServiceBuilder {
     check: Option<registration::Check>,
     shutdown: Option<BoxFuture<'static, ()>>,
     drain_timeout: Option<Duration>,
+    pub(super) given: Given,
+    pub(super) hooks: Hooks,
 }
 
 /// Options that hold together.
 pub(super) struct Settings {
-    pub(super) name: String,
+    pub(super) name: Value<String>,
     pub(super) version: String,
-    pub(super) id: String,
+    pub(super) id: Value<String>,
     pub(super) metadata: BTreeMap<String, String>,
-    pub(super) address: String,
-    pub(super) advertise: Option<String>,
+    pub(super) address: Value<String>,
+    pub(super) advertise: Option<Value<String>>,
+    pub(super) client: client::Settings,
     pub(super) registration: registration::Options,
     pub(super) shutdown: Option<BoxFuture<'static, ()>>,
     pub(super) drain_timeout: Duration,
+    pub(super) hooks: Hooks,
 }
 
 impl ServiceBuilder {
@@ -57,7 +86,22 @@ impl ServiceBuilder {
             check: None,
             shutdown: None,
             drain_timeout: None,
+            given: Given::by_process(),
+            hooks: Hooks::new(),
         }
+    }
+
+    /// Takes the service's flags from the command line, which go before environment and code.
+    #[cfg(feature = "args")]
+    pub fn args(mut self, args: crate::args::ServiceArgs) -> Self {
+        self.given.set_flags(args.into_flags());
+        self
+    }
+
+    /// Ignores the environment: a test's node must not register where `MICRO_REGISTRY` says.
+    pub fn without_env(mut self) -> Self {
+        self.given.without_environment();
+        self
     }
 
     /// The version in the record: any text, of which callers make nothing. Default: `latest`, as
@@ -101,8 +145,8 @@ impl ServiceBuilder {
         self
     }
 
-    /// The URL of the registry, as [`registry::open`] takes it. Default: `MICRO_REGISTRY`, else
-    /// `mdns://` (with the feature `mdns`).
+    /// The URL of the registry, as [`registry::open`](crate::registry::open) takes it, or a word as
+    /// in `MICRO_REGISTRY`. Default: `mdns://` (with the feature `mdns`).
     pub fn registry(mut self, url: impl Into<String>) -> Self {
         self.registry = Some(url.into());
         self
@@ -140,8 +184,8 @@ impl ServiceBuilder {
         self
     }
 
-    /// The service leaves when this future ends, as it does on SIGTERM. Default: none. If it panics
-    /// the service leaves too, and the panic then goes on in [`Service::run`].
+    /// The service leaves when this future ends, as it does on SIGTERM; it is polled once the service
+    /// has started. Default: none. If it panics the service leaves too, and the panic then goes on in [`Service::run`].
     pub fn shutdown(mut self, shutdown: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Some(Box::pin(shutdown));
         self
@@ -157,48 +201,74 @@ impl ServiceBuilder {
     /// The service, not yet bound. The registry need not be reachable.
     ///
     /// # Errors
-    /// `Config` when an option cannot be used, with its name and the remedy.
+    /// `Config` when an option cannot be used, with its name, where its value came from (the code,
+    /// an environment variable, a flag), and the remedy.
     #[expect(clippy::unused_async, reason = "registries to come connect here")]
     pub async fn build(self) -> Result<Service, Error> {
-        let registry = registry::open(&registry::url_or_env(self.registry)?)?;
-        check_name("name", &self.name)?;
-        let id = match self.id {
+        let given = &self.given;
+        let registry = given.registry(self.registry)?;
+        let name = Value { value: self.name, source: Source::Code(Setting::ServerName) };
+        let name = given.string(Setting::ServerName, None)?.unwrap_or(name);
+        check_name("name", &name)?;
+        let id = match given.string(Setting::ServerId, self.id)? {
             Some(id) => id,
-            None => default_id(&self.name, &*registry)?,
+            None => Value::by_default(default_id(&name, &*registry)?),
         };
         check_name("id", &id)?;
-        let mut options = registration::Options { check: self.check, ..Default::default() };
-        if let Some(ttl) = self.ttl {
-            options.ttl = ttl;
-            options.interval = ttl / 3;
-        }
-        if let Some(interval) = self.interval {
-            options.interval = interval;
-        }
-        options.validate(&*registry)?;
+        let version = given.string(Setting::ServerVersion, self.version)?;
+        let address = given.string(Setting::ServerAddress, self.address)?;
+        let ttl = given.duration(Setting::RegisterTtl, self.ttl)?;
+        let interval = given.duration(Setting::RegisterInterval, self.interval)?;
         let settings = Settings {
-            name: self.name,
-            version: self.version.unwrap_or_else(|| "latest".to_owned()),
+            name,
+            version: version.map_or_else(|| "latest".to_owned(), |it| it.value),
             id,
-            metadata: self.metadata,
-            address: self.address.unwrap_or_else(|| "127.0.0.1:0".to_owned()),
-            advertise: self.advertise,
-            registration: options,
+            metadata: given.pairs(Setting::ServerMetadata, self.metadata)?,
+            address: address.unwrap_or_else(|| Value::by_default("127.0.0.1:0".to_owned())),
+            advertise: given.string(Setting::ServerAdvertise, self.advertise)?,
+            client: client::Settings::default().given(given, None, None)?,
+            registration: registration_options(ttl, interval, self.check, &*registry)?,
             shutdown: self.shutdown,
             drain_timeout: self.drain_timeout.unwrap_or(Duration::from_secs(30)),
+            hooks: self.hooks,
         };
         Ok(Service { settings, discovery: Discovery::new(registry), server: Server::new() })
     }
 }
 
+/// The options, which must hold together.
+fn registration_options(
+    ttl: Option<Value<Duration>>,
+    interval: Option<Value<Duration>>,
+    check: Option<registration::Check>,
+    registry: &dyn Registry,
+) -> Result<registration::Options, Error> {
+    let source = |value: &Option<Value<_>>| value.as_ref().map_or(Source::Default, |it| it.source);
+    let sources = (source(&ttl), source(&interval));
+    let mut options = match ttl {
+        Some(ttl) => registration::Options::new(ttl.value),
+        None => registration::Options::default(),
+    };
+    if let Some(interval) = interval {
+        options.interval = interval.value;
+    }
+    options.check = check;
+    options.validate(registry).map_err(|error| {
+        let (ttl, interval) = sources;
+        error.noting(format_args!("the TTL is from {ttl}, the interval from {interval}"))
+    })?;
+    Ok(options)
+}
+
 /// The name, a dash and a new UUID, or the UUID alone where the registry has no room for both.
-fn default_id(name: &str, registry: &dyn Registry) -> Result<String, Error> {
+fn default_id(name: &Value<String>, registry: &dyn Registry) -> Result<String, Error> {
+    let Value { value: name, source } = name;
     let uuid = Uuid::new_v4().to_string();
     let id = format!("{name}-{uuid}");
     if id.len() > LONGEST {
         return Err(Error::config(format!(
             "the service's name {name:?} is longer than {} bytes, which leaves no room for the \
-             default id, the name and a UUID: set an id, or shorten the name",
+             default id, the name and a UUID: set an id, or shorten the name (from {source})",
             LONGEST - (id.len() - name.len())
         )));
     }
@@ -210,19 +280,20 @@ fn default_id(name: &str, registry: &dyn Registry) -> Result<String, Error> {
 const LONGEST: usize = 255;
 
 /// Names and ids become part of registry keys, DNS labels and log lines.
-fn check_name(what: &str, value: &str) -> Result<(), Error> {
+fn check_name(what: &str, value: &Value<String>) -> Result<(), Error> {
+    let Value { value, source } = value;
     let reason = if value.is_empty() {
         "is empty"
     } else if value.len() > LONGEST {
         "is longer than 255 bytes"
     } else if value.chars().any(|c| c.is_control() || c.is_whitespace()) {
         "has white space or control characters in it"
-    } else if matches!(value, "." | "..") {
+    } else if matches!(&**value, "." | "..") {
         "is no name in a path, which registry keys are"
     } else {
         return Ok(());
     };
-    Err(Error::config(format!("the service's {what} {value:?} {reason}")))
+    Err(Error::config(format!("the service's {what} {value:?} {reason} (from {source})")))
 }
 
 impl fmt::Debug for ServiceBuilder {
@@ -234,11 +305,11 @@ impl fmt::Debug for ServiceBuilder {
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
-            .field("name", &self.name)
+            .field("name", &self.name.value)
             .field("version", &self.version)
-            .field("id", &self.id)
+            .field("id", &self.id.value)
             .field("metadata", &self.metadata)
-            .field("address", &self.address)
+            .field("address", &self.address.value)
             .field("drain_timeout", &self.drain_timeout)
             .finish_non_exhaustive()
     }

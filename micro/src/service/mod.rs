@@ -6,6 +6,7 @@
 mod address;
 mod builder;
 mod handle;
+mod hooks;
 mod leave;
 mod signals;
 #[cfg(test)]
@@ -16,7 +17,9 @@ pub use handle::Handle;
 
 use crate::{
     Client, Error, Server,
+    config::Value,
     discovery::Discovery,
+    layer::Row,
     registration::Registration,
     registry::{Endpoint, Node},
 };
@@ -43,6 +46,7 @@ use builder::Settings;
 /// let mut service = micro::Service::builder("greeter")
 ///     .version("1.0.0")
 ///     .registry("memory://service-docs")
+/// #   .without_env()
 /// #   .shutdown(async {})
 ///     .build()
 ///     .await?;
@@ -51,17 +55,26 @@ use builder::Settings;
 /// # }
 /// ```
 ///
+/// # Starting
+/// 1. the hooks [before the start](ServiceBuilder::before_start) run;
+/// 2. the listener is bound and accepts;
+/// 3. the registration begins, and beside it the hooks [after the start](ServiceBuilder::after_start)
+///    run.
+///
 /// # Leaving
-/// On SIGTERM, SIGINT or the [shutdown future](ServiceBuilder::shutdown), in this order, each
-/// phase bounded:
-/// 1. `grpc.health.v1` says `NOT_SERVING`;
-/// 2. the record is removed from the registry (at most 1 s, or 2 s if it is being written or
+/// On SIGTERM, SIGINT, the [shutdown future](ServiceBuilder::shutdown) or a failure of a hook after
+/// the start, in this order, each phase bounded:
+/// 1. the hooks [before the stop](ServiceBuilder::before_stop) run, while the node is registered
+///    and takes calls (each at most for the [hook timeout](ServiceBuilder::hook_timeout));
+/// 2. `grpc.health.v1` says `NOT_SERVING`;
+/// 3. the record is removed from the registry (at most 1 s, or 2 s if it is being written or
 ///    removed just then, or 3 s if a [check](ServiceBuilder::register_check) blocks its thread;
 ///    after that its TTL removes it);
-/// 3. calls are still taken for as long as the registry needs to spread the removal
+/// 4. calls are still taken for as long as the registry needs to spread the removal
 ///    (memory 0, mDNS 0.2 s, etcd 1 s);
-/// 4. the listener closes, connections get a GOAWAY, and calls under way finish or are cut after
-///    the [drain timeout](ServiceBuilder::drain_timeout).
+/// 5. the listener closes, connections get a GOAWAY, and calls under way finish or are cut after
+///    the [drain timeout](ServiceBuilder::drain_timeout);
+/// 6. the hooks [after the stop](ServiceBuilder::after_stop) run.
 ///
 /// A second signal ends the process at once and by its default action (a shell sees 143 or 130), in
 /// whatever phase, also after [`run`](Service::run) has returned and when handlers block all
@@ -86,18 +99,18 @@ impl Service {
 
     /// The name in the registry.
     pub fn name(&self) -> &str {
-        &self.settings.name
+        &self.settings.name.value
     }
 
     /// The node's id.
     pub fn id(&self) -> &str {
-        &self.settings.id
+        &self.settings.id.value
     }
 
-    /// A client on the service's own registry, with the defaults and without
-    /// [layers](crate::layer).
+    /// A client on the service's own registry, which follows the client's environment variables and
+    /// flags as a [`ClientBuilder`](crate::ClientBuilder) does, and has no [layers](crate::layer).
     pub fn client(&self) -> Client {
-        Client::over(self.discovery.clone())
+        Client::over(self.discovery.clone(), self.settings.client, Row::default())
     }
 
     /// Serves until SIGTERM, SIGINT or the shutdown future, then leaves.
@@ -109,53 +122,73 @@ impl Service {
     /// # Errors
     /// `Bind` when the address cannot be listened on; `Config` when it cannot be advertised, the
     /// registry cannot hold a record of that name or size, or cannot work on this machine at all, as
-    /// `mdns://` where there is no multicast.
+    /// `mdns://` where there is no multicast; `Hook` with the first failure of a
+    /// [hook](ServiceBuilder::before_start).
     /// A registry that cannot be reached is no error: the service serves and keeps trying.
     pub async fn run(self) -> Result<(), Error> {
         let mut signals = signals::Signals::new()?;
-        let mut handle = self.start().await?;
+        let mut handle = tokio::select! {
+            started = self.start() => started?,
+            signal = signals.next() => {
+                tracing::info!(signal, "not started; a second signal ends the process");
+                return Ok(());
+            }
+        };
         tokio::select! {
             signal = signals.next() => tracing::info!(signal, "leaving; a second signal ends the process"),
-            () = handle.ended() => return Ok(()),
+            ended = handle.ended() => return ended,
         }
-        handle.stop().await;
-        Ok(())
+        handle.stop().await
     }
 
     /// Serves in the background, for a test or several services in one process: signals are the
-    /// caller's. Returns once the listener accepts; registration follows, see
-    /// [`Handle::registration`].
+    /// caller's. Returns once the hooks before the start have run and the listener accepts;
+    /// registration follows, see [`Handle::registration`].
     ///
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn start(self) -> Result<Handle, Error> {
-        let Self { settings, discovery, server } = self;
+        let Self { mut settings, discovery, server } = self;
+        settings.hooks.before_start.run().await?;
         let mut endpoints: Vec<_> = server.descriptors().flat_map(Endpoint::of).collect();
         endpoints.sort_by(|a, b| a.name.cmp(&b.name));
         discovery.registry().prepare().await?;
-        let listening = server.bind(&settings.address).await?;
+        let Value { value: address, source } = settings.address;
+        let listening = server
+            .bind(&address)
+            .await
+            .map_err(|error| error.noting(format_args!("the address is from {source}")))?;
+        let advertise = settings.advertise.as_ref();
         let address = address::advertised(
-            settings.advertise.as_deref(),
+            advertise.map(|it| it.value.as_str()),
             listening.local_addr(),
             &Machine::this(),
-        )?;
+        )
+        .map_err(|error| match advertise {
+            Some(Value { source, .. }) => error.noting(format_args!("from {source}")),
+            None => error,
+        })?;
 
-        let mut node = Node::new(&settings.name, &settings.id, &address);
+        let (name, id) = (settings.name, settings.id);
+        let mut node = Node::new(&name.value, &id.value, &address);
         node.version = settings.version;
         node.metadata.extend(settings.metadata);
         node.endpoints = endpoints;
         // Else it would be tried for ever: nothing but other options can change it.
-        discovery.registry().validate(&node)?;
-        tracing::info!(service = %node.service, node = %node.id, %address, "serving");
+        discovery.registry().validate(&node).map_err(|error| {
+            let (name, id) = (name.source, id.source);
+            error.noting(format_args!("the name is from {name}, the id from {id}"))
+        })?;
+        tracing::info!(service = node.service, node = node.id, address, "serving");
         let registry = discovery.registry().clone();
         let registration = Registration::start(registry, node, settings.registration);
         let leaving = leave::Leaving {
-            service: settings.name,
+            service: name.value,
             gap: discovery.registry().spread(),
             drain_timeout: settings.drain_timeout,
             listening,
             registration,
         };
-        Ok(Handle::start(leaving, address, settings.id, settings.shutdown))
+        Ok(Handle::start(leaving, address, id.value, settings.shutdown, settings.hooks))
     }
 }

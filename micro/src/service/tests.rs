@@ -18,6 +18,10 @@ use crate::{
     registry,
 };
 
+mod config;
+mod hooks;
+mod log;
+
 async fn nodes(registry: &str, service: &str) -> usize {
     let registry = registry::open(registry).expect("a registry");
     registry.read(service).await.expect("memory answers").entries.len()
@@ -47,7 +51,7 @@ async fn a_service_is_registered_with_all_that_its_record_tells() {
     let endpoints: Vec<_> = node.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
     let all = ["Chat", "Collect", "Down", "Follow", "Read", "Say", "Up"];
     assert_eq!(endpoints, all.map(|method| format!("Echo.{method}")));
-    handle.stop().await;
+    handle.stop().await.expect("a clean exit");
     assert_eq!(nodes(registry, "greeter").await, 0, "stopped: deregistered");
 }
 
@@ -78,7 +82,7 @@ async fn a_failing_check_keeps_the_node_out_until_it_passes() {
     handle.registration().wait_for(out).await.expect("the service runs");
     is_fit.store(true, Ordering::SeqCst);
     registered(&handle).await;
-    handle.stop().await;
+    handle.stop().await.expect("a clean exit");
 }
 
 #[tokio::test]
@@ -110,7 +114,7 @@ async fn health_follows_the_registration() {
     assert_eq!(next().await, ServingStatus::Serving);
     let stopping = tokio::spawn(handle.stop());
     assert_eq!(next().await, ServingStatus::NotServing, "leaving");
-    stopping.await.expect("a watch on health keeps nobody");
+    stopping.await.expect("a watch on health keeps nobody").expect("a clean exit");
 }
 
 #[tokio::test]
@@ -132,7 +136,7 @@ async fn a_call_under_way_finishes_when_its_node_leaves() {
     assert_eq!(chat.message().await.expect("ok").expect("a word").text, "two");
     drop(sender);
     assert!(chat.message().await.expect("status ok").is_none());
-    stopped.await.expect("the last call has ended");
+    stopped.await.expect("the last call has ended").expect("a clean exit");
 }
 
 #[tokio::test]
@@ -154,7 +158,7 @@ async fn a_call_that_does_not_finish_is_cut_at_the_drain_timeout() {
     while running.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;
     }
-    handle.stop().await;
+    handle.stop().await.expect("a clean exit");
     let status = call.await.expect("no panic").expect_err("the handler sleeps for ever");
     assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
 }
@@ -209,10 +213,10 @@ async fn several_services_live_in_one_process() {
     let one = start(registry, "one", Echo::named("one")).await;
     let two = start(registry, "two", Echo::named("two")).await;
     assert_ne!(one.address(), two.address());
-    one.stop().await;
+    one.stop().await.expect("a clean exit");
     let reply = Stub::new("two", &client(registry)).say(Word::new("who?")).await.expect("two");
     assert_eq!(reply.into_inner().text, "two");
-    two.stop().await;
+    two.stop().await.expect("a clean exit");
 }
 
 #[tokio::test]
@@ -246,7 +250,7 @@ async fn a_node_on_every_interface_can_be_called_at_the_address_it_advertises() 
         };
         let stub = Stub::new("greeter", &client(registry));
         stub.say(Word::new("who?")).await.expect("it listens there");
-        handle.stop().await;
+        handle.stop().await.expect("a clean exit");
     }
 }
 
@@ -304,7 +308,7 @@ async fn options_as_large_as_they_go_mean_no_bound() {
     let stub = Stub::new("greeter", &client);
     stub.say(Word::new("who?")).await.expect("it serves");
     stub.say(Word::new("who?")).timeout(Duration::MAX).await.expect("it serves");
-    handle.stop().await;
+    handle.stop().await.expect("a clean exit");
 }
 
 #[tokio::test]

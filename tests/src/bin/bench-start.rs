@@ -61,6 +61,6 @@ async fn start(registry: &str) -> Result<Duration, micro::Error> {
     let registered = state.wait_for(|state| *state == RegistrationState::Registered).await;
     registered.expect("a node tells its state while it runs");
     let took = begin.elapsed();
-    node.stop().await;
+    node.stop().await?;
     Ok(took)
 }

@@ -1,5 +1,6 @@
 //! Runs an echo service on each address, all on one thread, until signals end them:
 //! `signal-node ADDRESS...`. `Say` blocks that thread for ever, and prints `blocked` before it does.
+//! With the address `never` a service hangs in its first hook, and prints `starting` before it does.
 
 use std::{env, process, thread};
 
@@ -56,7 +57,13 @@ async fn main() -> Result<(), micro::Error> {
     });
     let mut running = JoinSet::new();
     for address in env::args().skip(1) {
-        let service = Service::builder("echo").registry("memory://").address(address);
+        let mut service = Service::builder("echo").registry("memory://").address(&address);
+        if address == "never" {
+            service = service.before_start(|| async {
+                println!("starting");
+                std::future::pending::<Result<(), micro::Error>>().await
+            });
+        }
         let mut service = service.build().await?;
         register_echo_handler(service.server(), Blocking);
         running.spawn(service.run());

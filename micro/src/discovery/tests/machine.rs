@@ -38,11 +38,12 @@ impl World {
 
     fn hand(&mut self, event: Event) -> String {
         let step = self.state.handle(self.now, event);
-        let notes = step.notes.iter().map(|note| match note {
-            Note::Malformed(malformed) => format!("malformed:{}", malformed.key),
-            Note::Trouble(error) => format!("trouble:{error}"),
-            Note::Recovered => "recovered".to_owned(),
-            Note::Refused(error) => format!("refused:{error}"),
+        let notes = step.notes.iter().filter_map(|note| match note {
+            Note::Malformed(malformed) => Some(format!("malformed:{}", malformed.key)),
+            Note::Trouble(error) => Some(format!("trouble:{error}")),
+            Note::Recovered => Some("recovered".to_owned()),
+            Note::Refused(error) => Some(format!("refused:{error}")),
+            Note::Changed(_) => None, // as the updates say
         });
         let action = step.action.iter().map(|action| match action {
             Action::Read => "read".to_owned(),

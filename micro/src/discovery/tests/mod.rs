@@ -1,4 +1,5 @@
 mod driver;
+mod log;
 mod machine;
 mod model;
 mod scripted;

@@ -133,7 +133,7 @@ proptest! {
                     });
                 }
             }
-            subscriber.apply(&records.settle());
+            subscriber.apply(&records.settle().0);
             prop_assert_eq!(&subscriber.0, &in_force(&content));
             prop_assert_eq!(records.nodes().len(), subscriber.0.len());
             prop_assert_eq!(records.malformed(), malformed.len());

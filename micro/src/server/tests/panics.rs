@@ -1,52 +1,13 @@
 //! Handlers that panic.
 
-use std::sync::Mutex;
-
-use tracing::{
-    Event as Logged, Level, Metadata, Subscriber,
-    field::{Field, Visit},
-    span,
-};
+use tracing::Level;
 
 use super::*;
-
-/// Keeps what is logged as errors by this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.0 += &format!(" {field}={value:?}");
-    }
-}
-
-impl Subscriber for Log {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::ERROR
-    }
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn event(&self, event: &Logged<'_>) {
-        let mut line = Line(String::new());
-        event.record(&mut line);
-        self.0.lock().expect("not poisoned").push(line.0);
-    }
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
-}
+use crate::fixture::Log;
 
 #[tokio::test]
 async fn a_panic_is_internal_with_an_id_that_is_in_the_log() {
-    let log = Log::default();
-    let _guard = tracing::subscriber::set_default(log.clone());
-    // With a single subscriber in the process, tracing asks the thread that comes to a log line
-    // first whether anybody listens: another test's thread, where nobody does. With two it asks both.
-    let _second = tracing::Dispatch::new(Log::default());
+    let log = Log::down_to(Level::ERROR);
     let server = Fixture::start().await;
     let client = server.connect().await;
 
@@ -57,7 +18,7 @@ async fn a_panic_is_internal_with_an_id_that_is_in_the_log() {
     let id = message.rsplit(' ').next().expect("a word").to_owned();
     assert_eq!(id.len(), 8, "{message}");
 
-    let lines = log.0.lock().expect("not poisoned").clone();
+    let lines = log.lines();
     let [line] = &lines[..] else { panic!("one line, not {lines:?}") };
     for part in [&id, SAY, "the cat is out"] {
         assert!(line.contains(part), "{line} should have {part}");

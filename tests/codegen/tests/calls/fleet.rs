@@ -15,16 +15,17 @@ impl Fleet {
     /// Starts a node with the handlers that `register` puts on it. `test` names the registry.
     pub(super) async fn start(test: &str, register: impl FnOnce(&mut Server)) -> Self {
         let registry = format!("memory://{test}");
-        let mut service = Service::builder(NAME).registry(&registry).build().await.unwrap();
+        let mut service =
+            Service::builder(NAME).without_env().registry(&registry).build().await.unwrap();
         register(service.server());
         let handle = service.start().await.unwrap();
-        let client = Client::builder().registry(&registry).build().unwrap();
+        let client = Client::builder().without_env().registry(&registry).build().unwrap();
         Self { client, handle }
     }
 
     pub(super) async fn stop(self) {
         drop(self.client);
-        self.handle.stop().await;
+        self.handle.stop().await.expect("a clean exit");
     }
 }
 
