@@ -33,6 +33,7 @@ mod framing;
 mod grpc_timeout;
 mod headers;
 mod include;
+mod near;
 pub mod registration;
 pub mod registry;
 pub mod server;

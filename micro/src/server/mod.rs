@@ -27,7 +27,7 @@ use self::{
     connection::Shared,
     health::Health,
     reply::Content,
-    router::{Router, Service},
+    router::{NO_HANDLER, Router, Service},
 };
 use crate::{Error, descriptor::ServiceDescriptor, transport::LARGEST_WINDOW};
 
@@ -41,7 +41,8 @@ pub(crate) use self::listen::Listening;
 ///
 /// - A method is found by its full path. Where the service's full name is unknown, its short name
 ///   decides, as on go-micro's servers: `/anything.Greeter/Hello` and `/Greeter/Hello` reach
-///   `greeter.v1.Greeter`. What is not found, or found twice, is `Unimplemented`.
+///   `greeter.v1.Greeter`. What is not found, or found twice, is `Unimplemented`,
+///   with the names of what is there.
 /// - `grpc-timeout` and go-micro's `timeout` (nanoseconds) are obeyed, the smaller of the two: at the
 ///   deadline the handler's future or stream is dropped and the caller gets `DeadlineExceeded`. A
 ///   reply that waits because its caller does not read is reset a second later; only its last 64 KiB
@@ -186,6 +187,9 @@ impl Server {
 
     fn prepare(self) -> Result<(Shared, watch::Sender<Health>), Error> {
         self.bounds.check()?;
+        if self.services.is_empty() {
+            tracing::warn!("every call will be Unimplemented: {NO_HANDLER}");
+        }
         let health = watch::Sender::new(Health::NotServing);
         let mut router = Router::new(self.services)?;
         let answers = health::service(health.subscribe(), router.names());

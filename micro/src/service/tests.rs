@@ -13,7 +13,7 @@ use tonic_health::pb::{
 
 use crate::{
     Client, Service,
-    fixture::{Echo, Stub, Word, client, register, registered, start},
+    fixture::{Echo, Stub, Word, client, log, register, registered, start},
     registration::RegistrationState,
     registry,
 };
@@ -216,12 +216,52 @@ async fn several_services_live_in_one_process() {
 }
 
 #[tokio::test]
+async fn a_service_without_a_handler_says_so_at_its_start_in_one_line() {
+    let registry = "memory://service-no-handler";
+    let log = log::record();
+    let service = Service::builder("greeter").registry(registry).build().await;
+    let handle = service.expect("a service").start().await.expect("a free port");
+    let lines = log.lines_with("no handler is registered");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("WARN") && lines[0].contains("register_greeter_handler("), "{lines:?}");
+    let stub = Stub::new("greeter", &client(registry));
+    let status = stub.say(Word::new("who?")).await.expect_err("nobody handles it");
+    assert_eq!(status.code(), tonic::Code::Unimplemented);
+    assert!(status.message().contains("no handler is registered on this server"), "{status}");
+    handle.stop().await;
+
+    let handle = start(registry, "greeter", Echo::named("greeter")).await;
+    handle.stop().await;
+    assert_eq!(log.lines_with("no handler is registered").len(), 1, "with a handler: no line");
+}
+
+#[tokio::test]
 async fn a_taken_address_is_an_error_that_names_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     let service = Service::builder("greeter").registry("memory://service-taken").address(&address);
     let error = service.build().await.expect("a service").start().await.expect_err("taken");
-    assert!(error.to_string().contains(&address), "{error}");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the server cannot listen on {address}: another process or service listens there; \
+             choose another port, or 0 for any free one"
+        )
+    );
+    assert_eq!(error.kind(), crate::ErrorKind::Bind);
+}
+
+#[tokio::test]
+async fn an_address_of_another_machine_is_an_error_that_says_so() {
+    // Reserved for documentation (RFC 5737): no machine has it.
+    let service =
+        Service::builder("greeter").registry("memory://service-foreign").address("192.0.2.1:0");
+    let error = service.build().await.expect("a service").start().await.expect_err("foreign");
+    assert_eq!(
+        error.to_string(),
+        "the server cannot listen on 192.0.2.1:0: no interface of this machine has the address; \
+         choose one that has, or 0.0.0.0 for all"
+    );
 }
 
 #[tokio::test]
