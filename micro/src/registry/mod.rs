@@ -25,6 +25,7 @@ pub use node::{Endpoint, Node, Value};
 pub use open::open;
 pub(crate) use open::url_or_env;
 pub use static_list::StaticList;
+pub(crate) use url::is_loopback;
 
 /// A future without a name, as a trait object's methods return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

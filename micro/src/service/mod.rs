@@ -5,6 +5,7 @@
 
 mod address;
 mod builder;
+mod claim;
 mod handle;
 mod leave;
 mod signals;
@@ -22,6 +23,7 @@ use crate::{
 };
 use address::Machine;
 use builder::Settings;
+use claim::Claim;
 
 /// A service: a server that registers itself while it can answer, and leaves without dropping a
 /// call.
@@ -107,7 +109,8 @@ impl Service {
     ///
     /// # Errors
     /// `Bind` when the address cannot be listened on; `Config` when it cannot be advertised, or the
-    /// registry cannot hold a record of that name or size.
+    /// registry cannot hold a record of that name or size, or a node of the same id runs in this
+    /// process.
     /// A registry that cannot be reached is no error: the service serves and keeps trying.
     pub async fn run(self) -> Result<(), Error> {
         let mut signals = signals::Signals::new()?;
@@ -142,10 +145,18 @@ impl Service {
         node.metadata.extend(settings.metadata);
         node.endpoints = endpoints;
         // Else it would be tried for ever: nothing but other options can change it.
-        discovery.registry().validate(&node)?;
-        tracing::info!(service = %node.service, node = %node.id, %address, "serving");
         let registry = discovery.registry().clone();
-        let registration = Registration::start(registry, node, settings.registration);
+        registry.validate(&node)?;
+        let name = registry.name().to_owned();
+        let (claim, registration) = Claim::register(&name, &node, || {
+            Registration::start(registry, node.clone(), settings.registration)
+        })?;
+        tracing::info!(service = %node.service, node = %node.id, %address, "serving");
+        if discovery.registry().is_shared()
+            && let Some(warning) = address::only_for_this_machine(&address)
+        {
+            tracing::warn!(service = %node.service, node = %node.id, registry = name, "{warning}");
+        }
         let leaving = leave::Leaving {
             service: settings.name,
             gap: discovery.registry().spread(),
@@ -153,6 +164,6 @@ impl Service {
             listening,
             registration,
         };
-        Ok(Handle::start(leaving, address, settings.id, settings.shutdown))
+        Ok(Handle::start(leaving, claim, address, settings.id, settings.shutdown))
     }
 }

@@ -236,6 +236,66 @@ async fn a_service_without_a_handler_says_so_at_its_start_in_one_line() {
 }
 
 #[tokio::test]
+async fn a_second_node_of_one_id_in_one_process_is_refused() {
+    let registry = "memory://service-one-id";
+    let service = async |id: &str| {
+        let builder = Service::builder("greeter").registry(registry).id(id);
+        builder.build().await.expect("a service")
+    };
+    let first = service("greeter-1").await.start().await.expect("a free port");
+    let error = service("greeter-1").await.start().await.expect_err("the id is taken");
+    assert!(error.is_config());
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "a node of id 'greeter-1' of service 'greeter' runs in this process already, at {}: they \
+             would take the record in {registry} from each other; give each an id of its own, or \
+             leave the id out for a new one at each start",
+            first.address()
+        )
+    );
+    let second = service("greeter-2").await.start().await.expect("another id");
+    second.stop().await;
+    drop(first);
+    let heir = service("greeter-1").await.start().await.expect("its holder is on its way out");
+    let error = service("greeter-1").await.start().await.expect_err("taken again");
+    assert!(error.to_string().contains(heir.address()), "{error}");
+    heir.stop().await;
+    service("greeter-1").await.start().await.expect("free again").stop().await;
+}
+
+#[tokio::test]
+async fn an_id_is_free_once_the_shutdown_future_has_ended_its_holder() {
+    let registry = "memory://service-one-id-shutdown";
+    let builder = || Service::builder("greeter").registry(registry).id("greeter-1");
+    let service = builder().shutdown(async {}).build().await.expect("a service");
+    let first = service.start().await.expect("a free port");
+    let gone = |state: &RegistrationState| *state == RegistrationState::Gone;
+    first.registration().wait_for(gone).await.expect("it leaves");
+    let second = builder().build().await.expect("a service").start().await.expect("free");
+    second.stop().await;
+    first.stop().await;
+}
+
+#[cfg(feature = "etcd")]
+#[tokio::test]
+async fn a_loopback_address_in_a_registry_of_many_machines_is_warned_of_at_the_start() {
+    let started = async |registry: &str, advertise: &str| {
+        let builder = Service::builder("greeter").registry(registry).advertise(advertise);
+        builder.build().await.expect("a service").start().await.expect("a free port")
+    };
+    let log = log::record();
+    // Reserved for documentation (RFC 5737): nobody is there, and nobody need be.
+    let far = started("etcd://127.0.0.1:1,192.0.2.1:1", "127.0.0.1").await;
+    let lines = log.lines_with("callers on other machines cannot reach");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("WARN") && lines[0].contains(far.address()), "{lines:?}");
+    started("etcd://127.0.0.1:1,localhost:1", "127.0.0.1").await;
+    started("etcd://192.0.2.1:1", "10.0.0.7").await;
+    assert_eq!(log.lines_with("callers on other machines").len(), 1, "{lines:?}");
+}
+
+#[tokio::test]
 async fn a_taken_address_is_an_error_that_names_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
