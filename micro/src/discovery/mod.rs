@@ -33,6 +33,7 @@ use crate::registry::{Node, Registry};
 mod discover;
 mod driver;
 mod fanout;
+mod neighbours;
 mod records;
 mod state;
 #[cfg(test)]
@@ -43,6 +44,7 @@ mod tonic;
 use self::fanout::Shared;
 #[cfg(feature = "tonic-channel")]
 pub use self::tonic::tonic_channel;
+pub(crate) use self::neighbours::Neighbours;
 pub use self::{discover::Discover, fanout::Subscription};
 
 /// A change in the set of nodes of a service, to be applied in order.
