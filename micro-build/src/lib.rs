@@ -97,6 +97,7 @@ mod error;
 mod external;
 mod locate;
 mod names;
+mod near;
 mod output;
 mod service;
 mod shape;
