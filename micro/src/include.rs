@@ -49,7 +49,10 @@ mod tests {
         let version =
             concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
         let this = include_str!("include.rs");
-        assert!(this.contains(&format!("(\"{version}\") => {{}};")), "bring the version up to date");
+        assert!(
+            this.contains(&format!("(\"{version}\") => {{}};")),
+            "bring the version up to date"
+        );
         assert!(this.contains(&format!("does not fit micro {version}:")), "and in the text");
     }
 }

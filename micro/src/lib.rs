@@ -11,6 +11,7 @@
 //! | choose a registry | [`registry::open`] |
 //! | stream | [`stream`] |
 //! | keep what tonic generated | [`Server::add_service`], [`Channel`] |
+//! | understand an error | [`guide::errors`] |
 //!
 //! # Features
 //! All are off by default; `memory://` and `static://` are always there.
@@ -31,6 +32,7 @@ mod error;
 mod fixture;
 mod framing;
 mod grpc_timeout;
+pub mod guide;
 mod headers;
 mod include;
 mod near;

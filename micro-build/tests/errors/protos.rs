@@ -214,8 +214,7 @@ fn a_missing_file_with_another_near() {
     let here = std::env::current_dir().unwrap();
     for (proto, nearest) in [("v2/greter.proto", "v2/greeter"), ("v1/Greeter.proto", "v1/greeter")]
     {
-        let message =
-            stopped(micro_build::configure(), folder.path(), &[proto], &[folder.path()]);
+        let message = stopped(micro_build::configure(), folder.path(), &[proto], &[folder.path()]);
         assert_eq!(
             of_the_build_script(&message),
             format!(

@@ -42,9 +42,9 @@ mod tests;
 mod tonic;
 
 use self::fanout::Shared;
+pub(crate) use self::neighbours::Neighbours;
 #[cfg(feature = "tonic-channel")]
 pub use self::tonic::tonic_channel;
-pub(crate) use self::neighbours::Neighbours;
 pub use self::{discover::Discover, fanout::Subscription};
 
 /// A change in the set of nodes of a service, to be applied in order.

@@ -249,7 +249,8 @@ mod tests {
 
     #[test]
     fn what_leads_to_this_machine_alone_is_told() {
-        for address in ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "localhost:1", "[::ffff:127.0.0.1]:1"]
+        for address in
+            ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "localhost:1", "[::ffff:127.0.0.1]:1"]
         {
             assert!(is_loopback(address), "{address}");
         }

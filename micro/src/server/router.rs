@@ -184,9 +184,10 @@ impl Router {
     }
 
     fn unknown_method(&self, method: &str, service: &str) -> Status {
-        let methods = self.methods.keys().filter_map(|path| {
-            path.strip_prefix('/')?.strip_prefix(service)?.strip_prefix('/')
-        });
+        let methods = self
+            .methods
+            .keys()
+            .filter_map(|path| path.strip_prefix('/')?.strip_prefix(service)?.strip_prefix('/'));
         let methods = near::list(method, methods);
         let (method, service) = (clip(method), clip(service));
         Status::unimplemented(match methods {

@@ -223,7 +223,10 @@ async fn a_service_without_a_handler_says_so_at_its_start_in_one_line() {
     let handle = service.expect("a service").start().await.expect("a free port");
     let lines = log.lines_with("no handler is registered");
     assert_eq!(lines.len(), 1, "{lines:?}");
-    assert!(lines[0].contains("WARN") && lines[0].contains("register_greeter_handler("), "{lines:?}");
+    assert!(
+        lines[0].contains("WARN") && lines[0].contains("register_greeter_handler("),
+        "{lines:?}"
+    );
     let stub = Stub::new("greeter", &client(registry));
     let status = stub.say(Word::new("who?")).await.expect_err("nobody handles it");
     assert_eq!(status.code(), tonic::Code::Unimplemented);
