@@ -95,7 +95,7 @@ async fn a_call_may_fail_fast() {
     assert_eq!(status.code(), Code::Unavailable);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_name_that_is_not_found_fails_with_the_names_that_are() {
     let registry = "memory://client-misnamed";
     let _greeter = start(registry, "greeter", Echo::named("a")).await;
