@@ -9,7 +9,7 @@ use miette::Diagnostic;
 use prost_types::FileDescriptorSet;
 use protox::Compiler;
 
-use crate::Error;
+use crate::{Error, near};
 
 /// How `protox` ends what it says of a file that ends too early.
 const END_OF_FILE: &str = ", but reached end of file";
@@ -78,10 +78,15 @@ fn check_arguments(protos: &[PathBuf], includes: &[PathBuf], at: &str) -> Result
         }
         if !proto.is_file() {
             return Err(Error::new(format!(
-                "{at}: the file `{}` does not exist{}; correct the path in the first argument of \
-                 `compile_protos`",
+                "{at}: the file `{}` does not exist{}{}; {}correct the path in the first argument \
+                 of `compile_protos`",
                 proto.display(),
                 relative_to(proto),
+                match proto.is_relative() {
+                    true => format!(", nor in an include folder ({})", list(includes)),
+                    false => String::new(),
+                },
+                nearest_proto(proto, includes),
             )));
         }
         return Err(Error::new(format!(
@@ -100,6 +105,28 @@ fn relative_to(path: &Path) -> String {
         Ok(folder) if path.is_relative() => format!(" in {}", folder.display()),
         _ => String::new(),
     }
+}
+
+/// Says which file may have been meant in the build script.
+fn nearest_proto(proto: &Path, includes: &[PathBuf]) -> String {
+    let beside = proto.parent().filter(|parent| *parent != Path::new(""));
+    let folders: Vec<_> = includes.iter().map(PathBuf::as_path).chain(beside).collect();
+    match near::proto(proto, &folders) {
+        Some((folder, file)) => format!("the nearest is `{}`; ", folder.join(file).display()),
+        None => String::new(),
+    }
+}
+
+/// Says which file may have been meant in an import, and where those were looked for.
+fn nearest_import(what: &str, includes: &[PathBuf]) -> (String, String) {
+    let name = what.split('\'').nth(1).unwrap_or_default();
+    let folders: Vec<_> = includes.iter().map(PathBuf::as_path).collect();
+    let nearest = match near::proto(Path::new(name), &folders) {
+        Some((_, file)) => format!("the nearest is '{}'; ", file.display()),
+        None => String::new(),
+    };
+    let relative = includes.iter().find(|include| include.is_relative());
+    (nearest, relative.map(|include| relative_to(include)).unwrap_or_default())
 }
 
 fn list(includes: &[PathBuf]) -> String {
@@ -187,9 +214,10 @@ fn remedy(error: &protox::Error, what: &str, includes: &[PathBuf]) -> String {
         );
     }
     if error.is_file_not_found() {
+        let (nearest, relative) = nearest_import(what, includes);
         return format!(
-            "correct the import, or add the folder that holds the file to the second argument of \
-             `compile_protos` (looked in {})",
+            "{nearest}correct the import, or add the folder that holds the file to the second \
+             argument of `compile_protos` (looked in {}{relative})",
             list(includes)
         );
     }

@@ -30,6 +30,8 @@
 //! `cargo test` does not take it for an example, and `[a]` or `<b>` stand for themselves, so that
 //! `cargo doc` does not take them for a link or a tag.
 //!
+//! The code fits the `micro` of the same version, and does not compile with one that it does not fit.
+//!
 //! # Names
 //!
 //! Names follow Rust's customs, `GetURL` being `get_url`. Reserved words are raw (`r#type`), or get
@@ -95,6 +97,7 @@ mod error;
 mod external;
 mod locate;
 mod names;
+mod near;
 mod output;
 mod service;
 mod shape;

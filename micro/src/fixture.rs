@@ -1,5 +1,7 @@
 //! A small service for tests, written as `micro-build` would.
 
+pub(crate) mod log;
+
 use std::{
     sync::{
         Arc,

@@ -13,6 +13,7 @@
 //! | stream | [`stream`] |
 //! | surround calls: request ids, tokens, limits | [`layer`] |
 //! | keep what tonic generated | [`Server::add_service`], [`Channel`] |
+//! | understand an error | [`guide::errors`] |
 //!
 //! # Features
 //! `memory://` and `static://` are always there. Of the features `mdns` alone is on by default.
@@ -46,6 +47,7 @@ mod include;
 #[cfg(feature = "init-tracing")]
 mod init_tracing;
 pub mod layer;
+mod near;
 pub mod registration;
 pub mod registry;
 pub mod server;

@@ -107,6 +107,22 @@ fn a_missing_import() {
 }
 
 #[test]
+fn a_missing_import_with_another_near() {
+    assert_eq!(
+        stopped_by(&[("a.proto", "import \"c/comon.proto\";\n"), ("b/common.proto", HEAD)]),
+        "DIR/a.proto:1:1: import 'c/comon.proto' not found; the nearest is 'b/common.proto'; correct \
+         the import, or add the folder that holds the file to the second argument of \
+         `compile_protos` (looked in `DIR`)"
+    );
+    let folder = folder(&[("a.proto", "import \"none.proto\";\n")]);
+    let includes = [folder.path(), Path::new("tests/golden")];
+    let message = stopped(micro_build::configure(), folder.path(), &["a.proto"], &includes);
+    let here = std::env::current_dir().unwrap();
+    let looked = format!("(looked in `DIR`, `tests/golden` in {})", here.display());
+    assert!(message.ends_with(&looked), "{message}");
+}
+
+#[test]
 fn an_import_on_more_than_one_line() {
     let message = stopped_by(&[("a.proto", "// none.proto\n\nimport\n  'none.proto';\n")]);
     assert!(message.starts_with("DIR/a.proto:4: import 'none.proto' not found; "), "{message}");
@@ -184,8 +200,53 @@ fn a_missing_file() {
     assert_eq!(
         of_the_build_script(&message),
         format!(
-            "the file `a.proto` does not exist in {}; correct the path in the first argument of \
-             `compile_protos`",
+            "the file `a.proto` does not exist in {}, nor in an include folder (`DIR`); correct the \
+             path in the first argument of `compile_protos`",
+            here.display()
+        )
+    );
+}
+
+#[test]
+fn a_missing_file_with_another_near() {
+    let folder =
+        folder(&[("v1/greeter.proto", HEAD), ("v2/greeter.proto", HEAD), ("v1/other.proto", HEAD)]);
+    let here = std::env::current_dir().unwrap();
+    for (proto, nearest) in [("v2/greter.proto", "v2/greeter"), ("v1/Greeter.proto", "v1/greeter")]
+    {
+        let message = stopped(micro_build::configure(), folder.path(), &[proto], &[folder.path()]);
+        assert_eq!(
+            of_the_build_script(&message),
+            format!(
+                "the file `{proto}` does not exist in {}, nor in an include folder (`DIR`); the \
+                 nearest is `DIR/{nearest}.proto`; correct the path in the first argument of \
+                 `compile_protos`",
+                here.display()
+            )
+        );
+    }
+    let absolute = folder.path().join("v1/others.proto");
+    let protos = [absolute.to_str().unwrap()];
+    let message = stopped(micro_build::configure(), folder.path(), &protos, &[] as &[&Path]);
+    assert_eq!(
+        of_the_build_script(&message),
+        "the file `DIR/v1/others.proto` does not exist; the nearest is `DIR/v1/other.proto`; correct \
+         the path in the first argument of `compile_protos`"
+    );
+}
+
+#[test]
+fn a_missing_file_is_looked_for_in_relative_folders() {
+    let folder = folder(&[]);
+    let here = std::env::current_dir().unwrap();
+    let protos = ["greter.proto"];
+    let message = stopped(micro_build::configure(), folder.path(), &protos, &["tests/golden"]);
+    assert_eq!(
+        of_the_build_script(&message),
+        format!(
+            "the file `greter.proto` does not exist in {}, nor in an include folder \
+             (`tests/golden`); the nearest is `tests/golden/greeter.proto`; correct the path in the \
+             first argument of `compile_protos`",
             here.display()
         )
     );

@@ -25,6 +25,9 @@ use crate::{
     registry::{BoxFuture, Node},
 };
 
+/// How long what the registry has in place of a missing service is taken for true.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
 /// Runs until `gone` resolves: until the last handle is dropped.
 pub(super) fn run<K: Connect>(
     mut updates: impl Stream<Item = Update> + Unpin + Send + 'static,
@@ -41,6 +44,8 @@ pub(super) fn run<K: Connect>(
         members: Members::new(ttl, fastrand::Rng::new()),
         picked: Picked::new(),
         pending: FuturesUnordered::new(),
+        is_read: false,
+        asked: None,
     };
     async move {
         loop {
@@ -72,6 +77,10 @@ struct Driver<K: Connect> {
     picked: Picked<K::Connection>,
     /// Attempts under way, and for each connection the wait for its end.
     pending: FuturesUnordered<BoxFuture<'static, Event<K::Connection>>>,
+    /// Whether the registry has been read once.
+    is_read: bool,
+    /// When the registry was last asked what it has instead of the service.
+    asked: Option<Instant>,
 }
 
 /// A connection and its load.
@@ -86,6 +95,7 @@ enum Event<C> {
     Connected(Attempt, Arc<Node>, C),
     Failed(Attempt, Arc<Node>, String),
     Ended(Attempt, Arc<Node>, Ended),
+    Found(Option<String>),
     Tick,
 }
 
@@ -97,6 +107,7 @@ impl<K: Connect> Driver<K> {
             Event::Update(update) => {
                 self.members.update(update, now);
                 self.shared.listed.store(self.members.listed(), Relaxed);
+                self.is_read = true;
             }
             Event::Connected(attempt, node, connection) => {
                 let latency = self.picked.median_latency(now);
@@ -117,10 +128,34 @@ impl<K: Connect> Driver<K> {
                 self.remember(&node, &reason);
                 self.members.closed(&attempt, now);
             }
+            Event::Found(found) => self.shared.found.store(found.map(Arc::new)),
             Event::Tick => {}
         }
         self.members.tick(now);
         self.act();
+        self.ask_around(now);
+    }
+
+    /// Asks, beside all else, what the registry has instead: for a call that finds no node in it.
+    fn ask_around(&mut self, now: Instant) {
+        if self.members.listed() > 0 {
+            // What was missed, asked and found was so before it came.
+            self.shared.missed.store(false, Relaxed);
+            if self.asked.take().is_some() {
+                self.shared.found.store(None);
+            }
+            return;
+        }
+        let is_due = self.asked.is_none_or(|asked| now - asked >= ASK_AGAIN);
+        if !is_due || !self.is_read {
+            return;
+        }
+        let is_waited_for = self.shared.waiting.load(SeqCst) > 0;
+        if self.shared.missed.swap(false, Relaxed) || is_waited_for {
+            self.asked = Some(now);
+            let asking = self.shared.neighbours.clone().ask();
+            self.pending.push(Box::pin(async move { Event::Found(asking.await) }));
+        }
     }
 
     fn act(&mut self) {

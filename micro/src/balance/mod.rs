@@ -12,7 +12,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    discovery::{Status, Subscription, Update},
+    discovery::{Neighbours, Status, Subscription, Update},
     registry::Node,
     transport,
 };
@@ -95,6 +95,11 @@ struct Shared<C> {
     wanted: Notify,
     listed: AtomicUsize,
     last_error: ArcSwapOption<String>,
+    neighbours: Neighbours,
+    /// What those last said.
+    found: ArcSwapOption<String>,
+    /// Whether a call has failed for want of a node since they were asked.
+    missed: AtomicBool,
     registry: watch::Receiver<Status>,
 }
 
@@ -104,9 +109,10 @@ impl Balancer {
     /// # Panics
     /// Outside a tokio runtime.
     pub(crate) fn new(updates: Subscription, options: Options) -> Self {
-        let registry = updates.status();
+        let (registry, neighbours) = (updates.status(), updates.neighbours());
         let Options { transport, ttl, penalty } = options;
-        Self::with_connector(updates, registry, Transport::new(transport), ttl, penalty)
+        let connector = Transport::new(transport);
+        Self::with_connector(updates, registry, neighbours, connector, ttl, penalty)
     }
 }
 
@@ -114,6 +120,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
     fn with_connector(
         updates: impl Stream<Item = Update> + Unpin + Send + 'static,
         registry: watch::Receiver<Status>,
+        neighbours: Neighbours,
         connector: impl Connect<Connection = C>,
         ttl: Duration,
         penalty: Duration,
@@ -125,6 +132,9 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             wanted: Notify::new(),
             listed: AtomicUsize::new(0),
             last_error: ArcSwapOption::empty(),
+            neighbours,
+            found: ArcSwapOption::empty(),
+            missed: AtomicBool::new(false),
             registry,
         });
         let (last, gone) = oneshot::channel();
@@ -178,11 +188,37 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         let status = shared.registry.borrow();
         match (&status.error, shared.last_error.load_full()) {
             (Some(error), _) if listed == 0 => error.to_string(),
-            _ if !status.synced && listed == 0 => "the registry has not answered yet".to_owned(),
-            _ if listed == 0 => "no node is registered".to_owned(),
+            _ if !status.synced && listed == 0 => {
+                format!("{} has not answered yet", shared.neighbours.registry())
+            }
+            _ if listed == 0 => self.none_registered(&status),
             (_, Some(error)) => format!("none of {listed} nodes is connected: {error}"),
             (_, None) => format!("none of {listed} nodes is connected yet"),
         }
+    }
+}
+
+impl<C: Send + Sync + 'static> Balancer<C> {
+    /// Why the registry's answer has no node in it, with what it has instead if that is known by
+    /// now. If not, the next call to fail will say it.
+    fn none_registered(&self, status: &Status) -> String {
+        let shared = &*self.handle.shared;
+        let registry = shared.neighbours.registry();
+        let left_out = status.malformed + status.not_grpc;
+        if left_out > 0 {
+            return format!(
+                "{registry} has {left_out} records of it and none that can be used: {} of nodes \
+                 that do not speak gRPC, {} that cannot be decoded",
+                status.not_grpc, status.malformed,
+            );
+        }
+        shared.missed.store(true, Relaxed);
+        shared.wanted.notify_one();
+        let found = shared.found.load_full().map(|found| format!("; {found}"));
+        format!(
+            "none is registered in {registry}{}; is it running, and on the same registry?",
+            found.unwrap_or_default()
+        )
     }
 }
 

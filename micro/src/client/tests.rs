@@ -96,6 +96,20 @@ async fn a_call_may_fail_fast() {
     assert_eq!(status.code(), Code::Unavailable);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_not_found_fails_with_the_names_that_are() {
+    let registry = "memory://client-misnamed";
+    let _greeter = start(registry, "greeter", Echo::named("a")).await;
+    let stub = Stub::new("greetr", &client(registry));
+    let text = "no node of service 'greetr' is ready: none is registered in \
+                memory://client-misnamed; registered there: 'greeter'; is it running, and on the \
+                same registry?";
+    let status = stub.say(Word::new("who?")).timeout(SOON).await.expect_err("no such name");
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, text));
+    let status = stub.say(Word::new("who?")).fail_fast().await.expect_err("no such name");
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, text));
+}
+
 #[tokio::test]
 async fn a_node_that_does_not_answer_is_named_and_its_handler_is_dropped() {
     let registry = "memory://client-silent";

@@ -30,7 +30,7 @@ pub(super) fn start(discovery: Discovery, service: &str) -> Arc<Shared> {
     let fanout = Arc::new(Fanout::default());
     let (sender, status) = watch::channel(Status::default());
     let driver = tokio::spawn(drive(registry, service.to_owned(), fanout.clone(), sender));
-    Arc::new(Shared::new(fanout, status, driver.abort_handle(), discovery))
+    Arc::new(Shared::new(fanout, status, driver.abort_handle(), service.to_owned(), discovery))
 }
 
 async fn drive(

@@ -10,7 +10,7 @@ use std::{
 use futures_core::Stream;
 use tokio::{sync::watch, task::AbortHandle};
 
-use super::{Discover, Discovery, Status, Update};
+use super::{Discover, Discovery, Neighbours, Status, Update};
 use crate::registry::Node;
 
 /// How many updates a subscriber may be behind: with one more he gets them as one `Reset`.
@@ -22,8 +22,9 @@ pub(super) struct Shared {
     fanout: Arc<Fanout>,
     status: watch::Receiver<Status>,
     driver: AbortHandle,
+    service: String,
     /// Whoever asks the same registry next is to find this.
-    _discovery: Discovery,
+    discovery: Discovery,
 }
 
 impl Shared {
@@ -31,9 +32,10 @@ impl Shared {
         fanout: Arc<Fanout>,
         status: watch::Receiver<Status>,
         driver: AbortHandle,
+        service: String,
         discovery: Discovery,
     ) -> Self {
-        Self { fanout, status, driver, _discovery: discovery }
+        Self { fanout, status, driver, service, discovery }
     }
 }
 
@@ -137,6 +139,11 @@ impl Subscription {
     /// it.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.shared.status.clone()
+    }
+
+    /// Who to ask what else is registered.
+    pub(crate) fn neighbours(&self) -> Neighbours {
+        Neighbours::new(self.shared.discovery.registry().clone(), &self.shared.service)
     }
 
     /// The same as a [`tower::discover::Discover`].

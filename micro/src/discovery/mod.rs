@@ -33,6 +33,7 @@ use crate::registry::{Node, Registry};
 mod discover;
 mod driver;
 mod fanout;
+mod neighbours;
 mod records;
 mod state;
 #[cfg(test)]
@@ -41,6 +42,7 @@ mod tests;
 mod tonic;
 
 use self::fanout::Shared;
+pub(crate) use self::neighbours::Neighbours;
 #[cfg(feature = "tonic-channel")]
 pub use self::tonic::tonic_channel;
 pub use self::{discover::Discover, fanout::Subscription};

@@ -28,6 +28,7 @@ pub use node::{Endpoint, Node, Value};
 pub use open::open;
 pub use static_list::StaticList;
 pub(crate) use url::redacted;
+pub(crate) use url::is_loopback;
 
 /// A future without a name, as a trait object's methods return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -45,6 +46,12 @@ pub type Watch = Pin<Box<dyn Stream<Item = Result<Batch, WatchError>> + Send>>;
 pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// The registry for people, without a password: `etcd://127.0.0.1:2379`.
     fn name(&self) -> &str;
+
+    /// Whether other machines have nodes here too, to whom a loopback address is of no use. By
+    /// default they have not.
+    fn is_shared(&self) -> bool {
+        false
+    }
 
     /// How long a removal takes to reach every watcher: the gap between deregistering and
     /// refusing calls.
@@ -128,11 +135,12 @@ pub enum RenewError {
 }
 
 impl RenewError {
-    pub(crate) fn taken_by(other: &Node) -> Self {
+    pub(crate) fn taken_by(own: &Node, other: &Node) -> Self {
         Self::Taken(format!(
-            "the record was overwritten by a node at {}; two processes with one id take it from each \
-             other: an id must be unique in its service",
-            other.address
+            "the record of {} at {} was overwritten by a node at {}; two processes with one id take \
+             it from each other: give each an id of its own, or leave the id out for a new one at \
+             each start",
+            own.id, own.address, other.address
         ))
     }
 }

@@ -104,7 +104,7 @@ impl Store {
             return Err(RenewError::Lost(why.to_owned()));
         };
         if record.lease != lease || *record.entry.node != *node {
-            return Err(RenewError::taken_by(&record.entry.node));
+            return Err(RenewError::taken_by(node, &record.entry.node));
         }
         let earlier = std::mem::replace(&mut record.expires, now + record.ttl);
         let expires = record.expires;

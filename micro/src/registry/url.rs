@@ -176,6 +176,16 @@ pub(super) fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
     port.parse().ok().filter(|port| *port != 0).map(|port| (host, Some(port)))
 }
 
+/// Whether an address, `host:port`, leads nowhere but to the machine it is used on.
+pub(crate) fn is_loopback(address: &str) -> bool {
+    let host = host_and_port(address).map_or(address, |(host, _)| host);
+    let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    match ip {
+        Ok(ip) => ip.to_canonical().is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
 /// The URL for people: what may be a password is `***`, however malformed the rest is, and query
 /// values are left out.
 pub(crate) fn redacted(url: &str) -> String {
@@ -235,6 +245,18 @@ mod tests {
 
     fn hosts(url: &str) -> Result<Vec<String>, String> {
         Url::parse(url).and_then(|url| url.addresses(2379)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_leads_to_this_machine_alone_is_told() {
+        for address in
+            ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "localhost:1", "[::ffff:127.0.0.1]:1"]
+        {
+            assert!(is_loopback(address), "{address}");
+        }
+        for address in ["10.0.0.1:1", "[fd00::1]:1", "local.host:1", "0.0.0.0:1", "127.example:1"] {
+            assert!(!is_loopback(address), "{address}");
+        }
     }
 
     #[test]

@@ -62,16 +62,8 @@ impl Listening {
         shared: Shared,
         health: watch::Sender<Health>,
     ) -> Result<Self, Error> {
-        let failed = |error| {
-            let mut text = format!("the server cannot listen on {address}");
-            // What Go calls every interface.
-            if address.starts_with(':') {
-                text = format!("{text}: write 0.0.0.0{address} for every interface");
-            } else if address.bytes().all(|b| b.is_ascii_digit()) {
-                text = format!(
-                    "{text}: write 127.0.0.1:{address}, or 0.0.0.0:{address} for every interface"
-                );
-            }
+        let failed = |error: io::Error| {
+            let text = format!("the server cannot listen on {address}{}", remedy(address, &error));
             Error::new(ErrorKind::Bind, text).with_source(error)
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -124,6 +116,31 @@ impl Drop for Listening {
     fn drop(&mut self) {
         self.accepting.abort();
     }
+}
+
+/// What to do about an address that cannot be listened on.
+fn remedy(address: &str, error: &io::Error) -> String {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    // What Go calls every interface.
+    if address.starts_with(':') {
+        return format!(": write 0.0.0.0{address} for every interface");
+    }
+    if address.bytes().all(|b| b.is_ascii_digit()) {
+        return format!(": write 127.0.0.1:{address}, or 0.0.0.0:{address} for every interface");
+    }
+    match error.kind() {
+        AddrInUse => {
+            ": another process or service listens there; choose another port, or 0 for any free one"
+        }
+        AddrNotAvailable => {
+            ": no interface of this machine has the address; choose one that has, or 0.0.0.0 for all"
+        }
+        PermissionDenied => {
+            ": the system does not permit it; choose a port from 1024 on, or 0 for any free one"
+        }
+        _ => "",
+    }
+    .to_owned()
 }
 
 /// Where connections come from: a TCP listener, or pipes in the tests of what takes its time.

@@ -28,7 +28,7 @@ use self::{
     connection::Shared,
     health::Health,
     reply::Content,
-    router::{Router, Service},
+    router::{NO_HANDLER, Router, Service},
 };
 use crate::{Error, descriptor::ServiceDescriptor, layer::Row, transport::LARGEST_WINDOW};
 
@@ -42,7 +42,8 @@ pub(crate) use self::listen::Listening;
 ///
 /// - A method is found by its full path. Where the service's full name is unknown, its short name
 ///   decides, as on go-micro's servers: `/anything.Greeter/Hello` and `/Greeter/Hello` reach
-///   `greeter.v1.Greeter`. What is not found, or found twice, is `Unimplemented`.
+///   `greeter.v1.Greeter`. What is not found, or found twice, is `Unimplemented`,
+///   with the names of what is there.
 /// - `grpc-timeout` and go-micro's `timeout` (nanoseconds) are obeyed, the smaller of the two: at the
 ///   deadline the handler's future or stream is dropped and the caller gets `DeadlineExceeded`. A
 ///   reply that waits because its caller does not read is reset a second later; only its last 64 KiB
@@ -190,6 +191,9 @@ impl Server {
 
     fn prepare(self) -> Result<(Shared, watch::Sender<Health>), Error> {
         self.bounds.check()?;
+        if self.services.is_empty() {
+            tracing::warn!("every call will be Unimplemented: {NO_HANDLER}");
+        }
         let health = watch::Sender::new(Health::NotServing);
         let limit = self.bounds.max_message_size;
         let mut router = Router::new(layers::surround(self.services, self.layers, limit)?)?;

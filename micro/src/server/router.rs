@@ -13,7 +13,16 @@ use std::{
 use tonic::Status;
 
 use super::{connection::Inbound, guard::Running};
-use crate::{Error, descriptor::ServiceDescriptor};
+use crate::{
+    Error,
+    descriptor::ServiceDescriptor,
+    near::{self, clip},
+};
+
+/// What a server says that nothing was registered on.
+pub(super) const NO_HANDLER: &str = "no handler is registered on this server; register one with \
+     the generated function, as in register_greeter_handler(service.server(), Greeter), before it \
+     starts";
 
 /// Answers one method: the request and the limit of a message, in bytes.
 pub(super) type Method = Arc<dyn Fn(http::Request<Inbound>, usize) -> Running + Send + Sync>;
@@ -129,24 +138,25 @@ impl Router {
             split.filter(|(service, method)| !(service.is_empty() || method.is_empty()))
         else {
             return Err(Status::unimplemented(format!(
-                "malformed method name {path:?}: a path is /package.Service/Method"
+                "malformed method name {:?}: a path is /package.Service/Method",
+                clip(path)
             )));
         };
         if let Some(mounted) = self.services.get(service) {
             return match mounted {
                 Some(mounted) => Ok(Route::Mounted(mounted, None)),
-                None => Err(unknown_method(method, service)),
+                None => Err(self.unknown_method(method, service)),
             };
         }
         let full = match self.short.get(short_name(service)).map(Vec::as_slice) {
-            None | Some([]) => {
-                return Err(Status::unimplemented(format!("unknown service {service}")));
-            }
+            None | Some([]) => return Err(self.unknown_service(service)),
             Some([full]) => *full,
             Some(several) => {
                 return Err(Status::unimplemented(format!(
-                    "unknown service {service}, and its short name is ambiguous: {}",
-                    several.join(", ")
+                    "unknown service {}, and its short name is ambiguous: call it by its full \
+                     name, one of {}",
+                    clip(service),
+                    near::list(service, several.iter().copied()).unwrap_or_default()
                 )));
             }
         };
@@ -155,14 +165,41 @@ impl Router {
             Some(Some(mounted)) => Ok(Route::Mounted(mounted, Some(path))),
             _ => match self.methods.get_key_value(path.as_str()) {
                 Some((path, call)) => Ok(Route::Method(path, call)),
-                None => Err(unknown_method(method, full)),
+                None => Err(self.unknown_method(method, full)),
             },
         }
     }
-}
 
-fn unknown_method(method: &str, service: &str) -> Status {
-    Status::unimplemented(format!("unknown method {method} of service {service}"))
+    /// Names the user's services: the server's own are nobody's to register.
+    fn unknown_service(&self, service: &str) -> Status {
+        let names = near::list(service, self.short.values().flatten().copied());
+        let service = clip(service);
+        Status::unimplemented(match names {
+            Some(names) => format!(
+                "unknown service {service}: this server has {names}; register its handler with the \
+                 generated register_.._handler function, or call a node that has it"
+            ),
+            None => format!("unknown service {service}: {NO_HANDLER}"),
+        })
+    }
+
+    fn unknown_method(&self, method: &str, service: &str) -> Status {
+        let methods = self
+            .methods
+            .keys()
+            .filter_map(|path| path.strip_prefix('/')?.strip_prefix(service)?.strip_prefix('/'));
+        let methods = near::list(method, methods);
+        let (method, service) = (clip(method), clip(service));
+        Status::unimplemented(match methods {
+            Some(methods) => format!(
+                "unknown method {method} of service {service}, which has {methods} here; where the \
+                 .proto has more, this node runs an older version"
+            ),
+            None => {
+                format!("unknown method {method} of service {service}, which has no methods here")
+            }
+        })
+    }
 }
 
 fn short_name(service: &str) -> &str {
@@ -261,11 +298,24 @@ mod tests {
     #[test]
     fn what_is_unknown_is_unimplemented_and_named() {
         for (path, text) in [
-            ("/x.Nobody/Go", "unknown service x.Nobody"),
-            ("/greeter.v1.Greeter/Bye", "unknown method Bye of service greeter.v1.Greeter"),
+            (
+                "/x.Plan/Go",
+                "unknown service x.Plan: this server has 'Plain', 'a.Twin', 'b.Twin', 'old.Ledger' \
+                 and 'greeter.v1.Greeter'; register its handler with the generated \
+                 register_.._handler function, or call a node that has it",
+            ),
+            (
+                "/greeter.v1.Greeter/Helo",
+                "unknown method Helo of service greeter.v1.Greeter, which has 'Hello' here; where \
+                 the .proto has more, this node runs an older version",
+            ),
             ("/greeter.v1.Greeter/Missing", "unknown method Missing"),
             ("/Greeter/Bye", "unknown method Bye of service greeter.v1.Greeter"),
-            ("/x.Twin/Go", "ambiguous: a.Twin, b.Twin"),
+            (
+                "/x.Twin/Go",
+                "unknown service x.Twin, and its short name is ambiguous: call it by its full name, \
+                 one of 'a.Twin' and 'b.Twin'",
+            ),
             ("/x.Health/Check", "unknown service x.Health"),
             ("/", "malformed method name"),
             ("/greeter.v1.Greeter", "malformed method name"),
@@ -277,6 +327,39 @@ mod tests {
             let (code, message) = found(path).expect_err(path);
             assert_eq!(code, Code::Unimplemented, "{path}");
             assert!(message.contains(text), "{path}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_server_without_handlers_says_how_to_register_one() {
+        let mut router = Router::new([]).expect("no name twice");
+        router.add_built_in(mounted("grpc.health.v1.Health")).expect("a free name");
+        let status = router.find("/greeter.v1.Greeter/Hello").expect_err("nothing is there");
+        assert_eq!(status.code(), Code::Unimplemented);
+        assert_eq!(
+            status.message(),
+            "unknown service greeter.v1.Greeter: no handler is registered on this server; register \
+             one with the generated function, as in register_greeter_handler(service.server(), \
+             Greeter), before it starts"
+        );
+    }
+
+    #[test]
+    fn a_service_without_methods_is_said_to_have_none() {
+        const IDLE: ServiceDescriptor = service("Idle", &[]);
+        let router = Router::new([typed(&IDLE)]).expect("no name twice");
+        let status = router.find("/Idle/Go").expect_err("it has no method");
+        assert_eq!(
+            status.message(),
+            "unknown method Go of service Idle, which has no methods here"
+        );
+    }
+
+    #[test]
+    fn what_a_peer_sent_makes_no_long_text() {
+        for path in [format!("/{}/Go", "x".repeat(10_000)), "x".repeat(10_000)] {
+            let (_, message) = found(&path).expect_err("unknown");
+            assert!(message.len() < 500, "{message}");
         }
     }
 

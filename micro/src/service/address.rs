@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::Error;
+use crate::{Error, registry::is_loopback};
 
 /// What a wildcard stands for.
 #[derive(Debug)]
@@ -67,6 +67,14 @@ pub(super) fn advertised(
              host:{host}, or leave it out to advertise the address that is listened on"
         )));
     }
+    if let Ok(ip) = host.parse::<IpAddr>()
+        && is_of_many(ip)
+    {
+        return Err(Error::config(format!(
+            "the advertised address '{advertise}' is a multicast or broadcast address, which no \
+             connection can be made to: advertise an address of this machine, or leave it out"
+        )));
+    }
     let port = if port == 0 { bound.port() } else { port };
     Ok(match host.parse::<IpAddr>() {
         Ok(ip) if ip.is_unspecified() => {
@@ -75,6 +83,23 @@ pub(super) fn advertised(
         Ok(ip) => SocketAddr::new(ip, port).to_string(),
         Err(_) => format!("{host}:{port}"),
     })
+}
+
+/// The line of the log for a node that no other machine can call, though they find it.
+pub(super) fn only_for_this_machine(address: &str) -> Option<String> {
+    let (_, port) = split(address)?;
+    is_loopback(address).then(|| {
+        format!(
+            "callers on other machines cannot reach {address}: set \
+             MICRO_SERVER_ADDRESS=0.0.0.0:{port} to listen on every interface, or \
+             MICRO_SERVER_ADVERTISE to the address that leads here"
+        )
+    })
+}
+
+/// Whether it stands for a group of machines.
+fn is_of_many(ip: IpAddr) -> bool {
+    ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
 /// Whether this is a number: a port without its host, most likely. Resolvers take it for an IPv4
@@ -156,6 +181,37 @@ mod tests {
         for (wrong, instead) in [("0", "host:0"), ("8080", "host:8080"), ("8080:0", "host:8080")] {
             let error = advertised(Some(wrong), bound, &machine(&[])).expect_err(wrong);
             assert!(error.to_string().contains(instead), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_group_of_machines_cannot_be_advertised() {
+        let bound = "127.0.0.1:3456".parse().expect("an address");
+        for wrong in ["224.0.0.251:5353", "[ff02::fb]:5353", "255.255.255.255"] {
+            let error = advertised(Some(wrong), bound, &machine(&[])).expect_err(wrong);
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "the advertised address '{wrong}' is a multicast or broadcast address, which no \
+                     connection can be made to: advertise an address of this machine, or leave it \
+                     out"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_loopback_address_is_told_to_be_for_this_machine_alone() {
+        assert_eq!(
+            only_for_this_machine("127.0.0.1:3456").as_deref(),
+            Some(
+                "callers on other machines cannot reach 127.0.0.1:3456: set \
+                 MICRO_SERVER_ADDRESS=0.0.0.0:3456 to listen on every interface, or \
+                 MICRO_SERVER_ADVERTISE to the address that leads here"
+            )
+        );
+        for address in ["10.0.0.7:3456", "greeter.local:3456", "[fd00::7]:3456"] {
+            assert_eq!(only_for_this_machine(address), None);
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{hooks::Hooks, leave::Leaving};
+use super::{claim::Claim, hooks::Hooks, leave::Leaving};
 use crate::{Error, registration::RegistrationState, registry::BoxFuture};
 
 /// A running service. Dropped, it leaves in the background as [`stop`](Self::stop) does.
@@ -21,12 +21,15 @@ pub struct Handle {
     id: String,
     registration: watch::Receiver<RegistrationState>,
     stop: Option<oneshot::Sender<()>>,
+    /// Goes with the wish to leave: a successor under the same id need not wait.
+    claim: Option<Claim>,
     task: JoinHandle<Result<(), Error>>,
 }
 
 impl Handle {
     pub(super) fn start(
         leaving: Leaving,
+        claim: Claim,
         address: String,
         id: String,
         shutdown: Option<BoxFuture<'static, ()>>,
@@ -58,7 +61,7 @@ impl Handle {
             }
             error.map_or(Ok(()), Err)
         });
-        Self { address, id, registration, stop: Some(stop), task }
+        Self { address, id, registration, stop: Some(stop), claim: Some(claim), task }
     }
 
     /// The advertised address, `host:port`, the port as bound.
@@ -89,6 +92,7 @@ impl Handle {
     /// Dropped before its end, the service goes on leaving in the background.
     pub async fn stop(mut self) -> Result<(), Error> {
         self.stop.take();
+        self.claim.take();
         self.ended().await
     }
 

@@ -5,6 +5,7 @@
 
 mod address;
 mod builder;
+mod claim;
 mod handle;
 mod hooks;
 mod leave;
@@ -25,6 +26,7 @@ use crate::{
 };
 use address::Machine;
 use builder::Settings;
+use claim::Claim;
 
 /// A service: a server that registers itself while it can answer, and leaves without dropping a
 /// call.
@@ -122,8 +124,8 @@ impl Service {
     /// # Errors
     /// `Bind` when the address cannot be listened on; `Config` when it cannot be advertised, the
     /// registry cannot hold a record of that name or size, or cannot work on this machine at all, as
-    /// `mdns://` where there is no multicast; `Hook` with the first failure of a
-    /// [hook](ServiceBuilder::before_start).
+    /// `mdns://` where there is no multicast, or a node of the same id runs in this process; `Hook`
+    /// with the first failure of a [hook](ServiceBuilder::before_start).
     /// A registry that cannot be reached is no error: the service serves and keeps trying.
     pub async fn run(self) -> Result<(), Error> {
         let mut signals = signals::Signals::new()?;
@@ -179,9 +181,17 @@ impl Service {
             let (name, id) = (name.source, id.source);
             error.noting(format_args!("the name is from {name}, the id from {id}"))
         })?;
-        tracing::info!(service = node.service, node = node.id, address, "serving");
         let registry = discovery.registry().clone();
-        let registration = Registration::start(registry, node, settings.registration);
+        let shown = registry.name().to_owned();
+        let (claim, registration) = Claim::register(&shown, &node, || {
+            Registration::start(registry, node.clone(), settings.registration)
+        })?;
+        tracing::info!(service = %node.service, node = %node.id, %address, "serving");
+        if discovery.registry().is_shared()
+            && let Some(warning) = address::only_for_this_machine(&address)
+        {
+            tracing::warn!(service = %node.service, node = %node.id, registry = shown, "{warning}");
+        }
         let leaving = leave::Leaving {
             service: name.value,
             gap: discovery.registry().spread(),
@@ -189,6 +199,6 @@ impl Service {
             listening,
             registration,
         };
-        Ok(Handle::start(leaving, address, id.value, settings.shutdown, settings.hooks))
+        Ok(Handle::start(leaving, claim, address, id.value, settings.shutdown, settings.hooks))
     }
 }

@@ -13,7 +13,7 @@ use tonic_health::pb::{
 
 use crate::{
     Client, Service,
-    fixture::{Echo, Stub, Word, client, register, registered, start},
+    fixture::{Echo, Stub, Word, client, log::Log, register, registered, start},
     registration::RegistrationState,
     registry,
 };
@@ -220,12 +220,115 @@ async fn several_services_live_in_one_process() {
 }
 
 #[tokio::test]
+async fn a_service_without_a_handler_says_so_at_its_start_in_one_line() {
+    let registry = "memory://service-no-handler";
+    let log = Log::down_to(tracing::Level::WARN);
+    let service = Service::builder("greeter").registry(registry).build().await;
+    let handle = service.expect("a service").start().await.expect("a free port");
+    let lines = log.lines_with("no handler is registered");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(
+        lines[0].contains("WARN") && lines[0].contains("register_greeter_handler("),
+        "{lines:?}"
+    );
+    let stub = Stub::new("greeter", &client(registry));
+    let status = stub.say(Word::new("who?")).await.expect_err("nobody handles it");
+    assert_eq!(status.code(), tonic::Code::Unimplemented);
+    assert!(status.message().contains("no handler is registered on this server"), "{status}");
+    handle.stop().await;
+
+    let handle = start(registry, "greeter", Echo::named("greeter")).await;
+    handle.stop().await;
+    assert_eq!(log.lines_with("no handler is registered").len(), 1, "with a handler: no line");
+}
+
+#[tokio::test]
+async fn a_second_node_of_one_id_in_one_process_is_refused() {
+    let registry = "memory://service-one-id";
+    let service = async |id: &str| {
+        let builder = Service::builder("greeter").registry(registry).id(id);
+        builder.build().await.expect("a service")
+    };
+    let first = service("greeter-1").await.start().await.expect("a free port");
+    let error = service("greeter-1").await.start().await.expect_err("the id is taken");
+    assert!(error.is_config());
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "a node of id 'greeter-1' of service 'greeter' runs in this process already, at {}: they \
+             would take the record in {registry} from each other; give each an id of its own, or \
+             leave the id out for a new one at each start",
+            first.address()
+        )
+    );
+    let second = service("greeter-2").await.start().await.expect("another id");
+    second.stop().await;
+    drop(first);
+    let heir = service("greeter-1").await.start().await.expect("its holder is on its way out");
+    let error = service("greeter-1").await.start().await.expect_err("taken again");
+    assert!(error.to_string().contains(heir.address()), "{error}");
+    heir.stop().await;
+    service("greeter-1").await.start().await.expect("free again").stop().await;
+}
+
+#[tokio::test]
+async fn an_id_is_free_once_the_shutdown_future_has_ended_its_holder() {
+    let registry = "memory://service-one-id-shutdown";
+    let builder = || Service::builder("greeter").registry(registry).id("greeter-1");
+    let service = builder().shutdown(async {}).build().await.expect("a service");
+    let first = service.start().await.expect("a free port");
+    let gone = |state: &RegistrationState| *state == RegistrationState::Gone;
+    first.registration().wait_for(gone).await.expect("it leaves");
+    let second = builder().build().await.expect("a service").start().await.expect("free");
+    second.stop().await;
+    first.stop().await;
+}
+
+#[cfg(feature = "etcd")]
+#[tokio::test]
+async fn a_loopback_address_in_a_registry_of_many_machines_is_warned_of_at_the_start() {
+    let started = async |registry: &str, advertise: &str| {
+        let builder = Service::builder("greeter").registry(registry).advertise(advertise);
+        builder.build().await.expect("a service").start().await.expect("a free port")
+    };
+    let log = Log::down_to(tracing::Level::WARN);
+    // Reserved for documentation (RFC 5737): nobody is there, and nobody need be.
+    let far = started("etcd://127.0.0.1:1,192.0.2.1:1", "127.0.0.1").await;
+    let lines = log.lines_with("callers on other machines cannot reach");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("WARN") && lines[0].contains(far.address()), "{lines:?}");
+    started("etcd://127.0.0.1:1,localhost:1", "127.0.0.1").await;
+    started("etcd://192.0.2.1:1", "10.0.0.7").await;
+    assert_eq!(log.lines_with("callers on other machines").len(), 1, "{lines:?}");
+}
+
+#[tokio::test]
 async fn a_taken_address_is_an_error_that_names_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     let service = Service::builder("greeter").registry("memory://service-taken").address(&address);
     let error = service.build().await.expect("a service").start().await.expect_err("taken");
-    assert!(error.to_string().contains(&address), "{error}");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the server cannot listen on {address}: another process or service listens there; \
+             choose another port, or 0 for any free one"
+        )
+    );
+    assert_eq!(error.kind(), crate::ErrorKind::Bind);
+}
+
+#[tokio::test]
+async fn an_address_of_another_machine_is_an_error_that_says_so() {
+    // Reserved for documentation (RFC 5737): no machine has it.
+    let service =
+        Service::builder("greeter").registry("memory://service-foreign").address("192.0.2.1:0");
+    let error = service.build().await.expect("a service").start().await.expect_err("foreign");
+    assert_eq!(
+        error.to_string(),
+        "the server cannot listen on 192.0.2.1:0: no interface of this machine has the address; \
+         choose one that has, or 0.0.0.0 for all"
+    );
 }
 
 #[tokio::test]

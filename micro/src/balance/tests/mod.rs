@@ -17,8 +17,8 @@ use super::{
     connect::{Connect, Ended},
 };
 use crate::{
-    discovery::{Status, Update},
-    registry::Node,
+    discovery::{Neighbours, Status, Update},
+    registry::{Node, Registry as _, memory::Memory},
 };
 
 mod shares;
@@ -112,20 +112,24 @@ struct World {
     network: Network,
     updates: mpsc::UnboundedSender<Update>,
     status: watch::Sender<Status>,
+    /// Only for what else is registered.
+    registry: Memory,
 }
 
 fn world() -> World {
     let (updates, stream) = mpsc::unbounded_channel();
     let status = watch::Sender::new(Status::default());
     let network = Network::default();
+    let registry = Memory::new();
     let balancer = Balancer::with_connector(
         UnboundedReceiverStream::new(stream),
         status.subscribe(),
+        Neighbours::new(Arc::new(registry.clone()), "greeter"),
         network.clone(),
         Options::default().ttl,
         Options::default().penalty,
     );
-    World { balancer, network, updates, status }
+    World { balancer, network, updates, status, registry }
 }
 
 fn nodes(ids: &[&str]) -> Update {
@@ -204,18 +208,80 @@ async fn who_waits_is_served_first_come_first_served() {
 async fn why_nothing_is_ready_is_told() {
     let world = world();
     let why = |world: &World| world.balancer.why_not_ready();
-    assert_eq!(why(&world), "the registry has not answered yet");
+    assert_eq!(why(&world), "memory:// has not answered yet");
     world.status.send_modify(|status| status.error = Some("etcd://h:1: refused".into()));
     assert_eq!(why(&world), "etcd://h:1: refused");
     world.status.send_modify(|status| status.error = None);
     world.send(nodes(&[]));
     sleep(Duration::from_millis(10)).await;
-    assert_eq!(why(&world), "no node is registered");
+    let none = "none is registered in memory://; is it running, and on the same registry?";
+    assert_eq!(why(&world), none);
     world.network.set("a:1", Host::Refuses);
     world.send(nodes(&["a"]));
     sleep(Duration::from_millis(10)).await;
     let expected = "none of 1 nodes is connected: node a: cannot connect to a:1: Refuses";
     assert_eq!(why(&world), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_cannot_be_used_are_told() {
+    let world = World::with(&[]).await;
+    world.status.send_modify(|status| (status.malformed, status.not_grpc) = (1, 2));
+    assert_eq!(
+        world.balancer.why_not_ready(),
+        "memory:// has 3 records of it and none that can be used: 2 of nodes that do not speak \
+         gRPC, 1 that cannot be decoded"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_in_vain_learns_what_else_is_registered() {
+    let why = |found: &str| {
+        format!(
+            "none is registered in memory://; {found}; is it running, and on the same registry?"
+        )
+    };
+    let world = world();
+    let wait = async || {
+        let waited = timeout(Duration::from_millis(100), world.balancer.ready()).await;
+        assert!(waited.is_err(), "there is no node");
+        world.balancer.why_not_ready()
+    };
+    assert_eq!(wait().await, "memory:// has not answered yet");
+    world.send(nodes(&[]));
+    assert_eq!(wait().await, why("no service at all is registered there"));
+
+    for service in ["users", "greeters"] {
+        let node = Node::new(service, "1", "host:1");
+        world.registry.register(&node, Duration::from_secs(3600)).await.expect("a lease");
+    }
+    assert_eq!(wait().await, why("no service at all is registered there"), "not asked each time");
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(wait().await, why("registered there: 'greeters' and 'users'"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_wait_has_the_next_one_learn_what_else_is_registered() {
+    let world = World::with(&[]).await;
+    assert!(!world.balancer.why_not_ready().contains("registered there"), "nothing is waited for");
+    sleep(Duration::from_millis(1)).await;
+    assert!(world.balancer.why_not_ready().contains("no service at all is registered there"));
+    let node = Node::new("greeters", "1", "host:1");
+    world.registry.register(&node, Duration::from_secs(3600)).await.expect("a lease");
+    sleep(Duration::from_secs(10)).await;
+    assert!(!world.balancer.why_not_ready().contains("greeters"), "what was known");
+    sleep(Duration::from_millis(1)).await;
+    assert!(world.balancer.why_not_ready().contains("registered there: 'greeters'"));
+
+    world.send(nodes(&["a"]));
+    world.balancer.ready().await;
+    world.send(nodes(&[]));
+    let mut gone = world.balancer.why_not_ready();
+    while !gone.contains("none is registered") {
+        sleep(Duration::from_secs(1)).await;
+        gone = world.balancer.why_not_ready();
+    }
+    assert!(!gone.contains("registered there"), "from before: {gone}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use etcd_client::{Channel, Client, Error as ClientError};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, transport::Endpoint};
 
-use super::options::Options;
+use super::{super::url::is_loopback, options::Options};
 use crate::Error;
 
 /// How long an exchange may take, all its requests and all members tried together.
@@ -85,6 +85,11 @@ impl Members {
 
     pub(super) fn name(&self) -> &str {
         &self.options.name
+    }
+
+    /// Whether all of them are on this machine.
+    pub(super) fn are_local(&self) -> bool {
+        self.members.iter().all(|member| is_loopback(&member.address))
     }
 
     /// One exchange with etcd, bounded by [`EXCHANGE`]. It may run several times, on connections

@@ -112,6 +112,11 @@ impl Registry for Etcd {
         self.members.name()
     }
 
+    /// Unless every member is on this machine.
+    fn is_shared(&self) -> bool {
+        !self.members.are_local()
+    }
+
     fn spread(&self) -> Duration {
         SPREAD
     }
@@ -183,7 +188,7 @@ impl Registry for Etcd {
                 None => lost("the key was deleted"),
                 Some(kv) if kv.lease() == lease.0 && kv.value() == value => Ok(()),
                 Some(kv) => Err(match gomicro::decode(kv.value()) {
-                    Ok(other) => RenewError::taken_by(&other),
+                    Ok(other) => RenewError::taken_by(node, &other),
                     Err(why) => RenewError::Taken(format!(
                         "the key was overwritten with what is no record: {why}"
                     )),

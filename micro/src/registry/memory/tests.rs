@@ -134,6 +134,27 @@ async fn an_overwritten_record_is_lost_to_its_first_owner_and_left_alone_by_it()
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_has_lost_its_record_to_another_is_told_to_whom_and_what_to_do() {
+    let memory = Memory::new();
+    let (first, mut second) = (node("a"), node("a"));
+    second.address = "127.0.0.1:9".to_owned();
+    let lease = memory.register(&first, TTL).await.unwrap();
+    memory.register(&second, TTL).await.unwrap();
+    let Err(RenewError::Taken(why)) = memory.renew(&first, lease).await else {
+        panic!("another's record stands");
+    };
+    assert_eq!(
+        why,
+        format!(
+            "the record of a at {} was overwritten by a node at 127.0.0.1:9; two processes with one \
+             id take it from each other: give each an id of its own, or leave the id out for a new \
+             one at each start",
+            first.address
+        )
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_ttl_under_a_millisecond_is_refused() {
     let error = Memory::new().register(&node("a"), Duration::from_micros(999)).await.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("under 1ms"), "{error}");
