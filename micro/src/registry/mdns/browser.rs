@@ -189,8 +189,23 @@ impl Browser {
         self.services.iter().filter(lately).map(|(service, _)| service.as_str())
     }
 
-    pub(super) fn left_out(&self) -> u64 {
+    #[cfg(test)]
+    fn left_out(&self) -> u64 {
         self.left_out
+    }
+
+    /// That all that is kept agrees, and is within its bounds.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let sizes: usize = self.known.values().map(|known| known.size).sum();
+        assert_eq!(sizes, self.bytes);
+        let due: BTreeSet<_> =
+            self.known.iter().map(|(name, known)| (known.due, name.clone())).collect();
+        assert_eq!(due, self.due);
+        let entries: usize = self.browses.keys().map(|name| self.entries(name).1.len()).sum();
+        assert_eq!(entries, self.known.len(), "the store holds what is known");
+        assert!(self.bytes <= MAX_BYTES && self.known.len() <= MAX_NODES);
+        assert!(self.partials.len() <= MAX_PARTIALS && self.services.len() <= MAX_SERVICES);
     }
 
     /// When [`elapsed`](Self::elapsed) is due.

@@ -5,6 +5,8 @@
 
 mod browser;
 mod driver;
+#[cfg(test)]
+mod fuzz;
 mod instance;
 mod link;
 mod packet;
