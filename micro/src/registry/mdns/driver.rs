@@ -216,11 +216,12 @@ impl Shared {
 impl State {
     /// Takes in what came to a link.
     fn heard(&mut self, now: Instant, bytes: &[u8], link: LinkId, from: SocketAddr) {
-        if !self.links[link].net.has(from.ip()) {
+        let Some(ip) = self.links[link].net.sender(from.ip()) else {
             return self
                 .browser
                 .leave_out(&format!("a packet from {from}, which is not on the link"));
-        }
+        };
+        let from = SocketAddr::new(ip, from.port());
         match packet::read(bytes) {
             Err(why) => self.browser.leave_out(&format!("a packet from {from}: {why}")),
             Ok(Packet::Query(query)) => self.asked(query, link, from),

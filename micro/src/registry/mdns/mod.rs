@@ -99,14 +99,7 @@ impl Mdns {
 
     /// The sockets, opened and found to work at the first use.
     async fn driver(&self) -> Result<&Arc<Driver>, Error> {
-        let start = || async {
-            let further = self.interface.map(|ip| Net::of(ip.into())).transpose();
-            let further = further.map_err(|why| Error::config(format!("{}: {why}", self.name)))?;
-            let driver = Driver::start(further).map_err(|why| self.does_not_work(&why))?;
-            driver.check().await.map_err(|why| self.does_not_work(&why))?;
-            Ok(Arc::new(driver))
-        };
-        let driver = self.driver.get_or_try_init(start).await?;
+        let driver = self.driver.get_or_try_init(|| self.start()).await?;
         if driver.has_ended() {
             let name = &self.name;
             return Err(Error::registry(format!(
@@ -114,6 +107,14 @@ impl Mdns {
             )));
         }
         Ok(driver)
+    }
+
+    async fn start(&self) -> Result<Arc<Driver>, Error> {
+        let further = self.interface.map(|ip| Net::of(ip.into())).transpose();
+        let further = further.map_err(|why| Error::config(format!("{}: {why}", self.name)))?;
+        let driver = Driver::start(further).map_err(|why| self.does_not_work(&why))?;
+        driver.check().await.map_err(|why| self.does_not_work(&why))?;
+        Ok(Arc::new(driver))
     }
 
     /// As in a container or behind a firewall: it is no use to try again.
