@@ -66,7 +66,8 @@ const INSTEAD: &str = "name another registry in MICRO_REGISTRY or in the code: m
 ///
 /// # Trust
 /// Whoever can send to the interface can tell of nodes, as with go-micro. What is malformed is left
-/// out and counted, and what is kept of all that others say is bounded: 4096 nodes, in 32 MiB.
+/// out and counted, and what is kept of all that others say is bounded: 4096 nodes, 512 KiB for one and 32 MiB for all,
+/// and the last 128 changes.
 #[derive(Debug)]
 pub struct Mdns {
     name: String,

@@ -1,6 +1,6 @@
 use super::{
     super::{
-        super::{Event, Node},
+        super::{Endpoint, Event, Node, Value},
         vectors::{ID, captured, captured_instance},
     },
     *,
@@ -260,6 +260,17 @@ fn thousands_of_nodes_are_bounded_and_those_known_stay() {
     assert!(at.browser.bytes <= MAX_BYTES, "{}", at.browser.bytes);
     assert_eq!(at.ids().len() as u64, 200 - at.browser.left_out());
     assert!((100..150).contains(&at.ids().len()), "{}", at.ids().len());
+
+    // Small in a packet, and in JSON, and large in memory.
+    let mut at = At::new();
+    let nothing = vec![Value::default(); 10_000];
+    let request = Some(Value { values: nothing, ..Value::default() });
+    let mut swollen = node("a", 1);
+    swollen.endpoints = vec![Endpoint { request, ..Endpoint::default() }];
+    let instance = Instance::of(&swollen).unwrap();
+    assert!(instance.text.len() < 8192, "{}", instance.text.len());
+    told(&mut at, &instance);
+    assert!(at.ids().is_empty() && at.browser.left_out() == 1);
 }
 
 #[test]
