@@ -1,6 +1,5 @@
 //! A small service for tests, written as `micro-build` would.
 
-pub(crate) mod log;
 
 use std::{
     sync::{

@@ -2,11 +2,10 @@
 
 use std::{
     collections::HashSet,
-    env,
     ffi::OsStr,
     fs::{self, File},
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -19,7 +18,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::ports;
+use crate::{ports, programs::server};
 
 /// How long a member may take to serve; it takes half a second when the machine is idle.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -193,7 +192,7 @@ impl Etcd {
     pub async fn snapshot(&self) -> Snapshot {
         let file = self.dir.path().join("snapshot");
         let _ = fs::remove_file(&file);
-        let mut etcdctl = Command::new(program("etcdctl-3.6"));
+        let mut etcdctl = Command::new(server("etcdctl-3.6"));
         etcdctl.args(["--endpoints", &self.address(), "snapshot", "save"]).arg(&file);
         run(etcdctl).await;
         Snapshot(file)
@@ -206,7 +205,7 @@ impl Etcd {
     pub async fn restore(&mut self, snapshot: &Snapshot) {
         self.kill().await;
         self.data += 1;
-        let mut etcdutl = Command::new(program("etcdutl-3.6"));
+        let mut etcdutl = Command::new(server("etcdutl-3.6"));
         etcdutl
             .args(["snapshot", "restore", "--name", &self.name])
             .args(["--initial-cluster", &self.cluster])
@@ -284,7 +283,7 @@ impl Etcd {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL"])
-            .arg(program("etcd-3.6"))
+            .arg(server("etcd-3.6"))
             .args(["--name", &self.name, "--unsafe-no-fsync", "--log-level", "warn"])
             .arg("--data-dir")
             .arg(self.data_dir())
@@ -346,17 +345,6 @@ impl Drop for Etcd {
             let _ = process.wait();
         }
     }
-}
-
-/// A server or tool that `tests/servers/get` brings.
-fn program(name: &str) -> PathBuf {
-    let dir = env::var_os("MICRO_TEST_BIN").map(PathBuf::from).unwrap_or_else(|| {
-        let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-        tests.parent().expect("the tests are a folder of the project").join("target/servers")
-    });
-    let path = dir.join(name);
-    assert!(path.is_file(), "{} is not there; run: tests/servers/get etcd-3.6", path.display());
-    path
 }
 
 async fn run(mut command: Command) {

@@ -22,6 +22,17 @@ pub fn program(name: &str) -> PathBuf {
     path.unwrap_or_else(|| panic!("{name} has not been built: no such file near {}", own.display()))
 }
 
+/// A server, tool or peer that `tests/servers/get` brings.
+///
+/// # Panics
+/// When it is not there.
+pub fn server(name: &str) -> PathBuf {
+    let dir = std::env::var_os("MICRO_TEST_BIN").map(PathBuf::from);
+    let path = dir.unwrap_or_else(|| root().join("target/servers")).join(name);
+    assert!(path.is_file(), "{} is not there; run: tests/servers/get all", path.display());
+    path
+}
+
 /// Builds the examples, with every registry they can use.
 ///
 /// # Panics

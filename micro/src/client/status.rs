@@ -53,10 +53,10 @@ pub(super) fn no_node(service: &str, why: &str) -> Status {
     Status::unavailable(format!("no node of service '{service}' is ready: {why}"))
 }
 
-/// The registry cannot hold a service of this name. `Internal`, since what a control plane finds
+/// The registry cannot hold a service of this name, or not work here at all. `Internal`, since what a control plane finds
 /// invalid is no invalid argument of the call's (gRFC A54).
 pub(super) fn refused(service: &str, why: &str) -> Status {
-    Status::internal(format!("no service can have the name '{service}' in the registry: {why}"))
+    Status::internal(format!("service '{service}' cannot be looked up: {why}"))
 }
 
 /// The deadline struck while a node had the call.

@@ -123,7 +123,7 @@ fn log(registry: &dyn Registry, service: &str, note: &Note) {
             );
         }
         Note::Refused(error) => {
-            warn!(service, registry, "discovery: no service of this name can be there: {error}");
+            warn!(service, registry, "discovery: the registry cannot be asked for it: {error}");
         }
         Note::Recovered => info!(service, registry, "discovery: all nodes read again"),
         Note::Changed(Changes { added, changed, removed, now }) => {

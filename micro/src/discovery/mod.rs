@@ -11,7 +11,7 @@
 //! | failure | what follows | subscribers see |
 //! |---|---|---|
 //! | a read fails, or takes over 30 s | it is tried again for ever, after a wait drawn from nothing to a ceiling that grows from 100 ms to 3 s | nothing; [`Status::error`] |
-//! | the registry cannot hold a service of this name (an error of kind `Config`) | it is not asked again | nothing; [`Status::refused`] |
+//! | the registry cannot hold a service of this name, or not work on this machine at all (an error of kind `Config`) | it is not asked again | nothing; [`Status::refused`] |
 //! | the watch ends in good order | it is resumed after the last revision *seen* | nothing |
 //! | the revisions after that are compacted | all is read, and compared with what is known | the differences |
 //! | the connection is lost, or is a new one | as above | the differences; [`Status::error`] |
@@ -68,8 +68,8 @@ pub struct Status {
     pub synced: bool,
     /// The last error of the registry, its causes included; cleared by the next success.
     pub error: Option<Arc<str>>,
-    /// Whether that error is for good: the registry cannot hold a service of this name, and is not
-    /// asked again.
+    /// Whether that error is for good: the registry cannot hold a service of this name, or not work
+    /// on this machine at all, and is not asked again.
     pub refused: bool,
     /// Records left out since they cannot be decoded (or, where an earlier one under the same key
     /// could, not followed).

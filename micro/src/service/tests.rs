@@ -13,7 +13,7 @@ use tonic_health::pb::{
 
 use crate::{
     Client, Service,
-    fixture::{Echo, Stub, Word, client, log::Log, register, registered, start},
+    fixture::{Echo, Log, Stub, Word, client, register, registered, start},
     registration::RegistrationState,
     registry,
 };

@@ -120,7 +120,8 @@ pub fn judge_declared(backend: &impl Backend, cases: &[&str]) {
 }
 
 /// A test for every case: `registry_conformance!((start_paused = true) InMemory::new());`. What the
-/// parentheses hold is `#[tokio::test]`'s.
+/// parentheses hold is `#[tokio::test]`'s; `[in_namespace]` in their place gives each case a network
+/// of its own ([`crate::namespace`]).
 #[macro_export]
 macro_rules! registry_conformance {
     ($attributes:tt $backend:expr) => {
@@ -151,6 +152,15 @@ macro_rules! registry_conformance {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! registry_conformance_cases {
+    ([in_namespace] $backend:tt $($case:ident)*) => {
+        $($crate::registry_conformance_case! { [in_namespace] $backend $case })*
+
+        #[test]
+        fn what_does_not_apply_is_a_case() {
+            let cases = [$(stringify!($case)),*];
+            $crate::conformance::judge_declared(&$backend, &cases);
+        }
+    };
     ($attributes:tt $backend:tt $($case:ident)*) => {
         $($crate::registry_conformance_case! { $attributes $backend $case })*
 
@@ -165,6 +175,17 @@ macro_rules! registry_conformance_cases {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! registry_conformance_case {
+    ([in_namespace] ($backend:expr) $case:ident) => {
+        #[test]
+        fn $case() {
+            let network = $crate::namespace::Network::Loopback;
+            $crate::namespace::inside(stringify!($case), network, async {
+                let backend = $backend;
+                let ended = $crate::conformance::$case(&backend).await;
+                $crate::conformance::judge(&backend, stringify!($case), ended);
+            });
+        }
+    };
     ($attributes:tt ($backend:expr) $case:ident) => {
         #[tokio::test $attributes]
         async fn $case() {

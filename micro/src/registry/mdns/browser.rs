@@ -39,13 +39,15 @@ const IDLE: Duration = Duration::from_secs(130);
 const PARTIAL: Duration = Duration::from_secs(3);
 const PARTIAL_AGAIN: Duration = Duration::from_secs(1);
 
-/// Changes kept for watches that lag.
-const HISTORY: usize = 1024;
+/// Changes kept for watches that lag, each with its record.
+const HISTORY: usize = 128;
 
-/// What may be kept of what others say: nodes, the bytes of their texts and records, nodes told in
-/// part, and names of services. A packet is taken a bite at a time.
+/// What may be kept of what others say: nodes, the bytes of their texts and records, of all and of
+/// one (with a hundred methods it takes half of that), nodes told in part, and names of services. A
+/// packet is taken a bite at a time.
 const MAX_NODES: usize = 4096;
 const MAX_BYTES: usize = 32 * 1024 * 1024;
+const MAX_NODE: usize = 512 * 1024;
 const MAX_PARTIALS: usize = 256;
 const MAX_SERVICES: usize = 4096;
 const MAX_BITE: usize = 256;
@@ -189,8 +191,23 @@ impl Browser {
         self.services.iter().filter(lately).map(|(service, _)| service.as_str())
     }
 
-    pub(super) fn left_out(&self) -> u64 {
+    #[cfg(test)]
+    fn left_out(&self) -> u64 {
         self.left_out
+    }
+
+    /// That all that is kept agrees, and is within its bounds.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let sizes: usize = self.known.values().map(|known| known.size).sum();
+        assert_eq!(sizes, self.bytes);
+        let due: BTreeSet<_> =
+            self.known.iter().map(|(name, known)| (known.due, name.clone())).collect();
+        assert_eq!(due, self.due);
+        let entries: usize = self.browses.keys().map(|name| self.entries(name).1.len()).sum();
+        assert_eq!(entries, self.known.len(), "the store holds what is known");
+        assert!(self.bytes <= MAX_BYTES && self.known.len() <= MAX_NODES);
+        assert!(self.partials.len() <= MAX_PARTIALS && self.services.len() <= MAX_SERVICES);
     }
 
     /// When [`elapsed`](Self::elapsed) is due.
@@ -399,6 +416,10 @@ impl Browser {
         };
         let earlier = self.known.get(&name);
         let freed = earlier.map_or(0, |earlier| earlier.size);
+        if known.size > MAX_NODE {
+            let size = known.size;
+            return self.leave_out(&format!("{name}: its record takes {size} bytes of memory"));
+        }
         let is_full = earlier.is_none() && self.known.len() >= MAX_NODES;
         if is_full || self.bytes - freed + known.size > MAX_BYTES {
             return self.leave_out("there is no room for so many nodes");

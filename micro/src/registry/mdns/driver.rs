@@ -26,6 +26,9 @@ use super::{
 const CHECK: Duration = Duration::from_millis(500);
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 
+/// Answers that wait to be sent; more are not given.
+const MAX_OUTBOX: usize = 1024;
+
 /// After an error of a socket: it may go on.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -216,11 +219,12 @@ impl Shared {
 impl State {
     /// Takes in what came to a link.
     fn heard(&mut self, now: Instant, bytes: &[u8], link: LinkId, from: SocketAddr) {
-        if !self.links[link].net.has(from.ip()) {
+        let Some(ip) = self.links[link].net.sender(from.ip()) else {
             return self
                 .browser
                 .leave_out(&format!("a packet from {from}, which is not on the link"));
-        }
+        };
+        let from = SocketAddr::new(ip, from.port());
         match packet::read(bytes) {
             Err(why) => self.browser.leave_out(&format!("a packet from {from}: {why}")),
             Ok(Packet::Query(query)) => self.asked(query, link, from),
@@ -242,6 +246,9 @@ impl State {
         let hears_all = from.port() == PORT && !query.questions.iter().any(|q| q.unicast);
         if hears_all {
             query.id = 0;
+        }
+        if self.outbox.len() >= MAX_OUTBOX {
+            return self.browser.leave_out("a question: too many answers wait to be sent");
         }
         for bytes in self.responder.asked(&query, link) {
             self.queue(if hears_all {

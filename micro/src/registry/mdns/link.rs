@@ -59,11 +59,15 @@ impl Net {
         })
     }
 
-    /// Whether an address is on this link, from where alone mDNS may come (RFC 6762, section 11).
-    pub(super) fn has(&self, ip: IpAddr) -> bool {
+    /// The address of who sent a packet from here; none if it is not on this link, from where alone
+    /// mDNS may come (RFC 6762, section 11).
+    pub(super) fn sender(&self, ip: IpAddr) -> Option<IpAddr> {
         match ip {
-            IpAddr::V4(ip) => ip & self.mask == self.ip & self.mask,
-            IpAddr::V6(_) => false,
+            // Linux has no other for who does not name the loopback interface, and for whom all
+            // multicast goes there: go-micro in a network without any other.
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) if *self == Self::LOOPBACK => Some(self.ip.into()),
+            IpAddr::V4(v4) if v4 & self.mask == self.ip & self.mask => Some(ip),
+            _ => None,
         }
     }
 }
@@ -184,8 +188,19 @@ mod tests {
     #[test]
     fn neighbours_are_on_the_link() {
         let net = Net::among(&[interface("eth0", "10.0.0.1")], [10, 0, 0, 1].into()).unwrap();
-        let has = |net: Net, ip: &str| net.has(ip.parse().unwrap());
-        assert!(has(net, "10.0.0.200") && !has(net, "10.0.1.1") && !has(net, "fd00::1"));
-        assert!(has(Net::LOOPBACK, "127.9.9.9") && !has(Net::LOOPBACK, "10.0.0.1"));
+        let sender = |net: Net, ip: &str| {
+            net.sender(ip.parse().unwrap()).map_or("none".to_owned(), |ip| ip.to_string())
+        };
+        for (net, ip, expected) in [
+            (net, "10.0.0.200", "10.0.0.200"),
+            (net, "10.0.1.1", "none"),
+            (net, "fd00::1", "none"),
+            (net, "0.0.0.0", "none"),
+            (Net::LOOPBACK, "127.9.9.9", "127.9.9.9"),
+            (Net::LOOPBACK, "0.0.0.0", "127.0.0.1"),
+            (Net::LOOPBACK, "10.0.0.1", "none"),
+        ] {
+            assert_eq!(sender(net, ip), expected, "{ip} on {net:?}");
+        }
     }
 }

@@ -5,6 +5,8 @@
 
 mod browser;
 mod driver;
+#[cfg(test)]
+mod fuzz;
 mod instance;
 mod link;
 mod packet;
@@ -64,7 +66,8 @@ const INSTEAD: &str = "name another registry in MICRO_REGISTRY or in the code: m
 ///
 /// # Trust
 /// Whoever can send to the interface can tell of nodes, as with go-micro. What is malformed is left
-/// out and counted, and what is kept of all that others say is bounded: 4096 nodes, in 32 MiB.
+/// out and counted, and what is kept of all that others say is bounded: 4096 nodes, 512 KiB for one and 32 MiB for all,
+/// and the last 128 changes.
 #[derive(Debug)]
 pub struct Mdns {
     name: String,
@@ -97,14 +100,7 @@ impl Mdns {
 
     /// The sockets, opened and found to work at the first use.
     async fn driver(&self) -> Result<&Arc<Driver>, Error> {
-        let start = || async {
-            let further = self.interface.map(|ip| Net::of(ip.into())).transpose();
-            let further = further.map_err(|why| Error::config(format!("{}: {why}", self.name)))?;
-            let driver = Driver::start(further).map_err(|why| self.does_not_work(&why))?;
-            driver.check().await.map_err(|why| self.does_not_work(&why))?;
-            Ok(Arc::new(driver))
-        };
-        let driver = self.driver.get_or_try_init(start).await?;
+        let driver = self.driver.get_or_try_init(|| self.start()).await?;
         if driver.has_ended() {
             let name = &self.name;
             return Err(Error::registry(format!(
@@ -112,6 +108,14 @@ impl Mdns {
             )));
         }
         Ok(driver)
+    }
+
+    async fn start(&self) -> Result<Arc<Driver>, Error> {
+        let further = self.interface.map(|ip| Net::of(ip.into())).transpose();
+        let further = further.map_err(|why| Error::config(format!("{}: {why}", self.name)))?;
+        let driver = Driver::start(further).map_err(|why| self.does_not_work(&why))?;
+        driver.check().await.map_err(|why| self.does_not_work(&why))?;
+        Ok(Arc::new(driver))
     }
 
     /// As in a container or behind a firewall: it is no use to try again.

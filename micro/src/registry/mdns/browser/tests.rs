@@ -1,1 +1,305 @@
+use super::{
+    super::{
+        super::{Endpoint, Event, Node, Value},
+        vectors::{ID, captured, captured_instance},
+    },
+    *,
+};
 
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn node(id: &str, port: u16) -> Node {
+    Node::new("greeter", id, format!("127.0.0.1:{port}"))
+}
+
+fn records(node: &Node, ttl: u32) -> Vec<Record> {
+    packet::records(&Instance::of(node).unwrap(), ttl)
+}
+
+/// A browser that follows `greeter`, and its time.
+struct At {
+    browser: Browser,
+    start: Instant,
+}
+
+impl At {
+    fn new() -> Self {
+        let start = Instant::now();
+        let mut browser = Browser::new();
+        browser.watched(start, "greeter", true);
+        Self { browser, start }
+    }
+
+    fn told(&mut self, at: u64, records: &[Record]) {
+        self.browser.told(self.start + secs(at), records, |_| false);
+    }
+
+    fn ids(&self) -> Vec<String> {
+        let (_, entries) = self.browser.entries("greeter");
+        entries.iter().map(|entry| entry.node.id.clone()).collect()
+    }
+
+    /// All that is asked up to then, in seconds.
+    fn until(&mut self, at: u64) -> Vec<(u64, String, Kind)> {
+        let mut asked = Vec::new();
+        let mut now = self.start;
+        loop {
+            for (name, kind) in self.browser.take_questions() {
+                asked.push((now.duration_since(self.start).as_secs(), name, kind));
+            }
+            match self.browser.wake_at().filter(|due| *due <= self.start + secs(at)) {
+                Some(due) => now = due,
+                None => return asked,
+            }
+            self.browser.elapsed(now);
+        }
+    }
+
+    fn events(&self, after: u64) -> Vec<Event> {
+        match self.browser.since("greeter", after) {
+            Since::Batches(batches) => batches.into_iter().flat_map(|batch| batch.events).collect(),
+            Since::Compacted => panic!("nothing is forgotten"),
+        }
+    }
+}
+
+fn times(asked: &[(u64, String, Kind)]) -> Vec<u64> {
+    asked.iter().map(|(at, ..)| *at).collect()
+}
+
+#[test]
+fn a_service_is_asked_for_again_and_again_ever_more_rarely() {
+    let mut at = At::new();
+    let asked = at.until(200);
+    assert!(asked.iter().all(|(_, name, kind)| name == "greeter.micro." && *kind == Kind::Ptr));
+    assert_eq!(times(&asked), [0, 1, 3, 7, 15, 31, 63, 123, 183]);
+}
+
+#[test]
+fn a_service_that_nobody_watches_is_forgotten_with_its_nodes() {
+    let mut at = At::new();
+    at.browser.browse(at.start, "greeter");
+    at.told(0, &records(&node("a", 1), packet::TTL));
+    at.browser.watched(at.start + secs(60), "greeter", false);
+    at.until(189);
+    assert!(at.browser.is_browsed("greeter"));
+    at.until(190);
+    assert!(!at.browser.is_browsed("greeter") && at.ids().is_empty());
+    assert_eq!(at.browser.wake_at(), None);
+    assert_eq!((at.browser.bytes, at.browser.known.len(), at.browser.due.len()), (0, 0, 0));
+}
+
+#[test]
+fn a_silent_node_is_asked_for_from_80_percent_on_and_then_forgotten() {
+    let mut at = At::new();
+    at.until(63);
+    at.told(70, &records(&node("a", 1), packet::TTL));
+    // Those of the service come in between.
+    let asked: Vec<_> =
+        times(&at.until(189)).into_iter().filter(|at| ![123, 183].contains(at)).collect();
+    assert_eq!(asked, [166, 172, 178, 184], "80, 85, 90 and 95 % of 120 s after 70");
+    assert_eq!(at.ids(), ["a"]);
+    at.until(190);
+    assert!(at.ids().is_empty());
+    assert!(matches!(&at.events(1)[..], [Event::Delete(key)] if key == "greeter/a"));
+}
+
+#[test]
+fn a_node_that_answers_stays_and_is_no_news() {
+    let mut at = At::new();
+    for second in (0..1000).step_by(100) {
+        at.until(second);
+        at.told(second, &records(&node("a", 1), packet::TTL));
+    }
+    assert_eq!(at.ids(), ["a"]);
+    assert_eq!(at.events(0).len(), 1);
+    let mut changed = node("a", 1);
+    changed.version = "2".to_owned();
+    at.told(1000, &records(&changed, packet::TTL));
+    assert!(matches!(&at.events(1)[..], [Event::Put(entry)] if *entry.node == changed));
+}
+
+#[test]
+fn a_goodbye_removes_the_node_at_once_whatever_part_says_it() {
+    let all = records(&node("a", 1), 0);
+    let ptr = Record {
+        name: "greeter.micro.".to_owned(),
+        ttl: 0,
+        data: Data::Ptr("a.greeter.micro.".to_owned()),
+    };
+    for goodbye in [&all[..], &all[..1], &all[2..], &[ptr]] {
+        let mut at = At::new();
+        at.told(0, &records(&node("a", 1), packet::TTL));
+        at.told(0, &records(&node("b", 2), packet::TTL));
+        at.told(1, goodbye);
+        assert_eq!(at.ids(), ["b"], "{goodbye:?}");
+    }
+}
+
+#[test]
+fn a_node_that_takes_leave_here_is_not_heard_of_from_elsewhere() {
+    let mut at = At::new();
+    at.browser
+        .told(at.start, &records(&node("a", 1), packet::TTL), |name| name == "a.greeter.micro.");
+    assert!(at.ids().is_empty());
+}
+
+#[test]
+fn a_node_told_in_parts_is_asked_for_and_put_together() {
+    let whole = records(&node("a", 1), packet::TTL);
+    let [srv, address, text] = &whole[..] else { panic!("three records") };
+    for order in [[srv, address, text], [srv, text, address], [text, srv, address]] {
+        let mut at = At::new();
+        at.until(0);
+        at.told(0, std::slice::from_ref(order[0]));
+        assert_eq!(at.until(0), [(0, "a.greeter.micro.".to_owned(), Kind::Any)]);
+        at.told(0, std::slice::from_ref(order[1]));
+        assert!(at.ids().is_empty());
+        at.told(0, std::slice::from_ref(order[2]));
+        assert_eq!(at.ids(), ["a"], "{order:?}");
+        assert!(at.browser.partials.is_empty());
+    }
+}
+
+#[test]
+fn the_rest_of_a_node_is_asked_for_twice_and_no_more() {
+    let mut at = At::new();
+    let ptr = Record {
+        name: "greeter.micro.".to_owned(),
+        ttl: packet::TTL,
+        data: Data::Ptr("a.greeter.micro.".to_owned()),
+    };
+    at.told(0, std::slice::from_ref(&ptr));
+    let asked: Vec<_> =
+        at.until(10).into_iter().filter(|(_, name, _)| name == "a.greeter.micro.").collect();
+    assert_eq!(times(&asked), [0, 1]);
+    assert!(at.browser.partials.is_empty());
+    // Of a node that is known, a name alone asks for nothing.
+    at.told(10, &records(&node("a", 1), packet::TTL));
+    at.told(10, &[ptr]);
+    assert!(at.browser.take_questions().is_empty());
+}
+
+#[test]
+fn names_that_only_look_like_a_services_are_told_apart() {
+    let mut at = At::new();
+    at.browser.watched(at.start, "v1.greeter", true);
+    at.told(0, &records(&Node::new("v1.greeter", "a", "127.0.0.1:1"), packet::TTL));
+    at.told(0, &records(&Node::new("other", "a", "127.0.0.1:1"), packet::TTL));
+    assert!(at.ids().is_empty());
+    assert_eq!(at.browser.entries("v1.greeter").1.len(), 1);
+    // One name, and now of the shorter service.
+    at.told(1, &records(&node("a.v1", 1), packet::TTL));
+    assert_eq!(at.ids(), ["a.v1"]);
+    assert_eq!(at.browser.entries("v1.greeter").1.len(), 0);
+    assert_eq!(at.browser.known.len(), 1);
+}
+
+#[test]
+fn a_real_go_micros_node_comes_and_goes() {
+    let start = Instant::now();
+    let told = |browser: &mut Browser, bytes: &[u8]| {
+        let Ok(packet::Packet::Response(records)) = packet::read(bytes) else {
+            panic!("a response")
+        };
+        browser.told(start, &records, |_| false);
+        let (_, entries) = browser.entries("echo.v1");
+        entries.iter().map(|entry| (*entry.node).clone()).collect::<Vec<_>>()
+    };
+    let node = captured_instance().node().unwrap();
+    assert_eq!(node.id, ID);
+    let captured = captured();
+    for bytes in captured.announcements.iter().chain([&captured.answer]) {
+        let mut browser = Browser::new();
+        browser.browse(start, "echo.v1");
+        assert_eq!(told(&mut browser, bytes), [node.clone()]);
+        assert!(told(&mut browser, &captured.goodbye).is_empty());
+    }
+    let mut browser = Browser::new();
+    assert!(told(&mut browser, &captured.answer).is_empty(), "nobody follows it");
+    assert_eq!(browser.bytes, 0);
+}
+
+#[test]
+fn of_two_addresses_that_of_ipv4_is_taken() {
+    let mut told = records(&Node::new("greeter", "a", "[fd00::1]:1"), packet::TTL);
+    told.push(Record { data: Data::Address([10, 0, 0, 1].into()), ..told[1].clone() });
+    let mut at = At::new();
+    at.told(0, &told);
+    assert_eq!(at.browser.entries("greeter").1[0].node.address, "10.0.0.1:1");
+}
+
+#[test]
+fn thousands_of_nodes_are_bounded_and_those_known_stay() {
+    let mut at = At::new();
+    let name = |number: usize| format!("n{number}.greeter.micro.");
+    let told = |at: &mut At, instance: &Instance| {
+        at.told(0, &packet::records(instance, packet::TTL));
+    };
+    let mut instance = Instance::of(&node("a", 1)).unwrap();
+    for number in 0..MAX_NODES + 100 {
+        instance.name = name(number);
+        told(&mut at, &instance);
+    }
+    assert_eq!(at.ids().len(), MAX_NODES);
+    assert_eq!(at.browser.left_out(), 100);
+    at.told(1, &records(&node("n1", 1), 0));
+    at.told(1, &records(&node("late", 1), packet::TTL));
+    assert!(at.ids().contains(&"late".to_owned()), "there is room again");
+
+    let mut at = At::new();
+    let mut large = node("a", 1);
+    large.metadata.extend((0..1000).map(|key| (format!("{key}"), "x".repeat(200))));
+    let mut instance = Instance::of(&large).unwrap();
+    for number in 0..200 {
+        instance.name = name(number);
+        told(&mut at, &instance);
+    }
+    assert!(at.browser.bytes <= MAX_BYTES, "{}", at.browser.bytes);
+    assert_eq!(at.ids().len() as u64, 200 - at.browser.left_out());
+    assert!((100..150).contains(&at.ids().len()), "{}", at.ids().len());
+
+    // Small in a packet, and in JSON, and large in memory.
+    let mut at = At::new();
+    let nothing = vec![Value::default(); 10_000];
+    let request = Some(Value { values: nothing, ..Value::default() });
+    let mut swollen = node("a", 1);
+    swollen.endpoints = vec![Endpoint { request, ..Endpoint::default() }];
+    let instance = Instance::of(&swollen).unwrap();
+    assert!(instance.text.len() < 8192, "{}", instance.text.len());
+    told(&mut at, &instance);
+    assert!(at.ids().is_empty() && at.browser.left_out() == 1);
+}
+
+#[test]
+fn parts_of_nodes_and_names_of_services_are_bounded() {
+    let mut at = At::new();
+    for number in 0..2 * MAX_PARTIALS {
+        at.told(0, &records(&node(&format!("n{number}"), 1), packet::TTL)[..1]);
+    }
+    assert_eq!(at.browser.partials.len(), MAX_PARTIALS);
+    for number in 0..2 * MAX_SERVICES {
+        let data = Data::Ptr(format!("s{number}._services.micro."));
+        at.told(0, &[Record { name: SERVICES.to_owned(), ttl: packet::TTL, data }]);
+    }
+    assert_eq!(at.browser.services.len(), MAX_SERVICES);
+    let data = Data::Ptr("late._services.micro.".to_owned());
+    at.told(200, &[Record { name: SERVICES.to_owned(), ttl: packet::TTL, data }]);
+    let since = at.start + secs(200);
+    assert_eq!(at.browser.services(since).collect::<Vec<_>>(), ["late"], "the old make room");
+}
+
+#[test]
+fn a_text_that_lies_is_left_out_and_counted() {
+    let mut at = At::new();
+    let mut told = records(&node("a", 1), packet::TTL);
+    for text in [&b"zz"[..], b"", b"789c"] {
+        told[2].data = Data::Text(text.to_vec());
+        at.told(0, &told);
+    }
+    assert!(at.ids().is_empty());
+    assert_eq!(at.browser.left_out(), 3);
+    assert!(at.browser.partials.is_empty());
+}

@@ -1,0 +1,54 @@
+//! A network of a test's own: a namespace in which there is a loopback interface and nothing else, so
+//! that multicast meets nobody and leaves the machine by no way.
+
+use std::{
+    env,
+    process::{Command, Stdio},
+};
+
+use tokio::runtime;
+
+/// Set for the process in the namespace: the name of its test.
+const INSIDE: &str = "MICRO_TEST_NAMESPACE";
+
+/// What the namespace's network is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// The loopback interface is up, and the way for all multicast.
+    Loopback,
+    /// Nothing is up.
+    Nothing,
+}
+
+/// Runs a test in a namespace of its own: this very program again, with this test alone. Its name is
+/// that of the calling function.
+///
+/// # Panics
+/// When the test in there does, or there is no namespace to be had.
+pub fn inside(test: &str, network: Network, body: impl Future<Output = ()>) {
+    if env::var_os(INSIDE).is_some_and(|name| name == test) {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        return runtime.expect("a runtime").block_on(body);
+    }
+    let setup = match network {
+        Network::Loopback => {
+            "ip link set lo up && ip link set lo multicast on && ip route add 224.0.0.0/4 dev lo && "
+        }
+        Network::Nothing => "",
+    };
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "sh", "-c"])
+        .arg(format!("{setup}exec \"$0\" --exact \"$1\" --nocapture --test-threads 1"))
+        .arg(env::current_exe().expect("a program knows where it is"))
+        .arg(test)
+        .env(INSIDE, test)
+        .stdin(Stdio::null())
+        .output()
+        .expect("unshare, of util-linux, runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = said + &String::from_utf8_lossy(&output.stderr);
+    // No test of that name would be no failure.
+    let has_run = said.contains("test result: ok. 1 passed");
+    assert!(output.status.success() && has_run, "in a network namespace (unshare, ip): {said}");
+    print!("{said}");
+}

@@ -1,0 +1,149 @@
+//! `mdns://`, held to what every registry is, as far as one goes that has no server: in networks of
+//! their own, since the cases' names are always the same.
+
+use std::{
+    collections::HashMap,
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use micro::registry::{self, Lease, Node, Registry};
+use tests::{
+    conformance::{Backend, Cannot, Watching},
+    namespace::{Network, inside},
+    registry_conformance,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    time::sleep,
+};
+
+#[derive(Default)]
+struct OnLoopback {
+    /// None but its own process takes a node away.
+    leases: Mutex<HashMap<String, Lease>>,
+}
+
+impl Backend for OnLoopback {
+    fn registry(&self) -> Arc<dyn Registry> {
+        registry::open("mdns://").expect("the URL is well-formed")
+    }
+
+    fn not_applicable(&self) -> &'static [(&'static str, &'static [&'static str])] {
+        &[
+            (
+                "a node is believed in for go-micro's 120 s, whatever its TTL",
+                &[
+                    "a_renewed_record_outlives_its_ttl_and_then_expires",
+                    "a_killed_owners_record_expires_and_not_before_its_ttl",
+                ],
+            ),
+            (
+                "an id is one node's as long as it lives: no other is written over it",
+                &[
+                    "an_overwritten_record_is_lost_to_its_first_owner",
+                    "updates_come_in_order_each_with_a_revision_of_its_own",
+                    "a_record_written_again_is_told_as_it_is_now",
+                ],
+            ),
+            (
+                "a packet that is malformed is left out, and nobody told",
+                &["a_malformed_neighbour_spoils_nothing"],
+            ),
+            (
+                "its history is as memory's, and long: no hook makes it shorter",
+                &["a_gap_in_the_watch_is_told"],
+            ),
+        ]
+    }
+
+    async fn register(&self, node: &Node, ttl: Duration) -> Result<Lease, Cannot> {
+        if ttl < Duration::from_secs(10) {
+            return Err(Cannot);
+        }
+        match self.registry().register(node, ttl).await {
+            Ok(lease) => {
+                self.leases.lock().unwrap().insert(node.id.clone(), lease);
+                Ok(lease)
+            }
+            Err(error) if error.to_string().contains("has this id") => Err(Cannot),
+            Err(error) => panic!("register {}: {error:?}", node.id),
+        }
+    }
+
+    async fn delete(&self, nodes: &[Node]) -> Result<(), Cannot> {
+        for node in nodes {
+            let lease = self.leases.lock().unwrap()[&node.id];
+            self.registry().deregister(node, lease).await.expect("the node leaves");
+        }
+        Ok(())
+    }
+}
+
+registry_conformance!([in_namespace] OnLoopback::default());
+
+/// A process with a node in it.
+async fn owner(service: &str, id: &str) -> (Child, String) {
+    let mut owner = Command::new(env!("CARGO_BIN_EXE_registry-owner"))
+        .args(["mdns://", service, id, "15"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the program starts");
+    let output = owner.stdout.take().expect("its output is ours");
+    let line =
+        BufReader::new(output).lines().next_line().await.expect("it says something, or ends");
+    (owner, line.unwrap_or_default())
+}
+
+#[test]
+fn processes_share_the_port_and_find_each_other() {
+    inside("processes_share_the_port_and_find_each_other", Network::Loopback, async {
+        let registry = registry::open("mdns://").unwrap();
+        let mut watching = Watching::from_now(&registry, "shared").await;
+        let mut owners = Vec::new();
+        for id in ["a", "b", "c"] {
+            let (owner, line) = owner("shared", id).await;
+            assert_eq!(line, "registered");
+            owners.push(owner);
+            assert_eq!(watching.events(1).await, [format!("+{id}@127.0.0.1:1")]);
+        }
+        let listing = registry.read("shared").await.unwrap();
+        assert_eq!(listing.entries.len(), 3, "{listing:?}");
+        // One that is killed says no goodbye, and its neighbours go on hearing.
+        owners.remove(0).kill().await.unwrap();
+        let (_late, line) = owner("shared", "d").await;
+        assert_eq!(line, "registered");
+        assert_eq!(watching.events(1).await, ["+d@127.0.0.1:1"]);
+    });
+}
+
+#[test]
+fn a_restarted_process_has_its_id_at_once() {
+    inside("a_restarted_process_has_its_id_at_once", Network::Loopback, async {
+        let registry = registry::open("mdns://").unwrap();
+        let (mut first, line) = owner("restarted", "a").await;
+        assert_eq!(line, "registered");
+        first.kill().await.unwrap();
+        let (_second, line) = owner("restarted", "a").await;
+        assert_eq!(line, "registered", "the dead defend nothing");
+        // Long enough for what would contradict it.
+        sleep(Duration::from_millis(200)).await;
+        assert_eq!(registry.read("restarted").await.unwrap().entries.len(), 1);
+    });
+}
+
+#[test]
+fn an_id_that_another_process_has_is_refused() {
+    inside("an_id_that_another_process_has_is_refused", Network::Loopback, async {
+        let registry = registry::open("mdns://").unwrap();
+        let twin = Node::new("twins", "a", "127.0.0.1:2");
+        let (_owner, line) = owner("twins", "a").await;
+        assert_eq!(line, "registered");
+        let error = registry.register(&twin, Duration::from_secs(15)).await.unwrap_err();
+        assert!(error.to_string().contains("127.0.0.1:1 has this id"), "{error}");
+    });
+}
