@@ -1,6 +1,5 @@
 //! A small service for tests, written as `micro-build` would.
 
-
 use std::{
     sync::{
         Arc,

@@ -27,8 +27,8 @@ mod url;
 pub use node::{Endpoint, Node, Value};
 pub use open::open;
 pub use static_list::StaticList;
-pub(crate) use url::redacted;
 pub(crate) use url::is_loopback;
+pub(crate) use url::redacted;
 
 /// A future without a name, as a trait object's methods return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -159,7 +159,7 @@ impl Responder {
             return Err(RenewError::Lost(why.to_owned()));
         };
         if own.lease != lease || own.node != *node {
-            return Err(RenewError::taken_by(&own.node));
+            return Err(RenewError::taken_by(node, &own.node));
         }
         match &own.taken_by {
             Some(other) => Err(RenewError::Taken(taken(other))),
