@@ -2,7 +2,8 @@
 //!
 //! `State` decides when to read and when to watch (a machine without IO),
 //! `Records` which of the records are in force, the driver does the IO and the
-//! fan-out hands [`Update`]s to subscribers. This room knows the [`Registry`] and nothing of
+//! fan-out hands [`Update`]s to subscribers, and `Neighbours` say what else is registered where a
+//! service has no node. This room knows the [`Registry`] and nothing of
 //! connections: which of the nodes can be reached is found out above, in `balance`.
 //!
 //! # Recovery

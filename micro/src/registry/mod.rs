@@ -138,8 +138,8 @@ impl RenewError {
     pub(crate) fn taken_by(own: &Node, other: &Node) -> Self {
         Self::Taken(format!(
             "the record of {} at {} was overwritten by a node at {}; two processes with one id take \
-             it from each other: give each an id of its own, or leave the id out for a new one at \
-             each start",
+             it from each other: an id must be unique in its service; give each its own, or leave the \
+             id out for a new one at each start",
             own.id, own.address, other.address
         ))
     }

@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn an_unknown_scheme_lists_the_registries_built_in() {
-        for scheme in ["consul", "kubernetes", "zk"] {
+        for scheme in ["consul", "kubernetes", "nats", "zk"] {
             let error = open(&format!("{scheme}://me:secret@a")).unwrap_err();
             let text = error.to_string();
             assert!(error.is_config() && !text.contains("secret"), "{text}");

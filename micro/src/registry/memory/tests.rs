@@ -147,8 +147,8 @@ async fn who_has_lost_its_record_to_another_is_told_to_whom_and_what_to_do() {
         why,
         format!(
             "the record of a at {} was overwritten by a node at 127.0.0.1:9; two processes with one \
-             id take it from each other: give each an id of its own, or leave the id out for a new \
-             one at each start",
+             id take it from each other: an id must be unique in its service; give each its own, or \
+             leave the id out for a new one at each start",
             first.address
         )
     );
