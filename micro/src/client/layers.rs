@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{Uri, Version, header};
+use http::{HeaderMap, Uri, Version, header};
 use http_body_util::{BodyExt as _, Full};
 use prost::Message;
 use tokio::time::{Instant, sleep_until};
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     descriptor::MethodDescriptor,
     framing::{PREFIX, read_prefix},
+    grpc_timeout::GRPC_TIMEOUT,
     layer::{Answer, Body, BoxError, End, Inner, Next},
     transport::UnaryReply,
 };
@@ -26,9 +27,9 @@ impl ClientBuilder {
     /// [`layer`](crate::layer) for what it may do, and for the order.
     ///
     /// It is run once a call, however many nodes the call moves to, and within the call's deadline:
-    /// a shorter `grpc-timeout` that it sets in the metadata holds, a longer one does not. What the
-    /// channel writes itself (`grpc-timeout`, `user-agent` and the like) it does not see. A status
-    /// that an interceptor returns is the caller's; it is not retried.
+    /// a `grpc-timeout` that it sets in the metadata, counted from the call's start, makes it sooner
+    /// and never later. What the channel writes itself (`grpc-timeout`, `user-agent` and the like) it
+    /// does not see. A status that an interceptor returns is the caller's; it is not retried.
     pub fn intercept<F, Fut>(mut self, interceptor: F) -> Self
     where
         F: Fn(Request<Body>, Next) -> Fut + Send + Sync + 'static,
@@ -106,8 +107,10 @@ where
 {
     let start = Instant::now();
     let (metadata, extensions, message) = request.into_parts();
-    let headers = metadata.into_headers();
+    let mut headers = metadata.into_headers();
     let deadline = unary::deadline_of(&channel, &headers, options, start);
+    // It has been heard. What layers ask for is another's word.
+    headers.remove(GRPC_TIMEOUT);
     let frame_len = unary::check_size(message.encoded_len(), channel.settings().max_message_size)?;
 
     let mut request = http::Request::new(Body::new(Full::new(unary::encode(&message, frame_len))));
@@ -148,7 +151,7 @@ async fn one_message(
     let frame = body.collect().await?.to_bytes();
     let limit = channel.settings().max_message_size;
     unary::check_size(frame.len().saturating_sub(PREFIX), limit)?;
-    let asked = deadline::from_headers(&head.headers).map(|left| deadline::after(start, left));
+    let asked = asked(&head.headers, start);
     let deadline = asked.map_or(deadline, |asked| asked.min(deadline));
     let call =
         unary::Prepared { channel, method, metadata: head.headers, options, start, deadline };
@@ -186,18 +189,22 @@ fn unframed(mut body: Bytes) -> Result<Option<Bytes>, Status> {
 }
 
 /// A call of any kind as HTTP.
-pub(super) async fn stream(channel: Channel, request: http::Request<Body>) -> Answer {
+pub(super) async fn stream(channel: Channel, mut request: http::Request<Body>) -> Answer {
     let start = Instant::now();
     let deadline = stream::deadline_of(&channel, request.headers(), start);
+    request.headers_mut().remove(GRPC_TIMEOUT);
     let inner = channel.clone();
     let end: End = Arc::new(move |request: http::Request<Body>| {
-        let asked = deadline::from_headers(request.headers());
-        let asked = asked.map(|left| deadline::after(start, left));
-        let deadline = deadline::sooner(deadline, asked);
+        let deadline = deadline::sooner(deadline, asked(request.headers(), start));
         Box::pin(stream::attempts(inner.clone(), request, start, deadline))
     });
     let answer = channel.layers().clone().run(request, end);
     within(deadline, start, channel.service(), answer).await
+}
+
+/// When the call is to be over for what a layer has put into its metadata.
+fn asked(headers: &HeaderMap, start: Instant) -> Option<Instant> {
+    deadline::from_headers(headers).map(|timeout| deadline::after(start, timeout))
 }
 
 /// Bounds the layers by the call's deadline. The call within has it too, and knows better what it

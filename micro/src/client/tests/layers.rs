@@ -218,6 +218,31 @@ async fn the_deadline_is_the_calls_and_an_interceptor_may_only_shorten_it() {
 }
 
 #[tokio::test]
+async fn a_calls_own_timeout_outranks_its_requests_as_without_layers() {
+    let registry = "memory://client-layers-timeouts";
+    let _a = start(registry, "a", Echo::named("a")).await;
+    let request = || {
+        let mut request = Request::new(Word::new("who?"));
+        request.set_timeout(Duration::from_nanos(1));
+        request
+    };
+    let minute = Duration::from_secs(60);
+    for builder in [builder(registry), builder(registry).intercept(tag)] {
+        let stub = stub("a", builder);
+        stub.say(request()).timeout(minute).await.expect("a reply");
+        stub.follow(request()).timeout(minute).await.expect("a stream");
+        let unary = stub.say(request()).await.expect_err("no time");
+        let stream = stub.follow(request()).await.expect_err("no time");
+        for status in [unary, stream] {
+            assert!(
+                matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable),
+                "{status}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_interceptor_runs_once_a_call_however_many_attempts_it_takes() {
     let registry = "memory://client-layers-retries";
     let (echo, log) = (Echo::named("a"), Arc::default());

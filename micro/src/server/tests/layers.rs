@@ -206,9 +206,10 @@ impl Server {
 
 #[tokio::test(start_paused = true)]
 async fn an_interceptor_is_dropped_at_the_deadline_and_when_the_caller_goes() {
-    let (sender, mut dropped) = mpsc::unbounded_channel();
+    let (sender, mut events) = mpsc::unbounded_channel();
     let mut server = Fixture::piped_with(move |server| {
         server.intercept(move |_, _| {
+            let _ = sender.send(Event::Started);
             let tells_drop = TellsDrop(sender.clone());
             async move {
                 let _drop = tells_drop;
@@ -219,12 +220,13 @@ async fn an_interceptor_is_dropped_at_the_deadline_and_when_the_caller_goes() {
     let client = server.connect_pipe().await;
     let reply = client.call_within(SAY, "a", "1S").await;
     reply.expect(Code::DeadlineExceeded, "1s were over in /test.v1.Echo/Say");
-    assert_eq!(dropped.recv().await, Some(Event::Dropped));
+    assert_eq!(events.recv().await, Some(Event::Started));
+    assert_eq!(events.recv().await, Some(Event::Dropped));
 
     let mut open = client.open(head(CHAT)).await;
-    tokio::task::yield_now().await;
+    assert_eq!(soon(events.recv()).await, Some(Event::Started));
     open.reset();
-    assert_eq!(soon(dropped.recv()).await, Some(Event::Dropped));
+    assert_eq!(soon(events.recv()).await, Some(Event::Dropped));
     assert!(server.events.try_recv().is_err(), "no handler has begun");
 }
 
