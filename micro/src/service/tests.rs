@@ -235,10 +235,10 @@ async fn a_service_without_a_handler_says_so_at_its_start_in_one_line() {
     let status = stub.say(Word::new("who?")).await.expect_err("nobody handles it");
     assert_eq!(status.code(), tonic::Code::Unimplemented);
     assert!(status.message().contains("no handler is registered on this server"), "{status}");
-    handle.stop().await;
+    handle.stop().await.expect("no hook fails");
 
     let handle = start(registry, "greeter", Echo::named("greeter")).await;
-    handle.stop().await;
+    handle.stop().await.expect("no hook fails");
     assert_eq!(log.lines_with("no handler is registered").len(), 1, "with a handler: no line");
 }
 
