@@ -21,7 +21,11 @@
 //! let args = Args::parse();
 //! # */
 //! # let args = parse();
-//! let service = micro::Service::builder("greeter").args(args.micro).build().await?;
+//! let service = micro::Service::builder("greeter")
+//! #   .without_env()
+//!     .args(args.micro)
+//!     .build()
+//!     .await?;
 //! # Ok(())
 //! # }
 //! ```

@@ -14,7 +14,8 @@ use tokio::{
 use super::{claim::Claim, hooks::Hooks, leave::Leaving};
 use crate::{Error, registration::RegistrationState, registry::BoxFuture};
 
-/// A running service. Dropped, it leaves in the background as [`stop`](Self::stop) does.
+/// A running service. Dropped, it leaves in the background as [`stop`](Self::stop) does; what a hook
+/// fails with is then lost.
 #[derive(Debug)]
 pub struct Handle {
     address: String,

@@ -16,6 +16,7 @@ async fn settle() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_the_set_is_one_line_and_the_rest_is_quiet() {
+    fastrand::seed(7);
     let log = Log::down_to(Level::INFO);
     let registry = Scripted::new(&["a@x", "b@y"]);
     let mut updates = Discovery::new(registry.clone()).subscribe("greeter");
@@ -48,6 +49,7 @@ async fn a_change_of_the_set_is_one_line_and_the_rest_is_quiet() {
 
 #[tokio::test(start_paused = true)]
 async fn a_registry_that_is_away_is_one_line_and_its_return_another() {
+    fastrand::seed(7);
     let log = Log::down_to(Level::INFO);
     let registry = Scripted::new(&["a@x"]);
     let mut updates = Discovery::new(registry.clone()).subscribe("greeter");
