@@ -112,6 +112,9 @@ fn the_registry_is_a_url_or_go_micros_word_and_addresses() {
         (&[ADDRESS], Some("etcd"), None, "etcd://h1:2379,h2:2379 by --registry"),
         (&[("MICRO_REGISTRY", "memory://"), ADDRESS], Some("etcd://a"), None, "etcd://a by --reg"),
         (&[("MICRO_REGISTRY", "h1:2379")], None, None, "h1:2379 by MICRO_REGISTRY"),
+        #[cfg(feature = "mdns")]
+        (&[], None, None, "mdns:// by the default"),
+        #[cfg(not(feature = "mdns"))]
         (&[], None, None, " by the default"),
     ] {
         let url = url(variables, flag, code);

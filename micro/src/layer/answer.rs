@@ -28,18 +28,23 @@ pub(crate) fn settle(answer: Answer) -> Answer {
 
 /// The one place where a tower service's error becomes a status.
 pub(super) fn failed(error: impl Into<BoxError>) -> Status {
-    let error = match Status::try_from_error(error.into()) {
-        Ok(status) => return status,
-        Err(error) => error,
-    };
+    let error = error.into();
     let first: &(dyn Error + 'static) = &*error;
     let mut chain = successors(Some(first), |error| (**error).source());
-    let status = chain.find_map(|error| {
+    // Before tonic's own reading of an error, which with some of its features knows these two by
+    // other texts.
+    let towers = chain.find_map(|error| {
         if error.is::<Elapsed>() {
             Some(Status::deadline_exceeded as fn(String) -> Status)
         } else {
             error.is::<Overloaded>().then_some(Status::resource_exhausted)
         }
     });
-    status.unwrap_or(Status::internal)(format!("a layer failed: {error}"))
+    let text = |error: &BoxError| format!("a layer failed: {error}");
+    match towers {
+        Some(status) => status(text(&error)),
+        None => {
+            Status::try_from_error(error).unwrap_or_else(|error| Status::internal(text(&error)))
+        }
+    }
 }

@@ -186,11 +186,11 @@ impl Service {
         let (claim, registration) = Claim::register(&shown, &node, || {
             Registration::start(registry, node.clone(), settings.registration)
         })?;
-        tracing::info!(service = %node.service, node = %node.id, %address, "serving");
+        tracing::info!(service = node.service, node = node.id, address, "serving");
         if discovery.registry().is_shared()
             && let Some(warning) = address::only_for_this_machine(&address)
         {
-            tracing::warn!(service = %node.service, node = %node.id, registry = shown, "{warning}");
+            tracing::warn!(service = node.service, node = node.id, registry = shown, "{warning}");
         }
         let leaving = leave::Leaving {
             service: name.value,

@@ -235,10 +235,10 @@ async fn a_service_without_a_handler_says_so_at_its_start_in_one_line() {
     let status = stub.say(Word::new("who?")).await.expect_err("nobody handles it");
     assert_eq!(status.code(), tonic::Code::Unimplemented);
     assert!(status.message().contains("no handler is registered on this server"), "{status}");
-    handle.stop().await.expect("no hook fails");
+    handle.stop().await.expect("a clean exit");
 
     let handle = start(registry, "greeter", Echo::named("greeter")).await;
-    handle.stop().await.expect("no hook fails");
+    handle.stop().await.expect("a clean exit");
     assert_eq!(log.lines_with("no handler is registered").len(), 1, "with a handler: no line");
 }
 
@@ -262,13 +262,20 @@ async fn a_second_node_of_one_id_in_one_process_is_refused() {
         )
     );
     let second = service("greeter-2").await.start().await.expect("another id");
-    second.stop().await;
+    second.stop().await.expect("a clean exit");
     drop(first);
     let heir = service("greeter-1").await.start().await.expect("its holder is on its way out");
     let error = service("greeter-1").await.start().await.expect_err("taken again");
     assert!(error.to_string().contains(heir.address()), "{error}");
-    heir.stop().await;
-    service("greeter-1").await.start().await.expect("free again").stop().await;
+    heir.stop().await.expect("a clean exit");
+    service("greeter-1")
+        .await
+        .start()
+        .await
+        .expect("free again")
+        .stop()
+        .await
+        .expect("a clean exit");
 }
 
 #[tokio::test]
@@ -280,8 +287,8 @@ async fn an_id_is_free_once_the_shutdown_future_has_ended_its_holder() {
     let gone = |state: &RegistrationState| *state == RegistrationState::Gone;
     first.registration().wait_for(gone).await.expect("it leaves");
     let second = builder().build().await.expect("a service").start().await.expect("free");
-    second.stop().await;
-    first.stop().await;
+    second.stop().await.expect("a clean exit");
+    first.stop().await.expect("a clean exit");
 }
 
 #[cfg(feature = "etcd")]
@@ -312,7 +319,7 @@ async fn a_taken_address_is_an_error_that_names_it() {
         error.to_string(),
         format!(
             "the server cannot listen on {address}: another process or service listens there; \
-             choose another port, or 0 for any free one"
+             choose another port, or 0 for any free one (the address is from address())"
         )
     );
     assert_eq!(error.kind(), crate::ErrorKind::Bind);
@@ -327,7 +334,7 @@ async fn an_address_of_another_machine_is_an_error_that_says_so() {
     assert_eq!(
         error.to_string(),
         "the server cannot listen on 192.0.2.1:0: no interface of this machine has the address; \
-         choose one that has, or 0.0.0.0 for all"
+         choose one that has, or 0.0.0.0 for all (the address is from address())"
     );
 }
 
