@@ -32,8 +32,8 @@ use crate::{
 /// | `MICRO_REGISTER_INTERVAL` | `--register-interval` | [`register_interval`](Self::register_interval) |
 ///
 /// Metadata is `zone=a,rack=7`: its keys are laid over the code's. go-micro's address `:8080` is
-/// written `0.0.0.0:8080` here. A registry may also be named in
-/// go-micro's way, and [`Service::client`] follows the client's variables and flags: see
+/// written `0.0.0.0:8080` here. A registry may also be named in go-micro's way, and
+/// [`Service::client`] follows the client's variables and flags: see
 /// [`ClientBuilder`](crate::ClientBuilder).
 ///
 /// Two services in one process both follow these, `MICRO_SERVER_NAME` included: build all but one
