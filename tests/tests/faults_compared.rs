@@ -61,6 +61,6 @@ async fn one_refused_node_of_three_fails_calls_on_tonics_channel_and_none_on_our
     assert!(failed > 0, "none failed on tonic's: the README is to be changed");
 
     for handle in handles {
-        handle.stop().await;
+        handle.stop().await.unwrap();
     }
 }

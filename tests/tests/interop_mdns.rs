@@ -160,7 +160,7 @@ fn a_go_micro_client_calls_our_node_and_sees_it_leave() {
         })
         .await;
         interop::record(exchange("from peer", "leave"), async {
-            handle.stop().await;
+            handle.stop().await.unwrap();
             client.ask_until("nodes", "nodes").await;
         })
         .await;
@@ -181,7 +181,7 @@ fn go_micros_nodes_and_ours_are_one_fleet() {
         node.leave().await;
         assert_eq!(nodes(&*registry, 1).await, [handle.id()]);
         client.ask_until("nodes", &format!("nodes {}", handle.id())).await;
-        handle.stop().await;
+        handle.stop().await.unwrap();
     });
 }
 

@@ -56,8 +56,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("{:?} after {seconds:.1} s", status.code());
     println!("{}", drops.recv().await.expect("it was called"));
 
-    front.stop().await;
-    back.stop().await;
+    front.stop().await?;
+    back.stop().await?;
     Ok(())
 }
 

@@ -56,6 +56,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let status = nobody.hello(HelloRequest::default()).fail_fast().await.expect_err("a typo");
     println!("{:?}: {}", status.code(), status.message());
 
-    node.stop().await;
+    node.stop().await?;
     Ok(())
 }

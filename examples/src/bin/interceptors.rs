@@ -72,6 +72,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let reply = greeter.hello(request).await?;
     let id = reply.metadata().get(ID).ok_or("no id came back")?.to_str()?.to_owned();
     println!("client: {} ({id})", reply.into_inner().greeting);
-    node.stop().await;
+    node.stop().await?;
     Ok(())
 }

@@ -28,7 +28,7 @@ async fn node(name: &str, id: &str) -> Result<(), Box<dyn Error>> {
     node.registration().wait_for(|state| *state == RegistrationState::Registered).await?;
     println!("{id} registered at {}", node.address());
     let _ = tokio::io::stdin().read_u8().await; // ends when the client ends, however that does
-    node.stop().await;
+    node.stop().await?;
     Ok(())
 }
 

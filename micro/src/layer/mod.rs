@@ -61,7 +61,7 @@
 //! let reply = greeter.hello(request).await?;
 //! assert_eq!(reply.metadata().get("x-request-id").unwrap(), "7");
 //! # assert_eq!(reply.into_inner().greeting, "request 7");
-//! # node.stop().await;
+//! # node.stop().await?;
 //! # Ok(())
 //! # }
 //! ```
