@@ -293,18 +293,15 @@ impl Browser {
                 break;
             }
         }
+        let mut told: Vec<_> =
+            told.into_iter().map(|(name, told)| (name.to_owned(), told)).collect();
         // What an address was missing for may be told by its host alone.
-        for (name, partial) in &self.partials {
-            let waits = partial.told.ip.is_none();
-            let host = partial.told.srv.as_ref().map(|(_, host)| host.as_str());
-            if waits && hosts.iter().any(|(name, _)| Some(*name) == host) {
-                let name = self.partials.get_key_value(name).map(|(name, _)| name.as_str());
-                if let Some(name) = name {
-                    told.entry(name).or_default();
-                }
-            }
-        }
-        let told: Vec<_> = told.into_iter().map(|(name, told)| (name.to_owned(), told)).collect();
+        let waits = |(name, partial): &(&String, &Partial)| {
+            partial.waits_for(&hosts) && told.iter().all(|(told, _)| told != *name)
+        };
+        let waiting: Vec<_> = self.partials.iter().filter(waits).collect();
+        let waiting: Vec<_> = waiting.iter().map(|(name, _)| (*name).clone()).collect();
+        told.extend(waiting.into_iter().map(|name| (name, Told::default())));
         for (name, told) in told {
             if !skips(&name) {
                 self.instance_told(now, name, told, &hosts);
@@ -474,6 +471,11 @@ impl Browse {
 }
 
 impl Partial {
+    fn waits_for(&self, hosts: &[(&str, IpAddr)]) -> bool {
+        let Told { ip: None, srv: Some((_, host)), .. } = &self.told else { return false };
+        hosts.iter().any(|(name, _)| name == host)
+    }
+
     fn due(&self) -> Instant {
         self.first + if self.asked_again { PARTIAL } else { PARTIAL_AGAIN }
     }

@@ -272,6 +272,6 @@ impl Registry for Mdns {
     }
 
     fn watch(&self, service: &str, after: u64) -> Watch {
-        watch::watch(self.driver.get().cloned(), self.name.clone(), service.to_owned(), after)
+        watch::watch(self.driver.get().cloned(), &self.name, service.to_owned(), after)
     }
 }
