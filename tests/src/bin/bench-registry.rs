@@ -106,7 +106,7 @@ impl Node {
 
     async fn leave(self) -> Result<(), Box<dyn Error>> {
         match self {
-            Self::Here(handle) => handle.stop().await,
+            Self::Here(handle) => handle.stop().await.expect("a clean exit"),
             Self::There(mut child) => {
                 drop(child.stdin.take());
                 child.wait().await?;
