@@ -6,6 +6,7 @@
 //!
 //! | to | see |
 //! |---|---|
+//! | learn it, a chapter at a time | the [`guide`] |
 //! | serve | [`Service`] |
 //! | call | [`Client`]; [`client::Call`] for deadlines, retries and errors |
 //! | choose a registry | [`registry::open`] |

@@ -45,6 +45,14 @@ fn the_readmes_hello_world_is_the_template() {
     }
 }
 
+#[test]
+fn the_guides_build_script_is_the_templates() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let chapter = read("micro/src/guide/first_service.md");
+    let [script] = blocks(&chapter, "ignore")[..] else { panic!("one block that is not compiled") };
+    assert_eq!(script.trim_end(), read(&format!("{TEMPLATE}/build.rs")).trim_end());
+}
+
 /// A program of the template's, on mDNS unless told otherwise.
 fn program(programs: &Path, name: &str) -> Command {
     let mut command = Command::new(programs.join(name));

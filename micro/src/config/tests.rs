@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Given, Setting, Value};
+use super::{Given, Setting, Value, setting::Entry};
 
 fn given(variables: &[(&str, &str)], flags: &[(Setting, &str)]) -> Given {
     let value = |name: &str| {
@@ -157,4 +157,20 @@ fn the_tests_of_this_crate_have_an_empty_environment() {
     for setting in Setting::ALL {
         assert_eq!(Given::by_process().text(setting).expect("nothing to read"), None);
     }
+}
+
+#[cfg(feature = "mdns")]
+#[test]
+fn the_guides_table_of_settings_is_this_rooms() {
+    let chapter = include_str!("../guide/configuration.md");
+    let rows: Vec<_> = chapter.lines().filter(|line| line.starts_with("| `MICRO_")).collect();
+    let expected = Setting::ALL.map(|setting| {
+        let Entry { variable, flag, method, default, .. } = setting.entry();
+        let flag = flag.map(|flag| format!("`--{flag}` ")).unwrap_or_default();
+        format!(
+            "| `{variable}` | {flag}| `{method}` | {} |",
+            default.replace("mdns://", "`mdns://`")
+        )
+    });
+    assert_eq!(rows, expected);
 }
