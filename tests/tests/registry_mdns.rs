@@ -17,7 +17,6 @@ use tests::{
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
-    time::sleep,
 };
 
 #[derive(Default)]
@@ -125,13 +124,13 @@ fn processes_share_the_port_and_find_each_other() {
 fn a_restarted_process_has_its_id_at_once() {
     inside("a_restarted_process_has_its_id_at_once", Network::Loopback, async {
         let registry = registry::open("mdns://").unwrap();
+        let mut watching = Watching::from_now(&registry, "restarted").await;
         let (mut first, line) = owner("restarted", "a").await;
         assert_eq!(line, "registered");
+        assert_eq!(watching.events(1).await, ["+a@127.0.0.1:1"]);
         first.kill().await.unwrap();
         let (_second, line) = owner("restarted", "a").await;
         assert_eq!(line, "registered", "the dead defend nothing");
-        // Long enough for what would contradict it.
-        sleep(Duration::from_millis(200)).await;
         assert_eq!(registry.read("restarted").await.unwrap().entries.len(), 1);
     });
 }
