@@ -16,6 +16,8 @@ const INSIDE: &str = "MICRO_TEST_NAMESPACE";
 pub enum Network {
     /// The loopback interface is up, and the way for all multicast.
     Loopback,
+    /// As that, and an interface `near` at 10.9.0.1, on a wire whose other end, `far`, is here too.
+    Wire,
     /// Nothing is up.
     Nothing,
 }
@@ -30,11 +32,14 @@ pub fn inside(test: &str, network: Network, body: impl Future<Output = ()>) {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         return runtime.expect("a runtime").block_on(body);
     }
+    let loopback =
+        "ip link set lo up && ip link set lo multicast on && ip route add 224.0.0.0/4 dev lo && ";
+    let wire = "ip link add near type veth peer name far && ip addr add 10.9.0.1/24 dev near && \
+        ip link set near up && ";
     let setup = match network {
-        Network::Loopback => {
-            "ip link set lo up && ip link set lo multicast on && ip route add 224.0.0.0/4 dev lo && "
-        }
-        Network::Nothing => "",
+        Network::Loopback => loopback.to_owned(),
+        Network::Wire => loopback.to_owned() + wire,
+        Network::Nothing => String::new(),
     };
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net", "sh", "-c"])

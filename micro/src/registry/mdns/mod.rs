@@ -60,14 +60,14 @@ const INSTEAD: &str = "name another registry in MICRO_REGISTRY or in the code: m
 /// # Time
 /// Registering takes 450 ms: three probes, 150 ms apart, find out whether another has the id. Nodes
 /// are found within milliseconds of their announcement, or 100 ms after a service was first asked for.
-/// A node that died is forgotten 120 s after it was last heard of, as everywhere in go-micro: the
-/// `register_ttl` does not change that, since no server is there to keep it. What it sets here is how
-/// often the node makes sure that nobody else has taken its id, every third of it.
+/// A node that died is forgotten 120 s after it was last heard of, which is go-micro's TTL on the
+/// wire: the `register_ttl` does not change that, since no server is there to keep it. What it sets
+/// here is how often the node makes sure that nobody else has taken its id, every third of it.
 ///
 /// # Trust
 /// Whoever can send to the interface can tell of nodes, as with go-micro. What is malformed is left
-/// out and counted, and what is kept of all that others say is bounded: 4096 nodes, 512 KiB for one and 32 MiB for all,
-/// and the last 128 changes.
+/// out and counted, and what is kept of all that others say is bounded: 4096 nodes, 512 KiB for one
+/// and 32 MiB for all, and the last 128 changes.
 #[derive(Debug)]
 pub struct Mdns {
     name: String,

