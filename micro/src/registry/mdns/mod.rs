@@ -104,7 +104,7 @@ impl Mdns {
         if driver.has_ended() {
             let name = &self.name;
             return Err(Error::registry(format!(
-                "{name}: the tokio runtime that it began in is gone"
+                "{name}: the tokio runtime that it began in is gone: open it anew in the one that uses it"
             )));
         }
         Ok(driver)
@@ -272,6 +272,6 @@ impl Registry for Mdns {
     }
 
     fn watch(&self, service: &str, after: u64) -> Watch {
-        watch::watch(self.driver.get().cloned(), self.name.clone(), service.to_owned(), after)
+        watch::watch(self.driver.get().cloned(), &self.name, service.to_owned(), after)
     }
 }

@@ -12,12 +12,7 @@ use super::{
 use crate::Error;
 
 /// Watches a service from `after`, which a read told: until one has, there is nothing to watch.
-pub(super) fn watch(
-    driver: Option<Arc<Driver>>,
-    name: String,
-    service: String,
-    after: u64,
-) -> Watch {
+pub(super) fn watch(driver: Option<Arc<Driver>>, name: &str, service: String, after: u64) -> Watch {
     let Some(driver) = driver else {
         let why = format!("{name}: nothing of service {service} has been read yet");
         let error = WatchError::Disconnected(Error::registry(why));

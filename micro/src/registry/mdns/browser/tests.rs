@@ -214,7 +214,7 @@ fn a_real_go_micros_node_comes_and_goes() {
     for bytes in captured.announcements.iter().chain([&captured.answer]) {
         let mut browser = Browser::new();
         browser.browse(start, "echo.v1");
-        assert_eq!(told(&mut browser, bytes), [node.clone()]);
+        assert_eq!(told(&mut browser, bytes), std::slice::from_ref(&node));
         assert!(told(&mut browser, &captured.goodbye).is_empty());
     }
     let mut browser = Browser::new();
