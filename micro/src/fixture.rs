@@ -10,7 +10,11 @@ use std::{
 
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use tonic::{IntoRequest, IntoStreamingRequest, Request, Response, Status, Streaming};
+use http::{HeaderMap, HeaderValue};
+use tonic::{
+    Code, IntoRequest, IntoStreamingRequest, Request, Response, Status, Streaming,
+    metadata::MetadataMap,
+};
 
 mod log;
 
@@ -126,6 +130,7 @@ impl Echo {
                 status.metadata_mut().insert("attempt", (calls + 1).into());
                 Err(status)
             }
+            "garbled" => Err(garbled()),
             "missing" => Err(Status::not_found("no such word")),
             "attempts" if calls == 0 => Err(Status::unavailable("once more")),
             "attempts" => Ok(Response::new(attempts.unwrap_or_default())),
@@ -140,12 +145,12 @@ impl Echo {
     fn down(request: Request<Word>) -> impl Stream<Item = Result<Word, Status>> + Send + 'static {
         let text = request.into_inner().text;
         let words: Vec<_> = text.split(' ').map(|word| Ok(Word::new(word))).collect();
-        let hang = text.ends_with("hang");
+        let (hang, is_garbled) = (text.ends_with("hang"), text.ends_with("garbled"));
         tokio_stream::iter(words).chain(futures_util::stream::once(async move {
             if hang {
                 std::future::pending::<()>().await;
             }
-            Err(Status::aborted("no more words"))
+            Err(if is_garbled { garbled() } else { Status::aborted("no more words") })
         }))
     }
 }
@@ -175,6 +180,13 @@ pub(crate) fn register(server: &mut Server, echo: Echo) {
             })
             .build(),
     );
+}
+
+/// A status whose details are not what they have to be.
+fn garbled() -> Status {
+    let mut metadata = HeaderMap::new();
+    metadata.insert("grpc-status-details-bin", HeaderValue::from_static("no base64!"));
+    Status::with_metadata(Code::NotFound, "garbled", MetadataMap::from_headers(metadata))
 }
 
 async fn joined(request: Request<Streaming<Word>>) -> Result<Word, Status> {

@@ -1,7 +1,7 @@
 //! What holds for the head of any request or response.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use tonic::Code;
+use tonic::{Code, Status, metadata::MetadataMap};
 
 /// Fields of a connection (RFC 9113, section 8.2.2): HTTP/2 refuses a request that has any.
 pub(crate) const CONNECTION_SPECIFIC: [HeaderName; 5] = [
@@ -32,9 +32,52 @@ pub(crate) fn code_of_http(status: StatusCode) -> Code {
     }
 }
 
+/// Drops the details of a status where they are no base64: tonic's reader of statuses panics at
+/// those. Code and message stay.
+pub(crate) fn drop_malformed_details(headers: &mut HeaderMap) {
+    const DETAILS: HeaderName = Status::GRPC_STATUS_DETAILS;
+    let Some(details) = headers.get(&DETAILS) else {
+        return;
+    };
+    // By tonic's own decoder, so that the two agree on what is base64.
+    let alone = MetadataMap::from_headers(HeaderMap::from_iter([(DETAILS, details.clone())]));
+    let is_base64 =
+        alone.get_bin(DETAILS.as_str()).is_some_and(|details| details.to_bytes().is_ok());
+    if !is_base64 {
+        tracing::debug!("grpc-status-details-bin is not base64, and left out");
+        headers.remove(&DETAILS);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_details_that_tonic_cannot_read_are_dropped() {
+        for (details, expected) in [
+            (&b""[..], Some(&b""[..])),
+            (b"d29ybGQ=", Some(b"world")),
+            (b"d29ybGQ", Some(b"world")),
+            (b"d29ybGQ==", None),
+            (b"d29y bGQ", None),
+            (b"d29ybGQ-", None),
+            (b"!", None),
+            (b"\xff\xfe", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-status", HeaderValue::from_static("5"));
+            headers.insert("grpc-message", HeaderValue::from_static("gone"));
+            let value = HeaderValue::from_bytes(details).expect("a value");
+            headers.append("grpc-status-details-bin", value.clone());
+            headers.append("grpc-status-details-bin", value);
+            drop_malformed_details(&mut headers);
+            assert_eq!(headers.contains_key("grpc-status-details-bin"), expected.is_some());
+            let status = Status::from_header_map(&headers).expect("a status");
+            assert_eq!((status.code(), status.message()), (Code::NotFound, "gone"));
+            assert_eq!(status.details(), expected.unwrap_or_default());
+        }
+    }
 
     #[test]
     fn every_value_counts_with_its_name_and_32_bytes() {

@@ -12,8 +12,9 @@ use tonic::{Code, IntoRequest as _, Request};
 use tonic_prost::ProstCodec;
 
 use crate::{
-    Service,
+    Client, Service,
     fixture::{ECHO, Echo, Stub, Word, client, register, registered, start},
+    layer,
 };
 
 const SOON: Duration = Duration::from_millis(100);
@@ -417,6 +418,38 @@ async fn tonics_stubs_call_through_our_channel() {
     let reply = grpc.unary(Word::new("who?").into_request(), path, codec).await.expect("a reply");
     assert_eq!(reply.into_inner().text, "a");
     assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn details_of_a_status_that_are_no_base64_panic_nobody() {
+    let registry = "memory://client-garbled";
+    let _a = start(registry, "a", Echo::named("a")).await;
+    let path = |index: usize| http::uri::PathAndQuery::from_static(ECHO.methods[index].path);
+    let layered = Client::builder()
+        .registry(registry)
+        .intercept(|request, next: layer::Next| next.run(request));
+    for client in [client(registry), layered.build().expect("a client")] {
+        let stub = Stub::new("a", &client);
+        let word = || Word::new("garbled");
+        let mut grpc = tonic::client::Grpc::new(client.channel("a"));
+        grpc.ready().await.expect("always ready");
+        let codec = ProstCodec::<Word, Word>::default();
+        let unary = grpc.unary(word().into_request(), path(0), codec).await.err();
+        let codec = ProstCodec::<Word, Word>::default();
+        let down = grpc.server_streaming(word().into_request(), path(2), codec).await;
+        let mut down =
+            [stub.down(word()).await, down].map(|down| down.expect("a stream").into_inner());
+        let mut ends = vec![unary, stub.say(word()).await.err(), stub.follow(word()).await.err()];
+        for down in &mut down {
+            assert_eq!(down.next().await.expect("a word").expect("a word").text, "garbled");
+            ends.push(down.next().await.expect("an end").err());
+        }
+        for status in ends {
+            let status = status.expect("it fails");
+            assert_eq!((status.code(), status.message()), (Code::NotFound, "garbled"));
+            assert!(status.details().is_empty());
+        }
+    }
 }
 
 async fn none_runs(running: &AtomicU32) {

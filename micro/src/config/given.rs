@@ -66,7 +66,8 @@ impl Given {
             return Ok(None);
         };
         let source = Source::Variable(setting);
-        let not_text = || Error::config(format!("{source} is not UTF-8"));
+        let form = setting.entry().form;
+        let not_text = || Error::config(format!("{source} is not UTF-8: write {form}"));
         let value = OsStr::to_str(value).ok_or_else(not_text)?;
         Ok(Some(Value { value, source }))
     }

@@ -82,7 +82,7 @@ fn a_variable_that_is_no_text_is_refused_by_name() {
         (name == "MICRO_SERVER_ID").then(|| OsStr::from_bytes(&[0xff]).to_owned())
     });
     let error = given.string(Setting::ServerId, None).expect_err("it is no text");
-    assert_eq!(error.to_string(), "MICRO_SERVER_ID is not UTF-8");
+    assert_eq!(error.to_string(), "MICRO_SERVER_ID is not UTF-8: write an id such as greeter-1");
 }
 
 #[test]

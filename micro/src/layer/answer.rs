@@ -7,14 +7,15 @@ use tonic::{Code, Status};
 use tower::{load_shed::error::Overloaded, timeout::error::Elapsed};
 
 use super::{Body, BoxError};
-use crate::headers::code_of_http;
+use crate::headers::{code_of_http, drop_malformed_details};
 
 /// A response that may still say in its headers that the call failed, or why it did.
 pub(crate) type Answer = Result<http::Response<Body>, Status>;
 
 /// Makes an `Err` of a response that is only a status, and of one that is not gRPC's.
 pub(crate) fn settle(answer: Answer) -> Answer {
-    let response = answer?;
+    let mut response = answer?;
+    drop_malformed_details(response.headers_mut());
     match Status::from_header_map(response.headers()) {
         Some(status) if status.code() != Code::Ok => Err(status),
         None if response.status() != StatusCode::OK => {
@@ -46,5 +47,22 @@ pub(super) fn failed(error: impl Into<BoxError>) -> Status {
         None => {
             Status::try_from_error(error).unwrap_or_else(|error| Status::internal(text(&error)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layers_details_that_are_no_base64_are_dropped() {
+        let response = http::Response::builder()
+            .header("grpc-status", "5")
+            .header("grpc-status-details-bin", "no base64!")
+            .body(Body::default())
+            .expect("a response");
+        let status = settle(Ok(response)).expect_err("a status");
+        assert_eq!(status.code(), Code::NotFound);
+        assert!(status.details().is_empty());
     }
 }

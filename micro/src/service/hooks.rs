@@ -114,7 +114,7 @@ async fn run(place: Place, hook: Hook, bound: Duration) -> Result<(), Error> {
         Ok(Err(panic)) => {
             let text = panic.downcast_ref::<&str>().copied();
             let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-            Err(failed(format!("panicked: {}", text.unwrap_or("with no text"))))
+            Err(failed(format!("panicked: {}", text.unwrap_or("its payload is not a text"))))
         }
         Err(_elapsed) => Err(failed(format!(
             "did not end within {bound:?}: make it shorter, or raise the hook_timeout"

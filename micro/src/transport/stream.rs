@@ -16,7 +16,12 @@ use http_body::{Frame, SizeHint};
 use tokio::task::AbortHandle;
 use tonic::Status;
 
-use super::{Connection, Failure, FailureKind, connection::Slot, response};
+use super::{
+    Connection, Failure, FailureKind,
+    connection::Slot,
+    response::{self, Rest},
+};
+use crate::headers::drop_malformed_details;
 
 mod pump;
 use pump::Pump;
@@ -68,7 +73,7 @@ impl Connection {
         let (mut response, send) = self.open(http::Request::from_parts(head, ()), is_empty)?;
         let request =
             if is_empty { Request::default() } else { Request::begin(send, body).await? };
-        let response = match (&mut response).await {
+        let mut response = match (&mut response).await {
             Ok(response) => response,
             Err(error) => {
                 let shared = self.shared();
@@ -76,7 +81,10 @@ impl Connection {
                 return Err(request.failure(&error).unwrap_or_else(failure));
             }
         };
-        response::check(&self.shared().peer, response.status(), response.headers())?;
+        let peer = &self.shared().peer;
+        if response::check(peer, response.status(), response.headers())? == Rest::Nothing {
+            drop_malformed_details(response.headers_mut());
+        }
         Ok(response.map(|stream| Body {
             open: Some(Open { stream, is_at_trailers: false, request, slot }),
         }))
@@ -138,7 +146,10 @@ impl Open {
             }
         }
         let mut trailers = std::pin::pin!(self.stream.trailers());
-        let trailers = ready!(trailers.as_mut().poll(cx))?;
+        let mut trailers = ready!(trailers.as_mut().poll(cx))?;
+        if let Some(trailers) = &mut trailers {
+            drop_malformed_details(trailers);
+        }
         Poll::Ready(Ok(trailers.map(Frame::trailers)))
     }
 

@@ -8,6 +8,7 @@ use super::{
     message::Message,
     response::{self, Rest},
 };
+use crate::headers::drop_malformed_details;
 
 /// What a peer answered. Its gRPC status is for the caller to read: in the trailers, or in the
 /// headers of an answer that has neither message nor trailers.
@@ -43,12 +44,13 @@ impl Connection {
         let _ = send.send_data(frame, true);
         drop(send);
 
-        let (head, mut body) = match (&mut response).await {
+        let (mut head, mut body) = match (&mut response).await {
             Ok(response) => response.into_parts(),
             Err(error) => return Err(shared.failure(&error, response.stream_id(), false)),
         };
         let rest = response::check(&shared.peer, head.status, &head.headers)?;
         if rest == Rest::Nothing {
+            drop_malformed_details(&mut head.headers);
             return Ok(UnaryReply {
                 headers: head.headers,
                 message: None,
@@ -66,14 +68,18 @@ impl Connection {
                 let _ = body.flow_control().release_capacity(length);
             }
         }
-        let trailers = match body.trailers().await {
+        let mut trailers = match body.trailers().await {
             Ok(trailers) => trailers.unwrap_or_default(),
             Err(error) => return Err(shared.failure(&error, body.stream_id(), true)),
         };
+        let is_error = response::is_error(&trailers);
+        if is_error {
+            drop_malformed_details(&mut trailers);
+        }
         let message = match message.finish() {
             Ok(message) => message,
             // What a failing handler had begun to send is of no use, its status is.
-            Err(_) if response::is_error(&trailers) => None,
+            Err(_) if is_error => None,
             Err(fault) => return Err(Failure::of_fault(&shared.peer, &fault)),
         };
         Ok(UnaryReply { headers: head.headers, message, trailers })

@@ -104,7 +104,7 @@ fn check(name: &str, id: &str, service: &str) -> Result<(), String> {
         for label in value.split('.') {
             if label.is_empty() {
                 return Err(format!(
-                    "its {what} `{value}` has an empty part before or after a dot"
+                    "its {what} `{value}` has an empty part before or after a dot: leave out the dot"
                 ));
             }
             if label.len() > MAX_LABEL {

@@ -44,7 +44,7 @@ impl Net {
         let Some(of_ip) = interfaces.iter().find(|interface| interface.ip() == ip) else {
             return Err(format!(
                 "no interface of this machine has the address {ip}, and mDNS speaks on the one that \
-                 does"
+                 does: name an address of this machine"
             ));
         };
         let of_name = interfaces.iter().filter(|interface| interface.name == of_ip.name);
@@ -55,7 +55,10 @@ impl Net {
         });
         v4.min_by_key(|net| ip != net.ip).ok_or_else(|| {
             let name = &of_ip.name;
-            format!("the interface {name}, which has the address {ip}, has none of IPv4")
+            format!(
+                "the interface {name}, which has the address {ip}, has none of IPv4, by which mDNS \
+                 speaks: give it one, or name an address of another interface"
+            )
         })
     }
 
@@ -180,8 +183,13 @@ mod tests {
         let of = |ip: &str| Net::among(&all, ip.parse().unwrap()).map(|net| net.ip.to_string());
         assert_eq!(of("10.0.1.1"), Ok("10.0.1.1".to_owned()));
         assert_eq!(of("fd00::1"), Ok("10.0.0.1".to_owned()));
-        assert!(of("fd00::2").unwrap_err().contains("eth1"));
-        assert!(of("10.0.0.2").unwrap_err().contains("10.0.0.2"));
+        for (ip, named, remedy) in [
+            ("fd00::2", "eth1", "an address of another interface"),
+            ("10.0.0.2", "10.0.0.2", "an address of this machine"),
+        ] {
+            let why = of(ip).unwrap_err();
+            assert!(why.contains(named) && why.contains(remedy), "{why}");
+        }
         assert_eq!(Net::of("127.0.0.3".parse().unwrap()), Ok(Net::LOOPBACK));
     }
 

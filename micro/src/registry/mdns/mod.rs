@@ -104,7 +104,7 @@ impl Mdns {
         if driver.has_ended() {
             let name = &self.name;
             return Err(Error::registry(format!(
-                "{name}: the tokio runtime that it began in is gone"
+                "{name}: the tokio runtime that it began in is gone: open it anew in the one that uses it"
             )));
         }
         Ok(driver)

@@ -314,7 +314,7 @@ impl Own {
                 _ => None,
             });
             let port = port.map_or("unknown".to_owned(), |port| port.to_string());
-            self.refuse(&format!("port {port}, which registers at this very moment"));
+            self.refuse(&format!("port {port}, which registers at this very moment,"));
         }
     }
 

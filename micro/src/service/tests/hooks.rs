@@ -142,6 +142,20 @@ async fn failures_and_panics_while_stopping_stop_nothing() {
     assert_eq!(log.lines_with("hook"), [second], "what is not returned is logged");
 }
 
+#[tokio::test]
+async fn a_panic_without_a_text_says_so() {
+    let wordless = || async {
+        if true {
+            std::panic::panic_any(7);
+        }
+        Ok::<_, Failure>(())
+    };
+    let service = builder("memory://hooks-wordless").before_start(wordless).build().await;
+    let error = service.expect("a service").run().await.expect_err("a panic");
+    let text = "before_start hook 1 of 1 panicked: its payload is not a text";
+    assert_eq!(error.to_string(), text);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hook_that_hangs_is_given_up() {
     let hang = || async {
