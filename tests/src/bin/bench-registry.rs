@@ -164,7 +164,6 @@ fn packets() -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     socket.bind(&std::net::SocketAddr::from((group, 5353)).into())?;
     socket.join_multicast_v4(&group, &Ipv4Addr::LOCALHOST)?;
     UdpSocket::from_std(socket.into())

@@ -110,7 +110,9 @@ impl Link {
 fn shared(net: Net) -> io::Result<UdpSocket> {
     let socket = socket(net)?;
     socket.set_reuse_address(true)?;
-    #[cfg(unix)]
+    // Not on Linux, which needs it not, and hands a packet from a wire to any one of those who have
+    // set it, whatever interface they have joined on.
+    #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
     socket.set_reuse_port(true)?;
     // Bound to the group where the system allows: what is sent to the machine's own address at this
     // port is for whoever else is there, and would come to one of us at random.
