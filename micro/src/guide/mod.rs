@@ -3,14 +3,14 @@
 //! | chapter | |
 //! |---|---|
 //! | [first service](first_service) | from a `.proto` to a running node and a call |
-//! | [calling](calling) | stubs, deadlines, attempts, metadata, errors |
-//! | [streaming](streaming) | the four kinds of calls, both ways |
-//! | [registries](registries) | which one when, and what happens when it fails |
-//! | [configuration](configuration) | code, environment, flags; hooks, layers, logs |
-//! | [shutdown](shutdown) | leaving without dropping a call |
-//! | [testing](testing) | services and clients in one test, over `memory://` |
+//! | [calling] | stubs, deadlines, attempts, metadata, errors |
+//! | [streaming] | the four kinds of calls, both ways |
+//! | [registries] | which one when, and what happens when it fails |
+//! | [configuration] | code, environment, flags; hooks, layers, logs |
+//! | [shutdown] | leaving without dropping a call |
+//! | [testing] | services and clients in one test, over `memory://` |
 //! | [from tonic](from_tonic) | what stays, what changes, one step at a time |
-//! | [errors](errors) | every error's text, its cause and its remedy |
+//! | [errors] | every error's text, its cause and its remedy |
 
 #[doc = include_str!("calling.md")]
 pub mod calling {}
