@@ -43,7 +43,11 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let registry = "memory://layer-docs";
-//! let mut service = micro::Service::builder("greeter").registry(registry).build().await?;
+//! let mut service = micro::Service::builder("greeter")
+//! #   .without_env()
+//!     .registry(registry)
+//!     .build()
+//!     .await?;
 //! register_greeter_handler(service.server(), Greeter);
 //! service
 //!     .server()
@@ -51,7 +55,11 @@
 //!     .intercept_on("greeter.v1.Greeter/Hello", check_header); // one method
 //! let node = service.start().await?;
 //!
-//! let client = micro::Client::builder().registry(registry).intercept(request_id).build()?;
+//! let client = micro::Client::builder()
+//! #   .without_env()
+//!     .registry(registry)
+//!     .intercept(request_id)
+//!     .build()?;
 //! let greeter = GreeterClient::new("greeter", &client);
 //! let refused = greeter.hello(HelloRequest { name: "world".into() }).await.unwrap_err();
 //! assert_eq!(refused.message(), "/greeter.v1.Greeter/Hello needs a token");
