@@ -35,6 +35,7 @@ fn each_example_is_short_listed_and_linked_from_the_guide() {
     let chapters =
         fs::read_dir(&guide).expect("the guide").map(|entry| read(&entry.unwrap().path()));
     let guide = chapters.collect::<String>();
+    let sources = read(&root.join("micro/src/guide/examples.rs"));
     let list = read(&root.join("examples/README.md"));
     for entry in fs::read_dir(root.join("examples/src/bin")).expect("the examples") {
         let path = entry.expect("an example").path();
@@ -42,7 +43,8 @@ fn each_example_is_short_listed_and_linked_from_the_guide() {
         let lines = read(&path).lines().count();
         assert!(lines < 80, "{name} has {lines} lines");
         assert!(list.contains(name), "{name} is not in examples/README.md");
-        let link = format!("(../../../examples/src/bin/{name}.rs)");
+        let link = format!("(crate::guide::examples::{})", name.replace('-', "_"));
         assert!(guide.contains(&link), "{name} is not linked from the guide by {link}");
+        assert!(sources.contains(&format!("\"{name}\"")), "the guide has no page of {name}");
     }
 }

@@ -1,13 +1,22 @@
-use std::io::{self, IsTerminal as _};
+use std::{
+    env,
+    io::{self, IsTerminal as _},
+};
 
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 /// Writes what the process logs to its standard error: for programs that have no `tracing`
 /// subscriber of their own.
 ///
 /// `RUST_LOG` says what, `info` unless it is set: the changes of this node's registration and of the
-/// sets of nodes that are called, and what goes wrong. `RUST_LOG=micro=debug` adds connections and
-/// calls that move on. What in `RUST_LOG` cannot be read is named on standard error and left out.
+/// sets of nodes that are called, and what goes wrong. `RUST_LOG=info,micro=debug` adds connections
+/// and calls that move on. It is a list of levels, each for a target if it names one; a `RUST_LOG`
+/// that is not is told on standard error, and `info` taken.
 ///
 /// Does nothing if the process has a global subscriber already.
 ///
@@ -15,12 +24,18 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 /// micro::init_tracing();
 /// ```
 pub fn init_tracing() {
-    let filter =
-        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    let info = Targets::new().with_default(LevelFilter::INFO);
+    let targets = match env::var("RUST_LOG") {
+        Ok(text) if !text.is_empty() => text.parse().unwrap_or_else(|error| {
+            eprintln!(
+                "RUST_LOG is '{text}', which cannot be read ({error}); write levels, such as \
+                 info,micro=debug"
+            );
+            info
+        }),
+        _ => info,
+    };
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     // The only error is that there is one.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .try_init();
+    let _ = tracing_subscriber::registry().with(lines).with(targets).try_init();
 }

@@ -11,6 +11,7 @@
 //! | [testing] | services and clients in one test, over `memory://` |
 //! | [from tonic](from_tonic) | what stays, what changes, one step at a time |
 //! | [errors] | every error's text, its cause and its remedy |
+//! | [examples] | whole programs, each one idea |
 
 #[doc = include_str!("calling.md")]
 pub mod calling {}
@@ -18,6 +19,9 @@ pub mod calling {}
 pub mod configuration {}
 #[doc = include_str!("errors.md")]
 pub mod errors {}
+// The code is compiled, and run, as programs.
+#[cfg(not(doctest))]
+pub mod examples;
 #[doc = include_str!("first_service.md")]
 pub mod first_service {}
 #[doc = include_str!("from_tonic.md")]

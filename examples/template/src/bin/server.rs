@@ -13,6 +13,7 @@ impl GreeterHandler for Greeter {
 
 #[tokio::main]
 async fn main() -> Result<(), micro::Error> {
+    micro::init_tracing();
     let mut service = Service::builder("greeter").build().await?;
     register_greeter_handler(service.server(), Greeter);
     service.run().await // serves and registers; on SIGTERM leaves without dropping a call
