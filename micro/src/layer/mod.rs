@@ -89,8 +89,10 @@
 //!
 //! An error of a layer's becomes the call's status: a `Status` in its chain of sources stays what
 //! it is, the elapsed time of tower's timeout is `DeadlineExceeded`, the overload of its load shed
-//! `ResourceExhausted`, and any other `Internal`, with the error's text. A response with an HTTP
-//! status other than 200 and no `grpc-status` is an error by gRPC's `http-grpc-status-mapping.md`.
+//! `ResourceExhausted`, and any other `Internal`, with the error's text; an error of a
+//! body that a layer has wrapped counts alike. A response with an HTTP status other than 200 and no `grpc-status` is an
+//! error by gRPC's `http-grpc-status-mapping.md`; but 408, with which tower-http's timeout answers, is
+//! `DeadlineExceeded`. One that ends without any `grpc-status` is `Internal`.
 //!
 //! # Order and scope
 //! Interceptors and layers surround a call in the order in which they were added, the first one
@@ -109,6 +111,7 @@ mod answer;
 mod inner;
 mod next;
 mod row;
+mod told;
 
 pub use inner::Inner;
 pub use next::Next;

@@ -183,7 +183,7 @@ impl Server {
     /// # Errors
     ///
     /// `Bind` if the address cannot be had; `Config` if two services have one name, a layer's scope is
-    /// of none of them, or a bound is out of its range.
+    /// of none of them, or of a mounted service's method, or a bound is out of its range.
     pub(crate) async fn bind(self, address: &str) -> Result<Listening, Error> {
         let (shared, health) = self.prepare()?;
         Listening::bind(address, shared, health).await
@@ -196,10 +196,11 @@ impl Server {
         }
         let health = watch::Sender::new(Health::NotServing);
         let limit = self.bounds.max_message_size;
-        let mut router = Router::new(layers::surround(self.services, self.layers, limit)?)?;
+        let layers = Arc::new(self.layers);
+        let mut router = Router::new(layers::surround(self.services, &layers, limit)?)?;
         let answers = health::service(health.subscribe(), router.names());
         router.add_built_in(answers)?;
-        Ok((Shared::new(router, &self.bounds), health))
+        Ok((Shared::new(router, layers, &self.bounds), health))
     }
 }
 
