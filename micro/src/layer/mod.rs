@@ -1,9 +1,11 @@
 //! What surrounds calls: plain async interceptors and tower's layers, the same on a server and a
 //! client.
 //!
-//! The room has tower's word for it: an interceptor is a layer written as a function, and both
-//! stand in one row. It knows what a call looks like on its way, and neither where it comes from nor
-//! who answers it.
+//! An `async fn` goes around all calls with `intercept`, and around those of one service or method
+//! with `intercept_on`; one of tower's or tower-http's layers with `layer` and `layer_on`. All four
+//! are methods of [`Server`](crate::Server) and of [`ClientBuilder`](crate::ClientBuilder). The
+//! project's example `interceptors` (`cargo run --bin interceptors`) has a request id around all
+//! calls and a header check around one method.
 //!
 //! # Interceptors
 //! An interceptor is an `async fn` that gets the request and the [`Next`] part of the call's way. It
@@ -106,6 +108,10 @@
 //! outside of balancing and retries, so that they run once a call; see
 //! [`ClientBuilder::intercept`](crate::ClientBuilder::intercept). When a call is dropped, so are
 //! they. A call that is in the scope of none costs what it costs without them.
+
+// The room has tower's word for it: an interceptor is a layer written as a function, and both stand
+// in one row. It knows what a call looks like on its way, and neither where it comes from nor who
+// answers it.
 
 mod answer;
 mod inner;

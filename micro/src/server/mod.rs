@@ -1,8 +1,12 @@
 //! The server: from an accepted connection to a handler's future and back.
 //!
-//! It routes by what is in [`descriptor`](crate::descriptor), keeps every call within its bounds and
-//! its caller's deadline, and leaves without dropping a call. It may not know of registries or
-//! clients: `service` tells it when the node is ready and when to leave.
+//! A [`Service`](crate::Service) has one, and [`Service::server`](crate::Service::server) is where its
+//! handlers are registered before it starts, with the generated `register_.._handler` functions;
+//! services of tonic's are mounted there, layers put around, and bounds set. It keeps every call
+//! within those bounds and its caller's deadline, and leaves without dropping a call.
+
+// It routes by what is in `descriptor`, and may not know of registries or clients: `service` tells it
+// when the node is ready and when to leave.
 
 mod connection;
 mod frame;
