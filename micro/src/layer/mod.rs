@@ -100,7 +100,9 @@
 //! Interceptors and layers surround a call in the order in which they were added, the first one
 //! outermost, whatever their scopes: those that a call is not in the scope of are left out. A scope
 //! is a service's full name in the `.proto`, `greeter.v1.Greeter`, or a method's,
-//! `greeter.v1.Greeter/Hello`, with or without a slash before it.
+//! `greeter.v1.Greeter/Hello`, with or without a slash before it. A server does not start with a
+//! scope that it has no such service or method for; a client, which cannot know, warns in the log
+//! when a call goes out that a scope without calls seems to mean.
 //!
 //! # Where they stand
 //! On a server inside of the caller's deadline and of the guard against panics; see
