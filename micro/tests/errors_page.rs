@@ -16,6 +16,8 @@
 //!
 //! A part of a text counts as a text of its own. Where the literal stands within `Error::config(..)`,
 //! `Status::unavailable(..)`, `warn!(..)` or the like, the page has to name that kind too.
+//!
+//! The texts that tonic makes on streams have a section of their own; here each is brought about.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,9 +25,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full};
+use micro::{Request, Status, Streaming};
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
 const PAGE: &str = include_str!("../src/guide/errors.md");
+
+/// The heading of what tonic makes.
+const TONICS: &str = "### From tonic, on streams\n";
 
 /// Files whose literals become generated code.
 const WRITE_CODE: &[&str] =
@@ -113,7 +121,9 @@ const HELP: &[&str] = &["help", "default"];
 #[test]
 fn the_page_has_every_error_and_no_other() {
     let texts = texts_of_the_source();
-    let rows = rows_of_the_page();
+    let (ours, tonics_and_ours) = PAGE.split_once(TONICS).expect("the section");
+    let (_, ours_too) = tonics_and_ours.split_once("\n### ").expect("a section after it");
+    let rows = rows_of(&[ours, ours_too].concat());
     let missing: Vec<_> = texts
         .iter()
         .filter(|(text, _)| !rows.contains_key(*text))
@@ -137,6 +147,106 @@ fn the_page_has_every_error_and_no_other() {
             assert!(stated.contains(kind), "{file} makes it {kind}, the page {stated}: {text}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_section_on_tonic_has_what_tonic_says() {
+    let (_, section) = PAGE.split_once(TONICS).expect("the section");
+    let rows = rows_of(section.split_once("\n### ").expect("a section after it").0);
+    let whole = frame(0, b"\x0a\x03one");
+    let ok = [("grpc-status", "0")];
+    let mut statuses = vec![
+        answered(&[], &whole, &[]).await,
+        answered(&[], b"", &ok).await,
+        answered(&[], &frame(0, b"\xff"), &ok).await,
+        answered(&[("grpc-encoding", "gzip")], &whole, &ok).await,
+        answered(&[], &frame(1, b""), &ok).await,
+        answered(&[], &frame(7, b""), &ok).await,
+        answered(&[("grpc-status", "5"), ("grpc-message", "%ff")], b"", &[]).await,
+        answered(&[], &whole[..7], &[]).await,
+        answered(&[], &frame(0, &[0; LIMIT + 1]), &ok).await,
+        call("x".repeat(LIMIT + 1), http::Response::default()).await,
+    ];
+    let request = Full::new(Bytes::from(frame(7, b"")));
+    let decoder = tonic::codec::Codec::decoder(&mut Codec::default());
+    let mut requests = Streaming::new_request(decoder, request, None, None);
+    statuses.push(requests.message().await.expect_err("no flag"));
+
+    let mut said = BTreeSet::new();
+    for status in statuses {
+        let is_of = |text: &&String| is_filled_in(text, status.message());
+        let text = rows.keys().find(is_of).unwrap_or_else(|| panic!("no row has it: {status:?}"));
+        assert!(rows[text].contains(&format!("{:?}", status.code())), "{text}: {status:?}");
+        said.insert(text);
+    }
+    let unsaid: Vec<_> = rows.keys().filter(|text| !said.contains(text)).collect();
+    assert!(
+        unsaid.is_empty(),
+        "src/guide/errors.md has texts that tonic does not say: {unsaid:#?}"
+    );
+}
+
+/// How large the messages of [`answered`] may be.
+const LIMIT: usize = 100;
+
+type Codec = tonic_prost::ProstCodec<String, String>;
+
+/// What tonic makes of a response, to a call with a stream of requests.
+async fn answered(
+    headers: &[(&'static str, &str)],
+    body: &[u8],
+    trailers: &[(&'static str, &str)],
+) -> Status {
+    let map = |pairs: &[(&'static str, &str)]| {
+        let pair = |&(name, value): &(_, &str)| {
+            (http::HeaderName::from_static(name), value.parse().expect("a value"))
+        };
+        pairs.iter().map(pair).collect::<http::HeaderMap>()
+    };
+    let trailers = Some(map(trailers)).filter(|trailers| !trailers.is_empty());
+    let body = Full::new(Bytes::copy_from_slice(body));
+    let body = body.with_trailers(std::future::ready(trailers.map(Ok)));
+    let mut response = http::Response::new(tonic::body::Body::new(body));
+    *response.headers_mut() = map(headers);
+    call("one".to_owned(), response).await
+}
+
+async fn call(message: String, response: http::Response<tonic::body::Body>) -> Status {
+    let mut response = Some(response);
+    let answers = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
+        let response = response.take().expect("one call");
+        async move { request.into_body().collect().await.map(|_| response) }
+    });
+    let mut grpc = tonic::client::Grpc::new(answers)
+        .max_decoding_message_size(LIMIT)
+        .max_encoding_message_size(LIMIT);
+    let path = http::uri::PathAndQuery::from_static("/test.Echo/Up");
+    let requests = Request::new(tokio_stream::iter([message]));
+    let answer = grpc.client_streaming(requests, path, Codec::default()).await;
+    answer.map(|answer: micro::Response<String>| answer.into_inner()).expect_err("it fails")
+}
+
+fn frame(flag: u8, message: &[u8]) -> Vec<u8> {
+    let mut frame = BytesMut::new();
+    frame.put_u8(flag);
+    frame.put_u32(u32::try_from(message.len()).expect("it is small"));
+    frame.put_slice(message);
+    frame.to_vec()
+}
+
+/// Whether `said` is the text with something for each `..`.
+fn is_filled_in(text: &str, said: &str) -> bool {
+    let mut rest = said;
+    let mut parts = text.split("..");
+    let starts = parts.next().is_some_and(|first| rest.starts_with(first));
+    starts
+        && parts.all(|part| match rest.find(part) {
+            Some(at) => {
+                rest = &rest[at + part.len()..];
+                true
+            }
+            None => false,
+        })
 }
 
 #[test]
@@ -398,10 +508,10 @@ fn length_of_item(tokens: &[TokenTree]) -> usize {
     tokens.iter().position(is_end).map_or(tokens.len(), |end| end + 1)
 }
 
-/// The kinds that the page's tables give, by text.
-fn rows_of_the_page() -> BTreeMap<String, String> {
+/// The kinds that the tables of the page, or of a part of it, give, by text.
+fn rows_of(page: &str) -> BTreeMap<String, String> {
     let mut rows = BTreeMap::new();
-    for line in PAGE.lines().filter(|line| line.starts_with("| `")) {
+    for line in page.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
         let [text, kind, meaning, remedy] = cells.as_slice() else {
             panic!("a row is text, kind, meaning and remedy: {line}");

@@ -42,7 +42,8 @@ impl ClientBuilder {
     /// As [`intercept`](Self::intercept), around the calls of one service of a `.proto`
     /// (`greeter.v1.Greeter`, whatever its name in the registry is) or of one method
     /// (`greeter.v1.Greeter/Hello`). What cannot be such a name is an error of
-    /// [`build`](Self::build); which ones will be called is not known then.
+    /// [`build`](Self::build). Which ones will be called is not known then: the log warns, once a
+    /// scope, when the first call that it may mean goes out and is not in it.
     pub fn intercept_on<F, Fut>(mut self, scope: &str, interceptor: F) -> Self
     where
         F: Fn(Request<Body>, Next) -> Fut + Send + Sync + 'static,

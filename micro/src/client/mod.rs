@@ -1,10 +1,16 @@
 //! Calls by service name: [`Client`], the [`Channel`] to one service, and the calls that generated
 //! stubs return.
 //!
-//! A call's way: its deadline starts, a node is picked from the balancer's snapshot, one HTTP/2
-//! stream is opened on that node's connection, and the outcome is reported back. When no handler
-//! can have seen the call it moves to another node by itself. This room decides on deadlines and
-//! retries; it knows nothing of registries' formats, and of HTTP/2 only what `transport` says.
+//! A stub is made of a service's name in the registry and a [`Client`], which a program has one of.
+//! Its methods return a [`Call`]: it may be given a deadline and the like, and is awaited.
+//! [`Client::channel`] is for stubs that tonic generated.
+//!
+//! A call's way: its deadline starts, one of the connected nodes is picked, and it is sent there as
+//! one HTTP/2 stream. When no handler can have seen the call it moves to another node by itself.
+
+// A node is picked from the balancer's snapshot, and the outcome is reported back to it. This room
+// decides on deadlines and retries; it knows nothing of registries' formats, and of HTTP/2 only what
+// `transport` says.
 
 mod builder;
 mod call;

@@ -1,10 +1,11 @@
 //! From a registry to the nodes of a service: one watch a service name, however many ask.
 //!
-//! `State` decides when to read and when to watch (a machine without IO),
-//! `Records` which of the records are in force, the driver does the IO and the
-//! fan-out hands [`Update`]s to subscribers, and `Neighbours` say what else is registered where a
-//! service has no node. This room knows the [`Registry`] and nothing of
-//! connections: which of the nodes can be reached is found out above, in `balance`.
+//! Clients follow the nodes that they call by themselves. Who wants to see them too, say to show
+//! them, asks [`Client::discovery`](crate::Client::discovery), or a [`Discovery`] of his own, to
+//! [`subscribe`](Discovery::subscribe) to a service, and gets [`Update`]s.
+//! [`Subscription::into_discover`] makes them what tower's balancers take, and `tonic_channel` (with
+//! the feature `tonic-channel`) puts them beneath tonic's own channel. What is registered is told
+//! here; which of the nodes can be reached, a client finds out.
 //!
 //! # Recovery
 //! What happens when the registry fails, and what a subscriber sees of it:
@@ -21,6 +22,11 @@
 //! | a record cannot be decoded | the last good one under its key stays; one log line a key | nothing |
 //!
 //! An error never removes a node.
+
+// `State` decides when to read and when to watch (a machine without IO), `Records` which of the
+// records are in force, the driver does the IO and the fan-out hands updates to subscribers, and
+// `Neighbours` say what else is registered where a service has no node. This room knows the registry
+// and nothing of connections, which are `balance`'s, above.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -21,7 +21,13 @@ pub(crate) fn settle(answer: Answer) -> Answer {
         None if response.status() != StatusCode::OK => {
             let http = response.status();
             let text = format!("a layer answered with HTTP status {http} and no gRPC status");
-            Err(Status::new(code_of_http(http), text))
+            let code = match http {
+                // Gateways answer so to a caller who was too slow, which gRPC's mapping leaves out; a
+                // layer's timeout means the call.
+                StatusCode::REQUEST_TIMEOUT => Code::DeadlineExceeded,
+                _ => code_of_http(http),
+            };
+            Err(Status::new(code, text))
         }
         _ => Ok(response),
     }

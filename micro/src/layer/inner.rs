@@ -7,10 +7,11 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http_body_util::BodyExt as _;
 use tonic::Status;
 use tower_service::Service;
 
-use super::{Body, BoxError, Next};
+use super::{Body, BoxError, Next, answer::failed};
 
 /// The rest of a call's way as a tower service: what a tower layer is put around.
 ///
@@ -35,7 +36,10 @@ where
         let next = request.extensions_mut().remove::<Next>();
         Box::pin(async move {
             let answer = match next {
-                Some(next) => next.advance(request.map(Body::new)).await,
+                Some(next) => {
+                    let request = request.map(|body| Body::new(body.map_err(failed)));
+                    next.advance(request).await
+                }
                 None => Err(Status::internal(
                     "a layer lost the extensions of its request: it has to hand them on",
                 )),

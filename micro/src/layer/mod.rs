@@ -1,9 +1,11 @@
 //! What surrounds calls: plain async interceptors and tower's layers, the same on a server and a
 //! client.
 //!
-//! The room has tower's word for it: an interceptor is a layer written as a function, and both
-//! stand in one row. It knows what a call looks like on its way, and neither where it comes from nor
-//! who answers it.
+//! An `async fn` goes around all calls with `intercept`, and around those of one service or method
+//! with `intercept_on`; one of tower's or tower-http's layers with `layer` and `layer_on`. All four
+//! are methods of [`Server`](crate::Server) and of [`ClientBuilder`](crate::ClientBuilder). The
+//! project's example `interceptors` (`cargo run --bin interceptors`) has a request id around all
+//! calls and a header check around one method.
 //!
 //! # Interceptors
 //! An interceptor is an `async fn` that gets the request and the [`Next`] part of the call's way. It
@@ -89,14 +91,18 @@
 //!
 //! An error of a layer's becomes the call's status: a `Status` in its chain of sources stays what
 //! it is, the elapsed time of tower's timeout is `DeadlineExceeded`, the overload of its load shed
-//! `ResourceExhausted`, and any other `Internal`, with the error's text. A response with an HTTP
-//! status other than 200 and no `grpc-status` is an error by gRPC's `http-grpc-status-mapping.md`.
+//! `ResourceExhausted`, and any other `Internal`, with the error's text; an error of a
+//! body that a layer has wrapped counts alike. A response with an HTTP status other than 200 and no `grpc-status` is an
+//! error by gRPC's `http-grpc-status-mapping.md`; but 408, with which tower-http's timeout answers, is
+//! `DeadlineExceeded`. One that ends without any `grpc-status` is `Internal`.
 //!
 //! # Order and scope
 //! Interceptors and layers surround a call in the order in which they were added, the first one
 //! outermost, whatever their scopes: those that a call is not in the scope of are left out. A scope
 //! is a service's full name in the `.proto`, `greeter.v1.Greeter`, or a method's,
-//! `greeter.v1.Greeter/Hello`, with or without a slash before it.
+//! `greeter.v1.Greeter/Hello`, with or without a slash before it. A server does not start with a
+//! scope that it has no such service or method for; a client, which cannot know, warns in the log
+//! when a call goes out that a scope without calls seems to mean.
 //!
 //! # Where they stand
 //! On a server inside of the caller's deadline and of the guard against panics; see
@@ -105,10 +111,15 @@
 //! [`ClientBuilder::intercept`](crate::ClientBuilder::intercept). When a call is dropped, so are
 //! they. A call that is in the scope of none costs what it costs without them.
 
+// The room has tower's word for it: an interceptor is a layer written as a function, and both stand
+// in one row. It knows what a call looks like on its way, and neither where it comes from nor who
+// answers it.
+
 mod answer;
 mod inner;
 mod next;
 mod row;
+mod told;
 
 pub use inner::Inner;
 pub use next::Next;

@@ -1,6 +1,12 @@
 //! Layers in their order, each with its scope.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -11,7 +17,7 @@ use tonic::{Request, Response, Status};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Answer, Body, BoxError, End, Inner, Next, answer::failed, settle};
+use super::{Answer, Body, BoxError, End, Inner, Next, answer::failed, settle, told::told};
 use crate::Error;
 
 type Run = Arc<dyn Fn(http::Request<Body>, Next) -> BoxFuture<'static, Answer> + Send + Sync>;
@@ -23,8 +29,14 @@ pub(crate) struct Row(Vec<Scoped>);
 struct Scoped {
     /// The full name of a service or a method; none for all.
     scope: Option<Box<str>>,
+    /// On a client: a call was in the scope, or it has been told that one seems to be meant.
+    is_settled: AtomicBool,
     run: Run,
 }
+
+const MISSED: &str = "a layer's scope has no call in it so far, and seems to mean this one, which \
+     goes out without the layer: write the service's full name in the .proto, package.Service, or \
+     the method's, package.Service/Method, as they are written there";
 
 impl Scoped {
     fn covers(&self, path: &str) -> bool {
@@ -32,6 +44,18 @@ impl Scoped {
             return self.scope.is_none();
         };
         path.strip_prefix(&**scope).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// Whether a scope that does not cover the path is nearly its service or method: the short name
+    /// alone, another package, or other letters and separators.
+    fn is_meant_for(&self, path: &str) -> bool {
+        let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/'))
+        else {
+            return false;
+        };
+        let Some(scope) = &self.scope else { return false };
+        let (name, asked) = scope.split_once('/').unwrap_or((scope, ""));
+        if name == service { is_like(asked, method) } else { is_like_service(name, service) }
     }
 }
 
@@ -79,7 +103,8 @@ impl Row {
         run: impl Fn(http::Request<Body>, Next) -> BoxFuture<'static, Answer> + Send + Sync + 'static,
     ) {
         let scope = scope.map(|name| name.strip_prefix('/').unwrap_or(name).into());
-        self.0.push(Scoped { scope, run: Arc::new(run) });
+        let is_settled = AtomicBool::new(scope.is_none());
+        self.0.push(Scoped { scope, is_settled, run: Arc::new(run) });
     }
 
     /// The scopes that were given, each once or more.
@@ -107,14 +132,33 @@ impl Row {
     }
 
     /// Whether any of them is for this method.
-    pub(crate) fn covers(&self, path: &str) -> bool {
+    pub(crate) fn surround(&self, path: &str) -> bool {
         self.0.iter().any(|layer| layer.covers(path))
+    }
+
+    /// As [`surround`](Self::surround), of a call that a client makes, which does not know before what
+    /// it will call: a scope that no call has been in and that this one seems to be meant by is told
+    /// once in the log.
+    pub(crate) fn covers(&self, path: &str) -> bool {
+        let mut covers = false;
+        for layer in &self.0 {
+            let is_in = layer.covers(path);
+            covers |= is_in;
+            if !layer.is_settled.load(Relaxed) && (is_in || layer.is_meant_for(path)) {
+                let is_first = !layer.is_settled.swap(true, Relaxed);
+                if is_first && !is_in {
+                    let scope = layer.scope.as_deref();
+                    tracing::warn!(scope, method = path, "{MISSED}");
+                }
+            }
+        }
+        covers
     }
 
     /// Makes a call through those that cover it, `end` last.
     pub(crate) async fn run(self: Arc<Self>, request: http::Request<Body>, end: End) -> Answer {
         let next = Next::new(self, request.uri().clone(), end);
-        settle(next.advance(request).await)
+        settle(next.advance(request).await).map(told)
     }
 
     /// The first from this position on that covers the path.
@@ -123,6 +167,19 @@ impl Row {
         let (at, layer) = rest.find(|(_, layer)| layer.covers(path))?;
         Some((at, Arc::clone(&layer.run)))
     }
+}
+
+fn is_like_service(a: &str, b: &str) -> bool {
+    let short = |name| str::rsplit(name, '.').next().unwrap_or(name);
+    is_like(short(a), short(b)) || is_like(a, b)
+}
+
+/// Whether the names differ at most in case and separators.
+fn is_like(a: &str, b: &str) -> bool {
+    fn letters(name: &str) -> impl Iterator<Item = u8> {
+        name.bytes().filter(u8::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase())
+    }
+    letters(a).eq(letters(b))
 }
 
 impl fmt::Debug for Row {

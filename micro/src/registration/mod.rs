@@ -1,8 +1,13 @@
 //! Keeps this process's own node in the registry for as long as it serves.
 //!
-//! `State` decides (a machine without IO: events in, notes and one piece of work
-//! out), the driver does. This room knows the [`Registry`] and one [`Node`]; it knows nothing of
-//! listeners, calls or other nodes, and whoever starts it has bound the listener before.
+//! A [`Service`](crate::Service) does it by itself, and
+//! [`Handle::registration`](crate::Handle::registration) tells where it stands, as a
+//! [`RegistrationState`]: a test waits for `Registered` before it calls. What serves by other means
+//! than micro's server is registered with [`Registration::start`], once it listens.
+
+// `State` decides (a machine without IO: events in, notes and one piece of work out), the driver
+// does. This room knows the registry and one node; it knows nothing of listeners, calls or other
+// nodes.
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 

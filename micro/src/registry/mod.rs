@@ -1,9 +1,12 @@
-//! Where nodes are written down and found: the [`Registry`] trait, the records, one parser of
-//! registry URLs, and the backends.
+//! Where nodes are written down and found, behind one URL.
 //!
-//! A backend is a plain store: it answers one request at a time and keeps no policy. When to
-//! renew, retry and re-read is decided above, in `registration` and `discovery`. This room knows
-//! nothing of connections to nodes.
+//! A service and a client open theirs by themselves: the URL is given to their builders, or as
+//! `MICRO_REGISTRY`. [`open`] has the URLs there are, and gives the [`Registry`] behind one to a
+//! program that reads or lists by itself.
+
+// A backend is a plain store: it answers one request at a time and keeps no policy. When to renew,
+// retry and re-read is decided above, in `registration` and `discovery`. This room knows nothing of
+// connections to nodes.
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 

@@ -35,7 +35,7 @@ use super::{
     router::{Route, Router},
     timeout,
 };
-use crate::transport::gather::Gather;
+use crate::{layer::Row, transport::gather::Gather};
 
 /// How long a peer may take over the HTTP/2 preface and its SETTINGS. Ample for a slow link, and
 /// short enough that port scanners and the like do not pile up (grpc-go waits 120 s).
@@ -83,12 +83,13 @@ pub(super) enum Phase {
 /// What the connections of a server share.
 pub(super) struct Shared {
     router: Router,
+    layers: Arc<Row>,
     max_message_size: usize,
     http2: http2::Builder<Tasks>,
 }
 
 impl Shared {
-    pub(super) fn new(router: Router, bounds: &Bounds) -> Self {
+    pub(super) fn new(router: Router, layers: Arc<Row>, bounds: &Bounds) -> Self {
         let resets = MOST_RESETS.max(bounds.max_concurrent_streams as usize);
         let mut http2 = http2::Builder::new(Tasks);
         http2
@@ -103,7 +104,7 @@ impl Shared {
             .max_local_error_reset_streams(resets)
             // gRPC has no use for it.
             .auto_date_header(false);
-        Self { router, max_message_size: bounds.max_message_size, http2 }
+        Self { router, layers, max_message_size: bounds.max_message_size, http2 }
     }
 }
 
@@ -121,7 +122,7 @@ pub(super) async fn serve<IO>(io: IO, shared: Arc<Shared>, mut phase: watch::Rec
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let calls = Arc::new(Calls::default());
+    let calls = Arc::new(Calls::new(Arc::clone(&shared.layers)));
     let traffic = Arc::new(Traffic::default());
     let io = Metered { io, traffic: Arc::clone(&traffic) };
     let io = TokioIo::new(Gather::new(io));

@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
 use super::reply::{self, Content};
-use crate::deadline;
+use crate::{deadline, layer::Row};
 
 /// A handler at work.
 pub(super) type Running = BoxFuture<'static, http::Response<Content>>;
@@ -31,17 +31,25 @@ pub(super) type Running = BoxFuture<'static, http::Response<Content>>;
 /// for its first byte. What it has it keeps until the caller reads, whatever the deadline.
 const PIECE: usize = 64 * 1024;
 
-/// Counts the calls of a connection that are under way, messages not yet written included.
-#[derive(Debug, Default)]
-pub(super) struct Calls(AtomicUsize);
+/// Counts the calls of a connection that are under way, messages not yet written included, and knows
+/// what surrounds them.
+#[derive(Debug)]
+pub(super) struct Calls {
+    under_way: AtomicUsize,
+    layers: Arc<Row>,
+}
 
 impl Calls {
+    pub(super) fn new(layers: Arc<Row>) -> Self {
+        Self { under_way: AtomicUsize::default(), layers }
+    }
+
     pub(super) fn under_way(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.under_way.load(Ordering::Relaxed)
     }
 
     fn begin(self: &Arc<Self>) -> Arc<UnderWay> {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.under_way.fetch_add(1, Ordering::Relaxed);
         Arc::new(UnderWay(Arc::clone(self)))
     }
 }
@@ -52,7 +60,7 @@ struct UnderWay(Arc<Calls>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -98,7 +106,9 @@ impl Call {
             // A payload that panics when it is dropped: who knows what its own payload does.
             std::mem::forget(another);
         }
-        Status::internal(format!("the handler panicked; the server's log has it under id {id}"))
+        let layers = &self.under_way.0.layers;
+        let or = if layers.surround(&self.path) { ", or a layer around it," } else { "" };
+        Status::internal(format!("the handler{or} panicked; the server's log has it under id {id}"))
     }
 
     fn late(&self) -> Status {

@@ -37,7 +37,8 @@ impl Server {
 
     /// As [`intercept`](Self::intercept), around the calls of one service (`greeter.v1.Greeter`) or
     /// of one method (`greeter.v1.Greeter/Hello`). A scope that this server has no such service or
-    /// method for is an error at the start; of a mounted service the methods are not known.
+    /// method for is an error at the start. So is a method of a mounted service, since nobody here
+    /// knows which it has: there the scope is the service, and [`Next::method`] says what is called.
     pub fn intercept_on<F, Fut>(&mut self, scope: &str, interceptor: F) -> &mut Self
     where
         F: Fn(Request<Body>, Next) -> Fut + Send + Sync + 'static,
@@ -92,22 +93,21 @@ impl Server {
 ///
 /// # Errors
 ///
-/// `Config` if a scope is of none of the services.
+/// `Config` if a scope is of none of the services, or of a method that may not be there.
 pub(super) fn surround(
     services: Vec<Service>,
-    row: Row,
+    row: &Arc<Row>,
     max_message_size: usize,
 ) -> Result<Vec<Service>, Error> {
     for scope in row.scopes() {
         check(scope, &services)?;
     }
-    let row = Arc::new(row);
     let surround = |service| match service {
         Service::Typed(descriptor, methods) => {
             let methods = descriptor.methods.iter().zip(methods).map(|(method, call)| {
                 Some(match call? {
-                    call if row.covers(method.path) => {
-                        around_method(&row, method.path, call, max_message_size)
+                    call if row.surround(method.path) => {
+                        around_method(row, method.path, call, max_message_size)
                     }
                     call => call,
                 })
@@ -115,7 +115,7 @@ pub(super) fn surround(
             Service::Typed(descriptor, methods.collect())
         }
         Service::Mounted(name, mounted) => {
-            Service::Mounted(name, around_mounted(&row, name, mounted))
+            Service::Mounted(name, around_mounted(row, name, mounted))
         }
     };
     Ok(services.into_iter().map(surround).collect())
@@ -134,6 +134,11 @@ fn check(scope: &str, services: &[Service]) -> Result<(), Error> {
         )))
     };
     match (services.iter().find(|service| service.name() == name), method) {
+        (Some(Service::Mounted(..)), Some(_)) => Err(Error::config(format!(
+            "a layer is for {scope:?}, and the methods of {name}, a mounted service, are not known, \
+             so that a misspelt one would go without it: write {name:?}, and see in the layer which \
+             method is called"
+        ))),
         (None, _) => unknown("service", services.iter().map(Service::name).collect()),
         (Some(Service::Typed(descriptor, _)), Some(method))
             if descriptor.methods.iter().all(|known| known.name != method) =>
@@ -159,20 +164,15 @@ fn around_method(row: &Arc<Row>, path: &'static str, method: Method, limit: usiz
 }
 
 fn around_mounted(row: &Arc<Row>, name: &'static str, mounted: Mounted) -> Mounted {
-    let is_near = row.covers(&format!("/{name}/"))
-        || row.scopes().any(|scope| scope.split('/').next() == Some(name));
-    if !is_near {
+    if !row.surround(&format!("/{name}/")) {
         return mounted;
     }
     let row = Arc::clone(row);
-    let inner = Arc::clone(&mounted);
     let end: End = Arc::new(move |request| {
-        let running = inner(request.map(Inbound::Layered));
+        let running = mounted(request.map(Inbound::Layered));
         Box::pin(async move { Ok(running.await.map(Body::new)) })
     });
-    Arc::new(move |request| {
-        if row.covers(request.uri().path()) { run(&row, request, &end) } else { mounted(request) }
-    })
+    Arc::new(move |request| run(&row, request, &end))
 }
 
 fn run(row: &Arc<Row>, request: http::Request<Inbound>, end: &End) -> Running {

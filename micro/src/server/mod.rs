@@ -1,8 +1,12 @@
 //! The server: from an accepted connection to a handler's future and back.
 //!
-//! It routes by what is in [`descriptor`](crate::descriptor), keeps every call within its bounds and
-//! its caller's deadline, and leaves without dropping a call. It may not know of registries or
-//! clients: `service` tells it when the node is ready and when to leave.
+//! A [`Service`](crate::Service) has one, and [`Service::server`](crate::Service::server) is where its
+//! handlers are registered before it starts, with the generated `register_.._handler` functions;
+//! services of tonic's are mounted there, layers put around, and bounds set. It keeps every call
+//! within those bounds and its caller's deadline, and leaves without dropping a call.
+
+// It routes by what is in `descriptor`, and may not know of registries or clients: `service` tells it
+// when the node is ready and when to leave.
 
 mod connection;
 mod frame;
@@ -183,7 +187,7 @@ impl Server {
     /// # Errors
     ///
     /// `Bind` if the address cannot be had; `Config` if two services have one name, a layer's scope is
-    /// of none of them, or a bound is out of its range.
+    /// of none of them, or of a mounted service's method, or a bound is out of its range.
     pub(crate) async fn bind(self, address: &str) -> Result<Listening, Error> {
         let (shared, health) = self.prepare()?;
         Listening::bind(address, shared, health).await
@@ -196,10 +200,11 @@ impl Server {
         }
         let health = watch::Sender::new(Health::NotServing);
         let limit = self.bounds.max_message_size;
-        let mut router = Router::new(layers::surround(self.services, self.layers, limit)?)?;
+        let layers = Arc::new(self.layers);
+        let mut router = Router::new(layers::surround(self.services, &layers, limit)?)?;
         let answers = health::service(health.subscribe(), router.names());
         router.add_built_in(answers)?;
-        Ok((Shared::new(router, &self.bounds), health))
+        Ok((Shared::new(router, layers, &self.bounds), health))
     }
 }
 

@@ -124,7 +124,8 @@ async fn run(place: Place, hook: Hook, bound: Duration) -> Result<(), Error> {
 
 /// # Hooks
 /// Each is a function that returns a future, and runs once. Several of a kind run in the order in
-/// which they were added. A panic is a failure of its hook.
+/// which they were added. A panic is a failure of its hook. The project's example `hooks`
+/// (`cargo run --bin hooks`) shows when each runs, and what comes of one that fails.
 impl ServiceBuilder {
     /// Runs before the service listens, and before it registers. If it fails,
     /// [`run`](super::Service::run) and [`start`](super::Service::start) end with its error: nothing

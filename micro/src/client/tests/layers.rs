@@ -16,11 +16,12 @@ use tonic::{Code, IntoRequest as _, Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::{limit::ConcurrencyLimitLayer, timeout::TimeoutLayer};
 use tower_http::set_header::{SetRequestHeaderLayer, SetResponseHeaderLayer};
+use tracing::Level;
 
 use super::{SOON, none_runs, until};
 use crate::{
     Client, ClientBuilder,
-    fixture::{ECHO, Echo, Stub, Word, start},
+    fixture::{ECHO, Echo, Log, Stub, Word, start},
     layer::{Body, Next},
 };
 
@@ -340,4 +341,81 @@ async fn layers_of_tower_and_tower_http_fit() {
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(status.message(), "a layer failed: request timed out");
     none_runs(&running).await;
+}
+
+#[tokio::test]
+async fn an_answer_without_a_status_is_told_to_be_a_layers() {
+    let empty = async |_, _| Ok(Response::new(Body::empty()));
+    let stub = stub("nobody", builder("memory://client-layers-empty").intercept(empty));
+    let words = || tokio_stream::iter([Word::new("who?")]);
+    let mut stream = stub.down(Word::new("who?")).await.expect("it has begun").into_inner();
+    for status in [
+        stub.say(Word::new("who?")).await.expect_err("no status"),
+        stub.up(words()).await.expect_err("no status"),
+        stream.message().await.expect_err("no status"),
+    ] {
+        assert_eq!(status.code(), Code::Internal, "{status}");
+        let text = "what came through the layers ended without a grpc-status: a layer that answers";
+        assert!(status.message().starts_with(text), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_a_layer_cuts_off_is_internal() {
+    let registry = "memory://client-layers-cut";
+    let _a = start(registry, "a", Echo::named("a")).await;
+    let limit = tower_http::limit::RequestBodyLimitLayer::new(8);
+    let stub = stub("a", builder(registry).layer(limit));
+    let long = || Word::new("more than eight bytes");
+    for status in [
+        stub.say(long()).await.expect_err("too long"),
+        stub.up(tokio_stream::iter([long()])).await.expect_err("too long"),
+    ] {
+        assert_eq!(status.code(), Code::Internal, "{status}");
+        assert!(status.message().ends_with("a layer failed: length limit exceeded"), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_scope_that_a_call_only_nearly_is_in_is_told_once() {
+    let registry = "memory://client-layers-near";
+    let _a = start(registry, "a", Echo::named("a")).await;
+    for (scope, is_told) in [
+        ("echo", true),
+        ("Echo/Say", true),
+        ("test.v1.Echo", true),
+        ("test.Echo/say", true),
+        ("Test.Echo", true),
+        ("test_echo", true),
+        ("test.Echo/Down", false),
+        ("test.Echo/Say", false),
+        ("test.Echo", false),
+        ("test.Ledger", false),
+    ] {
+        let log = Log::down_to(Level::WARN);
+        let stub = stub("a", builder(registry).intercept_on(scope, tag).intercept(tag));
+        for _ in 0..2 {
+            stub.say(Word::new("who?")).await.expect("a reply");
+            stub.follow(Word::new("who?")).await.expect("a stream");
+        }
+        let lines = log.lines_with("a layer's scope has no call in it so far");
+        assert_eq!(lines.len(), usize::from(is_told), "{scope}: {lines:?}");
+        let is_named = |line: &String| line.contains(scope) && line.contains("/test.Echo/");
+        assert!(lines.iter().all(is_named), "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_scope_that_has_had_a_call_is_not_told() {
+    let registry = "memory://client-layers-had";
+    let _a = start(registry, "a", Echo::named("a")).await;
+    let log = Log::down_to(Level::WARN);
+    let client = builder(registry).intercept_on("test.Echo/Say", tag).build().expect("a client");
+    Stub::new("a", &client).say(Word::new("who?")).await.expect("a reply");
+    let mut grpc = tonic::client::Grpc::new(client.channel("a"));
+    let path = http::uri::PathAndQuery::from_static("/test.v2.Echo/Say");
+    let codec = ProstCodec::<Word, Word>::default();
+    let status = grpc.unary(Request::new(Word::new("who?")), path, codec).await;
+    assert!(status.is_ok(), "by the short name");
+    assert_eq!(log.lines_with("a layer's scope"), [""; 0], "it is what it should be");
 }

@@ -1,7 +1,7 @@
 //! `mdns://`: nodes that tell one another by multicast, in go-micro's dialect, with nothing to install.
-//!
-//! `Responder` says who we are and `Browser` who the others are (two machines without IO), the driver
-//! has their sockets and their clock, and `packet` the bytes.
+
+// `Responder` says who we are and `Browser` who the others are (two machines without IO), the driver
+// has their sockets and their clock, and `packet` the bytes.
 
 mod browser;
 mod driver;

@@ -254,9 +254,58 @@ async fn a_panic_in_an_interceptor_fails_its_call_alone() {
     .await;
     let client = server.connect().await;
     for path in [SAY, DOWN] {
-        client.call(path, "a").await.expect(Code::Internal, "the handler panicked");
+        let reply = client.call(path, "a").await;
+        reply.expect(
+            Code::Internal,
+            "the handler, or a layer around it, panicked; the server's log",
+        );
     }
     assert_eq!(client.call(UP, "a").await.one(), "a", "the connection lives on");
+}
+
+#[tokio::test]
+async fn a_handlers_panic_is_not_its_neighbours_layers() {
+    let server = Fixture::with(|server| {
+        server.intercept_on(UP, tag).intercept_on(DOWN, tag);
+    })
+    .await;
+    let client = server.connect().await;
+    client.call(SAY, "panic").await.expect(Code::Internal, "the handler panicked; ");
+    client.call(DOWN, "panic").await.expect(Code::Internal, "the handler, or a layer around it,");
+}
+
+#[tokio::test]
+async fn a_layer_that_answers_without_a_status_is_told_so() {
+    let server = Fixture::with(|server| {
+        let data = || Body::new(http_body_util::Full::new(framed(&text("half"))));
+        let trailers = Some(Ok(http::HeaderMap::from_iter([(
+            HeaderName::from_static("seen"),
+            HeaderValue::from_static("yes"),
+        )])));
+        let ends = move || std::future::ready(trailers.clone());
+        server
+            .intercept_on(SAY, async |_, _| Ok(Response::new(Body::empty())))
+            .intercept_on(DOWN, move |_, _| std::future::ready(Ok(Response::new(data()))))
+            .intercept_on(UP, move |_, _| {
+                let body = http_body_util::BodyExt::with_trailers(data(), ends());
+                std::future::ready(Ok(Response::new(Body::new(body))))
+            })
+            .layer_on(
+                CHAT,
+                tower::layer::layer_fn(|_| {
+                    tower::service_fn(async |_| {
+                        Ok::<_, Infallible>(http::Response::new(Body::empty()))
+                    })
+                }),
+            );
+    })
+    .await;
+    let client = server.connect().await;
+    for path in [SAY, DOWN, UP, CHAT] {
+        let reply = client.call(path, "a").await;
+        assert_eq!(reply.headers["content-type"], "application/grpc", "{path}");
+        reply.expect(Code::Internal, "what came through the layers ended without a grpc-status");
+    }
 }
 
 #[tokio::test]
@@ -308,6 +357,30 @@ async fn a_layers_http_status_is_a_grpc_status() {
         client.send(head(SAY).header("content-length", "30"), framed(&text("x".repeat(23)))).await;
     assert_eq!(reply.http, 200);
     reply.expect(Code::Unknown, "a layer answered with HTTP status 413 Payload Too Large");
+}
+
+#[tokio::test]
+async fn a_request_that_a_layer_cuts_off_is_internal() {
+    let server = Fixture::with(|server| {
+        server.layer(tower_http::limit::RequestBodyLimitLayer::new(8));
+    })
+    .await;
+    let client = server.connect().await;
+    for path in [SAY, UP] {
+        let reply = client.send(head(path), framed(&text("x".repeat(23)))).await;
+        reply.expect(Code::Internal, "a layer failed: length limit exceeded");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_of_tower_https_is_deadline_exceeded() {
+    let mut server = Fixture::piped_with(|server| {
+        let late = http::StatusCode::REQUEST_TIMEOUT;
+        server.layer(tower_http::timeout::TimeoutLayer::with_status_code(late, SECOND));
+    });
+    let reply = server.connect_pipe().await.call(SAY, "hang").await;
+    reply.expect(Code::DeadlineExceeded, "a layer answered with HTTP status 408 Request Timeout");
+    assert_eq!((server.event().await, server.event().await), (Event::Started, Event::Dropped));
 }
 
 #[tokio::test]
@@ -421,7 +494,10 @@ async fn mounted_services_are_surrounded_too() {
     let server = Fixture::with(|server| {
         server
             .intercept_on("old.Ledger", trace("service", &log))
-            .intercept_on("old.Ledger/Refused", forbid)
+            .intercept_on("old.Ledger", |request, next: Next| async move {
+                let is_refused = next.method() == "/old.Ledger/Refused";
+                if is_refused { forbid(request, next).await } else { next.run(request).await }
+            })
             .add_service(Ledger(Arc::clone(&calls)));
     })
     .await;
@@ -433,4 +509,16 @@ async fn mounted_services_are_surrounded_too() {
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     client.call(SAY, "a").await.expect(Code::Ok, "");
     assert_eq!(taken(&log), "", "none of it is for the handlers beside it");
+}
+
+#[test]
+fn a_method_of_a_mounted_service_is_no_scope() {
+    let (mut server, ..) = Fixture::server(|server| {
+        server.add_service(Ledger(Arc::default())).intercept_on("old.Ledger/Post", forbid);
+    });
+    let error = server.take_error();
+    assert!(error.is_config(), "an interceptor that lets nobody in would let all: {error}");
+    let remedy =
+        "mounted service, are not known, so that a misspelt one would go without it: write";
+    assert!(error.to_string().contains(remedy), "{error}");
 }
