@@ -123,6 +123,19 @@ fn the_registry_is_a_url_or_go_micros_word_and_addresses() {
 }
 
 #[test]
+fn the_error_for_a_registry_names_what_was_written() {
+    for (variables, code, end) in [
+        (&[("MICRO_REGISTRY", "consul")][..], None, "`consul` from MICRO_REGISTRY stands for)"),
+        (&[("MICRO_REGISTRY", "static")], None, "`static` from MICRO_REGISTRY stands for)"),
+        (&[], Some("consul"), "`consul` from registry() stands for)"),
+        (&[("MICRO_REGISTRY", "consul://")], None, "(from MICRO_REGISTRY)"),
+    ] {
+        let error = given(variables, &[]).registry(code.map(str::to_owned)).expect_err(end);
+        assert!(error.to_string().ends_with(end), "{error}");
+    }
+}
+
+#[test]
 fn addresses_beside_anything_but_a_word_are_refused_with_what_to_write() {
     const ADDRESS: (&str, &str) = ("MICRO_REGISTRY_ADDRESS", "root:secret@h1:2379");
     for (variables, code, beside) in [
