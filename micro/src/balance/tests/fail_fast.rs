@@ -1,6 +1,55 @@
 //! How long a call waits that fails fast.
 
 use super::*;
+use crate::{
+    Error,
+    registry::{BoxFuture, Lease, Listing, RenewError, Watch},
+};
+
+/// Takes its time to list.
+#[derive(Debug)]
+struct Slow(Duration);
+
+impl Registry for Slow {
+    fn name(&self) -> &str {
+        "slow://"
+    }
+
+    fn spread(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn min_ttl(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn register<'a>(&'a self, _: &'a Node, _: Duration) -> BoxFuture<'a, Result<Lease, Error>> {
+        unreachable!("a balancer only lists")
+    }
+
+    fn renew<'a>(&'a self, _: &'a Node, _: Lease) -> BoxFuture<'a, Result<(), RenewError>> {
+        unreachable!("a balancer only lists")
+    }
+
+    fn deregister<'a>(&'a self, _: &'a Node, _: Lease) -> BoxFuture<'a, Result<(), Error>> {
+        unreachable!("a balancer only lists")
+    }
+
+    fn read<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Listing, Error>> {
+        unreachable!("a balancer only lists")
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        Box::pin(async {
+            sleep(self.0).await;
+            Ok(vec!["greeters".to_owned()])
+        })
+    }
+
+    fn watch(&self, _: &str, _: u64) -> Watch {
+        unreachable!("a balancer only lists")
+    }
+}
 
 /// What a call that fails fast finds, and after how long.
 async fn ready(world: &World) -> (bool, Duration) {
@@ -97,6 +146,21 @@ async fn an_empty_registry_is_told_at_once_with_what_it_has_instead() {
         assert_eq!(ready(&world).await, (false, Duration::ZERO));
         let why = world.balancer.why_not_ready();
         assert!(why.contains("did you mean 'greeters'?"), "{why}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_else_is_registered_is_waited_for_once_and_not_for_long() {
+    for (takes, waits, is_known) in [(150, 150, true), (60_000, 2_000, false)] {
+        let world = world_with(Memory::new(), Arc::new(Slow(MS * takes)));
+        world.send(nodes(&[]));
+        sleep(MS).await;
+        assert_eq!(ready(&world).await, (false, MS * waits));
+        let why = world.balancer.why_not_ready();
+        assert_eq!(why.contains("did you mean 'greeters'?"), is_known, "{why}");
+        assert!(why.starts_with("none is registered in slow://; "), "{why}");
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(ready(&world).await, (false, Duration::ZERO), "though it is asked again");
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     discovery::{Neighbours, Status, Update},
-    registry::{Node, Registry as _, memory::Memory},
+    registry::{Node, Registry, memory::Memory},
 };
 
 mod fail_fast;
@@ -118,14 +118,19 @@ struct World {
 }
 
 fn world() -> World {
+    let registry = Memory::new();
+    world_with(registry.clone(), Arc::new(registry))
+}
+
+/// With `asked` for what else is registered.
+fn world_with(registry: Memory, asked: Arc<dyn Registry>) -> World {
     let (updates, stream) = mpsc::unbounded_channel();
     let status = watch::Sender::new(Status::default());
     let network = Network::default();
-    let registry = Memory::new();
     let balancer = Balancer::with_connector(
         UnboundedReceiverStream::new(stream),
         status.subscribe(),
-        Neighbours::new(Arc::new(registry.clone()), "greeter"),
+        Neighbours::new(asked, "greeter"),
         network.clone(),
         Options::default().ttl,
         Options::default().penalty,
