@@ -131,11 +131,12 @@ impl<K: Connect> Driver<K> {
                 self.remember(&node, &reason);
                 self.members.closed(&attempt, now);
             }
-            Event::Found(found) => {
+            Event::Found(found) if self.asked.is_some() => {
                 self.shared.found.store(found.map(Arc::new));
                 self.is_answered = true;
             }
-            Event::Tick => {}
+            // Found before a node came, or nothing but the time has changed.
+            Event::Found(_) | Event::Tick => {}
         }
         self.members.tick(now);
         self.act();

@@ -165,6 +165,21 @@ async fn what_else_is_registered_is_waited_for_once_and_not_for_long() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_asked_before_a_node_came_is_not_told_after_it_left() {
+    let world = world_with(Memory::new(), Arc::new(Slow(MS * 500)));
+    world.send(nodes(&[]));
+    let asks = timeout(MS * 100, world.balancer.ready(true));
+    assert!(asks.await.is_err(), "the answer is on its way");
+    world.network.set("a:1", Host::Refuses);
+    world.send(nodes(&["a"]));
+    assert_eq!(ready(&world).await, (false, MS), "its attempt");
+    sleep(MS * 500).await;
+    world.send(nodes(&[]));
+    tokio::task::yield_now().await;
+    assert_eq!(ready(&world).await, (false, MS * 500), "it is asked anew");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_registry_that_fails_is_not_waited_for() {
     let world = world();
     world.status.send_modify(|status| status.error = Some("etcd://h:1: refused".into()));
