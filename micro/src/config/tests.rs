@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
-use super::{Given, Setting, Value, setting::Entry};
+#[cfg(feature = "mdns")]
+use super::setting::Entry;
+use super::{Given, Setting, Value};
 
 fn given(variables: &[(&str, &str)], flags: &[(Setting, &str)]) -> Given {
     let value = |name: &str| {
