@@ -30,7 +30,7 @@ use tonic::Status;
 use self::tasks::Tasks;
 use super::{
     Bounds,
-    guard::{Call, Calls, Guarded, Layered, Reply},
+    guard::{Call, Calls, Guarded, Reply},
     head::{self, Refusal},
     router::{Route, Router},
     timeout,
@@ -83,13 +83,12 @@ pub(super) enum Phase {
 /// What the connections of a server share.
 pub(super) struct Shared {
     router: Router,
-    layered: Arc<Layered>,
     max_message_size: usize,
     http2: http2::Builder<Tasks>,
 }
 
 impl Shared {
-    pub(super) fn new(router: Router, layered: Layered, bounds: &Bounds) -> Self {
+    pub(super) fn new(router: Router, bounds: &Bounds) -> Self {
         let resets = MOST_RESETS.max(bounds.max_concurrent_streams as usize);
         let mut http2 = http2::Builder::new(Tasks);
         http2
@@ -104,8 +103,7 @@ impl Shared {
             .max_local_error_reset_streams(resets)
             // gRPC has no use for it.
             .auto_date_header(false);
-        let layered = Arc::new(layered);
-        Self { router, layered, max_message_size: bounds.max_message_size, http2 }
+        Self { router, max_message_size: bounds.max_message_size, http2 }
     }
 }
 
@@ -123,7 +121,7 @@ pub(super) async fn serve<IO>(io: IO, shared: Arc<Shared>, mut phase: watch::Rec
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let calls = Arc::new(Calls::new(&shared.layered));
+    let calls = Arc::new(Calls::default());
     let traffic = Arc::new(Traffic::default());
     let io = Metered { io, traffic: Arc::clone(&traffic) };
     let io = TokioIo::new(Gather::new(io));

@@ -3,7 +3,6 @@
 use std::{
     any::Any,
     borrow::Cow,
-    collections::HashSet,
     convert::Infallible,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -23,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
 use super::reply::{self, Content};
-use crate::{deadline, layer::Row};
+use crate::deadline;
 
 /// A handler at work.
 pub(super) type Running = BoxFuture<'static, http::Response<Content>>;
@@ -32,44 +31,17 @@ pub(super) type Running = BoxFuture<'static, http::Response<Content>>;
 /// for its first byte. What it has it keeps until the caller reads, whatever the deadline.
 const PIECE: usize = 64 * 1024;
 
-/// What layers surround: which of the calls that panic may have done so in one.
-#[derive(Debug)]
-pub(super) struct Layered {
-    scopes: HashSet<String>,
-    are_all: bool,
-}
-
-impl Layered {
-    pub(super) fn by(row: &Row) -> Self {
-        // One that is for every call is for one without a path too.
-        Self { scopes: row.scopes().map(str::to_owned).collect(), are_all: row.covers("") }
-    }
-
-    fn has(&self, path: &str) -> bool {
-        let method = path.trim_start_matches('/');
-        let service = method.split('/').next().unwrap_or_default();
-        self.are_all || [method, service].iter().any(|scope| self.scopes.contains(*scope))
-    }
-}
-
 /// Counts the calls of a connection that are under way, messages not yet written included.
-#[derive(Debug)]
-pub(super) struct Calls {
-    under_way: AtomicUsize,
-    layered: Arc<Layered>,
-}
+#[derive(Debug, Default)]
+pub(super) struct Calls(AtomicUsize);
 
 impl Calls {
-    pub(super) fn new(layered: &Arc<Layered>) -> Self {
-        Self { under_way: AtomicUsize::new(0), layered: Arc::clone(layered) }
-    }
-
     pub(super) fn under_way(&self) -> usize {
-        self.under_way.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed)
     }
 
     fn begin(self: &Arc<Self>) -> Arc<UnderWay> {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
+        self.0.fetch_add(1, Ordering::Relaxed);
         Arc::new(UnderWay(Arc::clone(self)))
     }
 }
@@ -80,7 +52,7 @@ struct UnderWay(Arc<Calls>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -121,18 +93,12 @@ impl Call {
             .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("its payload is not a text");
         let id = format!("{:08x}", fastrand::u32(..));
-        tracing::error!(method = %self.path, id, panic = text, "a handler or layer panicked");
+        tracing::error!(method = %self.path, id, panic = text, "a handler panicked");
         if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
             // A payload that panics when it is dropped: who knows what its own payload does.
             std::mem::forget(another);
         }
-        Status::internal(if self.under_way.0.layered.has(&self.path) {
-            format!(
-                "the handler, or a layer around it, panicked; the server's log has it under id {id}"
-            )
-        } else {
-            format!("the handler panicked; the server's log has it under id {id}")
-        })
+        Status::internal(format!("the handler panicked; the server's log has it under id {id}"))
     }
 
     fn late(&self) -> Status {

@@ -26,7 +26,6 @@ use tonic::server::NamedService;
 
 use self::{
     connection::Shared,
-    guard::Layered,
     health::Health,
     reply::Content,
     router::{NO_HANDLER, Router, Service},
@@ -197,11 +196,10 @@ impl Server {
         }
         let health = watch::Sender::new(Health::NotServing);
         let limit = self.bounds.max_message_size;
-        let layered = Layered::by(&self.layers);
         let mut router = Router::new(layers::surround(self.services, self.layers, limit)?)?;
         let answers = health::service(health.subscribe(), router.names());
         router.add_built_in(answers)?;
-        Ok((Shared::new(router, layered, &self.bounds), health))
+        Ok((Shared::new(router, &self.bounds), health))
     }
 }
 

@@ -254,8 +254,7 @@ async fn a_panic_in_an_interceptor_fails_its_call_alone() {
     .await;
     let client = server.connect().await;
     for path in [SAY, DOWN] {
-        let text = "the handler, or a layer around it, panicked";
-        client.call(path, "a").await.expect(Code::Internal, text);
+        client.call(path, "a").await.expect(Code::Internal, "the handler panicked");
     }
     assert_eq!(client.call(UP, "a").await.one(), "a", "the connection lives on");
 }

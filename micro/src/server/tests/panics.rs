@@ -3,10 +3,7 @@
 use tracing::Level;
 
 use super::*;
-use crate::{
-    fixture::Log,
-    layer::{Body, Next},
-};
+use crate::fixture::Log;
 
 #[tokio::test]
 async fn a_panic_is_internal_with_an_id_that_is_in_the_log() {
@@ -62,29 +59,4 @@ async fn a_stream_that_panics_when_its_deadline_drops_it_is_internal() {
     let reply = server.connect_pipe().await.call_within(DOWN, "bomb", "1S").await;
     assert_eq!(reply.messages, ["one"]);
     reply.expect(Code::Internal, "the handler panicked");
-}
-
-#[tokio::test]
-async fn where_layers_surround_a_method_the_panic_may_be_theirs() {
-    async fn pass(request: Request<Body>, next: Next) -> Result<Response<Body>, Status> {
-        next.run(request).await
-    }
-    const ALONE: &str = "the handler panicked; ";
-    const EITHER: &str = "the handler, or a layer around it, panicked; ";
-    for (scope, say, down) in
-        [(None, EITHER, EITHER), (Some("test.v1.Echo"), EITHER, EITHER), (Some(SAY), EITHER, ALONE)]
-    {
-        let server = Fixture::with(|server| {
-            match scope {
-                Some(scope) => server.intercept_on(scope, pass),
-                None => server.intercept(pass),
-            };
-        })
-        .await;
-        let client = server.connect().await;
-        for (path, text) in [(SAY, say), (DOWN, down)] {
-            let reply = client.call(path, "panic").await;
-            reply.expect(Code::Internal, text);
-        }
-    }
 }
