@@ -27,6 +27,17 @@ pub(crate) fn list<'a>(asked: &str, names: impl IntoIterator<Item = &'a str>) ->
     Some(if names.is_empty() { last } else { format!("{} and {last}", names.join(", ")) })
 }
 
+/// `'greeter'`: the name that was most likely meant, if one is so near that it may be a slip: no more
+/// than a third of its characters are others.
+pub(crate) fn meant<'a>(asked: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let asked = clip(asked).to_lowercase();
+    let most = (asked.chars().count() / 3).max(1);
+    let names = names.into_iter().take(COMPARED).map(clip);
+    let distance = |name: &str| strsim::osa_distance(&asked, &name.to_lowercase());
+    let near = names.map(|name| (distance(name), name)).filter(|(distance, _)| *distance <= most);
+    near.min().map(|(_, name)| format!("'{name}'"))
+}
+
 /// The beginning of a name, as much of it as a text has room for.
 pub(crate) fn clip(name: &str) -> &str {
     name.char_indices().nth(LONGEST).map_or(name, |(end, _)| &name[..end])
@@ -43,6 +54,22 @@ mod tests {
         assert_eq!(text, "'greeter', 'Gretel', 'orders' and 'users'");
         assert_eq!(list("a", ["b"]).as_deref(), Some("'b'"));
         assert_eq!(list("a", []), None);
+    }
+
+    #[test]
+    fn only_what_may_be_a_slip_is_taken_for_meant() {
+        let names = ["users", "greeter", "orders", "Gretel"];
+        for (asked, name) in [
+            ("greetr", Some("'greeter'")),
+            ("Greeter", Some("'greeter'")),
+            ("gretel", Some("'Gretel'")),
+            ("usres", Some("'users'")),
+            ("billing", None),
+            ("a", None),
+        ] {
+            assert_eq!(meant(asked, names).as_deref(), name, "{asked}");
+        }
+        assert_eq!(meant("a", []), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Shared,
+    Progress, Shared,
     connect::{Connect, Ended},
     ewma::Load,
     members::{Action, Attempt, Members},
@@ -46,6 +46,7 @@ pub(super) fn run<K: Connect>(
         pending: FuturesUnordered::new(),
         is_read: false,
         asked: None,
+        is_answered: false,
     };
     async move {
         loop {
@@ -81,6 +82,8 @@ struct Driver<K: Connect> {
     is_read: bool,
     /// When the registry was last asked what it has instead of the service.
     asked: Option<Instant>,
+    /// Whether that question has ended, with or without an answer.
+    is_answered: bool,
 }
 
 /// A connection and its load.
@@ -128,12 +131,31 @@ impl<K: Connect> Driver<K> {
                 self.remember(&node, &reason);
                 self.members.closed(&attempt, now);
             }
-            Event::Found(found) => self.shared.found.store(found.map(Arc::new)),
-            Event::Tick => {}
+            Event::Found(found) if self.asked.is_some() => {
+                self.shared.found.store(found.map(Arc::new));
+                self.is_answered = true;
+            }
+            // Found before a node came, or nothing but the time has changed.
+            Event::Found(_) | Event::Tick => {}
         }
         self.members.tick(now);
         self.act();
         self.ask_around(now);
+        self.publish_progress();
+    }
+
+    /// After the snapshot: who finds that all was tried finds there what came of it.
+    fn publish_progress(&self) {
+        let is_none_listed = self.members.listed() == 0;
+        let progress = match self.members.untried() {
+            _ if !self.is_read => Progress::Unread,
+            0 if self.is_answered || !is_none_listed => Progress::Tried,
+            _ => Progress::Trying,
+        };
+        self.shared.progress.send_if_modified(|known| {
+            let before = std::mem::replace(known, progress);
+            before != progress
+        });
     }
 
     /// Asks, beside all else, what the registry has instead: for a call that finds no node in it.
@@ -143,6 +165,7 @@ impl<K: Connect> Driver<K> {
             self.shared.missed.store(false, Relaxed);
             if self.asked.take().is_some() {
                 self.shared.found.store(None);
+                self.is_answered = false;
             }
             return;
         }

@@ -55,6 +55,8 @@ struct Member<L> {
     link: Option<L>,
     previous: Option<L>,
     timer: Option<Instant>,
+    /// Whether an attempt to connect to its address has succeeded or failed.
+    is_tried: bool,
 }
 
 impl<L: Clone> Member<L> {
@@ -75,6 +77,7 @@ pub(super) struct Members<L> {
     rng: Rng,
     members: HashMap<Arc<str>, Member<L>>,
     listed: usize,
+    untried: usize,
     wanted: bool,
     endpoints: u64,
     out: Out<L>,
@@ -92,12 +95,26 @@ impl<L: Clone> Members<L> {
     /// No nodes yet; those removed linger for `ttl`.
     pub(super) fn new(ttl: Duration, rng: Rng) -> Self {
         let out = Out { attempts: 0, timers: BTreeSet::new(), actions: Vec::new() };
-        Self { ttl, rng, members: HashMap::new(), listed: 0, wanted: false, endpoints: 0, out }
+        Self {
+            ttl,
+            rng,
+            members: HashMap::new(),
+            listed: 0,
+            untried: 0,
+            wanted: false,
+            endpoints: 0,
+            out,
+        }
     }
 
     /// How many nodes the registry lists.
     pub(super) fn listed(&self) -> usize {
         self.listed
+    }
+
+    /// How many of those have neither been connected to nor failed to be, at the address they have.
+    pub(super) fn untried(&self) -> usize {
+        self.untried
     }
 
     /// What is to be done since the last time, in order.
@@ -143,6 +160,7 @@ impl<L: Clone> Members<L> {
         let Some(member) = current(&mut self.members, attempt) else {
             return self.out.actions.push(Action::Close(link));
         };
+        self.untried -= usize::from(!std::mem::replace(&mut member.is_tried, true));
         member.link = Some(link);
         member.previous = None;
         self.out.drive(member, Event::Connected, now);
@@ -154,6 +172,7 @@ impl<L: Clone> Members<L> {
         let Some(member) = current(&mut self.members, attempt) else {
             return;
         };
+        self.untried -= usize::from(!std::mem::replace(&mut member.is_tried, true));
         self.out.drive(member, Event::Failed, now);
         if self.wanted {
             self.out.drive(member, Event::Wanted, now);
@@ -200,6 +219,7 @@ impl<L: Clone> Members<L> {
         let id: Arc<str> = node.id.as_str().into();
         let member = self.members.entry(id.clone()).or_insert_with(|| {
             self.endpoints += 1;
+            self.untried += 1;
             Member {
                 id,
                 endpoint: EndpointId(self.endpoints),
@@ -211,12 +231,14 @@ impl<L: Clone> Members<L> {
                 link: None,
                 previous: None,
                 timer: None,
+                is_tried: false,
             }
         });
         let has_moved = member.node.address != node.address;
         if has_moved {
             // An attempt under way leads to the old address.
             member.attempt = 0;
+            self.untried += usize::from(std::mem::replace(&mut member.is_tried, false));
             member.previous = None;
             self.out.actions.extend(member.unpick());
             self.out.actions.extend(member.link.take().map(Action::Close));
@@ -279,6 +301,7 @@ impl<L: Clone> Members<L> {
 
     fn forget(&mut self, id: &str) {
         if let Some(mut member) = self.members.remove(id) {
+            self.untried -= usize::from(!member.is_tried);
             self.out.schedule(&mut member, None);
         }
     }

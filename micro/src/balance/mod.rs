@@ -84,6 +84,18 @@ struct Handle<C> {
     _last: oneshot::Sender<()>,
 }
 
+/// How far the driver has come with what the registry lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// It has no list yet.
+    Unread,
+    /// Of some node it is not known yet whether it can be connected to; or, where none is listed,
+    /// what the registry has instead.
+    Trying,
+    /// Each was tried once: what is not ready now, none knows when it will be.
+    Tried,
+}
+
 /// What the driver publishes and the handles read.
 struct Shared<C> {
     snapshot: ArcSwap<Snapshot<C>>,
@@ -93,6 +105,7 @@ struct Shared<C> {
     waiting: AtomicUsize,
     /// Tells the driver that one began to.
     wanted: Notify,
+    progress: watch::Sender<Progress>,
     listed: AtomicUsize,
     last_error: ArcSwapOption<String>,
     neighbours: Neighbours,
@@ -130,6 +143,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             ready: Notify::new(),
             waiting: AtomicUsize::new(0),
             wanted: Notify::new(),
+            progress: watch::Sender::new(Progress::Unread),
             listed: AtomicUsize::new(0),
             last_error: ArcSwapOption::empty(),
             neighbours,
@@ -156,17 +170,21 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
     /// [refused](Self::refused) the service. While a call waits, nodes are dialled at once, no more
     /// than once a second each, whatever their backoff.
     ///
-    /// Never ends by itself when nothing becomes ready: the caller's deadline does that.
+    /// Never ends by itself when nothing becomes ready: the caller's deadline does that. One that
+    /// fails fast ends, with false, once the registry has answered or failed, and each node that it
+    /// lists was tried once, with nothing ready: gRPC's `wait_for_ready=false` waits as long.
     ///
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue and nothing else.
-    pub(crate) async fn ready(&self) {
+    pub(crate) async fn ready(&self, fail_fast: bool) -> bool {
         let shared = &*self.handle.shared;
         let mut registry = shared.registry.clone();
         tokio::select! {
             biased;
-            () = shared.ready() => {}
-            _ = registry.wait_for(|status| status.refused) => {}
+            // First, so that a call that fails at once does not count as waiting.
+            () = shared.tried(), if fail_fast => shared.is_ready(),
+            () = shared.ready() => true,
+            _ = registry.wait_for(|status| status.refused) => true,
         }
     }
 
@@ -188,7 +206,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         let status = shared.registry.borrow();
         match (&status.error, shared.last_error.load_full()) {
             (Some(error), _) if listed == 0 => error.to_string(),
-            _ if !status.synced && listed == 0 => {
+            _ if *shared.progress.borrow() == Progress::Unread => {
                 format!("{} has not answered yet", shared.neighbours.registry())
             }
             _ if listed == 0 => self.none_registered(&status),
@@ -214,11 +232,11 @@ impl<C: Send + Sync + 'static> Balancer<C> {
         }
         shared.missed.store(true, Relaxed);
         shared.wanted.notify_one();
-        let found = shared.found.load_full().map(|found| format!("; {found}"));
-        format!(
-            "none is registered in {registry}{}; is it running, and on the same registry?",
-            found.unwrap_or_default()
-        )
+        let why = match shared.found.load_full() {
+            Some(found) => found.to_string(),
+            None => shared.neighbours.no_idea(),
+        };
+        format!("none is registered in {registry}; {why}")
     }
 }
 
@@ -241,6 +259,17 @@ impl<C> fmt::Debug for Balancer<C> {
 impl<C> Shared<C> {
     fn is_ready(&self) -> bool {
         self.snapshot.load().len() > 0
+    }
+
+    /// Waits until there is no more to wait for than what was tried, and failed.
+    async fn tried(&self) {
+        let (mut progress, mut registry) = (self.progress.subscribe(), self.registry.clone());
+        // What is refused, or over, is for others to see.
+        let failed = |status: &Status| status.error.is_some() && !status.synced && !status.refused;
+        tokio::select! {
+            _ = progress.wait_for(|progress| *progress == Progress::Tried) => {}
+            Ok(_) = registry.wait_for(failed) => {}
+        }
     }
 
     async fn ready(&self) {

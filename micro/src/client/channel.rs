@@ -86,7 +86,8 @@ impl Channel {
         self
     }
 
-    /// Picks a node, waiting for one until `struck`, unless the call fails fast or there can be none.
+    /// Picks a node, waiting for one until `struck`, unless there can be none, or the call fails fast
+    /// and all that there are were tried.
     pub(super) async fn pick(
         &self,
         tried: &[EndpointId],
@@ -107,12 +108,11 @@ impl Channel {
             if let Some(why) = balancer.refused() {
                 return Err(status::refused(self.service(), &why));
             }
-            let is_over = fail_fast
-                || tokio::select! {
-                    () = balancer.ready() => false,
-                    () = &mut struck => true,
-                };
-            if is_over {
+            let may_pick = tokio::select! {
+                may_pick = balancer.ready(fail_fast) => may_pick,
+                () = &mut struck => false,
+            };
+            if !may_pick {
                 return Err(status::no_node(self.service(), &balancer.why_not_ready()));
             }
         }

@@ -103,12 +103,52 @@ async fn a_name_that_is_not_found_fails_with_the_names_that_are() {
     let _greeter = start(registry, "greeter", Echo::named("a")).await;
     let stub = Stub::new("greetr", &client(registry));
     let text = "no node of service 'greetr' is ready: none is registered in \
-                memory://client-misnamed; registered there: 'greeter'; is it running, and on the \
-                same registry?";
+                memory://client-misnamed; did you mean 'greeter'? registered there: 'greeter'";
     let status = stub.say(Word::new("who?")).timeout(SOON).await.expect_err("no such name");
     assert_eq!((status.code(), status.message()), (Code::Unavailable, text));
-    let status = stub.say(Word::new("who?")).fail_fast().await.expect_err("no such name");
-    assert_eq!((status.code(), status.message()), (Code::Unavailable, text));
+    // Also as the first call of its channel.
+    for stub in [stub, Stub::new("greetr", &client(registry))] {
+        let status = stub.say(Word::new("who?")).fail_fast().await.expect_err("no such name");
+        assert_eq!((status.code(), status.message()), (Code::Unavailable, text));
+    }
+}
+
+#[tokio::test]
+async fn the_first_call_of_a_channel_that_fails_fast_finds_its_node() {
+    let registry = "memory://client-fast-first";
+    let _greeter = start(registry, "greeter", Echo::named("a")).await;
+    for _ in 0..30 {
+        let stub = Stub::new("greeter", &client(registry));
+        stub.say(Word::new("who?")).fail_fast().await.expect("the node runs");
+        let stub = Stub::new("greeter", &client(registry));
+        stub.down(Word::new("one two")).fail_fast().await.expect("the node runs");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_fails_fast_outlasts_neither_the_first_attempt_nor_its_deadline() {
+    // It accepts and stays silent, for which a connection has a second.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let registry = format!("static://silent={}", silent.local_addr().expect("an address"));
+    let now = tokio::time::Instant::now;
+    for (timeout, waits, text) in [
+        (SOON, SOON, "none of 1 nodes is connected yet"),
+        (Duration::from_secs(60), Duration::from_secs(1), "none of 1 nodes is connected: node "),
+    ] {
+        for is_unary in [true, false] {
+            let stub = Stub::new("silent", &client(&registry));
+            let (start, word) = (now(), Word::new("who?"));
+            let status = if is_unary {
+                stub.say(word).timeout(timeout).fail_fast().await.expect_err("it is silent")
+            } else {
+                stub.down(word).timeout(timeout).fail_fast().await.expect_err("it is silent")
+            };
+            let waited = start.elapsed();
+            assert_eq!(status.code(), Code::Unavailable, "{status}");
+            assert!(status.message().contains(text), "{status}");
+            assert!(waits <= waited && waited < waits + SOON, "{waited:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -21,12 +21,16 @@ impl Given {
     /// # Errors
     /// `Config` as [`registry::open`], with where the URL came from.
     pub(crate) fn registry(&self, code: Option<String>) -> Result<Arc<dyn Registry>, Error> {
+        let written = self.string(Setting::Registry, code.clone())?;
         let Value { value: url, source } = self.registry_url(code)?;
-        let opened = registry::open(&url);
-        if source == Source::Default {
-            return opened;
-        }
-        opened.map_err(|error| error.noting(format_args!("from {source}")))
+        registry::open(&url).map_err(|error| match written.filter(|it| is_word(&it.value)) {
+            // The URL in the error is none that the user knows of.
+            Some(Value { value: word, .. }) => {
+                error.noting(format_args!("which is what `{word}` from {source} stands for"))
+            }
+            None if source == Source::Default => error,
+            None => error.noting(format_args!("from {source}")),
+        })
     }
 
     pub(super) fn registry_url(&self, code: Option<String>) -> Result<Value<String>, Error> {

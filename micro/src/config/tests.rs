@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
-use super::{Given, Setting, Value, setting::Entry};
+#[cfg(feature = "mdns")]
+use super::setting::Entry;
+use super::{Given, Setting, Value};
 
 fn given(variables: &[(&str, &str)], flags: &[(Setting, &str)]) -> Given {
     let value = |name: &str| {
@@ -119,6 +121,19 @@ fn the_registry_is_a_url_or_go_micros_word_and_addresses() {
     ] {
         let url = url(variables, flag, code);
         assert!(url.starts_with(expected), "{variables:?}, {flag:?}, {code:?}: {url}");
+    }
+}
+
+#[test]
+fn the_error_for_a_registry_names_what_was_written() {
+    for (variables, code, end) in [
+        (&[("MICRO_REGISTRY", "consul")][..], None, "`consul` from MICRO_REGISTRY stands for)"),
+        (&[("MICRO_REGISTRY", "static")], None, "`static` from MICRO_REGISTRY stands for)"),
+        (&[], Some("consul"), "`consul` from registry() stands for)"),
+        (&[("MICRO_REGISTRY", "consul://")], None, "(from MICRO_REGISTRY)"),
+    ] {
+        let error = given(variables, &[]).registry(code.map(str::to_owned)).expect_err(end);
+        assert!(error.to_string().ends_with(end), "{error}");
     }
 }
 

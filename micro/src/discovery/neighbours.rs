@@ -29,17 +29,27 @@ impl Neighbours {
         clip(self.registry.name())
     }
 
-    /// What is registered there, near names first; `None` when the registry does not say in time,
-    /// or the service itself has come meanwhile.
+    /// Why the registry may have no node of the service, for people who know nothing more.
+    pub(crate) fn no_idea(&self) -> String {
+        let hint = self.registry.hint().map(|hint| format!(" {hint}")).unwrap_or_default();
+        let service = clip(&self.service);
+        format!("is '{service}' running, and on the same registry?{hint}")
+    }
+
+    /// Why, as far as what is registered there tells it, near names first; `None` when the registry
+    /// does not say in time, or the service itself has come meanwhile.
     pub(crate) async fn ask(self) -> Option<String> {
         let names = timeout(LIST_TIMEOUT, self.registry.list()).await.ok()?.ok()?;
         if names.iter().any(|name| **name == *self.service) {
             return None;
         }
-        let names = near::list(&self.service, names.iter().map(String::as_str));
-        Some(match names {
-            Some(names) => format!("registered there: {names}"),
-            None => "no service at all is registered there".to_owned(),
+        let names = || names.iter().map(String::as_str);
+        let Some(list) = near::list(&self.service, names()) else {
+            return Some(format!("no service at all is registered there; {}", self.no_idea()));
+        };
+        Some(match near::meant(&self.service, names()) {
+            Some(name) => format!("did you mean {name}? registered there: {list}"),
+            None => format!("registered there: {list}; {}", self.no_idea()),
         })
     }
 }

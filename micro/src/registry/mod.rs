@@ -56,6 +56,12 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// What to know of this kind of registry when a service is not found in it, as a clause for the
+    /// text of an error: `memory:// is within one process`. By default nothing.
+    fn hint(&self) -> Option<&str> {
+        None
+    }
+
     /// How long a removal takes to reach every watcher: the gap between deregistering and
     /// refusing calls.
     fn spread(&self) -> Duration;

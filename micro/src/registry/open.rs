@@ -62,7 +62,8 @@ pub fn open(url: &str) -> Result<Arc<dyn Registry>, Error> {
         "etcd" => super::etcd::Etcd::open(&url),
         #[cfg(not(feature = "etcd"))]
         "etcd" => Err(url.error(
-            "etcd:// needs micro's feature `etcd`; write `micro = { features = [\"etcd\"], .. }`",
+            "etcd:// needs micro's feature `etcd`, whose build runs protoc (in Debian: \
+             protobuf-compiler and libprotobuf-dev); write `micro = { features = [\"etcd\"], .. }`",
         )),
         scheme => {
             Err(url
@@ -124,7 +125,10 @@ mod tests {
     #[test]
     fn a_scheme_whose_feature_is_off_names_the_feature() {
         let text = open("etcd://root:secret@127.0.0.1").unwrap_err().to_string();
-        assert!(text.contains("feature `etcd`") && !text.contains("secret"), "{text}");
+        assert!(
+            text.contains("feature `etcd`") && text.contains("protoc") && !text.contains("secret"),
+            "{text}"
+        );
     }
 
     #[cfg(not(feature = "mdns"))]
@@ -142,7 +146,12 @@ mod tests {
             ("mdns://192.168.1.7", "mdns://192.168.1.7"),
             ("mdns://127.0.0.1", "mdns://"),
         ] {
-            assert_eq!(open(url).unwrap().name(), name);
+            let registry = open(url).unwrap();
+            assert_eq!(registry.name(), name);
+            // What to try for a node that is not found, unless it is tried already.
+            let hint = registry.hint().expect("there is one");
+            assert!(hint.contains("MICRO_SERVER_ADDRESS"), "{hint}");
+            assert_eq!(hint.contains("mdns://ADDRESS"), name == "mdns://", "{hint}");
         }
         for (url, named) in [
             ("mdns://eth0", "`eth0` is not the IPv4 address of an interface"),

@@ -85,16 +85,39 @@ pub(super) fn advertised(
     })
 }
 
-/// The line of the log for a node that no other machine can call, though they find it.
-pub(super) fn only_for_this_machine(address: &str) -> Option<String> {
-    let (_, port) = split(address)?;
-    is_loopback(address).then(|| {
-        format!(
+/// The line of the log for a node that cannot be called, by nobody or, where other machines find it,
+/// by those. `asked` is what was to be listened on, `bound` what is, `address` what is advertised.
+pub(super) fn unreachable(
+    asked: &str,
+    bound: SocketAddr,
+    address: &str,
+    is_shared: bool,
+) -> Option<String> {
+    // Asked for again, an ephemeral port would be one that somebody else may have by then.
+    let port = if asked.ends_with(":0") { 0 } else { bound.port() };
+    let ip = bound.ip().to_canonical();
+    let advertised = address.parse().ok().map(|address: SocketAddr| address.ip().to_canonical());
+    match advertised {
+        Some(to) if ip.is_loopback() && !to.is_loopback() => Some(format!(
+            "the node advertises {address} and listens on {bound}, which takes calls from this \
+             machine alone: set MICRO_SERVER_ADDRESS=0.0.0.0:{port} to listen on every interface, \
+             unless something here forwards the calls"
+        )),
+        Some(to) if to.is_loopback() && !ip.is_loopback() && !ip.is_unspecified() => Some(format!(
+            "the node advertises {address} and listens on {bound}, which takes no calls to a \
+             loopback address: leave MICRO_SERVER_ADVERTISE out to advertise {bound}"
+        )),
+        _ if !is_shared || !is_loopback(address) => None,
+        _ if ip.is_loopback() => Some(format!(
             "callers on other machines cannot reach {address}: set \
-             MICRO_SERVER_ADDRESS=0.0.0.0:{port} to listen on every interface, or \
-             MICRO_SERVER_ADVERTISE to the address that leads here"
-        )
-    })
+             MICRO_SERVER_ADDRESS=0.0.0.0:{port} to listen on every interface, and \
+             MICRO_SERVER_ADVERTISE where the address that leads here is another"
+        )),
+        _ => Some(format!(
+            "callers on other machines cannot reach {address}: set MICRO_SERVER_ADVERTISE to the \
+             address that leads here"
+        )),
+    }
 }
 
 /// Whether it stands for a group of machines.
@@ -202,16 +225,59 @@ mod tests {
 
     #[test]
     fn a_loopback_address_is_told_to_be_for_this_machine_alone() {
+        let text = |asked: &str, bound: &str, address: &str, is_shared| {
+            let bound = bound.parse().expect("an address");
+            unreachable(asked, bound, address, is_shared)
+        };
+        let (loopback, wildcard) = ("127.0.0.1:3456", "0.0.0.0:3456");
+        for (asked, port) in [("127.0.0.1:0", 0), ("localhost:0", 0), (loopback, 3456)] {
+            let expected = format!(
+                "callers on other machines cannot reach 127.0.0.1:3456: set \
+                 MICRO_SERVER_ADDRESS=0.0.0.0:{port} to listen on every interface, and \
+                 MICRO_SERVER_ADVERTISE where the address that leads here is another"
+            );
+            assert_eq!(text(asked, loopback, loopback, true), Some(expected), "{asked}");
+        }
         assert_eq!(
-            only_for_this_machine("127.0.0.1:3456").as_deref(),
+            text(wildcard, wildcard, loopback, true).as_deref(),
             Some(
                 "callers on other machines cannot reach 127.0.0.1:3456: set \
-                 MICRO_SERVER_ADDRESS=0.0.0.0:3456 to listen on every interface, or \
                  MICRO_SERVER_ADVERTISE to the address that leads here"
-            )
+            ),
+            "it listens on every interface already"
         );
-        for address in ["10.0.0.7:3456", "greeter.local:3456", "[fd00::7]:3456"] {
-            assert_eq!(only_for_this_machine(address), None);
+        for bound in [loopback, wildcard] {
+            assert_eq!(text(bound, bound, loopback, false), None, "nobody else finds it");
+            assert_eq!(text(bound, bound, "greeter.local:3456", true), None);
+        }
+        for address in ["10.0.0.7:3456", "[fd00::7]:3456"] {
+            assert_eq!(text(wildcard, "[::]:3456", address, true), None);
+        }
+    }
+
+    #[test]
+    fn what_is_advertised_and_what_is_listened_on_may_exclude_each_other() {
+        for (asked, bound, advertised, remedy) in [
+            ("127.0.0.1:0", "127.0.0.1:3456", "192.0.2.2:3456", Some("ADDRESS=0.0.0.0:0 ")),
+            ("[::1]:9", "[::1]:9", "[fd00::7]:9", Some("ADDRESS=0.0.0.0:9 ")),
+            ("192.0.2.2:0", "192.0.2.2:3456", "127.0.0.1:3456", Some("advertise 192.0.2.2:3456")),
+            ("192.0.2.2:0", "192.0.2.2:3456", "[::1]:3456", Some("advertise 192.0.2.2:3456")),
+            // A way from one to the other may well be there.
+            ("192.0.2.2:0", "192.0.2.2:3456", "198.51.100.7:80", None),
+            ("0.0.0.0:0", "0.0.0.0:3456", "127.0.0.1:3456", None),
+            ("127.0.0.1:0", "127.0.0.1:3456", "localhost:3456", None),
+            ("127.0.0.1:0", "127.0.0.1:3456", "127.0.0.2:3456", None),
+        ] {
+            // Nobody at all reaches it, whoever finds it.
+            let text = unreachable(asked, bound.parse().expect("bound"), advertised, false);
+            let Some(remedy) = remedy else {
+                assert_eq!(text, None, "{bound} as {advertised}");
+                continue;
+            };
+            let text = text.expect(bound);
+            for part in [advertised, bound, remedy] {
+                assert!(text.contains(part), "{text} should have {part}");
+            }
         }
     }
 

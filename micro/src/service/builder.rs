@@ -113,8 +113,11 @@ impl ServiceBuilder {
 
     /// The node's id, unique within the service, of 1 to 255 bytes; over mDNS of no more than 63
     /// between two dots. Default: the name, a dash and a new UUID, for which a name of over 218 bytes
-    /// leaves no room; the UUID alone where that is too long for mDNS. A process that starts under the id of one that is gone takes its record over; two
-    /// that live at once would take it from each other.
+    /// leaves no room; the UUID alone where that is too long for mDNS.
+    ///
+    /// A process that starts under the id of one that is gone takes its record over. Two that live at
+    /// once would take it from each other; over mDNS the second is refused, and keeps trying until
+    /// the first has left.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self

@@ -17,7 +17,7 @@ pub use builder::ServiceBuilder;
 pub use handle::Handle;
 
 use crate::{
-    Client, Error, Server,
+    Client, Error, ErrorKind, Server,
     config::Value,
     discovery::Discovery,
     layer::Row,
@@ -156,20 +156,18 @@ impl Service {
         endpoints.sort_by(|a, b| a.name.cmp(&b.name));
         discovery.registry().prepare().await?;
         let Value { value: address, source } = settings.address;
-        let listening = server
-            .bind(&address)
-            .await
-            .map_err(|error| error.noting(format_args!("the address is from {source}")))?;
-        let advertise = settings.advertise.as_ref();
-        let address = address::advertised(
-            advertise.map(|it| it.value.as_str()),
-            listening.local_addr(),
-            &Machine::this(),
-        )
-        .map_err(|error| match advertise {
-            Some(Value { source, .. }) => error.noting(format_args!("from {source}")),
-            None => error,
+        let listening = server.bind(&address).await.map_err(|error| match error.kind() {
+            ErrorKind::Bind => error.noting(format_args!("the address is from {source}")),
+            _ => error,
         })?;
+        let (asked, bound) = (address, listening.local_addr());
+        let advertise = settings.advertise.as_ref();
+        let address =
+            address::advertised(advertise.map(|it| it.value.as_str()), bound, &Machine::this())
+                .map_err(|error| match advertise {
+                    Some(Value { source, .. }) => error.noting(format_args!("from {source}")),
+                    None => error,
+                })?;
 
         let (name, id) = (settings.name, settings.id);
         let mut node = Node::new(&name.value, &id.value, &address);
@@ -187,9 +185,8 @@ impl Service {
             Registration::start(registry, node.clone(), settings.registration)
         })?;
         tracing::info!(service = node.service, node = node.id, address, "serving");
-        if discovery.registry().is_shared()
-            && let Some(warning) = address::only_for_this_machine(&address)
-        {
+        let is_shared = discovery.registry().is_shared();
+        if let Some(warning) = address::unreachable(&asked, bound, &address, is_shared) {
             tracing::warn!(service = node.service, node = node.id, registry = shown, "{warning}");
         }
         let leaving = leave::Leaving {

@@ -310,6 +310,28 @@ async fn a_loopback_address_in_a_registry_of_many_machines_is_warned_of_at_the_s
 }
 
 #[tokio::test]
+async fn an_advertised_address_that_the_listener_takes_no_calls_for_is_warned_of() {
+    let log = Log::down_to(tracing::Level::WARN);
+    let builder = Service::builder("greeter").registry("memory://service-advertised-elsewhere");
+    let service = builder.advertise("192.0.2.2").build().await.expect("a service");
+    let handle = service.start().await.expect("a free port");
+    let lines = log.lines_with("unless something here forwards the calls");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for part in ["WARN", handle.address(), "MICRO_SERVER_ADDRESS=0.0.0.0:0 "] {
+        assert!(lines[0].contains(part), "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_is_not_the_addresss_says_nothing_of_the_address() {
+    let builder = Service::builder("greeter").registry("memory://service-scope");
+    let mut service = builder.build().await.expect("a service");
+    service.server().intercept_on("no.Such", async |request, next| next.run(request).await);
+    let error = service.start().await.expect_err("no such service");
+    assert!(error.is_config() && !error.to_string().contains("the address is"), "{error}");
+}
+
+#[tokio::test]
 async fn a_taken_address_is_an_error_that_names_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();

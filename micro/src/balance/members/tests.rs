@@ -48,6 +48,8 @@ impl World {
     }
 
     fn act(&mut self) {
+        let untried = self.members.members.values().filter(|it| !it.is_tried).count();
+        assert_eq!(self.members.untried(), untried, "what is counted is what is there");
         for action in self.members.actions() {
             match action {
                 Action::Dial(attempt, node, previous) => {

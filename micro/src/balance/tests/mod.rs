@@ -18,9 +18,10 @@ use super::{
 };
 use crate::{
     discovery::{Neighbours, Status, Update},
-    registry::{Node, Registry as _, memory::Memory},
+    registry::{Node, Registry, memory::Memory},
 };
 
+mod fail_fast;
 mod shares;
 
 /// What an address does when it is dialled.
@@ -117,14 +118,19 @@ struct World {
 }
 
 fn world() -> World {
+    let registry = Memory::new();
+    world_with(registry.clone(), Arc::new(registry))
+}
+
+/// With `asked` for what else is registered.
+fn world_with(registry: Memory, asked: Arc<dyn Registry>) -> World {
     let (updates, stream) = mpsc::unbounded_channel();
     let status = watch::Sender::new(Status::default());
     let network = Network::default();
-    let registry = Memory::new();
     let balancer = Balancer::with_connector(
         UnboundedReceiverStream::new(stream),
         status.subscribe(),
-        Neighbours::new(Arc::new(registry.clone()), "greeter"),
+        Neighbours::new(asked, "greeter"),
         network.clone(),
         Options::default().ttl,
         Options::default().penalty,
@@ -173,7 +179,7 @@ async fn a_silent_node_keeps_no_other_waiting_and_gets_no_call() {
     world.network.set("refusing:1", Host::Refuses);
     let start = Instant::now();
     world.send(nodes(&["silent", "a", "refusing", "b"]));
-    world.balancer.ready().await;
+    world.balancer.ready(false).await;
     assert!(start.elapsed() < Duration::from_millis(5), "{:?}", start.elapsed());
     sleep(Duration::from_secs(30)).await;
     assert_eq!(world.picks(), ["a", "b"]);
@@ -183,7 +189,7 @@ async fn a_silent_node_keeps_no_other_waiting_and_gets_no_call() {
 async fn nothing_to_pick_is_none_and_ready_waits_for_ever() {
     let world = World::with(&[]).await;
     assert!(world.balancer.pick(&[]).is_none());
-    assert!(timeout(Duration::from_secs(3600), world.balancer.ready()).await.is_err());
+    assert!(timeout(Duration::from_secs(3600), world.balancer.ready(false)).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -193,7 +199,7 @@ async fn who_waits_is_served_first_come_first_served() {
     for number in 0..100 {
         let (balancer, order) = (world.balancer.clone(), order.clone());
         tokio::spawn(async move {
-            balancer.ready().await;
+            balancer.ready(false).await;
             order.send(number).unwrap();
         });
         tokio::task::yield_now().await;
@@ -214,7 +220,8 @@ async fn why_nothing_is_ready_is_told() {
     world.status.send_modify(|status| status.error = None);
     world.send(nodes(&[]));
     sleep(Duration::from_millis(10)).await;
-    let none = "none is registered in memory://; is it running, and on the same registry?";
+    let none = "none is registered in memory://; is 'greeter' running, and on the same registry? \
+                memory:// is within one process";
     assert_eq!(why(&world), none);
     world.network.set("a:1", Host::Refuses);
     world.send(nodes(&["a"]));
@@ -238,12 +245,13 @@ async fn records_that_cannot_be_used_are_told() {
 async fn who_waits_in_vain_learns_what_else_is_registered() {
     let why = |found: &str| {
         format!(
-            "none is registered in memory://; {found}; is it running, and on the same registry?"
+            "none is registered in memory://; {found}; is 'greeter' running, and on the same \
+             registry? memory:// is within one process"
         )
     };
     let world = world();
     let wait = async || {
-        let waited = timeout(Duration::from_millis(100), world.balancer.ready()).await;
+        let waited = timeout(Duration::from_millis(100), world.balancer.ready(false)).await;
         assert!(waited.is_err(), "there is no node");
         world.balancer.why_not_ready()
     };
@@ -251,13 +259,21 @@ async fn who_waits_in_vain_learns_what_else_is_registered() {
     world.send(nodes(&[]));
     assert_eq!(wait().await, why("no service at all is registered there"));
 
-    for service in ["users", "greeters"] {
+    let register = async |service| {
         let node = Node::new(service, "1", "host:1");
         world.registry.register(&node, Duration::from_secs(3600)).await.expect("a lease");
-    }
+    };
+    register("users").await;
     assert_eq!(wait().await, why("no service at all is registered there"), "not asked each time");
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(wait().await, why("registered there: 'greeters' and 'users'"));
+    assert_eq!(wait().await, why("registered there: 'users'"));
+    register("greeters").await;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(
+        wait().await,
+        "none is registered in memory://; did you mean 'greeters'? registered there: 'greeters' \
+         and 'users'"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -274,7 +290,7 @@ async fn who_does_not_wait_has_the_next_one_learn_what_else_is_registered() {
     assert!(world.balancer.why_not_ready().contains("registered there: 'greeters'"));
 
     world.send(nodes(&["a"]));
-    world.balancer.ready().await;
+    world.balancer.ready(false).await;
     world.send(nodes(&[]));
     let mut gone = world.balancer.why_not_ready();
     while !gone.contains("none is registered") {
@@ -290,7 +306,7 @@ async fn who_waits_for_a_service_that_cannot_be_is_told_at_once() {
     let balancer = world.balancer.clone();
     assert_eq!(balancer.refused(), None);
     let waiting = tokio::spawn(async move {
-        balancer.ready().await;
+        balancer.ready(false).await;
         balancer.refused()
     });
     tokio::task::yield_now().await;
@@ -309,12 +325,12 @@ async fn a_waiting_call_has_a_node_dialled_once_a_second() {
     world.send(nodes(&["a"]));
     sleep(Duration::from_secs(60)).await;
     let before = world.network.dials("a:1").len();
-    assert!(timeout(Duration::from_secs(10), world.balancer.ready()).await.is_err());
+    assert!(timeout(Duration::from_secs(10), world.balancer.ready(false)).await.is_err());
     let dials = world.network.dials("a:1");
     assert!((10..=11).contains(&(dials.len() - before)), "{} dials", dials.len() - before);
     world.network.set("a:1", Host::Accepts);
     let start = Instant::now();
-    world.balancer.ready().await;
+    world.balancer.ready(false).await;
     assert!(start.elapsed() <= Duration::from_millis(1_001), "{:?}", start.elapsed());
 }
 
@@ -328,7 +344,7 @@ async fn goaway_ends_picks_while_calls_under_way_keep_their_connection() {
     tokio::task::yield_now().await;
     tokio::task::yield_now().await;
     assert!(world.balancer.pick(&[]).is_none(), "no new call on a draining connection");
-    world.balancer.ready().await;
+    world.balancer.ready(false).await;
     let new = world.pick();
     assert_eq!((old.connection().number, new.connection().number), (0, 1));
     assert_eq!(old.endpoint(), new.endpoint(), "the same node");

@@ -190,6 +190,18 @@ impl Registry for Mdns {
         &self.name
     }
 
+    fn hint(&self) -> Option<&str> {
+        Some(match self.interface {
+            None => {
+                "nodes of other machines are found once they are exposed (MICRO_SERVER_ADDRESS), \
+                 by a client on mdns://ADDRESS, this machine's address in their network"
+            }
+            Some(_) => {
+                "nodes of other machines are found once they are exposed (MICRO_SERVER_ADDRESS)"
+            }
+        })
+    }
+
     fn spread(&self) -> Duration {
         SPREAD
     }

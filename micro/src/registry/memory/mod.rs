@@ -116,6 +116,10 @@ impl Registry for Memory {
         &self.0.name
     }
 
+    fn hint(&self) -> Option<&str> {
+        Some("memory:// is within one process")
+    }
+
     fn spread(&self) -> Duration {
         Duration::ZERO
     }

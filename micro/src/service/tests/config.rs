@@ -70,7 +70,7 @@ async fn the_error_for_a_value_says_where_it_came_from() {
         (builder(&[("MICRO_SERVER_NAME", "two words")]), ["two words", "(from MICRO_SERVER_NAME)"]),
         (builder(&[("MICRO_SERVER_ID", "..")]), ["id \"..\"", "(from MICRO_SERVER_ID)"]),
         (builder(&[]).id(""), ["id \"\" is empty", "(from id())"]),
-        (builder(&[("MICRO_REGISTRY", "zk")]), ["scheme `zk`", "(from MICRO_REGISTRY)"]),
+        (builder(&[("MICRO_REGISTRY", "zk")]), ["scheme `zk`", "`zk` from MICRO_REGISTRY"]),
         (builder(&[("MICRO_CLIENT_RETRIES", "few")]), ["MICRO_CLIENT_RETRIES is 'few'", "write a"]),
     ] {
         let error = builder.build().await.expect_err(texts[0]);
