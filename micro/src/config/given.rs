@@ -12,7 +12,7 @@ use crate::Error;
 
 /// The environment's and the command line's values, as written.
 ///
-/// A variable that is empty is not set.
+/// A variable that is empty is not set; a flag that is empty is refused.
 #[derive(Clone, Default)]
 pub(crate) struct Given {
     environment: BTreeMap<Setting, OsString>,
@@ -94,7 +94,9 @@ impl Given {
         setting: Setting,
         code: Option<String>,
     ) -> Result<Option<Value<String>>, Error> {
-        self.resolve(setting, code, |text| Some(text.to_owned()))
+        // Only a flag can be empty, as in `--registry "$UNSET"`: it must not set aside what the
+        // environment and the code say.
+        self.resolve(setting, code, |text| (!text.is_empty()).then(|| text.to_owned()))
     }
 
     pub(crate) fn duration(

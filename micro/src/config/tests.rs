@@ -77,6 +77,23 @@ fn what_cannot_be_read_is_refused_with_its_name_its_value_and_the_form() {
 }
 
 #[test]
+fn an_empty_flag_is_refused_and_sets_nothing_aside() {
+    for (setting, text) in [
+        (Setting::Registry, "--registry is '': write a URL such as etcd://127.0.0.1:2379"),
+        (Setting::ServerVersion, "--server-version is '': write a version such as 1.2.0"),
+        (Setting::ServerAddress, "--server-address is '': write host:port, such as 0.0.0.0:8080"),
+        (Setting::ServerAdvertise, "--server-advertise is '': write host:port or host"),
+    ] {
+        let variables = [(setting.entry().variable, "a"), ("MICRO_REGISTRY", "memory://a")];
+        let error = given(&variables, &[(setting, "")]).string(setting, Some("b".to_owned()));
+        let error = error.expect_err("it is empty").to_string();
+        assert!(error.starts_with(text), "{error}");
+    }
+    let given = given(&[("MICRO_REGISTRY", "memory://a")], &[(Setting::Registry, "")]);
+    assert!(given.registry(None).expect_err("it is empty").is_config());
+}
+
+#[test]
 fn a_variable_that_is_no_text_is_refused_by_name() {
     let given = Given::by_environment(|name| {
         (name == "MICRO_SERVER_ID").then(|| OsStr::from_bytes(&[0xff]).to_owned())
