@@ -129,12 +129,23 @@ impl Service {
     /// A registry that cannot be reached is no error: the service serves and keeps trying.
     pub async fn run(self) -> Result<(), Error> {
         let mut signals = signals::Signals::new()?;
+        let not_started = |signal| {
+            tracing::info!(signal, "not started; a second signal ends the process");
+            Ok(())
+        };
+        let ready = tokio::select! {
+            biased;
+            signal = signals.next() => return not_started(signal),
+            ready = self.prepare() => ready?,
+        };
+        // While a hook held this thread nobody could tell us.
+        if let Some(signal) = signals.came().await {
+            return not_started(signal);
+        }
         let mut handle = tokio::select! {
-            started = self.start() => started?,
-            signal = signals.next() => {
-                tracing::info!(signal, "not started; a second signal ends the process");
-                return Ok(());
-            }
+            biased;
+            signal = signals.next() => return not_started(signal),
+            started = ready.serve() => started?,
         };
         tokio::select! {
             signal = signals.next() => tracing::info!(signal, "leaving; a second signal ends the process"),
@@ -150,11 +161,20 @@ impl Service {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn start(self) -> Result<Handle, Error> {
-        let Self { mut settings, discovery, server } = self;
-        settings.hooks.before_start.run().await?;
+        self.prepare().await?.serve().await
+    }
+
+    /// What goes before the listener.
+    async fn prepare(mut self) -> Result<Self, Error> {
+        self.settings.hooks.before_start.run().await?;
+        self.discovery.registry().prepare().await?;
+        Ok(self)
+    }
+
+    async fn serve(self) -> Result<Handle, Error> {
+        let Self { settings, discovery, server } = self;
         let mut endpoints: Vec<_> = server.descriptors().flat_map(Endpoint::of).collect();
         endpoints.sort_by(|a, b| a.name.cmp(&b.name));
-        discovery.registry().prepare().await?;
         let Value { value: address, source } = settings.address;
         let listening = server
             .bind(&address)

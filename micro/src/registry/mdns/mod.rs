@@ -220,6 +220,10 @@ impl Registry for Mdns {
         self.write(node, ttl).boxed()
     }
 
+    fn undoes_dropped(&self) -> bool {
+        true
+    }
+
     fn renew<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>> {
         async move {
             let driver = self.driver().await.map_err(RenewError::Failed)?;
