@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Setting, Source, Value, duration, value::pairs};
+use super::{Pairs, Setting, Source, Value, duration, value::pairs};
 use crate::Error;
 
 /// The environment's and the command line's values, as written.
@@ -119,12 +119,15 @@ impl Given {
     pub(crate) fn pairs(
         &self,
         setting: Setting,
-        mut code: BTreeMap<String, String>,
-    ) -> Result<BTreeMap<String, String>, Error> {
+        code: BTreeMap<String, String>,
+    ) -> Result<Pairs, Error> {
+        let sources = if code.is_empty() { vec![] } else { vec![Source::Code(setting)] };
+        let mut all = Pairs { pairs: code, sources };
         let given = [self.variable(setting)?, self.flag(setting)];
         for Value { value: text, source } in given.into_iter().flatten() {
-            code.extend(pairs(text).ok_or_else(|| source.refuse(setting, text))?);
+            all.pairs.extend(pairs(text).ok_or_else(|| source.refuse(setting, text))?);
+            all.sources.push(source);
         }
-        Ok(code)
+        Ok(all)
     }
 }

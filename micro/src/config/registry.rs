@@ -20,13 +20,10 @@ impl Given {
     ///
     /// # Errors
     /// `Config` as [`registry::open`], with where the URL came from.
-    pub(crate) fn registry(&self, code: Option<String>) -> Result<Arc<dyn Registry>, Error> {
+    pub(crate) fn registry(&self, code: Option<String>) -> Result<Value<Arc<dyn Registry>>, Error> {
         let Value { value: url, source } = self.registry_url(code)?;
-        let opened = registry::open(&url);
-        if source == Source::Default {
-            return opened;
-        }
-        opened.map_err(|error| error.noting(format_args!("from {source}")))
+        let value = registry::open(&url).map_err(|error| source.note(error))?;
+        Ok(Value { value, source })
     }
 
     pub(super) fn registry_url(&self, code: Option<String>) -> Result<Value<String>, Error> {

@@ -110,7 +110,9 @@ fn pairs_are_laid_over_each_other_key_by_key() {
     );
     let code = [("a", "1"), ("b", "1"), ("c", "1")].map(|(k, v)| (k.to_owned(), v.to_owned()));
     let pairs = given.pairs(Setting::ServerMetadata, code.into()).expect("pairs");
-    let pairs: Vec<_> = pairs.iter().map(|(k, v)| (&**k, &**v)).collect();
+    let sources = "metadata() and MICRO_SERVER_METADATA and --server-metadata";
+    assert_eq!(pairs.sources(), sources);
+    let pairs: Vec<_> = pairs.pairs.iter().map(|(k, v)| (&**k, &**v)).collect();
     assert_eq!(pairs, [("a", "1"), ("b", "2"), ("c", "3"), ("d", "x=y"), ("e", " ")]);
 }
 

@@ -167,7 +167,8 @@ impl Service {
     /// What goes before the listener.
     async fn prepare(mut self) -> Result<Self, Error> {
         self.settings.hooks.before_start.run().await?;
-        self.discovery.registry().prepare().await?;
+        let source = self.settings.registry;
+        self.discovery.registry().prepare().await.map_err(|error| source.note(error))?;
         Ok(self)
     }
 
@@ -180,6 +181,8 @@ impl Service {
             .bind(&address)
             .await
             .map_err(|error| error.noting(format_args!("the address is from {source}")))?;
+        address::check_bound(listening.local_addr())
+            .map_err(|error| error.noting(format_args!("the address is from {source}")))?;
         let advertise = settings.advertise.as_ref();
         let address = address::advertised(
             advertise.map(|it| it.value.as_str()),
@@ -191,15 +194,19 @@ impl Service {
             None => error,
         })?;
 
+        let source = advertise.map_or(source, |it| it.source);
         let (name, id) = (settings.name, settings.id);
         let mut node = Node::new(&name.value, &id.value, &address);
         node.version = settings.version;
-        node.metadata.extend(settings.metadata);
+        node.metadata.extend(settings.metadata.pairs.clone());
         node.endpoints = endpoints;
         // Else it would be tried for ever: nothing but other options can change it.
         discovery.registry().validate(&node).map_err(|error| {
-            let (name, id) = (name.source, id.source);
-            error.noting(format_args!("the name is from {name}, the id from {id}"))
+            let (name, id, metadata) = (name.source, id.source, settings.metadata.sources());
+            error.noting(format_args!(
+                "the name is from {name}, the id from {id}, the address from {source}, the metadata \
+                 from {metadata}"
+            ))
         })?;
         let registry = discovery.registry().clone();
         let shown = registry.name().to_owned();
