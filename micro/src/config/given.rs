@@ -66,8 +66,16 @@ impl Given {
             return Ok(None);
         };
         let source = Source::Variable(setting);
-        let form = setting.entry().form;
-        let not_text = || Error::config(format!("{source} is not UTF-8: write {form}"));
+        let not_text = || {
+            let form = setting.entry().form;
+            Error::config(match setting {
+                // There may be a password in it.
+                Setting::Registry | Setting::RegistryAddress => {
+                    format!("{source} is not UTF-8: write {form}")
+                }
+                _ => format!("{source} is {value:?}, which is not UTF-8: write {form}"),
+            })
+        };
         let value = OsStr::to_str(value).ok_or_else(not_text)?;
         Ok(Some(Value { value, source }))
     }

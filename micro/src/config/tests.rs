@@ -93,13 +93,35 @@ fn an_empty_flag_is_refused_and_sets_nothing_aside() {
     assert!(given.registry(None).expect_err("it is empty").is_config());
 }
 
+fn no_text(variable: &str) -> Given {
+    let bytes = b"root:secret\xff@h";
+    Given::by_environment(|name| (name == variable).then(|| OsStr::from_bytes(bytes).to_owned()))
+}
+
 #[test]
-fn a_variable_that_is_no_text_is_refused_by_name() {
-    let given = Given::by_environment(|name| {
-        (name == "MICRO_SERVER_ID").then(|| OsStr::from_bytes(&[0xff]).to_owned())
-    });
-    let error = given.string(Setting::ServerId, None).expect_err("it is no text");
-    assert_eq!(error.to_string(), "MICRO_SERVER_ID is not UTF-8: write an id such as greeter-1");
+fn a_variable_that_is_no_text_is_refused_with_its_name_its_value_and_the_form() {
+    let error = no_text("MICRO_SERVER_ID").string(Setting::ServerId, None).expect_err("no text");
+    assert_eq!(
+        error.to_string(),
+        "MICRO_SERVER_ID is \"root:secret\\xFF@h\", which is not UTF-8: write an id such as greeter-1"
+    );
+    for (variable, form) in [
+        ("MICRO_REGISTRY", "a URL such as etcd://127.0.0.1:2379"),
+        ("MICRO_REGISTRY_ADDRESS", "host:port,.."),
+    ] {
+        let error = no_text(variable).registry(None).expect_err("no text").to_string();
+        assert_eq!(error, format!("{variable} is not UTF-8: write {form}"), "no password");
+    }
+}
+
+#[test]
+fn a_flag_that_wants_no_address_is_not_held_up_by_one() {
+    for (flag, url) in [("memory", "memory://"), ("memory://a", "memory://a"), ("mdns", "mdns://")]
+    {
+        let mut given = no_text("MICRO_REGISTRY_ADDRESS");
+        given.set_flags([(Setting::Registry, flag.to_owned())].into());
+        assert_eq!(given.registry_url(None).expect("a flag").value, url);
+    }
 }
 
 #[test]
@@ -130,6 +152,9 @@ fn the_registry_is_a_url_or_go_micros_word_and_addresses() {
         (&[ADDRESS], None, Some("etcd"), "etcd://h1:2379,h2:2379 by registry()"),
         (&[ADDRESS], Some("etcd"), None, "etcd://h1:2379,h2:2379 by --registry"),
         (&[("MICRO_REGISTRY", "memory://"), ADDRESS], Some("etcd://a"), None, "etcd://a by --reg"),
+        (&[ADDRESS], Some("memory"), None, "memory:// by --registry"),
+        // An error by itself, and the address not at fault.
+        (&[("MICRO_REGISTRY", "consul"), ADDRESS], None, None, "consul:// by MICRO_REGISTRY"),
         (&[("MICRO_REGISTRY", "h1:2379")], None, None, "h1:2379 by MICRO_REGISTRY"),
         #[cfg(feature = "mdns")]
         (&[], None, None, "mdns:// by the default"),
@@ -147,7 +172,12 @@ fn addresses_beside_anything_but_a_word_are_refused_with_what_to_write() {
     for (variables, code, beside) in [
         (&[("MICRO_REGISTRY", "etcd://h2"), ADDRESS][..], None, "a URL, by MICRO_REGISTRY"),
         (&[ADDRESS], Some("etcd://h2"), "a URL, by registry()"),
-        (&[("MICRO_REGISTRY", "memory"), ADDRESS], None, "memory, by MICRO_REGISTRY, which takes"),
+        (&[("MICRO_REGISTRY", "mdns://"), ADDRESS], None, "a URL, by MICRO_REGISTRY"),
+        (
+            &[("MICRO_REGISTRY", "memory"), ADDRESS],
+            None,
+            "memory, by MICRO_REGISTRY, which takes no address: it only completes",
+        ),
         (&[ADDRESS], None, "no registry"),
     ] {
         let text = url(variables, None, code);
