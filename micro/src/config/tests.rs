@@ -59,12 +59,22 @@ fn what_cannot_be_read_is_refused_with_its_name_its_value_and_the_form() {
     };
     assert_eq!(
         text(&[("MICRO_REGISTER_TTL", "15 parsecs")], &[], Setting::RegisterTtl),
-        "MICRO_REGISTER_TTL is '15 parsecs': write a duration such as 15s, 200ms or 15 (seconds)"
+        "MICRO_REGISTER_TTL is '15 parsecs': write a duration over 0, such as 15s, 200ms or 15 (seconds)"
     );
     assert_eq!(
         text(&[("MICRO_REGISTER_TTL", "15s")], &[(Setting::RegisterTtl, "")], Setting::RegisterTtl),
-        "--register-ttl is '': write a duration such as 15s, 200ms or 15 (seconds)"
+        "--register-ttl is '': write a duration over 0, such as 15s, 200ms or 15 (seconds)"
     );
+    assert_eq!(
+        text(&[("MICRO_CLIENT_REQUEST_TIMEOUT", "0")], &[], Setting::ClientRequestTimeout),
+        "MICRO_CLIENT_REQUEST_TIMEOUT is '0': write a duration over 0, such as 5s, 200ms or 5 \
+         (seconds)"
+    );
+    let flag = [(Setting::ClientRequestTimeout, "0ms")];
+    let text_of_flag = text(&[], &flag, Setting::ClientRequestTimeout);
+    assert!(text_of_flag.starts_with("--client-request-timeout is '0ms': write a duration over 0"));
+    let zero = given(&[], &[]).duration(Setting::ClientRequestTimeout, Some(Duration::ZERO));
+    assert!(zero.expect("in code it is a choice").is_some());
     assert_eq!(
         text(&[("MICRO_CLIENT_RETRIES", "-1")], &[], Setting::ClientRetries),
         "MICRO_CLIENT_RETRIES is '-1': write a number such as 3; what is over 4 counts as 4"
