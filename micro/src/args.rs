@@ -36,17 +36,21 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command, FromArgMatches, Id, value_parser};
 
 use crate::config::Setting;
 
 /// The flags of a service: its own, and those of a client, which [`Service::client`] follows.
 ///
+/// They contain [`ClientArgs`], which cannot stand beside them in one command: clap panics where a flag
+/// is there twice.
+///
 /// [`Service::client`]: crate::Service::client
 #[derive(Clone, Default)]
 pub struct ServiceArgs(BTreeMap<Setting, String>);
 
-/// The flags of a client: `--registry`, `--client-request-timeout`, `--client-retries`.
+/// The flags of a client that is no service: `--registry`, `--client-request-timeout`,
+/// `--client-retries`.
 #[derive(Clone, Default)]
 pub struct ClientArgs(BTreeMap<Setting, String>);
 
@@ -59,8 +63,12 @@ fn client_settings() -> impl Iterator<Item = Setting> {
 }
 
 macro_rules! args {
-    ($args:ty, $settings:expr) => {
+    ($args:ident, $settings:expr) => {
         impl $args {
+            /// By which clap tells whether an `Option` of these was given; no name that a program's
+            /// own struct has.
+            const GROUP: &str = concat!("micro::args::", stringify!($args));
+
             pub(crate) fn into_flags(self) -> BTreeMap<Setting, String> {
                 self.0
             }
@@ -74,8 +82,15 @@ macro_rules! args {
         }
 
         impl Args for $args {
+            fn group_id() -> Option<Id> {
+                Some(Self::GROUP.into())
+            }
+
             fn augment_args(command: Command) -> Command {
-                command.args($settings.filter_map(arg))
+                let args: Vec<_> = $settings.filter_map(arg).collect();
+                let ids = args.iter().map(|arg| arg.get_id().clone());
+                let group = ArgGroup::new(Self::GROUP).multiple(true).args(ids);
+                command.group(group).args(args)
             }
 
             fn augment_args_for_update(command: Command) -> Command {
@@ -104,11 +119,18 @@ args!(ClientArgs, client_settings());
 /// The flag of a setting that has one.
 fn arg(setting: Setting) -> Option<Arg> {
     let entry = setting.entry();
-    let help = format!("{} [env: {}] [default: {}]", entry.help, entry.variable, entry.default);
+    let default = match setting {
+        // No program is without.
+        Setting::ServerName => entry.default.to_owned(),
+        _ => format!("the program's, else {}", entry.default),
+    };
+    let help = format!("{} [env: {}] [default: {default}]", entry.help, entry.variable);
     let arg = Arg::new(entry.variable)
         .long(entry.flag?)
         .value_name(entry.placeholder)
         .value_parser(value_parser!(String))
+        // `-5` is no flag, and the error for it says what to write.
+        .allow_hyphen_values(matches!(entry.placeholder, "DURATION" | "NUMBER"))
         .help(help);
     Some(if is_repeated(setting) { arg.action(ArgAction::Append) } else { arg })
 }
@@ -152,6 +174,55 @@ mod tests {
         use clap::CommandFactory;
         Program::command().debug_assert();
         ClientArgs::augment_args(Command::new("program")).debug_assert();
+    }
+
+    #[test]
+    fn the_flags_may_be_optional() {
+        #[derive(Parser)]
+        struct Program {
+            #[command(flatten)]
+            service: Option<ServiceArgs>,
+        }
+        #[derive(Parser)]
+        struct ClientProgram {
+            #[command(flatten)]
+            client: Option<ClientArgs>,
+        }
+        let service = |flags: &[&str]| Program::try_parse_from(flags).expect("flags").service;
+        assert!(service(&["program"]).is_none());
+        assert_eq!(service(&["program", "--server-id=a"]).expect("one is given").0.len(), 1);
+        let client = |flags: &[&str]| ClientProgram::try_parse_from(flags).expect("flags").client;
+        assert!(client(&["program"]).is_none());
+        assert_eq!(client(&["program", "--registry=memory"]).expect("one is given").0.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_negative_number_gets_our_error() {
+        for (flag, text) in [
+            ("--register-ttl", "--register-ttl is '-5': write a duration over 0"),
+            ("--register-interval", "--register-interval is '-5': write a duration over 0"),
+            ("--client-request-timeout", "--client-request-timeout is '-5': write a duration over"),
+            ("--client-retries", "--client-retries is '-5': write a number"),
+        ] {
+            let builder = Service::builder("greeter").registry("memory://args");
+            let error = builder.args(parsed(&[flag, "-5"])).build().await.expect_err(flag);
+            assert!(error.to_string().starts_with(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn help_says_that_the_programs_code_may_have_set_it() {
+        use clap::CommandFactory;
+        let help = Program::command().render_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for text in [
+            "[env: MICRO_SERVER_VERSION] [default: the program's, else latest]",
+            "[env: MICRO_SERVER_NAME] [default: the program's choice]",
+            "with its addresses in MICRO_REGISTRY_ADDRESS [env: MICRO_REGISTRY]",
+            "over mDNS 120 s, whatever this is [env: MICRO_REGISTER_TTL]",
+        ] {
+            assert!(help.contains(text), "{text} is not in {help}");
+        }
     }
 
     #[tokio::test]

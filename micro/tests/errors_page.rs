@@ -83,6 +83,7 @@ const NOT_ERRORS: &[&str] = &[
     // Said by `--help`.
     ".. [env: ..] [default: ..]",
     "none, one must be named",
+    "the program's, else ..",
     // Said of what cannot be.
     "not polled after it is ready",
     // Log lines of the level of information.

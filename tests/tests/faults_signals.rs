@@ -27,15 +27,15 @@ struct Node {
     /// It ends when this is closed, as waiting for it would.
     _input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
-    addresses: [String; 2],
+    addresses: Vec<String>,
 }
 
 impl Node {
     fn start() -> Self {
-        Self::on([(); 2].map(|()| format!("127.0.0.1:{}", ports::free())))
+        Self::on([(); 2].map(|()| format!("127.0.0.1:{}", ports::free())).into())
     }
 
-    fn on(addresses: [String; 2]) -> Self {
+    fn on(addresses: Vec<String>) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_signal-node"))
             .args(&addresses)
             .stdin(Stdio::piped())
@@ -150,8 +150,17 @@ async fn a_second_signal_ends_a_process_whose_threads_are_all_blocked() {
 
 #[tokio::test]
 async fn a_signal_ends_services_that_have_not_started_yet() {
-    let mut node = Node::on([(); 2].map(|()| "never".to_owned()));
+    let mut node = Node::on(vec!["never".to_owned(); 2]);
     node.says("starting").await;
+    node.says("starting").await;
+    node.signal(Signal::TERM);
+    assert_eq!(node.ended().await, (Some(0), None));
+}
+
+#[tokio::test]
+async fn a_signal_while_a_hook_holds_its_thread_keeps_the_service_from_starting() {
+    // No address: to listen there would be an error.
+    let mut node = Node::on(vec!["told-meanwhile".to_owned()]);
     node.says("starting").await;
     node.signal(Signal::TERM);
     assert_eq!(node.ended().await, (Some(0), None));

@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use micro::registry::{self, Lease, Node, Registry};
+use micro::{
+    Service,
+    registration::RegistrationState,
+    registry::{self, Lease, Node, Registry},
+};
 use tests::{
     conformance::{Backend, Cannot, Watching},
     namespace::{Network, inside},
@@ -148,6 +152,23 @@ fn an_id_that_another_process_has_is_refused() {
         assert_eq!(line, "registered");
         let error = registry.register(&twin, Duration::from_secs(15)).await.unwrap_err();
         assert!(error.to_string().contains("127.0.0.1:1 has this id"), "{error}");
+    });
+}
+
+#[test]
+fn a_service_that_leaves_while_it_registers_is_never_found() {
+    inside("a_service_that_leaves_while_it_registers_is_never_found", Network::Loopback, async {
+        let registry = registry::open("mdns://").unwrap();
+        let mut watching = Watching::from_now(&registry, "hasty").await;
+        let hasty = Service::builder("hasty").registry("mdns://").build().await.unwrap();
+        let hasty = hasty.start().await.unwrap();
+        let is_probing = |state: &RegistrationState| *state == RegistrationState::Registering;
+        hasty.registration().wait_for(is_probing).await.unwrap();
+        hasty.stop().await.unwrap();
+        // What comes after it comes alone.
+        let next = Node::new("hasty", "next", "127.0.0.1:1");
+        registry.register(&next, Duration::from_secs(15)).await.unwrap();
+        assert_eq!(watching.events(1).await, ["+next@127.0.0.1:1"]);
     });
 }
 

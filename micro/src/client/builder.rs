@@ -265,7 +265,7 @@ impl ClientBuilder {
             }
         }
         self.layers.check_names()?;
-        let registry = self.given.registry(self.registry)?;
+        let registry = self.given.registry(self.registry)?.value;
         let settings = self.settings.given(&self.given, self.request_timeout, self.retries)?;
         Ok(Client::over(Discovery::new(registry), settings, self.layers))
     }

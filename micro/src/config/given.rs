@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Setting, Source, Value, duration, value::pairs};
+use super::{Pairs, Setting, Source, Value, duration, value::pairs};
 use crate::Error;
 
 /// The environment's and the command line's values, as written.
 ///
-/// A variable that is empty is not set.
+/// A variable that is empty is not set; a flag that is empty is refused.
 #[derive(Clone, Default)]
 pub(crate) struct Given {
     environment: BTreeMap<Setting, OsString>,
@@ -66,8 +66,16 @@ impl Given {
             return Ok(None);
         };
         let source = Source::Variable(setting);
-        let form = setting.entry().form;
-        let not_text = || Error::config(format!("{source} is not UTF-8: write {form}"));
+        let not_text = || {
+            let form = setting.entry().form;
+            Error::config(match setting {
+                // There may be a password in it.
+                Setting::Registry | Setting::RegistryAddress => {
+                    format!("{source} is not UTF-8: write {form}")
+                }
+                _ => format!("{source} is {value:?}, which is not UTF-8: write {form}"),
+            })
+        };
         let value = OsStr::to_str(value).ok_or_else(not_text)?;
         Ok(Some(Value { value, source }))
     }
@@ -94,7 +102,9 @@ impl Given {
         setting: Setting,
         code: Option<String>,
     ) -> Result<Option<Value<String>>, Error> {
-        self.resolve(setting, code, |text| Some(text.to_owned()))
+        // Only a flag can be empty, as in `--registry "$UNSET"`: it must not set aside what the
+        // environment and the code say.
+        self.resolve(setting, code, |text| (!text.is_empty()).then(|| text.to_owned()))
     }
 
     pub(crate) fn duration(
@@ -102,7 +112,8 @@ impl Given {
         setting: Setting,
         code: Option<Duration>,
     ) -> Result<Option<Value<Duration>>, Error> {
-        self.resolve(setting, code, duration::parse)
+        // In code 0 may be meant, as a timeout of all calls in a test. Written, it is a slip.
+        self.resolve(setting, code, |text| duration::parse(text).filter(|it| !it.is_zero()))
     }
 
     pub(crate) fn number(
@@ -117,12 +128,15 @@ impl Given {
     pub(crate) fn pairs(
         &self,
         setting: Setting,
-        mut code: BTreeMap<String, String>,
-    ) -> Result<BTreeMap<String, String>, Error> {
+        code: BTreeMap<String, String>,
+    ) -> Result<Pairs, Error> {
+        let sources = if code.is_empty() { vec![] } else { vec![Source::Code(setting)] };
+        let mut all = Pairs { pairs: code, sources };
         let given = [self.variable(setting)?, self.flag(setting)];
         for Value { value: text, source } in given.into_iter().flatten() {
-            code.extend(pairs(text).ok_or_else(|| source.refuse(setting, text))?);
+            all.pairs.extend(pairs(text).ok_or_else(|| source.refuse(setting, text))?);
+            all.sources.push(source);
         }
-        Ok(code)
+        Ok(all)
     }
 }

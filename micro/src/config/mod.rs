@@ -15,4 +15,4 @@ mod value;
 
 pub(crate) use given::Given;
 pub(crate) use setting::Setting;
-pub(crate) use value::{Source, Value};
+pub(crate) use value::{Pairs, Source, Value};

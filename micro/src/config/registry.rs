@@ -12,6 +12,9 @@ use crate::{
 /// takes if none is given.
 const WITH_ADDRESS: [(&str, &str); 1] = [("etcd", "127.0.0.1:2379")];
 
+/// The words of registries that have none. All others are unknown.
+const WITHOUT_ADDRESS: [&str; 2] = ["mdns", "memory"];
+
 /// The registry of those who name none, or nothing, which is an error that says what there is.
 const DEFAULT: &str = if cfg!(feature = "mdns") { "mdns://" } else { "" };
 
@@ -20,49 +23,53 @@ impl Given {
     ///
     /// # Errors
     /// `Config` as [`registry::open`], with where the URL came from.
-    pub(crate) fn registry(&self, code: Option<String>) -> Result<Arc<dyn Registry>, Error> {
+    pub(crate) fn registry(&self, code: Option<String>) -> Result<Value<Arc<dyn Registry>>, Error> {
         let written = self.string(Setting::Registry, code.clone())?;
         let Value { value: url, source } = self.registry_url(code)?;
-        registry::open(&url).map_err(|error| match written.filter(|it| is_word(&it.value)) {
+        let value = registry::open(&url).map_err(|error| match written {
             // The URL in the error is none that the user knows of.
-            Some(Value { value: word, .. }) => {
+            Some(Value { value: word, .. }) if is_word(&word) => {
                 error.noting(format_args!("which is what `{word}` from {source} stands for"))
             }
-            None if source == Source::Default => error,
-            None => error.noting(format_args!("from {source}")),
-        })
+            _ => source.note(error),
+        })?;
+        Ok(Value { value, source })
     }
 
     pub(super) fn registry_url(&self, code: Option<String>) -> Result<Value<String>, Error> {
-        let address = self.variable(Setting::RegistryAddress)?;
         let registry = self.string(Setting::Registry, code)?;
+        // Not read where it is of no use: a flag takes the place of all that the environment says
+        // of the registry, and completes only a word that wants an address.
+        let address = || self.variable(Setting::RegistryAddress);
         let Some(Value { value: registry, source }) = registry.filter(|it| !it.value.is_empty())
         else {
-            return match address {
+            return match address()? {
                 None => Ok(Value::by_default(DEFAULT.to_owned())),
-                Some(address) => Err(misplaced(&address, "no registry", "etcd")),
+                Some(address) => Err(misplaced(&address, "no registry")),
             };
         };
+        let is_flag = matches!(source, Source::Flag(_));
         if !is_word(&registry) {
-            // A flag takes the place of all that the environment says of the registry.
-            if let (Some(address), Source::Variable(_) | Source::Code(_)) = (address, source) {
-                let scheme = registry.split_once("://").map_or("etcd", |(scheme, _)| scheme);
-                return Err(misplaced(&address, &format!("a URL, by {source}"), scheme));
+            if !is_flag && let Some(address) = address()? {
+                return Err(misplaced(&address, &format!("a URL, by {source}")));
             }
             return Ok(Value { value: registry, source });
         }
         let by_default = WITH_ADDRESS.iter().find(|(word, _)| *word == registry);
-        let value = match (address, by_default) {
-            (Some(address), Some(_)) => format!("{registry}://{}", address.value),
-            (Some(address), None) => {
-                let registry = format!("{registry}, by {source}, which takes no address,");
-                return Err(misplaced(&address, &registry, "etcd"));
-            }
-            (None, by_default) => {
-                format!("{registry}://{}", by_default.map_or("", |(_, address)| address))
+        let hosts = match by_default {
+            Some((_, by_default)) => address()?.map_or(*by_default, |it| it.value),
+            None => {
+                if !is_flag
+                    && WITHOUT_ADDRESS.contains(&registry.as_str())
+                    && let Some(address) = address()?
+                {
+                    let registry = format!("{registry}, by {source}, which takes no address");
+                    return Err(misplaced(&address, &registry));
+                }
+                ""
             }
         };
-        Ok(Value { value, source })
+        Ok(Value { value: format!("{registry}://{hosts}"), source })
     }
 }
 
@@ -72,11 +79,12 @@ fn is_word(registry: &str) -> bool {
         && registry.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// The error for addresses beside what has no use for them.
-fn misplaced(address: &Value<&str>, beside: &str, scheme: &str) -> Error {
+/// The error for addresses beside what has no use for them. They are most likely etcd's: no other
+/// registry has any.
+fn misplaced(address: &Value<&str>, beside: &str) -> Error {
     let Value { value: addresses, source } = address;
     let variable = Setting::Registry.entry().variable;
-    let url = registry::redacted(&format!("{scheme}://{addresses}"));
+    let url = registry::redacted(&format!("etcd://{addresses}"));
     Error::config(format!(
         "{source} is set beside {beside}: it only completes a registry named by a word, as in \
          {variable}=etcd; write {variable}={url} and leave {source} out"

@@ -35,7 +35,7 @@ pub(crate) struct Entry {
     /// What `--help` says it is.
     #[cfg_attr(not(feature = "args"), allow(dead_code, reason = "only --help says it"))]
     pub(crate) help: &'static str,
-    /// What holds if nobody sets it.
+    /// What holds if nobody sets it, the program's code included.
     #[cfg_attr(not(feature = "args"), allow(dead_code, reason = "only --help says it"))]
     pub(crate) default: &'static str,
 }
@@ -68,7 +68,8 @@ impl Setting {
                 method: "registry()",
                 placeholder: "URL",
                 form: "a URL such as etcd://127.0.0.1:2379",
-                help: "The registry, such as etcd://127.0.0.1:2379",
+                help: "The registry, such as etcd://127.0.0.1:2379, or a word such as etcd with its \
+                       addresses in MICRO_REGISTRY_ADDRESS",
                 default: WITHOUT_REGISTRY,
             },
             Self::RegistryAddress => &Entry {
@@ -139,8 +140,9 @@ impl Setting {
                 flag: Some("register-ttl"),
                 method: "register_ttl()",
                 placeholder: "DURATION",
-                form: "a duration such as 15s, 200ms or 15 (seconds)",
-                help: "How long the registry keeps the record of a node that has died",
+                form: "a duration over 0, such as 15s, 200ms or 15 (seconds)",
+                help: "How long the registry keeps the record of a node that has died; over mDNS 120 s, \
+                       whatever this is",
                 default: "15s",
             },
             Self::RegisterInterval => &Entry {
@@ -148,7 +150,7 @@ impl Setting {
                 flag: Some("register-interval"),
                 method: "register_interval()",
                 placeholder: "DURATION",
-                form: "a duration such as 5s, 200ms or 5 (seconds)",
+                form: "a duration over 0, such as 5s, 200ms or 5 (seconds)",
                 help: "How often the record is renewed, at most half of the TTL",
                 default: "a third of the TTL",
             },
@@ -157,7 +159,7 @@ impl Setting {
                 flag: Some("client-request-timeout"),
                 method: "request_timeout()",
                 placeholder: "DURATION",
-                form: "a duration such as 5s, 200ms or 5 (seconds)",
+                form: "a duration over 0, such as 5s, 200ms or 5 (seconds)",
                 help: "The deadline of a unary call that names none",
                 default: "5s",
             },

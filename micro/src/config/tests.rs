@@ -61,12 +61,22 @@ fn what_cannot_be_read_is_refused_with_its_name_its_value_and_the_form() {
     };
     assert_eq!(
         text(&[("MICRO_REGISTER_TTL", "15 parsecs")], &[], Setting::RegisterTtl),
-        "MICRO_REGISTER_TTL is '15 parsecs': write a duration such as 15s, 200ms or 15 (seconds)"
+        "MICRO_REGISTER_TTL is '15 parsecs': write a duration over 0, such as 15s, 200ms or 15 (seconds)"
     );
     assert_eq!(
         text(&[("MICRO_REGISTER_TTL", "15s")], &[(Setting::RegisterTtl, "")], Setting::RegisterTtl),
-        "--register-ttl is '': write a duration such as 15s, 200ms or 15 (seconds)"
+        "--register-ttl is '': write a duration over 0, such as 15s, 200ms or 15 (seconds)"
     );
+    assert_eq!(
+        text(&[("MICRO_CLIENT_REQUEST_TIMEOUT", "0")], &[], Setting::ClientRequestTimeout),
+        "MICRO_CLIENT_REQUEST_TIMEOUT is '0': write a duration over 0, such as 5s, 200ms or 5 \
+         (seconds)"
+    );
+    let flag = [(Setting::ClientRequestTimeout, "0ms")];
+    let text_of_flag = text(&[], &flag, Setting::ClientRequestTimeout);
+    assert!(text_of_flag.starts_with("--client-request-timeout is '0ms': write a duration over 0"));
+    let zero = given(&[], &[]).duration(Setting::ClientRequestTimeout, Some(Duration::ZERO));
+    assert!(zero.expect("in code it is a choice").is_some());
     assert_eq!(
         text(&[("MICRO_CLIENT_RETRIES", "-1")], &[], Setting::ClientRetries),
         "MICRO_CLIENT_RETRIES is '-1': write a number such as 3; what is over 4 counts as 4"
@@ -79,12 +89,51 @@ fn what_cannot_be_read_is_refused_with_its_name_its_value_and_the_form() {
 }
 
 #[test]
-fn a_variable_that_is_no_text_is_refused_by_name() {
-    let given = Given::by_environment(|name| {
-        (name == "MICRO_SERVER_ID").then(|| OsStr::from_bytes(&[0xff]).to_owned())
-    });
-    let error = given.string(Setting::ServerId, None).expect_err("it is no text");
-    assert_eq!(error.to_string(), "MICRO_SERVER_ID is not UTF-8: write an id such as greeter-1");
+fn an_empty_flag_is_refused_and_sets_nothing_aside() {
+    for (setting, text) in [
+        (Setting::Registry, "--registry is '': write a URL such as etcd://127.0.0.1:2379"),
+        (Setting::ServerVersion, "--server-version is '': write a version such as 1.2.0"),
+        (Setting::ServerAddress, "--server-address is '': write host:port, such as 0.0.0.0:8080"),
+        (Setting::ServerAdvertise, "--server-advertise is '': write host:port or host"),
+    ] {
+        let variables = [(setting.entry().variable, "a"), ("MICRO_REGISTRY", "memory://a")];
+        let error = given(&variables, &[(setting, "")]).string(setting, Some("b".to_owned()));
+        let error = error.expect_err("it is empty").to_string();
+        assert!(error.starts_with(text), "{error}");
+    }
+    let given = given(&[("MICRO_REGISTRY", "memory://a")], &[(Setting::Registry, "")]);
+    assert!(given.registry(None).expect_err("it is empty").is_config());
+}
+
+fn no_text(variable: &str) -> Given {
+    let bytes = b"root:secret\xff@h";
+    Given::by_environment(|name| (name == variable).then(|| OsStr::from_bytes(bytes).to_owned()))
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_refused_with_its_name_its_value_and_the_form() {
+    let error = no_text("MICRO_SERVER_ID").string(Setting::ServerId, None).expect_err("no text");
+    assert_eq!(
+        error.to_string(),
+        "MICRO_SERVER_ID is \"root:secret\\xFF@h\", which is not UTF-8: write an id such as greeter-1"
+    );
+    for (variable, form) in [
+        ("MICRO_REGISTRY", "a URL such as etcd://127.0.0.1:2379"),
+        ("MICRO_REGISTRY_ADDRESS", "host:port,.."),
+    ] {
+        let error = no_text(variable).registry(None).expect_err("no text").to_string();
+        assert_eq!(error, format!("{variable} is not UTF-8: write {form}"), "no password");
+    }
+}
+
+#[test]
+fn a_flag_that_wants_no_address_is_not_held_up_by_one() {
+    for (flag, url) in [("memory", "memory://"), ("memory://a", "memory://a"), ("mdns", "mdns://")]
+    {
+        let mut given = no_text("MICRO_REGISTRY_ADDRESS");
+        given.set_flags([(Setting::Registry, flag.to_owned())].into());
+        assert_eq!(given.registry_url(None).expect("a flag").value, url);
+    }
 }
 
 #[test]
@@ -95,7 +144,9 @@ fn pairs_are_laid_over_each_other_key_by_key() {
     );
     let code = [("a", "1"), ("b", "1"), ("c", "1")].map(|(k, v)| (k.to_owned(), v.to_owned()));
     let pairs = given.pairs(Setting::ServerMetadata, code.into()).expect("pairs");
-    let pairs: Vec<_> = pairs.iter().map(|(k, v)| (&**k, &**v)).collect();
+    let sources = "metadata() and MICRO_SERVER_METADATA and --server-metadata";
+    assert_eq!(pairs.sources(), sources);
+    let pairs: Vec<_> = pairs.pairs.iter().map(|(k, v)| (&**k, &**v)).collect();
     assert_eq!(pairs, [("a", "1"), ("b", "2"), ("c", "3"), ("d", "x=y"), ("e", " ")]);
 }
 
@@ -113,6 +164,9 @@ fn the_registry_is_a_url_or_go_micros_word_and_addresses() {
         (&[ADDRESS], None, Some("etcd"), "etcd://h1:2379,h2:2379 by registry()"),
         (&[ADDRESS], Some("etcd"), None, "etcd://h1:2379,h2:2379 by --registry"),
         (&[("MICRO_REGISTRY", "memory://"), ADDRESS], Some("etcd://a"), None, "etcd://a by --reg"),
+        (&[ADDRESS], Some("memory"), None, "memory:// by --registry"),
+        // An error by itself, and the address not at fault.
+        (&[("MICRO_REGISTRY", "consul"), ADDRESS], None, None, "consul:// by MICRO_REGISTRY"),
         (&[("MICRO_REGISTRY", "h1:2379")], None, None, "h1:2379 by MICRO_REGISTRY"),
         #[cfg(feature = "mdns")]
         (&[], None, None, "mdns:// by the default"),
@@ -143,7 +197,12 @@ fn addresses_beside_anything_but_a_word_are_refused_with_what_to_write() {
     for (variables, code, beside) in [
         (&[("MICRO_REGISTRY", "etcd://h2"), ADDRESS][..], None, "a URL, by MICRO_REGISTRY"),
         (&[ADDRESS], Some("etcd://h2"), "a URL, by registry()"),
-        (&[("MICRO_REGISTRY", "memory"), ADDRESS], None, "memory, by MICRO_REGISTRY, which takes"),
+        (&[("MICRO_REGISTRY", "mdns://"), ADDRESS], None, "a URL, by MICRO_REGISTRY"),
+        (
+            &[("MICRO_REGISTRY", "memory"), ADDRESS],
+            None,
+            "memory, by MICRO_REGISTRY, which takes no address: it only completes",
+        ),
         (&[ADDRESS], None, "no registry"),
     ] {
         let text = url(variables, None, code);

@@ -21,6 +21,11 @@ impl Source {
         let text = text.escape_debug();
         Error::config(format!("{self} is '{text}': write {}", setting.entry().form))
     }
+
+    /// The error with where the value at fault is from: nothing, if nobody chose it.
+    pub(crate) fn note(self, error: Error) -> Error {
+        if self == Self::Default { error } else { error.noting(format_args!("from {self}")) }
+    }
 }
 
 impl fmt::Display for Source {
@@ -45,6 +50,22 @@ pub(crate) struct Value<T> {
 impl<T> Value<T> {
     pub(crate) fn by_default(value: T) -> Self {
         Self { value, source: Source::Default }
+    }
+}
+
+/// Pairs in force, each of which may be from another source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pairs {
+    pub(crate) pairs: BTreeMap<String, String>,
+    /// In the order in which they were laid over one another.
+    pub(super) sources: Vec<Source>,
+}
+
+impl Pairs {
+    /// Where they are from, as people call it.
+    pub(crate) fn sources(&self) -> String {
+        let sources: Vec<_> = self.sources.iter().map(ToString::to_string).collect();
+        if sources.is_empty() { Source::Default.to_string() } else { sources.join(" and ") }
     }
 }
 

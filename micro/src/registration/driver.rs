@@ -70,10 +70,17 @@ pub(super) async fn drive(
                 };
                 unless_leaving(leave.as_mut(), renewal).await
             }
-            // Not given up half way: a record may stand by then whose lease nobody knows.
             Work::Register => {
-                let request = registry.register(&node, options.ttl);
-                Event::Registered(bounded("register", &*registry, request).await.flatten())
+                let registering = async {
+                    let request = registry.register(&node, options.ttl);
+                    Event::Registered(bounded("register", &*registry, request).await.flatten())
+                };
+                if registry.undoes_dropped() {
+                    unless_leaving(leave.as_mut(), registering).await
+                } else {
+                    // A record may stand half way whose lease nobody knows.
+                    registering.await
+                }
             }
             Work::Deregister(lease) => {
                 let request = registry.deregister(&node, lease);

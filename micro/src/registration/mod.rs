@@ -191,7 +191,8 @@ impl Registration {
 
     /// Takes the node out of the registry and ends the registration.
     ///
-    /// A registration that is being written is awaited first, so that its record can be removed;
+    /// A registration that is being written is awaited first, so that its record can be removed,
+    /// unless the registry [undoes](Registry::undoes_dropped) it;
     /// that and the removal are bounded by 1 s each, and all of it by 3 s where a check blocks its
     /// thread. When the registry does not answer the record goes with its TTL.
     ///

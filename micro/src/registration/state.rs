@@ -22,8 +22,8 @@ pub(super) enum Event {
     Deregistered(Result<(), Error>),
     /// The attempt to give an older lease back is over, however it ended.
     Released,
-    /// The node shall leave. Whatever was under way was dropped, and was neither `Register` nor
-    /// `Deregister`.
+    /// The node shall leave. Whatever was under way was dropped: no `Deregister`, and no `Register`
+    /// but where the registry undoes that.
     Leave,
 }
 

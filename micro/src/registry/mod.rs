@@ -95,6 +95,12 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     fn register<'a>(&'a self, node: &'a Node, ttl: Duration)
     -> BoxFuture<'a, Result<Lease, Error>>;
 
+    /// Whether a [`register`](Self::register) that is dropped undoes itself, as one over mDNS does:
+    /// a node that leaves meanwhile need not await it. By default it does not.
+    fn undoes_dropped(&self) -> bool {
+        false
+    }
+
     /// Extends the lease by its TTL and checks that the node's own record still stands as written.
     ///
     /// # Errors

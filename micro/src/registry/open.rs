@@ -158,12 +158,14 @@ mod tests {
             ("mdns://192.168.1.7:5353", "write `mdns://` for loopback, or `mdns://192.168.1.7`"),
             ("mdns://[::1]", "`[::1]` is not the IPv4"),
             ("mdns://a,b", "`a,b`"),
+            ("mdns://root:s3cret", "`root:***` is not the IPv4"),
             ("mdns://me@127.0.0.1", "takes no user"),
             ("mdns://127.0.0.1/x", "takes no path"),
             ("mdns://?a=b", "`a`"),
         ] {
             let error = open(url).unwrap_err();
             assert!(error.is_config() && error.to_string().contains(named), "{url}: {error}");
+            assert!(!error.to_string().contains("s3cret"), "{error}");
         }
     }
 

@@ -1,13 +1,13 @@
 //! `static://`: nodes that the URL itself lists.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future, stream};
 use percent_encoding::percent_decode_str;
 
 use super::{
     BoxFuture, Entry, Lease, Listing, Node, Registry, RenewError, Watch, open,
-    url::{Url, host_and_port},
+    url::{Url, host_and_port, redact_hosts},
 };
 use crate::{Error, ErrorKind};
 
@@ -33,19 +33,23 @@ impl StaticList {
         let mut services = BTreeMap::new();
         for part in url.hosts.split(';') {
             let Some((service, addresses)) = part.split_once('=') else {
+                let part = redact_hosts(part);
                 return Err(url.error(format_args!(
                     "`{part}` is not `service=host:port,..`; write \
                      `static://greeter=127.0.0.1:3456,127.0.0.1:3457`"
                 )));
             };
-            let service = percent_decode_str(service)
-                .decode_utf8()
-                .map_err(|_| url.error(format_args!("the name `{service}` is not UTF-8")))?;
+            let service = percent_decode_str(service).decode_utf8().map_err(|_| {
+                let service = redact_hosts(service);
+                url.error(format_args!("the name `{service}` is not UTF-8"))
+            })?;
             if service.is_empty() {
+                let part = redact_hosts(part);
                 return Err(url.error(format_args!("`{part}` has no service's name")));
             }
             let entries = entries(&service, addresses).map_err(|why| url.error(why))?;
             if services.insert(service.clone().into_owned(), entries).is_some() {
+                let service = redact_hosts(&service);
                 return Err(url.error(format_args!("`{service}` is there twice")));
             }
         }
@@ -69,9 +73,14 @@ fn entries(service: &str, addresses: &str) -> Result<Vec<Entry>, String> {
     let mut entries: Vec<Entry> = Vec::new();
     for address in addresses.split(',') {
         let Some((_, Some(_))) = host_and_port(address) else {
+            let service = redact_hosts(service);
+            // A password with a `=` in it goes on behind.
+            let is_secret = matches!(service, Cow::Owned(_));
+            let address = if is_secret { "***".into() } else { redact_hosts(address) };
             return Err(format!("`{address}` of `{service}` is not `host:port`"));
         };
         if entries.iter().any(|entry| entry.key == address) {
+            let service = redact_hosts(service);
             return Err(format!("`{address}` of `{service}` is there twice"));
         }
         entries.push(Entry {
@@ -185,6 +194,29 @@ mod tests {
         ] {
             let error = open(url).unwrap_err();
             assert!(error.is_config() && error.to_string().contains(named), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_error_shows_what_may_be_a_password() {
+        for url in [
+            "static://a=1.1.1.1:1,root:s3cret",
+            "static://a=root:s3cret",
+            "static://a=root:s3,cret",
+            "static://a=root:s3;cret",
+            "static://a=root:s3/cret",
+            "static://root:s3cret",
+            "static://=root:s3cret",
+            "static://root:s3cret%ff=1.1.1.1:1",
+            "static://root:s3=cret",
+            "static://a=1.1.1.1:1;root:s3cret=b",
+            "static://root:s3cret=b:1,b:1",
+            "static://root:s3cret=b:1;root:s3cret=b:1",
+            "static://s3cret@greeter",
+            "static://s3cret@a=1.1.1.1:1",
+        ] {
+            let error = open(url).unwrap_err().to_string();
+            assert!(!error.contains("s3") && !error.contains("cret"), "{url}: {error}");
         }
     }
 }

@@ -196,8 +196,8 @@ pub(crate) fn redacted(url: &str) -> String {
     let (user, rest) = match rest.rsplit_once('@') {
         None => (String::new(), rest),
         Some((user, rest)) => match user.find(':').or(user.to_ascii_lowercase().find("%3a")) {
-            None if scheme.is_empty() => ("***@".to_owned(), rest),
-            None => (format!("{user}@"), rest),
+            // Alone it may be a token, or a password whose user was forgotten.
+            None => ("***@".to_owned(), rest),
             Some(end) => (format!("{}:***@", &user[..end]), rest),
         },
     };
@@ -206,19 +206,18 @@ pub(crate) fn redacted(url: &str) -> String {
         None => (rest, ""),
     };
     let (hosts, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let is_list = scheme.eq_ignore_ascii_case("static://");
-    let shown = if is_list { hosts.into() } else { redact_hosts(hosts) };
+    let shown = redact_hosts(hosts);
     // Behind what may be a password with a `/` in it, the host being forgotten, a path is its rest.
     let has_port = |host: &str| host.split_once(':').is_some_and(|(_, port)| !port.is_empty());
-    let path =
-        if !is_list && path.len() > 1 && hosts.split(',').any(has_port) { "/.." } else { path };
+    let path = if path.len() > 1 && hosts.split(',').any(has_port) { "/.." } else { path };
     format!("{scheme}{user}{shown}{path}{query}")
 }
 
-/// Hosts for people: whatever follows one that is not fit to be shown may belong to it.
-fn redact_hosts(hosts: &str) -> Cow<'_, str> {
+/// Hosts for people, also with services' names before them as `static://` has it: whatever follows
+/// one that is not fit to be shown may belong to it.
+pub(super) fn redact_hosts(hosts: &str) -> Cow<'_, str> {
     let mut end = 0;
-    for host in hosts.split(',') {
+    for host in hosts.split([',', ';', '=']) {
         if let Cow::Owned(redacted) = redact_host(host) {
             return format!("{}{redacted}", &hosts[..end]).into();
         }

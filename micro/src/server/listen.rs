@@ -125,7 +125,7 @@ fn remedy(address: &str, error: &io::Error) -> String {
     if address.starts_with(':') {
         return format!(": write 0.0.0.0{address} for every interface");
     }
-    if address.bytes().all(|b| b.is_ascii_digit()) {
+    if !address.is_empty() && address.bytes().all(|b| b.is_ascii_digit()) {
         return format!(": write 127.0.0.1:{address}, or 0.0.0.0:{address} for every interface");
     }
     match error.kind() {
@@ -137,6 +137,10 @@ fn remedy(address: &str, error: &io::Error) -> String {
         }
         PermissionDenied => {
             ": the system does not permit it; choose a port from 1024 on, or 0 for any free one"
+        }
+        // It did not come to asking the system for it: no address, or a host that nobody knows.
+        _ if error.raw_os_error().is_none() => {
+            ": write host:port, such as 0.0.0.0:8080 for every interface"
         }
         _ => "",
     }

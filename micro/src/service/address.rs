@@ -85,6 +85,18 @@ pub(super) fn advertised(
     })
 }
 
+/// Refuses what can be listened on, but not be connected to.
+pub(super) fn check_bound(bound: SocketAddr) -> Result<(), Error> {
+    if is_of_many(bound.ip()) {
+        return Err(Error::config(format!(
+            "the server cannot be called at {bound}: it is a multicast or broadcast address, which \
+             no connection can be made to; listen on an address of this machine, or on 0.0.0.0 for \
+             all"
+        )));
+    }
+    Ok(())
+}
+
 /// The line of the log for a node that cannot be called, by nobody or, where other machines find it,
 /// by those. `asked` is what was to be listened on, `bound` what is, `address` what is advertised.
 pub(super) fn unreachable(
@@ -122,6 +134,7 @@ pub(super) fn unreachable(
 
 /// Whether it stands for a group of machines.
 fn is_of_many(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
     ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
@@ -161,6 +174,7 @@ fn split(address: &str) -> Option<(&str, u16)> {
         None => (address, 0),
     };
     let is_host = !host.is_empty()
+        && !host.starts_with('-')
         && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
     is_host.then_some((host, port))
 }
@@ -192,7 +206,7 @@ mod tests {
     #[test]
     fn what_is_no_address_is_refused_by_name() {
         let bound = "127.0.0.1:3456".parse().expect("an address");
-        for wrong in ["", ":80", "host:port", "host:99999", "http://host", "[::1", "a b:1"] {
+        for wrong in ["", ":80", "host:port", "host:99999", "http://host", "[::1", "a b:1", "-x"] {
             let error = advertised(Some(wrong), bound, &machine(&[])).expect_err(wrong);
             assert!(error.to_string().contains(wrong), "{error}");
         }
@@ -210,7 +224,8 @@ mod tests {
     #[test]
     fn a_group_of_machines_cannot_be_advertised() {
         let bound = "127.0.0.1:3456".parse().expect("an address");
-        for wrong in ["224.0.0.251:5353", "[ff02::fb]:5353", "255.255.255.255"] {
+        for wrong in ["224.0.0.251:5353", "[ff02::fb]:5353", "255.255.255.255", "::ffff:224.0.0.1"]
+        {
             let error = advertised(Some(wrong), bound, &machine(&[])).expect_err(wrong);
             assert_eq!(
                 error.to_string(),

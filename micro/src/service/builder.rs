@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Service, hooks::Hooks};
 use crate::{
     Error, Server, client,
-    config::{Given, Setting, Source, Value},
+    config::{Given, Pairs, Setting, Source, Value},
     discovery::Discovery,
     registration,
     registry::{BoxFuture, Node, Registry},
@@ -61,9 +61,11 @@ pub(super) struct Settings {
     pub(super) name: Value<String>,
     pub(super) version: String,
     pub(super) id: Value<String>,
-    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) metadata: Pairs,
     pub(super) address: Value<String>,
     pub(super) advertise: Option<Value<String>>,
+    /// Where the registry's URL is from.
+    pub(super) registry: Source,
     pub(super) client: client::Settings,
     pub(super) registration: registration::Options,
     pub(super) shutdown: Option<BoxFuture<'static, ()>>,
@@ -209,7 +211,7 @@ impl ServiceBuilder {
     #[expect(clippy::unused_async, reason = "registries to come connect here")]
     pub async fn build(self) -> Result<Service, Error> {
         let given = &self.given;
-        let registry = given.registry(self.registry)?;
+        let Value { value: registry, source: registry_source } = given.registry(self.registry)?;
         let name = Value { value: self.name, source: Source::Code(Setting::ServerName) };
         let name = given.string(Setting::ServerName, None)?.unwrap_or(name);
         check_name("name", &name)?;
@@ -229,6 +231,7 @@ impl ServiceBuilder {
             metadata: given.pairs(Setting::ServerMetadata, self.metadata)?,
             address: address.unwrap_or_else(|| Value::by_default("127.0.0.1:0".to_owned())),
             advertise: given.string(Setting::ServerAdvertise, self.advertise)?,
+            registry: registry_source,
             client: client::Settings::default().given(given, None, None)?,
             registration: registration_options(ttl, interval, self.check, &*registry)?,
             shutdown: self.shutdown,
@@ -311,7 +314,7 @@ impl fmt::Debug for Settings {
             .field("name", &self.name.value)
             .field("version", &self.version)
             .field("id", &self.id.value)
-            .field("metadata", &self.metadata)
+            .field("metadata", &self.metadata.pairs)
             .field("address", &self.address.value)
             .field("drain_timeout", &self.drain_timeout)
             .finish_non_exhaustive()

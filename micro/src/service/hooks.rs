@@ -3,7 +3,7 @@
 use std::{error::Error as StdError, fmt, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::ServiceBuilder;
 use crate::{Error, ErrorKind, registry::BoxFuture};
@@ -108,15 +108,18 @@ impl fmt::Display for Place {
 
 async fn run(place: Place, hook: Hook, bound: Duration) -> Result<(), Error> {
     let failed = |what: String| Error::new(ErrorKind::Hook, format!("{place} {what}"));
+    let begin = Instant::now();
+    let is_late = || !bound.is_zero() && begin.elapsed() > bound;
     match timeout(bound, AssertUnwindSafe(hook()).catch_unwind()).await {
-        Ok(Ok(Ok(()))) => Ok(()),
+        // One that held its thread could not be given up.
+        Ok(Ok(Ok(()))) if !is_late() => Ok(()),
         Ok(Ok(Err(error))) => Err(failed("failed".to_owned()).with_source(error)),
         Ok(Err(panic)) => {
             let text = panic.downcast_ref::<&str>().copied();
             let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
             Err(failed(format!("panicked: {}", text.unwrap_or("its payload is not a text"))))
         }
-        Err(_elapsed) => Err(failed(format!(
+        Ok(Ok(Ok(()))) | Err(_) => Err(failed(format!(
             "did not end within {bound:?}: make it shorter, or raise the hook_timeout"
         ))),
     }
@@ -182,7 +185,7 @@ impl ServiceBuilder {
 
     /// How long each hook may take; after that it is dropped, which is a failure. Default: 30 s.
     /// Zero is enough only for a hook that waits for nothing, [`Duration::MAX`] is no bound. A hook
-    /// that blocks its thread is not bounded.
+    /// that blocks its thread cannot be dropped: it has failed once it ends.
     pub fn hook_timeout(mut self, timeout: Duration) -> Self {
         self.hooks.bound(timeout);
         self

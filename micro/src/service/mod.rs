@@ -129,12 +129,23 @@ impl Service {
     /// A registry that cannot be reached is no error: the service serves and keeps trying.
     pub async fn run(self) -> Result<(), Error> {
         let mut signals = signals::Signals::new()?;
+        let not_started = |signal| {
+            tracing::info!(signal, "not started; a second signal ends the process");
+            Ok(())
+        };
+        let ready = tokio::select! {
+            biased;
+            signal = signals.next() => return not_started(signal),
+            ready = self.prepare() => ready?,
+        };
+        // While a hook held this thread nobody could tell us.
+        if let Some(signal) = signals.came().await {
+            return not_started(signal);
+        }
         let mut handle = tokio::select! {
-            started = self.start() => started?,
-            signal = signals.next() => {
-                tracing::info!(signal, "not started; a second signal ends the process");
-                return Ok(());
-            }
+            biased;
+            signal = signals.next() => return not_started(signal),
+            started = ready.serve() => started?,
         };
         tokio::select! {
             signal = signals.next() => tracing::info!(signal, "leaving; a second signal ends the process"),
@@ -150,17 +161,29 @@ impl Service {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn start(self) -> Result<Handle, Error> {
-        let Self { mut settings, discovery, server } = self;
-        settings.hooks.before_start.run().await?;
+        self.prepare().await?.serve().await
+    }
+
+    /// What goes before the listener.
+    async fn prepare(mut self) -> Result<Self, Error> {
+        self.settings.hooks.before_start.run().await?;
+        let source = self.settings.registry;
+        self.discovery.registry().prepare().await.map_err(|error| source.note(error))?;
+        Ok(self)
+    }
+
+    async fn serve(self) -> Result<Handle, Error> {
+        let Self { settings, discovery, server } = self;
         let mut endpoints: Vec<_> = server.descriptors().flat_map(Endpoint::of).collect();
         endpoints.sort_by(|a, b| a.name.cmp(&b.name));
-        discovery.registry().prepare().await?;
         let Value { value: address, source } = settings.address;
         let listening = server.bind(&address).await.map_err(|error| match error.kind() {
             ErrorKind::Bind => error.noting(format_args!("the address is from {source}")),
             _ => error,
         })?;
         let (asked, bound) = (address, listening.local_addr());
+        address::check_bound(bound)
+            .map_err(|error| error.noting(format_args!("the address is from {source}")))?;
         let advertise = settings.advertise.as_ref();
         let address =
             address::advertised(advertise.map(|it| it.value.as_str()), bound, &Machine::this())
@@ -169,15 +192,19 @@ impl Service {
                     None => error,
                 })?;
 
+        let source = advertise.map_or(source, |it| it.source);
         let (name, id) = (settings.name, settings.id);
         let mut node = Node::new(&name.value, &id.value, &address);
         node.version = settings.version;
-        node.metadata.extend(settings.metadata);
+        node.metadata.extend(settings.metadata.pairs.clone());
         node.endpoints = endpoints;
         // Else it would be tried for ever: nothing but other options can change it.
         discovery.registry().validate(&node).map_err(|error| {
-            let (name, id) = (name.source, id.source);
-            error.noting(format_args!("the name is from {name}, the id from {id}"))
+            let (name, id, metadata) = (name.source, id.source, settings.metadata.sources());
+            error.noting(format_args!(
+                "the name is from {name}, the id from {id}, the address from {source}, the metadata \
+                 from {metadata}"
+            ))
         })?;
         let registry = discovery.registry().clone();
         let shown = registry.name().to_owned();

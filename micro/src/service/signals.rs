@@ -50,6 +50,12 @@ impl Signals {
         Ok(Self { term, int, came, actions })
     }
 
+    /// The name of the signal that came already, if one did: known at once, also when the thread
+    /// that would tell tokio of it was held up.
+    pub(super) async fn came(&mut self) -> Option<&'static str> {
+        if self.came.load(Ordering::SeqCst) { Some(self.next().await) } else { None }
+    }
+
     /// The next signal's name. Cancel safe.
     pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {

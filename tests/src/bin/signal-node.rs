@@ -1,6 +1,7 @@
 //! Runs an echo service on each address, all on one thread, until signals end them:
 //! `signal-node ADDRESS...`. `Say` blocks that thread for ever, and prints `blocked` before it does.
-//! With the address `never` a service hangs in its first hook, and prints `starting` before it does.
+//! With the address `never` a service hangs in its first hook, and prints `starting` before it does;
+//! with `told-meanwhile` that hook holds the thread until the first signal.
 
 use std::{env, process, thread};
 
@@ -12,7 +13,11 @@ use tests::{
         SumRequest, register_echo_handler,
     },
 };
-use tokio::task::JoinSet;
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
 
 struct Blocking;
 
@@ -48,6 +53,16 @@ impl EchoHandler for Blocking {
     }
 }
 
+/// Ends once the process has had a SIGTERM, of which the threads of its runtime need not know yet.
+fn until_told() {
+    let runtime = runtime::Builder::new_current_thread().enable_io().build();
+    runtime.expect("a runtime").block_on(async {
+        let mut told = signal(SignalKind::terminate()).expect("a signal can be listened for");
+        println!("starting");
+        told.recv().await;
+    });
+}
+
 #[tokio::main(worker_threads = 1)]
 async fn main() -> Result<(), micro::Error> {
     thread::spawn(|| {
@@ -62,6 +77,12 @@ async fn main() -> Result<(), micro::Error> {
             service = service.before_start(|| async {
                 println!("starting");
                 std::future::pending::<Result<(), micro::Error>>().await
+            });
+        }
+        if address == "told-meanwhile" {
+            service = service.before_start(|| async {
+                thread::spawn(until_told).join().expect("no panic");
+                Ok::<_, micro::Error>(())
             });
         }
         let mut service = service.build().await?;

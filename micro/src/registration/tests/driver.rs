@@ -258,6 +258,20 @@ async fn leaving_while_the_record_is_being_written_removes_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn leaving_does_not_await_a_registration_that_undoes_itself() {
+    let registry = Scripted::new();
+    registry.set(Mode::Undoing);
+    let registration = start(&registry, Options::new(TTL));
+    let states = registration.state();
+    settle().await;
+    let begin = Instant::now();
+    registration.leave().await;
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+    assert_eq!(registry.calls(), ["register"], "no lease is there to give back");
+    assert_eq!(*states.borrow(), RegistrationState::Gone);
+}
+
+#[tokio::test(start_paused = true)]
 async fn leaving_before_anything_was_written_asks_nothing_of_the_registry() {
     let registry = Scripted::new();
     let (turned, check) = turnable();

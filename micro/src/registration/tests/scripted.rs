@@ -23,6 +23,8 @@ pub(super) enum Mode {
     Silent,
     /// Writes what it is told and never answers.
     Mute,
+    /// Never answers, and nothing is left of what is dropped.
+    Undoing,
     ReadOnly,
 }
 
@@ -91,7 +93,7 @@ impl Scripted {
         match mode {
             Mode::Up(delay) => sleep(delay).await,
             Mode::Down => return Err(Error::registry("connection refused")),
-            Mode::Silent => pending().await,
+            Mode::Silent | Mode::Undoing => pending().await,
             Mode::Mute => {
                 apply(&mut self.lock());
                 return pending().await;
@@ -131,6 +133,10 @@ impl Registry for Scripted {
             inner.record = Some((lease, Instant::now() + ttl));
             lease
         }))
+    }
+
+    fn undoes_dropped(&self) -> bool {
+        self.lock().mode == Mode::Undoing
     }
 
     fn renew<'a>(&'a self, _: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>> {

@@ -25,7 +25,10 @@ use futures_util::FutureExt;
 use tokio::{sync::OnceCell, time::sleep_until};
 
 use self::{driver::Driver, instance::Instance, link::Net, responder::Standing};
-use super::{BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, open, url::Url};
+use super::{
+    BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, open,
+    url::{Url, redact_hosts},
+};
 use crate::Error;
 
 /// How long answers are waited for, as in go-micro.
@@ -83,6 +86,7 @@ impl Mdns {
         let interface = match url.hosts.as_str() {
             "" => None,
             host => Some(host.parse().map_err(|_| {
+                let host = redact_hosts(host);
                 url.error(format_args!(
                     "`{host}` is not the IPv4 address of an interface of this machine; write \
                      `mdns://` for loopback, or `mdns://192.168.1.7`"
@@ -226,6 +230,10 @@ impl Registry for Mdns {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<Lease, Error>> {
         self.write(node, ttl).boxed()
+    }
+
+    fn undoes_dropped(&self) -> bool {
+        true
     }
 
     fn renew<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>> {

@@ -41,7 +41,7 @@ async fn the_environment_goes_before_the_code() {
     assert_eq!(service.discovery.registry().name(), "memory://service-config-env");
     let settings = &service.settings;
     assert_eq!((&*settings.version, &*settings.address.value), ("2.0.0", "127.0.0.2:0"));
-    assert_eq!((&*settings.metadata["zone"], &*settings.metadata["rack"]), ("b", "7"));
+    assert_eq!((&*settings.metadata.pairs["zone"], &*settings.metadata.pairs["rack"]), ("b", "7"));
     let registration = &settings.registration;
     assert_eq!((registration.ttl.as_secs(), registration.interval.as_secs()), (9, 3));
     let client = format!("{:?}", service.client());
@@ -92,6 +92,70 @@ async fn the_error_for_an_address_says_where_it_came_from() {
         let text = service.start().await.expect_err(address).to_string();
         assert!(texts.iter().all(|part| text.contains(part)), "{text}");
     }
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_refused_with_the_form() {
+    let form = Setting::ServerAddress.entry().form;
+    for address in ["0.0.0.0", "abc", "127.0.0.1:99999", " 127.0.0.1:0", "[fe80::1%lo]:0"] {
+        let service = builder(&[("MICRO_SERVER_ADDRESS", address)]).build().await;
+        let text = service.expect("a service").start().await.expect_err(address).to_string();
+        let end = format!("write {form} (the address is from MICRO_SERVER_ADDRESS)");
+        assert!(text.ends_with(&end), "{text}");
+    }
+    let empty = builder(&[]).address("").build().await.expect("a service").start().await;
+    let text = empty.expect_err("it is empty").to_string();
+    assert!(text.contains(form) && !text.contains("127.0.0.1:,"), "{text}");
+}
+
+#[tokio::test]
+async fn an_address_of_many_machines_is_not_listened_on() {
+    for variables in [
+        &[("MICRO_SERVER_ADDRESS", "224.0.0.1:0")][..],
+        &[("MICRO_SERVER_ADDRESS", "224.0.0.1:0"), ("MICRO_SERVER_ADVERTISE", "127.0.0.1")],
+    ] {
+        let service = builder(variables).build().await.expect("a service");
+        let error = service.start().await.expect_err("nobody can call it");
+        assert!(error.is_config());
+        let text = error.to_string();
+        assert!(text.starts_with("the server cannot be called at 224.0.0.1:"), "{text}");
+        assert!(text.ends_with("(the address is from MICRO_SERVER_ADDRESS)"), "{text}");
+    }
+}
+
+#[cfg(feature = "mdns")]
+#[tokio::test]
+async fn the_error_for_a_record_says_where_each_part_of_it_is_from() {
+    let builder =
+        |variables: &[_]| builder(&[&[("MICRO_REGISTRY", "mdns://")], variables].concat());
+    // Nothing that could be compressed.
+    let noise = (0..40_000_u32).map(|n| format!("{:x}", n.wrapping_mul(2_654_435_761)));
+    let large = format!("a={}", noise.collect::<String>());
+    for (builder, part) in [
+        (builder(&[("MICRO_SERVER_ADVERTISE", "a.b:5")]), "address from MICRO_SERVER_ADVERTISE"),
+        (
+            builder(&[("MICRO_SERVER_ADDRESS", "127.0.0.1:0")]).advertise("a.b:5"),
+            "address from advertise()",
+        ),
+        (
+            builder(&[("MICRO_SERVER_METADATA", &large)]).metadata("b", "c"),
+            "metadata from metadata() and MICRO_SERVER_METADATA",
+        ),
+        (builder(&[("MICRO_SERVER_ID", "a..b")]), "id from MICRO_SERVER_ID"),
+    ] {
+        let error = builder.build().await.expect("a service").start().await.expect_err(part);
+        let text = error.to_string();
+        assert!(error.is_config() && text.contains(part), "{part}: {text}");
+    }
+}
+
+#[cfg(feature = "mdns")]
+#[tokio::test]
+async fn the_error_for_a_registry_that_cannot_work_here_says_where_it_is_from() {
+    // Reserved for documentation (RFC 5737): no machine has it.
+    let service = builder(&[("MICRO_REGISTRY", "mdns://192.0.2.1")]).build().await;
+    let error = service.expect("a service").start().await.expect_err("no such interface");
+    assert!(error.to_string().ends_with("(from MICRO_REGISTRY)"), "{error}");
 }
 
 #[test]

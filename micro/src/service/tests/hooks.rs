@@ -179,6 +179,25 @@ async fn a_hook_that_hangs_is_given_up() {
     assert_eq!(begin.elapsed().as_secs(), 4, "each has its own time");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_hook_that_could_not_be_given_up_in_time_has_failed() {
+    // As if the thread had been held: the clock is beyond the bound when it can be looked at again.
+    let late = || async {
+        tokio::time::advance(Duration::from_secs(8)).await;
+        Ok::<_, Failure>(())
+    };
+    for (bound, is_enough) in [(1, false), (8, true), (0, true)] {
+        let builder = builder("memory://hooks-late").hook_timeout(Duration::from_secs(bound));
+        let hold = || std::future::ready(Ok::<_, Failure>(()));
+        let builder =
+            if bound == 0 { builder.before_start(hold) } else { builder.before_start(late) };
+        let service = builder.shutdown(async {}).build().await.expect("a service");
+        let text = service.run().await.err().map(|error| error.to_string());
+        assert_eq!(text.is_none(), is_enough, "{bound} s: {text:?}");
+        assert!(text.is_none_or(|it| it.contains("hook 1 of 1 did not end within 1s")));
+    }
+}
+
 #[tokio::test]
 async fn a_hook_after_the_start_that_still_runs_does_not_hold_up_leaving() {
     let story = Story::default();
