@@ -178,7 +178,7 @@ fn a_twin_is_told_at_the_renewal_and_the_name_defended() {
     at.until(10_000);
     at.told(10_000, &node("a", 2), TTL);
     at.told(10_001, &node("a", 2), TTL);
-    assert_eq!(at.until(20_000), [(10_000, "announcement", From::Shared)], "once a second at most");
+    assert_eq!(at.until(20_000), [(10_000, "announcement", From::Shared)], "once for both");
     let renewed = at.responder.renew(&node("a", 1), lease);
     assert!(
         matches!(&renewed, Err(RenewError::Taken(why)) if why.contains("127.0.0.1:2")),
@@ -196,6 +196,53 @@ fn a_twins_goodbye_is_contradicted() {
     at.until(10_000);
     at.told(10_000, &node("a", 2), 0);
     assert_eq!(at.until(20_000), [(10_000, "announcement", From::Shared)]);
+    at.responder.renew(&node("a", 1), lease).unwrap();
+}
+
+#[test]
+fn the_last_of_a_twins_goodbyes_is_contradicted_too_once_a_second() {
+    let (mut at, lease) = At::announced(&node("a", 1));
+    at.until(10_000);
+    let mut sent = Vec::new();
+    for after in [10_000, 10_050, 10_150, 11_100] {
+        sent.extend(at.until(after));
+        at.told(after, &node("a", 2), 0);
+    }
+    sent.extend(at.until(60_000));
+    let expected = [10_000, 11_000, 12_000].map(|after| (after, "announcement", From::Shared));
+    assert_eq!(sent, expected, "none of the goodbyes is the last word");
+    at.responder.renew(&node("a", 1), lease).unwrap();
+}
+
+#[test]
+fn a_defence_that_waits_is_no_obstacle() {
+    for again in [false, true] {
+        let (mut at, lease) = At::announced(&node("a", 1));
+        at.until(10_000);
+        at.told(10_000, &node("a", 2), 0);
+        at.until(10_000);
+        at.told(10_050, &node("a", 2), 0);
+        assert_eq!(at.responder.standing(lease), Standing::Announced);
+        assert_eq!(at.probed(&node("a", 2)).len(), 1, "it answers meanwhile");
+        assert!(at.register(10_060, &node("a", 2)).is_err());
+        if again {
+            at.register(10_060, &node("a", 1)).unwrap();
+            assert_eq!(at.until(10_500), [(10_060, "announcement", From::Shared)]);
+        } else {
+            at.responder.deregister(at.ms(10_060), lease);
+            let sent = at.until(60_000);
+            assert!(sent.len() == 3 && sent.iter().all(|(_, what, _)| *what == "goodbye"));
+        }
+    }
+}
+
+#[test]
+fn a_twin_that_has_left_is_no_twin_any_more() {
+    let (mut at, lease) = At::announced(&node("a", 1));
+    at.until(10_000);
+    at.told(10_000, &node("a", 2), TTL);
+    assert!(at.responder.renew(&node("a", 1), lease).is_err());
+    at.told(18_000, &node("a", 2), 0);
     at.responder.renew(&node("a", 1), lease).unwrap();
 }
 
