@@ -222,12 +222,12 @@ impl State {
         let Some(ip) = self.links[link].net.sender(from.ip()) else {
             return self
                 .browser
-                .leave_out(&format!("a packet from {from}, which is not on the link"));
+                .leave_out(now, &format!("a packet from {from}, which is not on the link"));
         };
         let from = SocketAddr::new(ip, from.port());
         match packet::read(bytes) {
-            Err(why) => self.browser.leave_out(&format!("a packet from {from}: {why}")),
-            Ok(Packet::Query(query)) => self.asked(query, link, from),
+            Err(why) => self.browser.leave_out(now, &format!("a packet from {from}: {why}")),
+            Ok(Packet::Query(query)) => self.asked(now, query, link, from),
             Ok(Packet::Response(records)) => {
                 self.responder.told(now, &records, link);
                 self.browser.told(now, &records, |name| self.responder.is_leaving(name));
@@ -235,7 +235,7 @@ impl State {
         }
     }
 
-    fn asked(&mut self, mut query: Query, link: LinkId, from: SocketAddr) {
+    fn asked(&mut self, now: Instant, mut query: Query, link: LinkId, from: SocketAddr) {
         if self.check.is_some()
             && query.questions.iter().any(|q| Some(&q.name) == self.check.as_ref())
         {
@@ -248,7 +248,7 @@ impl State {
             query.id = 0;
         }
         if self.outbox.len() >= MAX_OUTBOX {
-            return self.browser.leave_out("a question: too many answers wait to be sent");
+            return self.browser.leave_out(now, "a question: too many answers wait to be sent");
         }
         for bytes in self.responder.asked(&query, link) {
             self.queue(if hears_all {

@@ -139,5 +139,6 @@ proptest! {
         }
         browser.check();
         prop_assert!(browser.entries("echo.v1").1.is_empty(), "all that was told is forgotten");
+        prop_assert!(browser.malformed("echo.v1").is_empty(), "what made no sense, too");
     }
 }

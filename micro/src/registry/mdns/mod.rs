@@ -8,6 +8,7 @@ mod driver;
 #[cfg(test)]
 mod fuzz;
 mod instance;
+mod left_out;
 mod link;
 mod packet;
 mod responder;
@@ -65,9 +66,12 @@ const INSTEAD: &str = "name another registry in MICRO_REGISTRY or in the code: m
 /// here is how often the node makes sure that nobody else has taken its id, every third of it.
 ///
 /// # Trust
-/// Whoever can send to the interface can tell of nodes, as with go-micro. What is malformed is left
-/// out and counted, and what is kept of all that others say is bounded: 4096 nodes, 512 KiB for one
-/// and 32 MiB for all, and the last 128 changes.
+/// Whoever can send to the interface can tell of nodes, as with go-micro. A record that cannot be read
+/// is one of the [`Listing`]'s malformed, up to 64 of them; other packets that make no sense are left
+/// out, with a warning once a minute at most. What is kept of all that others say is bounded: 4096
+/// nodes, 1 MiB for one and 32 MiB for all, and the last 128 changes. Where that is full a further
+/// node takes the place of one that was heard only once, or that has not answered for 102 s; if there
+/// is none it is left out, with a warning likewise.
 #[derive(Debug)]
 pub struct Mdns {
     name: String,
@@ -246,8 +250,10 @@ impl Registry for Mdns {
                 since
             });
             sleep_until(since + WINDOW).await;
-            let (revision, entries) = driver.look(|state| state.browser.entries(service));
-            Ok(Listing { revision, entries, malformed: Vec::new() })
+            Ok(driver.look(|state| {
+                let (revision, entries) = state.browser.entries(service);
+                Listing { revision, entries, malformed: state.browser.malformed(service) }
+            }))
         }
         .boxed()
     }
