@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    net::UdpSocket,
     process::Stdio,
     sync::{Arc, Mutex},
     time::Duration,
@@ -52,10 +53,6 @@ impl Backend for OnLoopback {
                 ],
             ),
             (
-                "a packet that is malformed is left out, and nobody told",
-                &["a_malformed_neighbour_spoils_nothing"],
-            ),
-            (
                 "its history is as memory's, and long: no hook makes it shorter",
                 &["a_gap_in_the_watch_is_told"],
             ),
@@ -83,6 +80,38 @@ impl Backend for OnLoopback {
         }
         Ok(())
     }
+
+    async fn write_malformed(&self, service: &str) -> Result<String, Cannot> {
+        tell_malformed(service, "bad", 120);
+        Ok(format!("{service}/bad"))
+    }
+
+    async fn delete_key(&self, key: &str) -> Result<(), Cannot> {
+        let (service, id) = key.rsplit_once('/').expect("it is of write_malformed");
+        tell_malformed(service, id, 0);
+        Ok(())
+    }
+}
+
+/// Tells all of a node whose text is no hex.
+fn tell_malformed(service: &str, id: &str, ttl: u32) {
+    let mut name = Vec::new();
+    for label in format!("{id}.{service}.micro.").split('.') {
+        name.push(u8::try_from(label.len()).expect("it is short"));
+        name.extend(label.as_bytes());
+    }
+    let srv = [&[0, 0, 0, 0, 0, 9][..], &name].concat();
+    // A response, of three records.
+    let mut packet = vec![0, 0, 0x84, 0, 0, 0, 0, 3, 0, 0, 0, 0];
+    for (kind, data) in [(33, &srv[..]), (1, &[127, 0, 0, 1]), (16, b"\x04what")] {
+        packet.extend(&name);
+        packet.extend([0, kind, 0, 1]);
+        packet.extend(ttl.to_be_bytes());
+        packet.extend(u16::try_from(data.len()).expect("it is short").to_be_bytes());
+        packet.extend(data);
+    }
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.send_to(&packet, "224.0.0.251:5353").expect("the packet is sent");
 }
 
 registry_conformance!([in_namespace] OnLoopback::default());
