@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -203,18 +203,23 @@ impl Responder {
         sends
     }
 
-    /// Our answers to what was asked on a link. A probe for a name that we are probing for ourselves
-    /// is decided here (section 8.2).
-    pub(super) fn asked(&mut self, query: &Query, link: LinkId) -> Vec<Vec<u8>> {
+    /// Our answers to what was asked on a link, from this address. A probe for a name that we are
+    /// probing for ourselves is decided here (section 8.2).
+    pub(super) fn asked(&mut self, query: &Query, link: LinkId, from: IpAddr) -> Vec<Vec<u8>> {
         let mut answers = Vec::new();
-        for question in query.questions.iter().take(MAX_QUESTIONS) {
+        let questions = &query.questions[..query.questions.len().min(MAX_QUESTIONS)];
+        for (index, question) in questions.iter().enumerate() {
+            let is_same = |it: &Question| it.name == question.name && it.kind == question.kind;
+            if questions[..index].iter().any(is_same) {
+                continue;
+            }
             if question.name == SERVICES {
                 answers.extend(self.list(query.id, question, link));
                 continue;
             }
             for own in self.own.values_mut().filter(|own| own.links.contains(&link)) {
                 if question.name == own.instance.name && !query.claims.is_empty() {
-                    own.contest(&query.claims);
+                    own.contest(&query.claims, from);
                 }
                 if own.is_announced() && own.instance.answers(question) {
                     answers.extend(packet::answer(query.id, question, &own.instance).ok());
@@ -234,10 +239,10 @@ impl Responder {
         services.iter().filter_map(|service| packet::listing(id, question, service).ok()).collect()
     }
 
-    /// Takes what another has told of the names that are ours, if it has.
-    pub(super) fn told(&mut self, now: Instant, records: &[Record], link: LinkId) {
+    /// Takes what another, at this address, has told of the names that are ours, if it has.
+    pub(super) fn told(&mut self, now: Instant, records: &[Record], link: LinkId, from: IpAddr) {
         for own in self.own.values_mut().filter(|own| own.links.contains(&link)) {
-            own.told(now, records);
+            own.told(now, records, from);
         }
     }
 
@@ -308,7 +313,7 @@ impl Own {
 
     /// Another probes for our name. If we do too, the one whose records sort later has it; the same
     /// records are our own probe that comes back.
-    fn contest(&mut self, claims: &[Record]) {
+    fn contest(&mut self, claims: &[Record], from: IpAddr) {
         if !matches!(self.stage, Stage::Probing(_)) {
             return;
         }
@@ -323,12 +328,11 @@ impl Own {
                 Data::Srv { port, .. } => Some(*port),
                 _ => None,
             });
-            let port = port.map_or("unknown".to_owned(), |port| port.to_string());
-            self.refuse(&format!("port {port}, which registers at this very moment,"));
+            self.refuse(&format!("{}, which registers at this very moment,", at(from, port)));
         }
     }
 
-    fn told(&mut self, now: Instant, records: &[Record]) {
+    fn told(&mut self, now: Instant, records: &[Record], from: IpAddr) {
         let mut other = Other::default();
         for record in records.iter().filter(|record| record.name == self.instance.name) {
             match &record.data {
@@ -362,11 +366,7 @@ impl Own {
         if is_same {
             return;
         }
-        let ip = ips().next().map_or("an unknown address".to_owned(), |ip: IpAddr| ip.to_string());
-        let by = match other.srv {
-            Some((port, _)) => format!("{ip}:{port}"),
-            None => ip,
-        };
+        let by = at(ips().next().unwrap_or(from), other.srv.map(|(port, _)| port));
         match self.stage {
             Stage::Probing(_) => self.refuse(&by),
             Stage::Announced(1..) | Stage::Defending => {
@@ -408,6 +408,11 @@ impl Instance {
             Kind::Own(_) => question.name == self.name,
         }
     }
+}
+
+/// Where another is, as far as it has said so.
+fn at(ip: IpAddr, port: Option<u16>) -> String {
+    port.map_or(ip.to_string(), |port| SocketAddr::new(ip, port).to_string())
 }
 
 fn taken(by: &str) -> String {
