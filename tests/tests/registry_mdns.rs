@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    fs::File,
     net::UdpSocket,
     process::Stdio,
     sync::{Arc, Mutex},
@@ -150,6 +151,37 @@ fn processes_share_the_port_and_find_each_other() {
         let (_late, line) = owner("shared", "d").await;
         assert_eq!(line, "registered");
         assert_eq!(watching.events(1).await, ["+d@127.0.0.1:1"]);
+    });
+}
+
+#[test]
+fn a_port_that_another_does_not_share_is_named() {
+    inside("a_port_that_another_does_not_share_is_named", Network::Loopback, async {
+        let _other = UdpSocket::bind("0.0.0.0:5353").unwrap();
+        let error = registry::open("mdns://").unwrap().prepare().await.unwrap_err();
+        let text = error.to_string();
+        assert!(error.is_config() && text.contains("UDP port 5353 is held by a process"), "{text}");
+        assert!(text.contains("another registry") && !text.contains("multicast"), "{text}");
+    });
+}
+
+#[test]
+fn a_process_without_sockets_may_have_some_later() {
+    inside("a_process_without_sockets_may_have_some_later", Network::Loopback, async {
+        let limited = std::process::Command::new("prlimit")
+            .args(["--pid", &std::process::id().to_string(), "--nofile=64"])
+            .status();
+        assert!(limited.expect("prlimit, of util-linux, runs").success());
+        let files = std::iter::repeat_with(|| File::open("/dev/null")).map_while(Result::ok);
+        let files: Vec<_> = files.collect();
+        assert!(files.len() < 64, "{}", files.len());
+        let registry = registry::open("mdns://").unwrap();
+        let error = registry.prepare().await.unwrap_err();
+        let text = error.to_string();
+        assert!(error.is_registry() && text.contains("no socket can be opened"), "{text}");
+        assert!(!text.contains("multicast"), "{text}");
+        drop(files);
+        registry.prepare().await.unwrap();
     });
 }
 

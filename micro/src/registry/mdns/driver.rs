@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     browser::Browser,
-    link::{Link, Net, PORT},
+    link::{Link, Net, OpenError, PORT},
     packet::{self, Kind, MAX_PACKET, Packet, Query},
     responder::{From, LinkId, Responder, Send},
 };
@@ -79,8 +79,8 @@ impl Driver {
     /// Speaks on the loopback interface, and on this one too.
     ///
     /// # Errors
-    /// The system's, and which interface it is about.
-    pub(super) fn start(further: Option<Net>) -> Result<Self, String> {
+    /// As [`Link::open`].
+    pub(super) fn start(further: Option<Net>) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State::new()),
             changed: watch::channel(0).0,
@@ -129,24 +129,21 @@ impl Driver {
         }))
     }
 
-    /// The links that tell of a node at this address: the loopback interface, and that of the
-    /// address.
+    /// The links that tell of a node on this interface: that of loopback, and itself.
     ///
     /// # Errors
-    /// As [`Net::of`], and the system's.
-    pub(super) fn links_of(&self, ip: IpAddr) -> Result<Vec<LinkId>, String> {
-        let net = Net::of(ip)?;
+    /// As [`Link::open`].
+    pub(super) fn links_of(&self, net: Net) -> Result<Vec<LinkId>, OpenError> {
         let link = self.link(net)?;
         Ok(if link == 0 { vec![0] } else { vec![0, link] })
     }
 
-    fn link(&self, net: Net) -> Result<LinkId, String> {
+    fn link(&self, net: Net) -> Result<LinkId, OpenError> {
         let mut state = self.shared.state();
         if let Some(known) = state.links.iter().position(|link| link.net == net) {
             return Ok(known);
         }
-        let fail = |error: io::Error| format!("the interface of {}: {error}", net.ip);
-        let link = Arc::new(Link::open(net).map_err(fail)?);
+        let link = Arc::new(Link::open(net)?);
         let id = state.links.len();
         state.links.push(link.clone());
         drop(state);

@@ -25,7 +25,12 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use tokio::{sync::OnceCell, time::sleep_until};
 
-use self::{driver::Driver, instance::Instance, link::Net, responder::Standing};
+use self::{
+    driver::Driver,
+    instance::Instance,
+    link::{Net, OpenError},
+    responder::Standing,
+};
 use super::{BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, open, url::Url};
 use crate::Error;
 
@@ -117,15 +122,19 @@ impl Mdns {
     async fn start(&self) -> Result<Arc<Driver>, Error> {
         let further = self.interface.map(|ip| Net::of(ip.into())).transpose();
         let further = further.map_err(|why| Error::config(format!("{}: {why}", self.name)))?;
-        let driver = Driver::start(further).map_err(|why| self.does_not_work(&why))?;
-        driver.check().await.map_err(|why| self.does_not_work(&why))?;
-        Ok(Arc::new(driver))
-    }
-
-    /// As in a container or behind a firewall: it is no use to try again.
-    fn does_not_work(&self, why: &str) -> Error {
         let name = &self.name;
-        Error::config(format!("{name}: multicast does not work here: {why}; {INSTEAD}"))
+        let driver = Driver::start(further).map_err(|why| match why {
+            OpenError::NoSocket(_) => Error::registry(format!("{name}: {why}")),
+            // It is no use to try again.
+            OpenError::Held | OpenError::Multicast(..) => {
+                Error::config(format!("{name}: {why}; {INSTEAD}"))
+            }
+        })?;
+        // As in a container or behind a firewall.
+        driver.check().await.map_err(|why| {
+            Error::config(format!("{name}: multicast does not work here: {why}; {INSTEAD}"))
+        })?;
+        Ok(Arc::new(driver))
     }
 
     fn refuse(&self, node: &Node, why: &str) -> Error {
@@ -146,11 +155,12 @@ impl Mdns {
         }
         let driver = self.driver().await?;
         let instance = Instance::of(node).map_err(|why| self.refuse(node, &why))?;
-        let links = driver.links_of(instance.ip).map_err(|why| self.refuse(node, &why))?;
+        let net = Net::of(instance.ip).map_err(|why| self.refuse(node, &why))?;
         let fail = |why: String| {
             let (name, id, service) = (&self.name, &node.id, &node.service);
             Error::registry(format!("{name}: cannot register {id} of service {service}: {why}"))
         };
+        let links = driver.links_of(net).map_err(|why| fail(why.to_string()))?;
         let mut changed = driver.changed();
         let lease = driver.act(|state, now| state.responder.register(now, node, links));
         let lease = lease.map_err(fail)?;
