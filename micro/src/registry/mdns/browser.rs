@@ -400,11 +400,13 @@ impl Browser {
     /// have sent it.
     fn unreadable(&mut self, now: Instant, name: &str, reason: String) {
         let Some((id, service)) = self.split(name) else { return };
+        // It may quote the record, and goes into a log.
+        let reason = reason.replace(char::is_control, " ");
         let record = Malformed { key: store::key(service, id), reason };
         match self.unreadable.insert(now, name, service, &record) {
             Ok(true) => self.store.tell(service, Event::Malformed(record)),
             Ok(false) => {}
-            Err(()) => self.leave_out(now, &format!("{}: {}", record.key, record.reason)),
+            Err(()) => self.leave_out(now, &format!("{:?}: {}", record.key, record.reason)),
         }
     }
 
@@ -415,11 +417,11 @@ impl Browser {
                 Ok(None) => return true,
                 Ok(Some(least)) => {
                     self.forget(&least);
-                    let why = format!("{least}: there is no room for so many nodes");
+                    let why = format!("{least:?}: there is no room for so many nodes");
                     self.crowded_out.tell(now, &why);
                 }
                 Err(()) => {
-                    let why = format!("{name}: there is no room for so many nodes");
+                    let why = format!("{name:?}: there is no room for so many nodes");
                     self.crowded_out.tell(now, &why);
                     return false;
                 }

@@ -318,7 +318,9 @@ fn unreadable() -> Vec<(Vec<Record>, &'static str)> {
     let mut swollen = node("a", 1);
     swollen.metadata.extend((0..12_000).map(|key| (key.to_string(), String::new())));
     let swollen = text::encode(&gomicro::encode_text(&swollen).unwrap());
+    let line = br#"{"Service":"greeter","Metadata":{"zone\nERROR":7}}"#;
     vec![
+        (with_text(text::encode(line)), "`Metadata.zone ERROR` is a number"),
         (with_text(b"zz".to_vec()), "its text is not hex"),
         (with_text(Vec::new()), "its text is not zlib's"),
         (with_text(swollen), "bytes of memory"),
