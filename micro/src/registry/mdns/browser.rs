@@ -14,7 +14,7 @@ use std::{
 use tokio::time::Instant;
 
 use self::{
-    known::{Due, Known, TTL},
+    known::{Due, Known, Room, TTL},
     unreadable::Unreadable,
 };
 use super::{
@@ -404,23 +404,23 @@ impl Browser {
         let reason = reason.replace(char::is_control, " ");
         let record = Malformed { key: store::key(service, id), reason };
         match self.unreadable.insert(now, name, service, &record) {
-            Ok(true) => self.store.tell(service, Event::Malformed(record)),
-            Ok(false) => {}
-            Err(()) => self.leave_out(now, &format!("{:?}: {}", record.key, record.reason)),
+            Some(true) => self.store.tell(service, Event::Malformed(record)),
+            Some(false) => {}
+            None => self.leave_out(now, &format!("{:?}: {}", record.key, record.reason)),
         }
     }
 
     /// Whether there is room, made if need be.
     fn make_room(&mut self, now: Instant, name: &str, size: usize) -> bool {
         loop {
-            match self.known.in_the_way(now, name, size) {
-                Ok(None) => return true,
-                Ok(Some(least)) => {
+            match self.known.room(now, name, size) {
+                Room::Free => return true,
+                Room::Without(least) => {
                     self.forget(&least);
                     let why = format!("{least:?}: there is no room for so many nodes");
                     self.crowded_out.tell(now, &why);
                 }
-                Err(()) => {
+                Room::None => {
                     let why = format!("{name:?}: there is no room for so many nodes");
                     self.crowded_out.tell(now, &why);
                     return false;

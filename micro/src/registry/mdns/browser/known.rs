@@ -1,4 +1,5 @@
-//! Who is known: until when each is believed in, when it is asked for, and who makes room.
+//! Who is known: until when each is believed in, when it is asked for (RFC 6762, sections 5.2 and
+//! 10), and who makes room for others.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -17,7 +18,7 @@ use super::super::{
 /// How long a node is believed in unless it is heard again, whatever TTL it names: go-micro's.
 pub(super) const TTL: Duration = Duration::from_secs(packet::TTL as u64);
 
-/// When a silent node is asked for, in hundredths of its TTL (section 5.2).
+/// When a silent node is asked for, in hundredths of its TTL.
 const REFRESH: [u32; 4] = [80, 85, 90, 95];
 
 /// Heard a second time that much later, a node has more than said its name once. Those that have not
@@ -62,6 +63,14 @@ pub(super) enum Due {
     Forget(String),
 }
 
+#[derive(Debug)]
+pub(super) enum Room {
+    Free,
+    /// There may be once this instance is forgotten.
+    Without(String),
+    None,
+}
+
 impl Known {
     pub(super) fn get(&self, name: &str) -> Option<&Neighbour> {
         self.by_name.get(name)
@@ -104,27 +113,20 @@ impl Known {
         }
     }
 
-    /// Who has to go before one of this name and size has room, if it has not: it is asked for until it
-    /// has.
-    ///
-    /// # Errors
-    /// That all are too good to go: heard more than once, and within the time that a node may be silent.
-    pub(super) fn in_the_way(
-        &self,
-        now: Instant,
-        name: &str,
-        size: usize,
-    ) -> Result<Option<String>, ()> {
+    /// Whether there is room for an instance of this name and size, in whose place the earlier one of
+    /// the name is.
+    pub(super) fn room(&self, now: Instant, name: &str, size: usize) -> Room {
         let earlier = self.get(name).map_or(0, |it| it.size);
         let is_full = !self.by_name.contains_key(name) && self.by_name.len() >= MAX_NODES;
         if !is_full && self.bytes - earlier + size <= MAX_BYTES {
-            return Ok(None);
+            return Room::Free;
         }
-        let (is_proven, heard, least) = self.ranks.first().ok_or(())?;
-        if *is_proven && now < *heard + TTL * REFRESH[1] / 100 {
-            return Err(());
+        match self.ranks.first() {
+            // All answer.
+            Some((true, heard, _)) if now < *heard + TTL * REFRESH[1] / 100 => Room::None,
+            Some((.., least)) => Room::Without(least.clone()),
+            None => Room::None,
         }
-        Ok(Some(least.clone()))
     }
 
     pub(super) fn insert(

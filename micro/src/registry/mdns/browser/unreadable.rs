@@ -21,25 +21,22 @@ struct One {
 }
 
 impl Unreadable {
-    /// Whether that is news.
-    ///
-    /// # Errors
-    /// That there are too many.
+    /// Whether that is news. None if there are too many already.
     pub(super) fn insert(
         &mut self,
         now: Instant,
         name: &str,
         service: &str,
         record: &Malformed,
-    ) -> Result<bool, ()> {
+    ) -> Option<bool> {
         let earlier = self.0.get(name);
         if earlier.is_none() && self.0.len() >= MAX_UNREADABLE {
-            return Err(());
+            return None;
         }
         let is_news = earlier.is_none_or(|one| one.record != *record);
         let one = One { service: service.to_owned(), record: record.clone(), heard: now };
         self.0.insert(name.to_owned(), one);
-        Ok(is_news)
+        Some(is_news)
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {
