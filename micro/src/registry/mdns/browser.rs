@@ -374,11 +374,11 @@ impl Browser {
             Ok(node) if self.browses.contains_key(&node.service) => node,
             // Its name only looks like one of a service that is followed.
             Ok(_) => return,
-            Err(why) => return self.unreadable(now, &instance.name, why),
+            Err(why) => return self.unreadable(now, &instance.name, &why),
         };
         let size = match size::of_record(&instance.text, &node) {
             Ok(size) => size,
-            Err(why) => return self.unreadable(now, &instance.name, why),
+            Err(why) => return self.unreadable(now, &instance.name, &why),
         };
         instance.service = service_name(&node.service);
         if !self.make_room(now, &instance.name, size) {
@@ -398,7 +398,7 @@ impl Browser {
 
     /// Tells of a record that cannot be read. A node that is known by this name stays so: anybody may
     /// have sent it.
-    fn unreadable(&mut self, now: Instant, name: &str, reason: String) {
+    fn unreadable(&mut self, now: Instant, name: &str, reason: &str) {
         let Some((id, service)) = self.split(name) else { return };
         // It may quote the record, and goes into a log.
         let reason = reason.replace(char::is_control, " ");
