@@ -3,6 +3,8 @@
 
 use std::{
     collections::HashMap,
+    fs::File,
+    net::UdpSocket,
     process::Stdio,
     sync::{Arc, Mutex},
     time::Duration,
@@ -56,10 +58,6 @@ impl Backend for OnLoopback {
                 ],
             ),
             (
-                "a packet that is malformed is left out, and nobody told",
-                &["a_malformed_neighbour_spoils_nothing"],
-            ),
-            (
                 "its history is as memory's, and long: no hook makes it shorter",
                 &["a_gap_in_the_watch_is_told"],
             ),
@@ -87,6 +85,38 @@ impl Backend for OnLoopback {
         }
         Ok(())
     }
+
+    async fn write_malformed(&self, service: &str) -> Result<String, Cannot> {
+        tell_malformed(service, "bad", 120);
+        Ok(format!("{service}/bad"))
+    }
+
+    async fn delete_key(&self, key: &str) -> Result<(), Cannot> {
+        let (service, id) = key.rsplit_once('/').expect("it is of write_malformed");
+        tell_malformed(service, id, 0);
+        Ok(())
+    }
+}
+
+/// Tells all of a node whose text is no hex.
+fn tell_malformed(service: &str, id: &str, ttl: u32) {
+    let mut name = Vec::new();
+    for label in format!("{id}.{service}.micro.").split('.') {
+        name.push(u8::try_from(label.len()).expect("it is short"));
+        name.extend(label.as_bytes());
+    }
+    let srv = [&[0, 0, 0, 0, 0, 9][..], &name].concat();
+    // A response, of three records.
+    let mut packet = vec![0, 0, 0x84, 0, 0, 0, 0, 3, 0, 0, 0, 0];
+    for (kind, data) in [(33, &srv[..]), (1, &[127, 0, 0, 1]), (16, b"\x04what")] {
+        packet.extend(&name);
+        packet.extend([0, kind, 0, 1]);
+        packet.extend(ttl.to_be_bytes());
+        packet.extend(u16::try_from(data.len()).expect("it is short").to_be_bytes());
+        packet.extend(data);
+    }
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.send_to(&packet, "224.0.0.251:5353").expect("the packet is sent");
 }
 
 registry_conformance!([in_namespace] OnLoopback::default());
@@ -125,6 +155,37 @@ fn processes_share_the_port_and_find_each_other() {
         let (_late, line) = owner("shared", "d").await;
         assert_eq!(line, "registered");
         assert_eq!(watching.events(1).await, ["+d@127.0.0.1:1"]);
+    });
+}
+
+#[test]
+fn a_port_that_another_does_not_share_is_named() {
+    inside("a_port_that_another_does_not_share_is_named", Network::Loopback, async {
+        let _other = UdpSocket::bind("0.0.0.0:5353").unwrap();
+        let error = registry::open("mdns://").unwrap().prepare().await.unwrap_err();
+        let text = error.to_string();
+        assert!(error.is_config() && text.contains("UDP port 5353 is held by a process"), "{text}");
+        assert!(text.contains("another registry") && !text.contains("multicast"), "{text}");
+    });
+}
+
+#[test]
+fn a_process_without_sockets_may_have_some_later() {
+    inside("a_process_without_sockets_may_have_some_later", Network::Loopback, async {
+        let limited = std::process::Command::new("prlimit")
+            .args(["--pid", &std::process::id().to_string(), "--nofile=64"])
+            .status();
+        assert!(limited.expect("prlimit, of util-linux, runs").success());
+        let files = std::iter::repeat_with(|| File::open("/dev/null")).map_while(Result::ok);
+        let files: Vec<_> = files.collect();
+        assert!(files.len() < 64, "{}", files.len());
+        let registry = registry::open("mdns://").unwrap();
+        let error = registry.prepare().await.unwrap_err();
+        let text = error.to_string();
+        assert!(error.is_registry() && text.contains("no socket can be opened"), "{text}");
+        assert!(!text.contains("multicast"), "{text}");
+        drop(files);
+        registry.prepare().await.unwrap();
     });
 }
 

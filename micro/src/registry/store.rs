@@ -80,9 +80,12 @@ impl Store {
         let id = id_of(node);
         self.leases += 1;
         let lease = Lease(self.leases);
-        let entry =
-            Entry { key: key(&id), revision: self.revision + 1, node: Arc::new(node.clone()) };
-        self.record(&id.0, Event::Put(entry.clone()));
+        let entry = Entry {
+            key: key(&id.0, &id.1),
+            revision: self.revision + 1,
+            node: Arc::new(node.clone()),
+        };
+        self.tell(&id.0, Event::Put(entry.clone()));
         let expires = now + ttl;
         let record = Record { entry, lease, ttl, expires };
         if let Some(earlier) = self.records.insert(id.clone(), record) {
@@ -156,11 +159,12 @@ impl Store {
 
     fn remove(&mut self, id: &(String, String)) {
         if self.records.remove(id).is_some() {
-            self.record(&id.0, Event::Delete(key(id)));
+            self.tell(&id.0, Event::Delete(key(&id.0, &id.1)));
         }
     }
 
-    fn record(&mut self, service: &str, event: Event) {
+    /// Writes a change of a service into the history.
+    pub(super) fn tell(&mut self, service: &str, event: Event) {
         self.revision += 1;
         let change = Change { revision: self.revision, service: service.to_owned(), event };
         self.history.push_back(change);
@@ -174,6 +178,7 @@ fn id_of(node: &Node) -> (String, String) {
     (node.service.clone(), node.id.clone())
 }
 
-fn key((service, id): &(String, String)) -> String {
+/// A record's key.
+pub(super) fn key(service: &str, id: &str) -> String {
     format!("{service}/{id}")
 }

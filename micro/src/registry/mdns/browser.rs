@@ -1,8 +1,11 @@
 //! The nodes of others on the network, and our own as others see them, without IO: what is asked,
 //! what is believed, and for how long (RFC 6762, sections 5.2 and 10).
 
+mod known;
+mod unreadable;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -10,21 +13,20 @@ use std::{
 
 use tokio::time::Instant;
 
+use self::{
+    known::{Due, Known, Room, TTL},
+    unreadable::Unreadable,
+};
 use super::{
     super::{
-        Entry, Lease, Node,
-        store::{Since, Store},
+        Entry, Event, Malformed,
+        store::{self, Since, Store},
     },
     instance::{Instance, service_name},
+    left_out::LeftOut,
     packet::{self, Data, Kind, Record, SERVICES},
     size,
 };
-
-/// How long a node is believed in unless it is heard again, whatever TTL it names: go-micro's.
-const TTL: Duration = Duration::from_secs(packet::TTL as u64);
-
-/// When a silent node is asked for, in hundredths of its TTL (section 5.2).
-const REFRESH: [u32; 4] = [80, 85, 90, 95];
 
 /// From the first question for a service to the second; each wait that follows is twice the last, up
 /// to the second figure: a node whose announcements were all lost is found by then.
@@ -42,12 +44,8 @@ const PARTIAL_AGAIN: Duration = Duration::from_secs(1);
 /// Changes kept for watches that lag, each with its record.
 const HISTORY: usize = 128;
 
-/// What may be kept of what others say: nodes, the bytes of their texts and records, of all and of
-/// one (with a hundred methods it takes half of that), nodes told in part, and names of services. A
+/// What may be kept of what others say besides nodes: nodes told in part, and names of services. A
 /// packet is taken a bite at a time.
-const MAX_NODES: usize = 4096;
-const MAX_BYTES: usize = 32 * 1024 * 1024;
-const MAX_NODE: usize = 512 * 1024;
 const MAX_PARTIALS: usize = 256;
 const MAX_SERVICES: usize = 4096;
 const MAX_BITE: usize = 256;
@@ -60,19 +58,18 @@ pub(super) struct Browser {
     store: Store,
     /// The services that are followed.
     browses: HashMap<String, Browse>,
+    known: Known,
+    unreadable: Unreadable,
     /// By the instance's name.
-    known: HashMap<String, Known>,
-    /// When each known instance is due for a question, or for its end.
-    due: BTreeSet<(Instant, String)>,
     partials: HashMap<String, Partial>,
     /// Names of services, and when each was last told.
     services: BTreeMap<String, Instant>,
-    /// What the known take.
-    bytes: usize,
     /// To be asked now.
     questions: Vec<(String, Kind)>,
-    /// What was left out since it made no sense, or since there was no room.
-    left_out: u64,
+    /// What is nobody's, or makes no sense.
+    left_out: LeftOut,
+    /// Nodes for whom there was no room, a count of their own: junk hides nothing of that.
+    crowded_out: LeftOut,
 }
 
 #[derive(Debug)]
@@ -83,19 +80,6 @@ struct Browse {
     watches: usize,
     /// When it was last read, or watched.
     used: Instant,
-}
-
-#[derive(Debug)]
-struct Known {
-    instance: Instance,
-    node: Arc<Node>,
-    /// What all this takes, more or less.
-    size: usize,
-    lease: Lease,
-    heard: Instant,
-    /// How many of [`REFRESH`]'s questions have been asked.
-    asked: usize,
-    due: Instant,
 }
 
 #[derive(Debug, Clone)]
@@ -119,13 +103,13 @@ impl Browser {
         Self {
             store: Store::new(HISTORY),
             browses: HashMap::new(),
-            known: HashMap::new(),
-            due: BTreeSet::new(),
+            known: Known::default(),
+            unreadable: Unreadable::default(),
             partials: HashMap::new(),
             services: BTreeMap::new(),
-            bytes: 0,
             questions: Vec::new(),
-            left_out: 0,
+            left_out: LeftOut::default(),
+            crowded_out: LeftOut::default(),
         }
     }
 
@@ -177,6 +161,11 @@ impl Browser {
         (self.store.revision(), self.store.entries(service))
     }
 
+    /// The records of a service that cannot be read.
+    pub(super) fn malformed(&self, service: &str) -> Vec<Malformed> {
+        self.unreadable.of_service(service)
+    }
+
     pub(super) fn since(&self, service: &str, after: u64) -> Since {
         self.store.since(service, after)
     }
@@ -191,22 +180,15 @@ impl Browser {
         self.services.iter().filter(lately).map(|(service, _)| service.as_str())
     }
 
-    #[cfg(test)]
-    fn left_out(&self) -> u64 {
-        self.left_out
-    }
-
     /// That all that is kept agrees, and is within its bounds.
     #[cfg(test)]
     pub(super) fn check(&self) {
-        let sizes: usize = self.known.values().map(|known| known.size).sum();
-        assert_eq!(sizes, self.bytes);
-        let due: BTreeSet<_> =
-            self.known.iter().map(|(name, known)| (known.due, name.clone())).collect();
-        assert_eq!(due, self.due);
+        self.known.check();
         let entries: usize = self.browses.keys().map(|name| self.entries(name).1.len()).sum();
         assert_eq!(entries, self.known.len(), "the store holds what is known");
-        assert!(self.bytes <= MAX_BYTES && self.known.len() <= MAX_NODES);
+        let malformed: usize = self.browses.keys().map(|name| self.malformed(name).len()).sum();
+        assert_eq!(malformed, self.unreadable.len(), "of no service but those followed");
+        assert!(malformed <= unreadable::MAX_UNREADABLE);
         assert!(self.partials.len() <= MAX_PARTIALS && self.services.len() <= MAX_SERVICES);
     }
 
@@ -214,7 +196,8 @@ impl Browser {
     pub(super) fn wake_at(&self) -> Option<Instant> {
         let browses = self.browses.values().map(Browse::due);
         let partials = self.partials.values().map(Partial::due);
-        browses.chain(partials).chain(self.due.first().map(|(at, _)| *at)).min()
+        let ends = self.known.next_due().into_iter().chain(self.unreadable.next_end());
+        browses.chain(partials).chain(ends).min()
     }
 
     /// Asks what is due, and forgets who has been silent for too long.
@@ -242,23 +225,20 @@ impl Browser {
     }
 
     fn elapsed_known(&mut self, now: Instant) {
-        while let Some((at, name)) = self.due.first().cloned()
-            && at <= now
-        {
-            self.due.pop_first();
-            let Some(known) = self.known.get_mut(&name) else { continue };
-            if known.asked == REFRESH.len() {
-                self.forget(&name);
-                continue;
+        while let Some(due) = self.known.take_due(now) {
+            match due {
+                Due::Forget(name) => self.forget(&name),
+                Due::Ask(service) => {
+                    // One question brings answers of all its nodes.
+                    let question = (service, Kind::Ptr);
+                    if !self.questions.contains(&question) {
+                        self.questions.push(question);
+                    }
+                }
             }
-            // One question brings answers of all its nodes.
-            let question = (known.instance.service.clone(), Kind::Ptr);
-            if !self.questions.contains(&question) {
-                self.questions.push(question);
-            }
-            known.asked += 1;
-            known.due = known.next_due();
-            self.due.insert((known.due, name));
+        }
+        for name in self.unreadable.ended(now) {
+            self.forget(&name);
         }
     }
 
@@ -289,7 +269,7 @@ impl Browser {
                 Data::Srv { .. } | Data::Text(_) => {}
             }
             if told.len() > MAX_BITE || hosts.len() > MAX_BITE {
-                self.leave_out("a packet tells of more nodes than are taken from one");
+                self.leave_out(now, "a packet tells of more nodes than are taken from one");
                 break;
             }
         }
@@ -318,21 +298,23 @@ impl Browser {
             if has_room || self.services.contains_key(service) {
                 self.services.insert(service.to_owned(), now);
             } else {
-                self.leave_out("there are too many services");
+                self.leave_out(now, "there are too many services");
             }
         }
     }
 
     /// Whether an instance of this name may be of a service that is followed.
     fn follows(&self, instance: &str) -> bool {
-        let mut rest = instance;
-        while let Some((_, service)) = rest.split_once('.') {
-            if self.is_service(service) {
-                return true;
-            }
-            rest = service;
-        }
-        false
+        self.split(instance).is_some()
+    }
+
+    /// The id and the followed service that an instance's name is made of: of two services the one
+    /// with the longer name.
+    fn split<'a>(&self, instance: &'a str) -> Option<(&'a str, &'a str)> {
+        let dots = instance.match_indices('.').map(|(at, _)| at);
+        let mut halves = dots.map(|at| (&instance[..at], &instance[at + 1..]));
+        let (id, service) = halves.find(|(_, service)| self.is_service(service))?;
+        Some((id, service.strip_suffix(".micro.")?))
     }
 
     fn is_service(&self, name: &str) -> bool {
@@ -370,93 +352,103 @@ impl Browser {
                 self.complete(now, Instance { name, service, host, port, ip, text });
             }
             // A name alone, of one that is known, says nothing new.
-            Told { srv: None, text: None, .. } if self.known.contains_key(&name) => {}
+            Told { srv: None, text: None, .. } if self.known.get(&name).is_some() => {}
             told if self.partials.len() < MAX_PARTIALS => {
                 if is_new {
                     self.questions.push((name.clone(), Kind::Any));
                 }
                 self.partials.insert(name, Partial { first, told, asked_again });
             }
-            _ => self.leave_out("too many nodes have told only a part of themselves"),
+            _ => self.leave_out(now, "too many nodes have told only a part of themselves"),
         }
     }
 
     fn complete(&mut self, now: Instant, mut instance: Instance) {
-        if let Some(known) = self.known.get_mut(&instance.name) {
+        if let Some(known) = self.known.get(&instance.name) {
             instance.service.clone_from(&known.instance.service);
-            if known.instance == instance {
-                let name = instance.name;
-                self.due.remove(&(known.due, name.clone()));
-                known.heard = now;
-                known.asked = 0;
-                known.due = known.next_due();
-                self.due.insert((known.due, name));
-                return;
+            if known.instance == instance && !self.unreadable.contains(&instance.name) {
+                return self.known.heard(now, &instance.name);
             }
         }
         let node = match instance.node() {
             Ok(node) if self.browses.contains_key(&node.service) => node,
             // Its name only looks like one of a service that is followed.
             Ok(_) => return,
-            Err(why) => return self.leave_out(&format!("{}: {why}", instance.name)),
+            Err(why) => return self.unreadable(now, &instance.name, &why),
+        };
+        let size = match size::of_record(&instance.text, &node) {
+            Ok(size) => size,
+            Err(why) => return self.unreadable(now, &instance.name, &why),
         };
         instance.service = service_name(&node.service);
-        let name = instance.name.clone();
-        let mut known = Known {
-            size: 512 + instance.text.len() + size::of_node(&node),
-            node: Arc::new(node),
-            lease: Lease(0),
-            heard: now,
-            asked: 0,
-            due: now,
-            instance,
-        };
-        let earlier = self.known.get(&name);
-        let freed = earlier.map_or(0, |earlier| earlier.size);
-        if known.size > MAX_NODE {
-            let size = known.size;
-            return self.leave_out(&format!("{name}: its record takes {size} bytes of memory"));
+        if !self.make_room(now, &instance.name, size) {
+            return;
         }
-        let is_full = earlier.is_none() && self.known.len() >= MAX_NODES;
-        if is_full || self.bytes - freed + known.size > MAX_BYTES {
-            return self.leave_out("there is no room for so many nodes");
+        if let Some((service, key)) = self.unreadable.remove(&instance.name) {
+            self.store.tell(&service, Event::Delete(key));
         }
         // The same name may have been another service's: `a.b` of `c`, and `a` of `b.c`.
-        if earlier.is_some_and(|earlier| earlier.node.service != known.node.service) {
-            self.forget(&name);
+        let earlier = self.known.get(&instance.name);
+        if earlier.is_some_and(|earlier| earlier.node.service != node.service) {
+            self.forget(&instance.name);
         }
-        if let Some(earlier) = self.known.remove(&name) {
-            self.due.remove(&(earlier.due, name.clone()));
-            self.bytes -= earlier.size;
+        let lease = self.store.put(&node, NEVER, now);
+        self.known.insert(now, instance, Arc::new(node), (size, lease));
+    }
+
+    /// Tells of a record that cannot be read. A node that is known by this name stays so: anybody may
+    /// have sent it.
+    fn unreadable(&mut self, now: Instant, name: &str, reason: &str) {
+        let Some((id, service)) = self.split(name) else { return };
+        // It may quote the record, and goes into a log.
+        let reason = reason.replace(char::is_control, " ");
+        let record = Malformed { key: store::key(service, id), reason };
+        match self.unreadable.insert(now, name, service, &record) {
+            Some(true) => self.store.tell(service, Event::Malformed(record)),
+            Some(false) => {}
+            None => self.leave_out(now, &format!("{:?}: {}", record.key, record.reason)),
         }
-        known.lease = self.store.put(&known.node, NEVER, now);
-        known.due = known.next_due();
-        self.due.insert((known.due, name.clone()));
-        self.bytes += known.size;
-        self.known.insert(name, known);
+    }
+
+    /// Whether there is room, made if need be.
+    fn make_room(&mut self, now: Instant, name: &str, size: usize) -> bool {
+        loop {
+            match self.known.room(now, name, size) {
+                Room::Free => return true,
+                Room::Without(least) => {
+                    self.forget(&least);
+                    let why = format!("{least:?}: there is no room for so many nodes");
+                    self.crowded_out.tell(now, &why);
+                }
+                Room::None => {
+                    let why = format!("{name:?}: there is no room for so many nodes");
+                    self.crowded_out.tell(now, &why);
+                    return false;
+                }
+            }
+        }
     }
 
     fn forget(&mut self, name: &str) {
+        if let Some((service, key)) = self.unreadable.remove(name) {
+            self.store.tell(&service, Event::Delete(key));
+        }
         if let Some(known) = self.known.remove(name) {
-            self.due.remove(&(known.due, name.to_owned()));
-            self.bytes -= known.size;
             self.store.delete(&known.node, known.lease);
         }
     }
 
     fn forget_service(&mut self, service: &str) {
         self.browses.remove(service);
-        let of_service = self.known.iter().filter(|(_, known)| known.node.service == service);
-        let names: Vec<_> = of_service.map(|(name, _)| name.clone()).collect();
-        for name in names {
+        self.unreadable.remove_service(service);
+        for name in self.known.of_service(service) {
             self.forget(&name);
         }
     }
 
-    /// Counts what is left out, and says so where somebody looks for it.
-    pub(super) fn leave_out(&mut self, why: &str) {
-        self.left_out += 1;
-        tracing::debug!(left_out = self.left_out, "mdns: left out: {why}");
+    /// Leaves out what is nobody's, or makes no sense.
+    pub(super) fn leave_out(&mut self, now: Instant, why: &str) {
+        self.left_out.tell(now, why);
     }
 }
 
@@ -478,12 +470,6 @@ impl Partial {
 
     fn due(&self) -> Instant {
         self.first + if self.asked_again { PARTIAL } else { PARTIAL_AGAIN }
-    }
-}
-
-impl Known {
-    fn next_due(&self) -> Instant {
-        self.heard + REFRESH.get(self.asked).map_or(TTL, |percent| TTL * *percent / 100)
     }
 }
 

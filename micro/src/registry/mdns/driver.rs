@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     browser::Browser,
-    link::{Link, Net, PORT},
+    link::{Link, Net, OpenError, PORT},
     packet::{self, Kind, MAX_PACKET, Packet, Query},
     responder::{From, LinkId, Responder, Send},
 };
@@ -26,8 +26,10 @@ use super::{
 const CHECK: Duration = Duration::from_millis(500);
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 
-/// Answers that wait to be sent; more are not given.
-const MAX_OUTBOX: usize = 1024;
+/// Bytes of answers that wait to be sent; more are not given. Each packet counts some more than what
+/// is in it, for what it takes in memory.
+const MAX_OUTBOX: usize = 4 * 1024 * 1024;
+const PACKET: usize = 128;
 
 /// After an error of a socket: it may go on.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -56,6 +58,8 @@ pub(super) struct State {
     /// The loopback interface is the first.
     links: Vec<Arc<Link>>,
     outbox: VecDeque<Outgoing>,
+    /// What it takes.
+    outbox_size: usize,
     /// Packets put into the outbox, and sent, ever.
     queued: u64,
     sent: u64,
@@ -75,20 +79,10 @@ impl Driver {
     /// Speaks on the loopback interface, and on this one too.
     ///
     /// # Errors
-    /// The system's, and which interface it is about.
-    pub(super) fn start(further: Option<Net>) -> Result<Self, String> {
-        let state = State {
-            responder: Responder::default(),
-            browser: Browser::new(),
-            links: Vec::new(),
-            outbox: VecDeque::new(),
-            queued: 0,
-            sent: 0,
-            trouble: None,
-            check: None,
-        };
+    /// As [`Link::open`].
+    pub(super) fn start(further: Option<Net>) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared {
-            state: Mutex::new(state),
+            state: Mutex::new(State::new()),
             changed: watch::channel(0).0,
             wake: Notify::new(),
         });
@@ -135,24 +129,21 @@ impl Driver {
         }))
     }
 
-    /// The links that tell of a node at this address: the loopback interface, and that of the
-    /// address.
+    /// The links that tell of a node on this interface: that of loopback, and itself.
     ///
     /// # Errors
-    /// As [`Net::of`], and the system's.
-    pub(super) fn links_of(&self, ip: IpAddr) -> Result<Vec<LinkId>, String> {
-        let net = Net::of(ip)?;
+    /// As [`Link::open`].
+    pub(super) fn links_of(&self, net: Net) -> Result<Vec<LinkId>, OpenError> {
         let link = self.link(net)?;
         Ok(if link == 0 { vec![0] } else { vec![0, link] })
     }
 
-    fn link(&self, net: Net) -> Result<LinkId, String> {
+    fn link(&self, net: Net) -> Result<LinkId, OpenError> {
         let mut state = self.shared.state();
         if let Some(known) = state.links.iter().position(|link| link.net == net) {
             return Ok(known);
         }
-        let fail = |error: io::Error| format!("the interface of {}: {error}", net.ip);
-        let link = Arc::new(Link::open(net).map_err(fail)?);
+        let link = Arc::new(Link::open(net)?);
         let id = state.links.len();
         state.links.push(link.clone());
         drop(state);
@@ -217,25 +208,39 @@ impl Shared {
 }
 
 impl State {
+    fn new() -> Self {
+        Self {
+            responder: Responder::default(),
+            browser: Browser::new(),
+            links: Vec::new(),
+            outbox: VecDeque::new(),
+            outbox_size: 0,
+            queued: 0,
+            sent: 0,
+            trouble: None,
+            check: None,
+        }
+    }
+
     /// Takes in what came to a link.
     fn heard(&mut self, now: Instant, bytes: &[u8], link: LinkId, from: SocketAddr) {
         let Some(ip) = self.links[link].net.sender(from.ip()) else {
             return self
                 .browser
-                .leave_out(&format!("a packet from {from}, which is not on the link"));
+                .leave_out(now, &format!("a packet from {from}, which is not on the link"));
         };
         let from = SocketAddr::new(ip, from.port());
         match packet::read(bytes) {
-            Err(why) => self.browser.leave_out(&format!("a packet from {from}: {why}")),
-            Ok(Packet::Query(query)) => self.asked(query, link, from),
+            Err(why) => self.browser.leave_out(now, &format!("a packet from {from}: {why}")),
+            Ok(Packet::Query(query)) => self.asked(now, query, link, from),
             Ok(Packet::Response(records)) => {
-                self.responder.told(now, &records, link);
+                self.responder.told(now, &records, link, ip);
                 self.browser.told(now, &records, |name| self.responder.is_leaving(name));
             }
         }
     }
 
-    fn asked(&mut self, mut query: Query, link: LinkId, from: SocketAddr) {
+    fn asked(&mut self, now: Instant, mut query: Query, link: LinkId, from: SocketAddr) {
         if self.check.is_some()
             && query.questions.iter().any(|q| Some(&q.name) == self.check.as_ref())
         {
@@ -247,10 +252,10 @@ impl State {
         if hears_all {
             query.id = 0;
         }
-        if self.outbox.len() >= MAX_OUTBOX {
-            return self.browser.leave_out("a question: too many answers wait to be sent");
-        }
-        for bytes in self.responder.asked(&query, link) {
+        for bytes in self.responder.asked(&query, link, from.ip()) {
+            if self.outbox_size + PACKET + bytes.len() > MAX_OUTBOX {
+                return self.browser.leave_out(now, "a question: too many answers wait to be sent");
+            }
             self.queue(if hears_all {
                 Outgoing::ToAll(Send {
                     bytes,
@@ -293,6 +298,7 @@ impl State {
 
     fn queue(&mut self, outgoing: Outgoing) {
         self.queued += 1;
+        self.outbox_size += PACKET + outgoing.bytes().len();
         self.outbox.push_back(outgoing);
     }
 
@@ -325,6 +331,7 @@ async fn send(shared: Weak<Shared>) {
         let (outgoing, wake_at, links) = {
             let mut state = shared.state();
             state.elapse(Instant::now());
+            state.outbox_size = 0;
             (std::mem::take(&mut state.outbox), state.wake_at(), state.links.clone())
         };
         let mut trouble = None;
@@ -355,6 +362,12 @@ async fn send(shared: Weak<Shared>) {
 }
 
 impl Outgoing {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::ToAll(Send { bytes, .. }) | Self::ToOne { bytes, .. } => bytes,
+        }
+    }
+
     async fn send(&self, links: &[Arc<Link>]) -> io::Result<()> {
         match self {
             Self::ToOne { bytes, link, to } => {
@@ -369,5 +382,38 @@ impl Outgoing {
                 outcome
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{super::Node, packet::Question, responder::Standing},
+        *,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_wait_are_bounded_in_bytes() {
+        let mut node = Node::new("greeter", "a", "127.0.0.1:1");
+        let mut rng = fastrand::Rng::with_seed(7);
+        let noise = (0..25_000).map(|_| char::from(rng.u8(b'!'..b'~'))).collect();
+        node.metadata.insert("x".to_owned(), noise);
+        let mut state = State::new();
+        let lease = state.responder.register(Instant::now(), &node, vec![0]).unwrap();
+        while state.responder.standing(lease) != Standing::Announced {
+            sleep_until(state.responder.wake_at().expect("it is to be announced")).await;
+            state.responder.elapsed(Instant::now());
+        }
+        let question =
+            Question { name: "greeter.micro.".to_owned(), kind: Kind::Ptr, unicast: false };
+        let query = Query { id: 7, questions: vec![question], claims: Vec::new() };
+        for _ in 0..1000 {
+            let from = SocketAddr::from(([127, 0, 0, 1], 7));
+            state.asked(Instant::now(), query.clone(), 0, from);
+        }
+        let bytes: usize = state.outbox.iter().map(|outgoing| outgoing.bytes().len()).sum();
+        let one = state.outbox[0].bytes().len();
+        assert!(one > 20_000, "{one}");
+        assert!(bytes <= MAX_OUTBOX && bytes + 2 * one > MAX_OUTBOX, "{bytes}");
     }
 }

@@ -108,12 +108,12 @@ proptest! {
             match packet::read(&bytes) {
                 Err(why) => prop_assert!(!why.is_empty() && why.len() < 200, "{why}"),
                 Ok(Packet::Query(query)) => {
-                    for answer in responder.asked(&query, 0) {
+                    for answer in responder.asked(&query, 0, [127, 0, 0, 1].into()) {
                         prop_assert!(packet::read(&answer).is_ok(), "our own answers are well-formed");
                     }
                 }
                 Ok(Packet::Response(records)) => {
-                    responder.told(now, &records, 0);
+                    responder.told(now, &records, 0, [127, 0, 0, 1].into());
                     browser.told(now, &records, |name| responder.is_leaving(name));
                 }
             }
@@ -139,5 +139,6 @@ proptest! {
         }
         browser.check();
         prop_assert!(browser.entries("echo.v1").1.is_empty(), "all that was told is forgotten");
+        prop_assert!(browser.malformed("echo.v1").is_empty(), "what made no sense, too");
     }
 }

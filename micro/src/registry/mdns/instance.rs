@@ -1,10 +1,10 @@
 //! A node as mDNS has it: an instance of a service, with a host, a port, an address and a text.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{
     super::{Node, gomicro},
-    text,
+    size, text,
 };
 
 /// The domain of go-micro's nodes. It is none of DNS's, and not `local`.
@@ -46,6 +46,7 @@ impl Instance {
                  advertise one"
             )
         })?;
+        check_address(address).map_err(|why| format!("{why}: advertise another"))?;
         let text = text::encode(&gomicro::encode_text(node)?);
         if text.len() > MAX_TEXT {
             let length = text.len();
@@ -54,7 +55,7 @@ impl Instance {
                  the node less metadata, or split its service"
             ));
         }
-        Ok(Self {
+        let instance = Self {
             // go-micro names the machine here. A name of the node's own is nobody else's on the
             // network: machines of one name (containers, say) mix nothing up.
             host: name.clone(),
@@ -63,7 +64,16 @@ impl Instance {
             port: address.port(),
             ip: address.ip(),
             text,
-        })
+        };
+        // What is small in a packet may be too large for who reads it.
+        let read = instance.node().and_then(|node| size::of_record(&instance.text, &node));
+        read.map_err(|why| {
+            format!(
+                "no other node would take its record: {why}: give the node less metadata, or split its \
+                 service"
+            )
+        })?;
+        Ok(instance)
     }
 
     /// The node that this tells of.
@@ -71,9 +81,10 @@ impl Instance {
     /// # Errors
     /// What is wrong, in words.
     pub(super) fn node(&self) -> Result<Node, String> {
+        let address = SocketAddr::new(self.ip, self.port);
+        check_address(address)?;
         let json = text::decode(&self.text)?;
-        let address = SocketAddr::new(self.ip, self.port).to_string();
-        let mut node = gomicro::decode_text(&json, "", address)?;
+        let mut node = gomicro::decode_text(&json, "", address.to_string())?;
         let id = self.name.strip_suffix(&format!(".{}", service_name(&node.service)));
         node.id = id
             .filter(|id| !id.is_empty())
@@ -81,6 +92,16 @@ impl Instance {
             .to_owned();
         Ok(node)
     }
+}
+
+/// Refuses an address that no node can be reached at.
+fn check_address(address: SocketAddr) -> Result<(), String> {
+    let ip = address.ip().to_canonical();
+    let is_nobodys = ip.is_unspecified() || ip.is_multicast() || ip == Ipv4Addr::BROADCAST;
+    if is_nobodys || address.port() == 0 {
+        return Err(format!("its address `{address}` is one that no node can have"));
+    }
+    Ok(())
 }
 
 pub(super) fn service_name(service: &str) -> String {
@@ -128,7 +149,10 @@ fn check(name: &str, id: &str, service: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::super::{Endpoint, Value},
+        *,
+    };
 
     fn of(service: &str, id: &str, address: &str) -> Result<Instance, String> {
         Instance::of(&Node::new(service, id, address))
@@ -175,6 +199,12 @@ mod tests {
             ("a..b", "a", "127.0.0.1:1", "`a..b` has an empty part"),
             ("a", "a.", "127.0.0.1:1", "`a.` has an empty part"),
             ("a", "a-1", "localhost:1", "`localhost:1` is not an IP address with a port"),
+            (
+                "a",
+                "a-1",
+                "0.0.0.0:1",
+                "`0.0.0.0:1` is one that no node can have: advertise another",
+            ),
         ] {
             let why = of(service, id, address).unwrap_err();
             assert!(why.contains(named), "{why} lacks {named}");
@@ -185,5 +215,47 @@ mod tests {
         let noise = (0..60_000).map(|_| char::from(rng.u8(b'!'..b'~'))).collect();
         node.metadata.insert("x".to_owned(), noise);
         assert!(Instance::of(&node).unwrap_err().contains("less metadata"));
+    }
+
+    fn with_methods(count: usize) -> Node {
+        let field = |name| Value {
+            name: format!("field_{name}"),
+            kind: "string".to_owned(),
+            values: vec![],
+        };
+        let message =
+            |name| Value { name, kind: "Message".to_owned(), values: (0..8).map(field).collect() };
+        let endpoint = |number| Endpoint {
+            name: format!("Greeter.Method{number}"),
+            request: Some(message(format!("Method{number}Request"))),
+            response: Some(message(format!("Method{number}Response"))),
+            metadata: [("stream".to_owned(), "true".to_owned())].into(),
+        };
+        let mut node = Node::new("greeter", "a", "127.0.0.1:1");
+        node.endpoints = (0..count).map(endpoint).collect();
+        node
+    }
+
+    #[test]
+    fn hundreds_of_methods_are_told() {
+        let node = with_methods(400);
+        let instance = Instance::of(&node).unwrap();
+        assert_eq!(instance.node(), Ok(node));
+    }
+
+    #[test]
+    fn what_no_reader_takes_is_not_registered() {
+        let mut long = Node::new("a", "a-1", "127.0.0.1:1");
+        long.metadata.insert("x".to_owned(), "x".repeat(600_000));
+        let mut many = Node::new("a", "a-1", "127.0.0.1:1");
+        many.metadata.extend((0..12_000).map(|key| (key.to_string(), String::new())));
+        for (node, named) in [
+            (long, "inflates to more than 524288 bytes"),
+            (many, "bytes of memory, over the limit of 1048576"),
+            (with_methods(1000), "inflates to more than 524288 bytes"),
+        ] {
+            let why = Instance::of(&node).unwrap_err();
+            assert!(why.contains(named) && why.contains("less metadata"), "{why} lacks {named}");
+        }
     }
 }

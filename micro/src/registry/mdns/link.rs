@@ -1,7 +1,7 @@
 //! The sockets of one interface.
 
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
 };
 
@@ -75,6 +75,33 @@ impl Net {
     }
 }
 
+/// Why an interface is not open.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    /// The system has no socket for us: at another time it may.
+    NoSocket(io::Error),
+    /// Another has the port to itself.
+    Held,
+    /// The interface cannot be used.
+    Multicast(Ipv4Addr, io::Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSocket(error) => write!(f, "no socket can be opened: {error}"),
+            Self::Held => write!(
+                f,
+                "UDP port {PORT} is held by a process that does not share it: end that process \
+                 (`ss -lunp` names it)"
+            ),
+            Self::Multicast(ip, error) => {
+                write!(f, "multicast does not work here: the interface of {ip}: {error}")
+            }
+        }
+    }
+}
+
 /// An interface, open.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -87,8 +114,8 @@ pub(super) struct Link {
 
 impl Link {
     /// # Errors
-    /// The system's, where the group cannot be joined.
-    pub(super) fn open(net: Net) -> io::Result<Self> {
+    /// The system's, where there is no socket or the group cannot be joined.
+    pub(super) fn open(net: Net) -> Result<Self, OpenError> {
         Ok(Self { net, shared: shared(net)?, own: own(net)? })
     }
 
@@ -107,32 +134,43 @@ impl Link {
     }
 }
 
-fn shared(net: Net) -> io::Result<UdpSocket> {
+fn shared(net: Net) -> Result<UdpSocket, OpenError> {
+    let fail = |error| OpenError::Multicast(net.ip, error);
     let socket = socket(net)?;
-    socket.set_reuse_address(true)?;
+    socket.set_reuse_address(true).map_err(fail)?;
     // Not on Linux, which needs it not, and hands a packet from a wire to any one of those who have
     // set it, whatever interface they have joined on.
     #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(true).map_err(fail)?;
     // Bound to the group where the system allows: what is sent to the machine's own address at this
     // port is for whoever else is there, and would come to one of us at random.
     let ip = if cfg!(unix) { GROUP } else { Ipv4Addr::UNSPECIFIED };
-    socket.bind(&SocketAddrV4::new(ip, PORT).into())?;
+    socket.bind(&SocketAddrV4::new(ip, PORT).into()).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => OpenError::Held,
+        _ => fail(error),
+    })?;
     // Else what others have joined on further interfaces would come in here too.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket.set_multicast_all_v4(false)?;
-    socket.join_multicast_v4(&GROUP, &net.ip)?;
-    UdpSocket::from_std(socket.into())
+    socket.set_multicast_all_v4(false).map_err(fail)?;
+    socket.join_multicast_v4(&GROUP, &net.ip).map_err(fail)?;
+    UdpSocket::from_std(socket.into()).map_err(OpenError::NoSocket)
 }
 
-fn own(net: Net) -> io::Result<UdpSocket> {
+fn own(net: Net) -> Result<UdpSocket, OpenError> {
     let socket = socket(net)?;
-    socket.bind(&SocketAddrV4::new(net.ip, 0).into())?;
-    UdpSocket::from_std(socket.into())
+    let bound = socket.bind(&SocketAddrV4::new(net.ip, 0).into());
+    bound.map_err(|error| OpenError::Multicast(net.ip, error))?;
+    UdpSocket::from_std(socket.into()).map_err(OpenError::NoSocket)
 }
 
-fn socket(net: Net) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+fn socket(net: Net) -> Result<Socket, OpenError> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP));
+    let socket = socket.map_err(OpenError::NoSocket)?;
+    set_up(&socket, net).map_err(|error| OpenError::Multicast(net.ip, error))?;
+    Ok(socket)
+}
+
+fn set_up(socket: &Socket, net: Net) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_multicast_if_v4(&net.ip)?;
     socket.set_multicast_loop_v4(true)?;
@@ -140,7 +178,7 @@ fn socket(net: Net) -> io::Result<Socket> {
     socket.set_multicast_ttl_v4(255)?;
     // Less is no error.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-    Ok(socket)
+    Ok(())
 }
 
 #[cfg(test)]

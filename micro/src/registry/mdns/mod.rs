@@ -8,6 +8,7 @@ mod driver;
 #[cfg(test)]
 mod fuzz;
 mod instance;
+mod left_out;
 mod link;
 mod packet;
 mod responder;
@@ -24,7 +25,12 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use tokio::{sync::OnceCell, time::sleep_until};
 
-use self::{driver::Driver, instance::Instance, link::Net, responder::Standing};
+use self::{
+    driver::Driver,
+    instance::Instance,
+    link::{Net, OpenError},
+    responder::Standing,
+};
 use super::{
     BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, open,
     url::{Url, redact_hosts},
@@ -68,9 +74,12 @@ const INSTEAD: &str = "name another registry in MICRO_REGISTRY or in the code: m
 /// here is how often the node makes sure that nobody else has taken its id, every third of it.
 ///
 /// # Trust
-/// Whoever can send to the interface can tell of nodes, as with go-micro. What is malformed is left
-/// out and counted, and what is kept of all that others say is bounded: 4096 nodes, 512 KiB for one
-/// and 32 MiB for all, and the last 128 changes.
+/// Whoever can send to the interface can tell of nodes, as with go-micro. A record that cannot be read
+/// is one of the [`Listing`]'s malformed, up to 64 of them; other packets that make no sense are left
+/// out, with a warning once a minute at most. What is kept of all that others say is bounded: 4096
+/// nodes, 1 MiB for one and 32 MiB for all, and the last 128 changes. Where that is full a further
+/// node takes the place of one that was heard only once, or that has not answered for 102 s; if there
+/// is none it is left out, with a warning likewise.
 #[derive(Debug)]
 pub struct Mdns {
     name: String,
@@ -117,15 +126,19 @@ impl Mdns {
     async fn start(&self) -> Result<Arc<Driver>, Error> {
         let further = self.interface.map(|ip| Net::of(ip.into())).transpose();
         let further = further.map_err(|why| Error::config(format!("{}: {why}", self.name)))?;
-        let driver = Driver::start(further).map_err(|why| self.does_not_work(&why))?;
-        driver.check().await.map_err(|why| self.does_not_work(&why))?;
-        Ok(Arc::new(driver))
-    }
-
-    /// As in a container or behind a firewall: it is no use to try again.
-    fn does_not_work(&self, why: &str) -> Error {
         let name = &self.name;
-        Error::config(format!("{name}: multicast does not work here: {why}; {INSTEAD}"))
+        let driver = Driver::start(further).map_err(|why| match why {
+            OpenError::NoSocket(_) => Error::registry(format!("{name}: {why}")),
+            // It is no use to try again.
+            OpenError::Held | OpenError::Multicast(..) => {
+                Error::config(format!("{name}: {why}; {INSTEAD}"))
+            }
+        })?;
+        // As in a container or behind a firewall.
+        driver.check().await.map_err(|why| {
+            Error::config(format!("{name}: multicast does not work here: {why}; {INSTEAD}"))
+        })?;
+        Ok(Arc::new(driver))
     }
 
     fn refuse(&self, node: &Node, why: &str) -> Error {
@@ -146,11 +159,12 @@ impl Mdns {
         }
         let driver = self.driver().await?;
         let instance = Instance::of(node).map_err(|why| self.refuse(node, &why))?;
-        let links = driver.links_of(instance.ip).map_err(|why| self.refuse(node, &why))?;
+        let net = Net::of(instance.ip).map_err(|why| self.refuse(node, &why))?;
         let fail = |why: String| {
             let (name, id, service) = (&self.name, &node.id, &node.service);
             Error::registry(format!("{name}: cannot register {id} of service {service}: {why}"))
         };
+        let links = driver.links_of(net).map_err(|why| fail(why.to_string()))?;
         let mut changed = driver.changed();
         let lease = driver.act(|state, now| state.responder.register(now, node, links));
         let lease = lease.map_err(fail)?;
@@ -266,8 +280,10 @@ impl Registry for Mdns {
                 since
             });
             sleep_until(since + WINDOW).await;
-            let (revision, entries) = driver.look(|state| state.browser.entries(service));
-            Ok(Listing { revision, entries, malformed: Vec::new() })
+            Ok(driver.look(|state| {
+                let (revision, entries) = state.browser.entries(service);
+                Listing { revision, entries, malformed: state.browser.malformed(service) }
+            }))
         }
         .boxed()
     }

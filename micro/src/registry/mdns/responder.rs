@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -29,7 +29,8 @@ const FIRST_AGAIN: Duration = Duration::from_secs(1);
 /// From the first goodbye to the second, likewise: all three are out within a drain's gap of 200 ms.
 const GOODBYE_GAP: Duration = Duration::from_millis(50);
 
-/// How often a name is defended at most.
+/// From one defence of a name to the next, at least. A cause that comes meanwhile is met at its end:
+/// goodbyes come in threes, and whoever hears the last believes us gone.
 const DEFENCE_GAP: Duration = Duration::from_secs(1);
 
 /// Questions taken from one packet. go-micro, and we, ask one.
@@ -93,6 +94,8 @@ enum Stage {
     Probing(u8),
     /// So many announcements.
     Announced(u8),
+    /// Announced, and about to be once more: others were told otherwise.
+    Defending,
     /// So many goodbyes.
     Leaving(u8),
     Refused(String),
@@ -114,11 +117,13 @@ impl Responder {
         if let Some(own) = self.own.get(&instance.name) {
             let is_same = own.node == *node;
             match &own.stage {
-                Stage::Probing(_) | Stage::Announced(_) if !is_same => {
+                Stage::Probing(_) | Stage::Announced(_) | Stage::Defending if !is_same => {
                     return Err(taken(&own.node.address));
                 }
                 // Ours and uncontested: there is nobody to ask.
-                Stage::Announced(_) if own.taken_by.is_none() => stage = Stage::Announced(0),
+                Stage::Announced(_) | Stage::Defending if own.taken_by.is_none() => {
+                    stage = Stage::Announced(0);
+                }
                 _ => {}
             }
         }
@@ -142,7 +147,7 @@ impl Responder {
         let own = self.own.values().find(|own| own.lease == lease);
         match own.map(|own| &own.stage) {
             Some(Stage::Probing(_) | Stage::Announced(0)) => Standing::Probing,
-            Some(Stage::Announced(_)) => Standing::Announced,
+            Some(Stage::Announced(_) | Stage::Defending) => Standing::Announced,
             Some(Stage::Refused(why)) => Standing::Refused(why.clone()),
             Some(Stage::Leaving(_)) | None => Standing::Gone,
         }
@@ -169,7 +174,7 @@ impl Responder {
     pub(super) fn deregister(&mut self, now: Instant, lease: Lease) {
         let Some(own) = self.own.values_mut().find(|own| own.lease == lease) else { return };
         match own.stage {
-            Stage::Announced(_) => {
+            Stage::Announced(_) | Stage::Defending => {
                 own.stage = Stage::Leaving(0);
                 own.due = Some(now);
             }
@@ -198,18 +203,23 @@ impl Responder {
         sends
     }
 
-    /// Our answers to what was asked on a link. A probe for a name that we are probing for ourselves
-    /// is decided here (section 8.2).
-    pub(super) fn asked(&mut self, query: &Query, link: LinkId) -> Vec<Vec<u8>> {
+    /// Our answers to what was asked on a link, from this address. A probe for a name that we are
+    /// probing for ourselves is decided here (section 8.2).
+    pub(super) fn asked(&mut self, query: &Query, link: LinkId, from: IpAddr) -> Vec<Vec<u8>> {
         let mut answers = Vec::new();
-        for question in query.questions.iter().take(MAX_QUESTIONS) {
+        let questions = &query.questions[..query.questions.len().min(MAX_QUESTIONS)];
+        for (index, question) in questions.iter().enumerate() {
+            let is_same = |it: &Question| it.name == question.name && it.kind == question.kind;
+            if questions[..index].iter().any(is_same) {
+                continue;
+            }
             if question.name == SERVICES {
                 answers.extend(self.list(query.id, question, link));
                 continue;
             }
             for own in self.own.values_mut().filter(|own| own.links.contains(&link)) {
                 if question.name == own.instance.name && !query.claims.is_empty() {
-                    own.contest(&query.claims);
+                    own.contest(&query.claims, from);
                 }
                 if own.is_announced() && own.instance.answers(question) {
                     answers.extend(packet::answer(query.id, question, &own.instance).ok());
@@ -229,10 +239,10 @@ impl Responder {
         services.iter().filter_map(|service| packet::listing(id, question, service).ok()).collect()
     }
 
-    /// Takes what another has told of the names that are ours, if it has.
-    pub(super) fn told(&mut self, now: Instant, records: &[Record], link: LinkId) {
+    /// Takes what another, at this address, has told of the names that are ours, if it has.
+    pub(super) fn told(&mut self, now: Instant, records: &[Record], link: LinkId, from: IpAddr) {
         for own in self.own.values_mut().filter(|own| own.links.contains(&link)) {
-            own.told(now, records);
+            own.told(now, records, from);
         }
     }
 
@@ -257,7 +267,7 @@ impl Responder {
 
 impl Own {
     fn is_announced(&self) -> bool {
-        matches!(self.stage, Stage::Announced(1..))
+        matches!(self.stage, Stage::Announced(1..) | Stage::Defending)
     }
 
     fn proceed(&mut self, now: Instant) -> Option<Send> {
@@ -276,6 +286,11 @@ impl Own {
                 let wait = FIRST_AGAIN * 2u32.pow(u32::from(*sent) - 1);
                 let wait = (*sent < TIMES).then_some(wait);
                 (packet::announcement(instance, TTL), Some(TTL), wait)
+            }
+            Stage::Defending => {
+                self.stage = Stage::Announced(TIMES);
+                self.defended = Some(now);
+                (packet::announcement(instance, TTL), Some(TTL), None)
             }
             Stage::Leaving(sent) => {
                 let wait = GOODBYE_GAP * 2u32.pow(u32::from(*sent));
@@ -298,7 +313,7 @@ impl Own {
 
     /// Another probes for our name. If we do too, the one whose records sort later has it; the same
     /// records are our own probe that comes back.
-    fn contest(&mut self, claims: &[Record]) {
+    fn contest(&mut self, claims: &[Record], from: IpAddr) {
         if !matches!(self.stage, Stage::Probing(_)) {
             return;
         }
@@ -313,12 +328,11 @@ impl Own {
                 Data::Srv { port, .. } => Some(*port),
                 _ => None,
             });
-            let port = port.map_or("unknown".to_owned(), |port| port.to_string());
-            self.refuse(&format!("port {port}, which registers at this very moment,"));
+            self.refuse(&format!("{}, which registers at this very moment,", at(from, port)));
         }
     }
 
-    fn told(&mut self, now: Instant, records: &[Record]) {
+    fn told(&mut self, now: Instant, records: &[Record], from: IpAddr) {
         let mut other = Other::default();
         for record in records.iter().filter(|record| record.name == self.instance.name) {
             match &record.data {
@@ -333,6 +347,7 @@ impl Own {
         }
         if other.is_gone {
             // It may have been a twin that left. Readers believe us gone.
+            self.taken_by = None;
             if self.is_announced() {
                 self.defend(now);
             }
@@ -351,14 +366,10 @@ impl Own {
         if is_same {
             return;
         }
-        let ip = ips().next().map_or("an unknown address".to_owned(), |ip: IpAddr| ip.to_string());
-        let by = match other.srv {
-            Some((port, _)) => format!("{ip}:{port}"),
-            None => ip,
-        };
+        let by = at(ips().next().unwrap_or(from), other.srv.map(|(port, _)| port));
         match self.stage {
             Stage::Probing(_) => self.refuse(&by),
-            Stage::Announced(1..) => {
+            Stage::Announced(1..) | Stage::Defending => {
                 self.taken_by = Some(by);
                 self.defend(now);
             }
@@ -366,13 +377,12 @@ impl Own {
         }
     }
 
-    /// Says once more who we are, to all who have been told otherwise.
+    /// Says once more who we are, to all who have been told otherwise: now, or when the last time is
+    /// long enough ago.
     fn defend(&mut self, now: Instant) {
-        let lately = |at: Instant| now.saturating_duration_since(at) < DEFENCE_GAP;
-        if !self.defended.is_some_and(lately) {
-            self.defended = Some(now);
-            self.stage = Stage::Announced(TIMES - 1);
-            self.due = Some(now);
+        if self.stage != Stage::Defending {
+            self.stage = Stage::Defending;
+            self.due = Some(self.defended.map_or(now, |last| now.max(last + DEFENCE_GAP)));
         }
     }
 
@@ -398,6 +408,11 @@ impl Instance {
             Kind::Own(_) => question.name == self.name,
         }
     }
+}
+
+/// Where another is, as far as it has said so.
+fn at(ip: IpAddr, port: Option<u16>) -> String {
+    port.map_or(ip.to_string(), |port| SocketAddr::new(ip, port).to_string())
 }
 
 fn taken(by: &str) -> String {

@@ -2,7 +2,24 @@
 
 use super::super::{Endpoint, Node, Value};
 
-pub(super) fn of_node(node: &Node) -> usize {
+/// The most that one record may take: a node of 400 methods with eight fields in each message does.
+pub(super) const MAX_NODE: usize = 1024 * 1024;
+
+/// What a node takes that was told by a text of this length.
+///
+/// # Errors
+/// That it is too much.
+pub(super) fn of_record(text: &[u8], node: &Node) -> Result<usize, String> {
+    let size = 512 + text.len() + of_node(node);
+    if size > MAX_NODE {
+        return Err(format!(
+            "its record takes {size} bytes of memory, over the limit of {MAX_NODE}"
+        ));
+    }
+    Ok(size)
+}
+
+fn of_node(node: &Node) -> usize {
     let metadata = node.metadata.iter().map(|(key, value)| 96 + key.len() + value.len());
     let endpoints = node.endpoints.iter().map(of_endpoint);
     size_of::<Node>() + node.version.len() + metadata.chain(endpoints).sum::<usize>()

@@ -106,7 +106,8 @@ async fn of_two_that_take_an_id_at_once_one_has_it() {
     let (first, second) = (node(&service, "a", 1), node(&service, "a", 2));
     let (first, second) = tokio::join!(one.register(&first, TTL), other.register(&second, TTL));
     let error = first.expect_err("the later port has it");
-    assert!(error.to_string().contains("port 2, which registers at this very moment"), "{error}");
+    let named = "a node at 127.0.0.1:2, which registers at this very moment";
+    assert!(error.to_string().contains(named), "{error}");
     second.unwrap();
 }
 

@@ -1,8 +1,10 @@
 use super::{
     super::{
-        super::{Endpoint, Event, Node, Value},
+        super::{Event, Node, gomicro},
+        text,
         vectors::{ID, captured, captured_instance},
     },
+    known::MAX_NODES,
     *,
 };
 
@@ -88,7 +90,8 @@ fn a_service_that_nobody_watches_is_forgotten_with_its_nodes() {
     at.until(190);
     assert!(!at.browser.is_browsed("greeter") && at.ids().is_empty());
     assert_eq!(at.browser.wake_at(), None);
-    assert_eq!((at.browser.bytes, at.browser.known.len(), at.browser.due.len()), (0, 0, 0));
+    at.browser.check();
+    assert_eq!((at.browser.known.bytes(), at.browser.known.len()), (0, 0));
 }
 
 #[test]
@@ -219,7 +222,7 @@ fn a_real_go_micros_node_comes_and_goes() {
     }
     let mut browser = Browser::new();
     assert!(told(&mut browser, &captured.answer).is_empty(), "nobody follows it");
-    assert_eq!(browser.bytes, 0);
+    assert_eq!(browser.known.bytes(), 0);
 }
 
 #[test]
@@ -231,46 +234,59 @@ fn of_two_addresses_that_of_ipv4_is_taken() {
     assert_eq!(at.browser.entries("greeter").1[0].node.address, "10.0.0.1:1");
 }
 
-#[test]
-fn thousands_of_nodes_are_bounded_and_those_known_stay() {
-    let mut at = At::new();
-    let name = |number: usize| format!("n{number}.greeter.micro.");
-    let told = |at: &mut At, instance: &Instance| {
-        at.told(0, &packet::records(instance, packet::TTL));
-    };
-    let mut instance = Instance::of(&node("a", 1)).unwrap();
-    for number in 0..MAX_NODES + 100 {
-        instance.name = name(number);
-        told(&mut at, &instance);
-    }
-    assert_eq!(at.ids().len(), MAX_NODES);
-    assert_eq!(at.browser.left_out(), 100);
-    at.told(1, &records(&node("n1", 1), 0));
-    at.told(1, &records(&node("late", 1), packet::TTL));
-    assert!(at.ids().contains(&"late".to_owned()), "there is room again");
+/// Instances that differ in their names alone.
+fn instances(node: &Node, numbers: std::ops::Range<usize>) -> impl Iterator<Item = Vec<Record>> {
+    let instance = Instance::of(node).unwrap();
+    numbers.map(move |number| {
+        let name = format!("n{number}.greeter.micro.");
+        packet::records(&Instance { name, ..instance.clone() }, packet::TTL)
+    })
+}
 
+#[test]
+fn a_node_that_comes_after_thousands_has_room_and_those_known_stay() {
+    let mut at = At::new();
+    for second in [0, 1] {
+        at.told(second, &records(&node("known", 1), packet::TTL));
+    }
+    for (number, told) in instances(&node("a", 1), 0..MAX_NODES + 100).enumerate() {
+        at.told(2 + number as u64 / 1000, &told);
+    }
+    at.told(10, &records(&node("late", 1), packet::TTL));
+    at.browser.check();
+    let ids = at.ids();
+    assert_eq!(ids.len(), MAX_NODES);
+    assert!(["known", "late"].iter().all(|id| ids.iter().any(|it| it == id)), "{}", ids.len());
+    assert!(!ids.contains(&"n0".to_owned()), "who was heard of least lately made room");
+    assert_eq!(at.browser.crowded_out.count(), 102);
+}
+
+#[test]
+fn nodes_that_answer_are_not_crowded_out_until_they_fall_silent() {
+    let mut at = At::new();
+    for second in [0, 1] {
+        instances(&node("a", 1), 0..MAX_NODES).for_each(|told| at.told(second, &told));
+    }
+    let told = records(&node("late", 1), packet::TTL);
+    for (second, has_room) in [(2, false), (102, false), (103, true)] {
+        at.told(second, &told);
+        assert_eq!(at.ids().contains(&"late".to_owned()), has_room, "after {second} s");
+        assert_eq!(at.ids().len(), MAX_NODES);
+        at.browser.check();
+    }
+    assert_eq!(at.browser.crowded_out.count(), 3);
+}
+
+#[test]
+fn what_nodes_take_is_bounded() {
     let mut at = At::new();
     let mut large = node("a", 1);
     large.metadata.extend((0..1000).map(|key| (format!("{key}"), "x".repeat(200))));
-    let mut instance = Instance::of(&large).unwrap();
-    for number in 0..200 {
-        instance.name = name(number);
-        told(&mut at, &instance);
-    }
-    assert!(at.browser.bytes <= MAX_BYTES, "{}", at.browser.bytes);
-    assert_eq!(at.ids().len() as u64, 200 - at.browser.left_out());
+    instances(&large, 0..200).for_each(|told| at.told(0, &told));
+    at.browser.check();
     assert!((100..150).contains(&at.ids().len()), "{}", at.ids().len());
-
-    // Small in a packet, and in JSON, and large in memory.
-    let mut at = At::new();
-    let nothing = vec![Value::default(); 10_000];
-    let request = Some(Value { values: nothing, ..Value::default() });
-    let mut swollen = node("a", 1);
-    swollen.endpoints = vec![Endpoint { request, ..Endpoint::default() }];
-    let instance = Instance::of(&swollen).unwrap();
-    assert!(instance.text.len() < 8192, "{}", instance.text.len());
-    told(&mut at, &instance);
-    assert!(at.ids().is_empty() && at.browser.left_out() == 1);
+    assert_eq!(at.browser.crowded_out.count(), 200 - at.ids().len() as u64);
+    assert!(at.ids().contains(&"n199".to_owned()), "the last has room");
 }
 
 #[test]
@@ -291,15 +307,109 @@ fn parts_of_nodes_and_names_of_services_are_bounded() {
     assert_eq!(at.browser.services(since).collect::<Vec<_>>(), ["late"], "the old make room");
 }
 
+/// What says that a record of `a` cannot be read, each in its way.
+fn unreadable() -> Vec<(Vec<Record>, &'static str)> {
+    let with_text = |text: Vec<u8>| {
+        let mut told = records(&node("a", 1), packet::TTL);
+        told[2].data = Data::Text(text);
+        told
+    };
+    // Small in a packet, and in JSON, and large in memory.
+    let mut swollen = node("a", 1);
+    swollen.metadata.extend((0..12_000).map(|key| (key.to_string(), String::new())));
+    let swollen = text::encode(&gomicro::encode_text(&swollen).unwrap());
+    let line = br#"{"Service":"greeter","Metadata":{"zone\nERROR":7}}"#;
+    vec![
+        (with_text(text::encode(line)), "`Metadata.zone ERROR` is a number"),
+        (with_text(b"zz".to_vec()), "its text is not hex"),
+        (with_text(Vec::new()), "its text is not zlib's"),
+        (with_text(swollen), "bytes of memory"),
+    ]
+}
+
+fn reasons(malformed: &[Malformed]) -> Vec<(&str, &str)> {
+    malformed.iter().map(|it| (it.key.as_str(), it.reason.as_str())).collect()
+}
+
 #[test]
-fn a_text_that_lies_is_left_out_and_counted() {
-    let mut at = At::new();
-    let mut told = records(&node("a", 1), packet::TTL);
-    for text in [&b"zz"[..], b"", b"789c"] {
-        told[2].data = Data::Text(text.to_vec());
+fn a_record_that_cannot_be_read_is_told_once_with_its_reason() {
+    for (told, named) in unreadable() {
+        let mut at = At::new();
         at.told(0, &told);
+        at.told(1, &told);
+        let malformed = at.browser.malformed("greeter");
+        let [(key, why)] = reasons(&malformed)[..] else { panic!("one: {malformed:?}") };
+        assert!(key == "greeter/a" && why.contains(named), "{key}: {why} lacks {named}");
+        let events = at.events(0);
+        assert!(matches!(&events[..], [Event::Malformed(it)] if *it == malformed[0]), "{events:?}");
+        assert!(at.ids().is_empty() && at.browser.partials.is_empty());
+        at.until(120);
+        assert_eq!(at.browser.malformed("greeter").len(), 1);
+        at.until(121);
+        assert!(at.browser.malformed("greeter").is_empty(), "forgotten as a node is");
+        assert!(matches!(&at.events(1)[..], [Event::Delete(key)] if key == "greeter/a"));
+        at.browser.check();
     }
-    assert!(at.ids().is_empty());
-    assert_eq!(at.browser.left_out(), 3);
-    assert!(at.browser.partials.is_empty());
+}
+
+#[test]
+fn a_record_that_cannot_be_read_takes_no_node_away_and_gives_way_to_one_that_can() {
+    let good = records(&node("a", 1), packet::TTL);
+    let (bad, _) = unreadable().remove(0);
+    let mut at = At::new();
+    at.told(0, &good);
+    at.told(1, &bad);
+    assert_eq!((at.ids().len(), at.browser.malformed("greeter").len()), (1, 1));
+    at.told(2, &good);
+    assert_eq!((at.ids().len(), at.browser.malformed("greeter").len()), (1, 0));
+    let events = at.events(2);
+    assert!(matches!(&events[..], [Event::Delete(_), Event::Put(_)]), "{events:?}");
+    at.told(3, &bad);
+    at.told(4, &records(&node("a", 1), 0));
+    assert_eq!(
+        (at.ids().len(), at.browser.malformed("greeter").len()),
+        (0, 0),
+        "a goodbye is of both"
+    );
+    at.told(5, &bad);
+    at.browser.watched(at.start + secs(5), "greeter", false);
+    at.until(135);
+    at.browser.check();
+    assert!(at.browser.malformed("greeter").is_empty() && at.browser.wake_at().is_none());
+}
+
+#[test]
+fn records_that_cannot_be_read_are_bounded_and_the_rest_counted() {
+    let mut at = At::new();
+    let (mut bad, _) = unreadable().remove(0);
+    for number in 0..unreadable::MAX_UNREADABLE + 10 {
+        let name = format!("n{number}.greeter.micro.");
+        (bad[0].name, bad[2].name) = (name.clone(), name);
+        at.told(0, &bad);
+    }
+    at.browser.check();
+    assert_eq!(at.browser.malformed("greeter").len(), unreadable::MAX_UNREADABLE);
+    assert_eq!(at.browser.left_out.count(), 10);
+}
+
+#[test]
+fn an_address_that_no_node_can_have_is_refused() {
+    for (ip, port) in [
+        ("224.0.0.1", 80),
+        ("255.255.255.255", 80),
+        ("0.0.0.0", 80),
+        ("::", 80),
+        ("ff02::1", 80),
+        ("::ffff:224.0.0.1", 80),
+        ("127.0.0.1", 0),
+    ] {
+        let mut instance = Instance::of(&node("a", 1)).unwrap();
+        (instance.ip, instance.port) = (ip.parse().unwrap(), port);
+        let mut at = At::new();
+        at.told(0, &packet::records(&instance, packet::TTL));
+        let malformed = at.browser.malformed("greeter");
+        let [(_, why)] = reasons(&malformed)[..] else { panic!("one: {malformed:?}") };
+        let address = std::net::SocketAddr::new(instance.ip, port).to_string();
+        assert!(at.ids().is_empty() && why.contains(&address), "{why} lacks {address}");
+    }
 }

@@ -1,4 +1,9 @@
+use std::net::Ipv4Addr;
+
 use super::{super::vectors::captured, *};
+
+/// Where others send from.
+const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -50,7 +55,7 @@ impl At {
 
     fn told(&mut self, at: u64, node: &Node, ttl: u32) {
         let records = packet::records(&Instance::of(node).unwrap(), ttl);
-        self.responder.told(self.ms(at), &records, 0);
+        self.responder.told(self.ms(at), &records, 0, OTHER);
     }
 
     fn probed(&mut self, node: &Node) -> Vec<Vec<u8>> {
@@ -60,7 +65,7 @@ impl At {
 
     fn asked(&mut self, packet: &[u8], link: LinkId) -> Vec<Vec<u8>> {
         let Ok(packet::Packet::Query(query)) = packet::read(packet) else { panic!("a query") };
-        self.responder.asked(&query, link)
+        self.responder.asked(&query, link, OTHER)
     }
 }
 
@@ -135,6 +140,21 @@ fn one_who_has_the_name_ends_a_probe() {
 }
 
 #[test]
+fn one_who_does_not_say_where_it_is_is_named_by_its_senders_address() {
+    let other = packet::records(&Instance::of(&node("a", 2)).unwrap(), TTL);
+    let [srv, _, _] = &other[..] else { panic!("three records") };
+    let mut text = other[2].clone();
+    text.data = Data::Text(b"other".to_vec());
+    for (told, named) in [(srv, "a node at 10.0.0.9:2 has"), (&text, "a node at 10.0.0.9 has")] {
+        let mut at = At::new();
+        let lease = at.register(0, &node("a", 1)).unwrap();
+        at.responder.told(at.ms(1), std::slice::from_ref(told), 0, OTHER);
+        let Standing::Refused(why) = at.responder.standing(lease) else { panic!("refused") };
+        assert!(why.contains(named), "{why} lacks {named}");
+    }
+}
+
+#[test]
 fn the_same_records_are_no_other() {
     let mut at = At::new();
     let lease = at.register(0, &node("a", 1)).unwrap();
@@ -158,7 +178,8 @@ fn of_two_probes_the_one_that_sorts_later_has_the_name() {
         let standing = at.responder.standing(lease);
         assert_eq!(standing == Standing::Probing, has_it, "{standing:?}");
         if let Standing::Refused(why) = standing {
-            assert!(why.contains("port 3"), "{why}");
+            let named = "a node at 10.0.0.9:3, which registers at this very moment, has this id";
+            assert!(why.contains(named), "{why}");
         }
     }
 }
@@ -178,7 +199,7 @@ fn a_twin_is_told_at_the_renewal_and_the_name_defended() {
     at.until(10_000);
     at.told(10_000, &node("a", 2), TTL);
     at.told(10_001, &node("a", 2), TTL);
-    assert_eq!(at.until(20_000), [(10_000, "announcement", From::Shared)], "once a second at most");
+    assert_eq!(at.until(20_000), [(10_000, "announcement", From::Shared)], "once for both");
     let renewed = at.responder.renew(&node("a", 1), lease);
     assert!(
         matches!(&renewed, Err(RenewError::Taken(why)) if why.contains("127.0.0.1:2")),
@@ -196,6 +217,53 @@ fn a_twins_goodbye_is_contradicted() {
     at.until(10_000);
     at.told(10_000, &node("a", 2), 0);
     assert_eq!(at.until(20_000), [(10_000, "announcement", From::Shared)]);
+    at.responder.renew(&node("a", 1), lease).unwrap();
+}
+
+#[test]
+fn the_last_of_a_twins_goodbyes_is_contradicted_too_once_a_second() {
+    let (mut at, lease) = At::announced(&node("a", 1));
+    at.until(10_000);
+    let mut sent = Vec::new();
+    for after in [10_000, 10_050, 10_150, 11_100] {
+        sent.extend(at.until(after));
+        at.told(after, &node("a", 2), 0);
+    }
+    sent.extend(at.until(60_000));
+    let expected = [10_000, 11_000, 12_000].map(|after| (after, "announcement", From::Shared));
+    assert_eq!(sent, expected, "none of the goodbyes is the last word");
+    at.responder.renew(&node("a", 1), lease).unwrap();
+}
+
+#[test]
+fn a_defence_that_waits_is_no_obstacle() {
+    for again in [false, true] {
+        let (mut at, lease) = At::announced(&node("a", 1));
+        at.until(10_000);
+        at.told(10_000, &node("a", 2), 0);
+        at.until(10_000);
+        at.told(10_050, &node("a", 2), 0);
+        assert_eq!(at.responder.standing(lease), Standing::Announced);
+        assert_eq!(at.probed(&node("a", 2)).len(), 1, "it answers meanwhile");
+        assert!(at.register(10_060, &node("a", 2)).is_err());
+        if again {
+            at.register(10_060, &node("a", 1)).unwrap();
+            assert_eq!(at.until(10_500), [(10_060, "announcement", From::Shared)]);
+        } else {
+            at.responder.deregister(at.ms(10_060), lease);
+            let sent = at.until(60_000);
+            assert!(sent.len() == 3 && sent.iter().all(|(_, what, _)| *what == "goodbye"));
+        }
+    }
+}
+
+#[test]
+fn a_twin_that_has_left_is_no_twin_any_more() {
+    let (mut at, lease) = At::announced(&node("a", 1));
+    at.until(10_000);
+    at.told(10_000, &node("a", 2), TTL);
+    assert!(at.responder.renew(&node("a", 1), lease).is_err());
+    at.told(18_000, &node("a", 2), 0);
     at.responder.renew(&node("a", 1), lease).unwrap();
 }
 
@@ -239,6 +307,17 @@ fn questions_are_answered_one_packet_a_node() {
         assert_eq!(at.asked(&query(name, kind), 0).len(), count, "{name} {kind:?}");
         assert!(at.asked(&query(name, kind), 1).is_empty(), "not on a link that it is not told on");
     }
+}
+
+#[test]
+fn equal_questions_of_a_packet_are_answered_once() {
+    let (at, _) = At::announced(&node("a", 1));
+    let At { mut responder, .. } = at;
+    let question = |kind| Question { name: "a.greeter.micro.".to_owned(), kind, unicast: false };
+    let (any, text) = (question(Kind::Any), question(Kind::Own(simple_dns::TYPE::TXT)));
+    let questions = vec![any.clone(), text.clone(), any.clone(), text, any];
+    let query = Query { id: 0, questions, claims: Vec::new() };
+    assert_eq!(responder.asked(&query, 0, OTHER).len(), 2);
 }
 
 #[test]
