@@ -209,9 +209,9 @@ impl Service {
         let registry = discovery.registry().clone();
         let shown = registry.name().to_owned();
         let (claim, registration) = Claim::register(&shown, &node, || {
+            tracing::info!(service = node.service, node = node.id, address, "serving");
             Registration::start(registry, node.clone(), settings.registration)
         })?;
-        tracing::info!(service = node.service, node = node.id, address, "serving");
         let is_shared = discovery.registry().is_shared();
         if let Some(warning) = address::unreachable(&asked, bound, &address, is_shared) {
             tracing::warn!(service = node.service, node = node.id, registry = shown, "{warning}");
