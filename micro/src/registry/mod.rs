@@ -17,7 +17,7 @@ use crate::Error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 #[cfg(any(test, feature = "etcd", feature = "mdns"))]
-mod gomicro;
+mod format;
 #[cfg(feature = "mdns")]
 pub mod mdns;
 pub mod memory;

@@ -13,8 +13,8 @@ use futures_util::FutureExt;
 
 use self::{key::Record, lease::KeepAlives, members::Members, options::Options};
 use super::{
-    BoxFuture, Entry, Lease, Listing, Malformed, Node, Registry, RenewError, Watch, gomicro, open,
-    url::Url,
+    BoxFuture, Entry, Lease, Listing, Malformed, Node, Registry, RenewError, Watch,
+    format::gomicro, open, url::Url,
 };
 use crate::Error;
 

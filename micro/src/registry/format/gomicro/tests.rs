@@ -1,7 +1,7 @@
 use super::*;
 use crate::registry::{Endpoint, Node, Value};
 
-const VECTORS: &str = include_str!("../../../../tests/vectors/etcd-records.txt");
+const VECTORS: &str = include_str!("../../../../../tests/vectors/etcd-records.txt");
 
 /// Key and value of every record that a real peer wrote.
 fn records() -> Vec<(&'static str, &'static str)> {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
 use super::{
-    super::{Endpoint, Node, Value},
+    super::super::{Endpoint, Node, Value},
     MAX_LEN,
 };
 
@@ -62,7 +62,7 @@ struct GoText<'a> {
 /// # Errors
 /// A record over 1 MiB, saying so.
 #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone writes it so far"))]
-pub(in super::super) fn encode(node: &Node) -> Result<Vec<u8>, String> {
+pub(in crate::registry) fn encode(node: &Node) -> Result<Vec<u8>, String> {
     let record = GoService {
         name: &node.service,
         version: &node.version,
@@ -78,7 +78,7 @@ pub(in super::super) fn encode(node: &Node) -> Result<Vec<u8>, String> {
 /// # Errors
 /// As [`encode`].
 #[cfg_attr(not(feature = "mdns"), allow(dead_code, reason = "mdns:// alone writes it"))]
-pub(in super::super) fn encode_text(node: &Node) -> Result<Vec<u8>, String> {
+pub(in crate::registry) fn encode_text(node: &Node) -> Result<Vec<u8>, String> {
     write(&GoText {
         metadata: &node.metadata,
         service: &node.service,

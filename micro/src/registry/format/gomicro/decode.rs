@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Display};
 use serde_json::{Map, Value as Json};
 
 use super::{
-    super::{Endpoint, Node, Value, url::host_and_port},
+    super::super::{Endpoint, Node, Value, url::host_and_port},
     MAX_LEN,
 };
 
@@ -20,7 +20,7 @@ const MAX_REASON: usize = 200;
 /// JSON or of another type: a record without a service's name, with no node or several, a node
 /// without an id, and a gRPC node whose address is not `host:port`.
 #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone reads it so far"))]
-pub(in super::super) fn decode(bytes: &[u8]) -> Result<Node, String> {
+pub(in crate::registry) fn decode(bytes: &[u8]) -> Result<Node, String> {
     read(bytes).map_err(shorten)
 }
 
@@ -29,7 +29,7 @@ pub(in super::super) fn decode(bytes: &[u8]) -> Result<Node, String> {
 /// # Errors
 /// As [`decode`], as far as it applies.
 #[cfg_attr(not(feature = "mdns"), allow(dead_code, reason = "mdns:// alone reads it"))]
-pub(in super::super) fn decode_text(
+pub(in crate::registry) fn decode_text(
     bytes: &[u8],
     id: &str,
     address: String,
