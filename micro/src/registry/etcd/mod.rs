@@ -278,6 +278,7 @@ impl Record {
             return Ok(Some(Entry {
                 key: self.key,
                 revision: self.revision,
+                rank: 0,
                 node: Arc::new(node),
             }));
         }
