@@ -1,11 +1,24 @@
 //! How records are written: go-micro's way, which is ours, and those of other fleets. A value's
 //! codec is here, without IO; where it goes in a registry, its key or path, is the backend's.
 
+#[cfg(any(test, feature = "etcd"))]
+pub(super) mod etcd_naming;
+#[cfg(any(test, feature = "etcd"))]
+pub(super) mod go_zero;
 pub(super) mod gomicro;
+mod json;
+#[cfg(any(test, feature = "etcd"))]
+pub(super) mod kitex;
+#[cfg(any(test, feature = "etcd"))]
+pub(super) mod kratos;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod vectors;
 
 use std::fmt;
 
-use super::url::Url;
+use super::{Node, url::Url};
 use crate::Error;
 
 /// What a record looks like, and to whom it speaks.
@@ -78,47 +91,17 @@ impl fmt::Display for Format {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What our nodes say of themselves in go-micro's words. The other formats have no place for it: who
+/// is in them speaks gRPC.
+const GRPC: [&str; 3] = ["protocol", "server", "transport"];
 
-    const SOME: &[Format] = &[Format::Micro, Format::Kratos];
+/// The node's metadata, but for what goes without saying in other formats.
+fn facts(node: &Node) -> impl Iterator<Item = (&str, &str)> {
+    let facts = node.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    facts.filter(|(key, value)| !(GRPC.contains(key) && *value == "grpc"))
+}
 
-    fn formats(query: &str, supported: &[Format]) -> Result<Vec<Format>, String> {
-        let url = Url::parse(&format!("consul://127.0.0.1{query}")).unwrap();
-        Format::of(&url, supported).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_formats_of_a_url_are_those_it_names_in_its_order() {
-        use Format::{Etcd, GoZero, Kitex, Kratos, Micro};
-        let all = [Micro, GoZero, Kratos, Kitex, Etcd];
-        for (query, expected) in [
-            ("", vec![Micro]),
-            ("?tls=true", vec![Micro]),
-            ("?format=kratos", vec![Kratos]),
-            ("?format=kratos,micro", vec![Kratos, Micro]),
-            ("?format=micro%2Ckratos", vec![Micro, Kratos]),
-            ("?format=etcd,kitex,kratos,go-zero,micro", vec![Etcd, Kitex, Kratos, GoZero, Micro]),
-        ] {
-            assert_eq!(formats(query, &all), Ok(expected), "{query}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_format_here_is_refused_with_those_that_are() {
-        for (query, named) in [
-            ("?format=", "option `format` names none; consul:// has micro, kratos"),
-            ("?format=dubbo", "option `format`: unknown `dubbo`; consul:// has micro, kratos"),
-            ("?format=micro,kitex", "unknown `kitex`; consul:// has micro, kratos"),
-            ("?format=Micro", "unknown `Micro`"),
-            ("?format=micro,", "unknown ``"),
-            ("?format=micro,+kratos", "unknown ` kratos`"),
-            ("?format=micro%0A", "unknown `micro\\n`"),
-            ("?format=kratos,kratos", "option `format` names kratos twice"),
-        ] {
-            let error = formats(query, SOME).unwrap_err();
-            assert!(error.contains(named), "{query}: {error}");
-        }
-    }
+/// Adds what goes without saying in another format.
+fn says_grpc(node: &mut Node) {
+    node.metadata.extend(GRPC.map(|key| (key.to_owned(), "grpc".to_owned())));
 }

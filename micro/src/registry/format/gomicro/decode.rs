@@ -1,17 +1,9 @@
-//! Reading the record as Go's `encoding/json` would, and with a better word where it is wrong:
-//! every field may be missing or `null`, keys match in any case, unknown ones are passed over.
+//! Reading the record as go-micro would, and with a better word where it is wrong.
 
-use std::{collections::BTreeMap, fmt::Display};
-
-use serde_json::{Map, Value as Json};
-
-use super::{
-    super::super::{Endpoint, Node, Value, url::host_and_port},
-    MAX_LEN,
+use super::super::{
+    super::{Endpoint, Node, Value, url::host_and_port},
+    json::{Json, Object, Wrong, parse_object},
 };
-
-/// The longest reason, in characters: it goes into a log, and may quote a key of the record.
-const MAX_REASON: usize = 200;
 
 /// The node in a record.
 ///
@@ -21,7 +13,7 @@ const MAX_REASON: usize = 200;
 /// without an id, and a gRPC node whose address is not `host:port`.
 #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone reads it so far"))]
 pub(in crate::registry) fn decode(bytes: &[u8]) -> Result<Node, String> {
-    read(bytes).map_err(shorten)
+    parse_object(bytes, record)
 }
 
 /// The node of this id and address, of which a TXT record says the rest.
@@ -34,186 +26,77 @@ pub(in crate::registry) fn decode_text(
     id: &str,
     address: String,
 ) -> Result<Node, String> {
-    read_text(bytes, id, address).map_err(shorten)
-}
-
-fn shorten(why: String) -> String {
-    match why.char_indices().nth(MAX_REASON) {
-        Some((end, _)) => format!("{}..", &why[..end]),
-        None => why,
-    }
-}
-
-fn parse(bytes: &[u8]) -> Result<Json, String> {
-    if bytes.len() > MAX_LEN {
-        let length = bytes.len();
-        return Err(format!("it takes {length} bytes, over the limit of {MAX_LEN}"));
-    }
-    serde_json::from_slice(bytes).map_err(|error| {
-        if bytes.is_empty() { "it is empty".to_owned() } else { format!("not JSON: {error}") }
+    parse_object(bytes, |record| {
+        Ok(Node {
+            service: service(record, "Service")?,
+            version: record.text("Version")?,
+            id: id.to_owned(),
+            address,
+            metadata: record.texts("Metadata")?,
+            endpoints: record.objects("Endpoints", endpoint)?,
+        })
     })
 }
 
-fn read_text(bytes: &[u8], id: &str, address: String) -> Result<Node, String> {
-    let json = parse(bytes)?;
-    let record = At::root(&json).object()?.ok_or("it is `null`")?;
-    let service = record.text("Service")?;
-    if service.is_empty() {
-        return Err("`Service` is missing: the service has no name".to_owned());
-    }
-    Ok(Node {
-        version: record.text("Version")?,
-        id: id.to_owned(),
-        address,
-        metadata: record.field("Metadata").texts()?,
-        endpoints: record.endpoints("Endpoints")?,
-        service,
-    })
-}
-
-fn read(bytes: &[u8]) -> Result<Node, String> {
-    let json = parse(bytes)?;
-    let record = At::root(&json).object()?.ok_or("it is `null`")?;
-    let service = record.text("name")?;
-    if service.is_empty() {
-        return Err("`name` is missing: the service has no name".to_owned());
-    }
-    let mut nodes = record.field("nodes").list()?;
-    let (Some(node), None) = (nodes.next(), nodes.next()) else {
-        let count = record.field("nodes").list()?.count();
-        return Err(format!("`nodes` has {count} nodes where there must be one"));
+fn record(record: &Object<'_>) -> Result<Node, Wrong> {
+    let service = service(record, "name")?;
+    let in_nodes = |wrong: Wrong| wrong.in_field("nodes");
+    let nodes = record.get("nodes").list().map_err(in_nodes)?;
+    let [node] = nodes else {
+        let count = nodes.len();
+        return Err(in_nodes(Wrong::new(format!("has {count} nodes where there must be one"))));
     };
-    let node = node.object()?.ok_or("`nodes[0]` is `null`")?;
+    let node = self::node(node).map_err(|wrong| in_nodes(wrong.in_item(0)))?;
+    let version = record.text("version")?;
+    Ok(Node { service, version, endpoints: record.objects("endpoints", endpoint)?, ..node })
+}
+
+/// The id, address and metadata of a node.
+fn node(node: &Json<'_>) -> Result<Node, Wrong> {
+    let node = node.object()?.ok_or_else(|| Wrong::new("is `null`"))?;
     let decoded = Node {
-        version: record.text("version")?,
-        id: node.text("id")?,
-        address: node.text("address")?,
-        metadata: node.field("metadata").texts()?,
-        endpoints: record.endpoints("endpoints")?,
-        service,
+        metadata: node.texts("metadata")?,
+        ..Node::new("", node.text("id")?, node.text("address")?)
     };
     if decoded.id.is_empty() {
-        return Err("`nodes[0].id` is missing".to_owned());
+        return Err(Wrong::new("is missing").in_field("id"));
     }
     if decoded.is_grpc() && !matches!(host_and_port(&decoded.address), Some((_, Some(_)))) {
-        return Err(format!("`nodes[0].address` is {:?}, not `host:port`", decoded.address));
+        let why = format!("is {:?}, not `host:port`", decoded.address);
+        return Err(Wrong::new(why).in_field("address"));
     }
     Ok(decoded)
 }
 
-fn endpoint(endpoint: &Object<'_>) -> Result<Endpoint, String> {
-    let value = |key| endpoint.field(key).object()?.map(|object| value(&object)).transpose();
-    Ok(Endpoint {
-        name: endpoint.text("name")?,
-        request: value("request")?,
-        response: value("response")?,
-        metadata: endpoint.field("metadata").texts()?,
-    })
+fn service(record: &Object<'_>, key: &str) -> Result<String, Wrong> {
+    let service = record.text(key)?;
+    if service.is_empty() {
+        return Err(Wrong::new("is missing: the service has no name").in_field(key));
+    }
+    Ok(service)
 }
 
-/// Recursion ends where serde_json's does: it refuses more than 128 levels.
-fn value(object: &Object<'_>) -> Result<Value, String> {
+/// One without a name is of no use to anybody.
+fn endpoint(endpoint: &Object<'_>) -> Result<Option<Endpoint>, Wrong> {
+    let name = endpoint.text("name")?;
+    let endpoint = Endpoint {
+        request: endpoint.object("request", value)?,
+        response: endpoint.object("response", value)?,
+        metadata: endpoint.texts("metadata")?,
+        name,
+    };
+    Ok((!endpoint.name.is_empty()).then_some(endpoint))
+}
+
+/// Recursion ends where the parser's does, at 128 levels.
+fn value(object: &Object<'_>) -> Result<Value, Wrong> {
+    let field = |object: &Object<'_>| {
+        let value = value(object)?;
+        Ok((value != Value::default()).then_some(value))
+    };
     Ok(Value {
         name: object.text("name")?,
         kind: object.text("type")?,
-        values: object
-            .field("values")
-            .list()?
-            .filter_map(|field| field.object().transpose())
-            .map(|field| value(&field?))
-            .collect::<Result<_, _>>()?,
+        values: object.objects("values", field)?,
     })
-}
-
-/// A JSON value and the way to it, for the errors.
-struct At<'a> {
-    json: &'a Json,
-    path: String,
-}
-
-struct Object<'a> {
-    map: &'a Map<String, Json>,
-    path: String,
-}
-
-impl<'a> At<'a> {
-    fn root(json: &'a Json) -> Self {
-        Self { json, path: String::new() }
-    }
-
-    fn wrong(&self, expected: impl Display) -> String {
-        let found = match self.json {
-            Json::Null => "null",
-            Json::Bool(_) => "a boolean",
-            Json::Number(_) => "a number",
-            Json::String(_) => "a string",
-            Json::Array(_) => "a list",
-            Json::Object(_) => "an object",
-        };
-        let path = if self.path.is_empty() { "the record" } else { &self.path };
-        format!("`{path}` is {found} where {expected} is expected")
-    }
-
-    fn object(self) -> Result<Option<Object<'a>>, String> {
-        match self.json {
-            Json::Null => Ok(None),
-            Json::Object(map) => Ok(Some(Object { map, path: self.path })),
-            _ => Err(self.wrong("an object")),
-        }
-    }
-
-    fn list(self) -> Result<impl Iterator<Item = At<'a>>, String> {
-        let items: &[Json] = match self.json {
-            Json::Null => &[],
-            Json::Array(items) => items,
-            _ => return Err(self.wrong("a list")),
-        };
-        let path = self.path;
-        let at = move |(index, json)| At { json, path: format!("{path}[{index}]") };
-        Ok(items.iter().enumerate().map(at))
-    }
-
-    fn text(self) -> Result<String, String> {
-        match self.json {
-            Json::Null => Ok(String::new()),
-            Json::String(text) => Ok(text.clone()),
-            _ => Err(self.wrong("a string")),
-        }
-    }
-
-    fn texts(self) -> Result<BTreeMap<String, String>, String> {
-        let Some(object) = self.object()? else {
-            return Ok(BTreeMap::new());
-        };
-        let entry = |(key, json): (&String, &'a Json)| {
-            let at = At { json, path: format!("{}.{key}", object.path) };
-            Ok((key.clone(), at.text()?))
-        };
-        object.map.iter().map(entry).collect()
-    }
-}
-
-impl<'a> Object<'a> {
-    /// The field of this name, else of this name in another case, else `null`.
-    fn field(&self, key: &str) -> At<'a> {
-        let same =
-            |(name, json): (&'a String, &'a Json)| name.eq_ignore_ascii_case(key).then_some(json);
-        let json =
-            self.map.get(key).or_else(|| self.map.iter().find_map(same)).unwrap_or(&Json::Null);
-        let path =
-            if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
-        At { json, path }
-    }
-
-    fn text(&self, key: &str) -> Result<String, String> {
-        self.field(key).text()
-    }
-
-    fn endpoints(&self, key: &str) -> Result<Vec<Endpoint>, String> {
-        self.field(key)
-            .list()?
-            .filter_map(|endpoint| endpoint.object().transpose())
-            .map(|one| endpoint(&one?))
-            .collect()
-    }
 }

@@ -12,9 +12,5 @@ pub(in crate::registry) use self::{decode::decode, encode::encode};
 #[cfg_attr(not(feature = "mdns"), allow(unused_imports, reason = "mdns:// alone says it"))]
 pub(in crate::registry) use self::{decode::decode_text, encode::encode_text};
 
-/// The longest record that is read or written, in bytes: etcd itself takes no request over
-/// 1.5 MiB. Real records take a few KiB.
-const MAX_LEN: usize = 1024 * 1024;
-
 #[cfg(test)]
 mod tests;
