@@ -25,6 +25,7 @@
 //! | `args` | `args`: command line flags for `clap` |
 //! | `etcd` | `etcd://` registries; its build runs `protoc` |
 //! | `init-tracing` | `init_tracing`: logs on standard error, for programs without a subscriber of their own |
+//! | `testing` | `testing`: the conformance suite for a registry of your own |
 //! | `tonic-channel` | `discovery::tonic_channel`: discovery beneath tonic's own balanced channel |
 
 #[cfg(feature = "args")]
@@ -54,6 +55,8 @@ pub mod registry;
 pub mod server;
 mod service;
 pub mod stream;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transport;
 
 pub use client::{Channel, Client, ClientBuilder};

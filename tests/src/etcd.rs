@@ -1,27 +1,12 @@
 //! A real etcd 3.6, for as long as a test needs it.
 
-use std::{
-    collections::HashSet,
-    ffi::OsStr,
-    fs::{self, File},
-    io,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::Duration,
+use std::{fs, path::PathBuf, process::Command};
+
+use crate::{
+    ports,
+    process::{self, Process},
+    programs::server,
 };
-
-use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::{Instant, sleep, timeout},
-};
-
-use crate::{ports, programs::server};
-
-/// How long a member may take to serve; it takes half a second when the machine is idle.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A member on loopback ports of its own, which it keeps over restarts. Dropped, it is killed and
 /// its data removed.
@@ -34,10 +19,9 @@ pub struct Etcd {
     metrics_port: u16,
     /// `n1=http://127.0.0.1:1,n2=..`
     cluster: String,
-    dir: TempDir,
     /// Data folders so far: a restored member has a new one.
     data: usize,
-    process: Option<Child>,
+    process: Process,
 }
 
 /// How a member is started, beyond the usual.
@@ -117,9 +101,8 @@ impl Etcd {
             peer_port: ports::free(),
             metrics_port: ports::free(),
             cluster: String::new(),
-            dir: TempDir::new().expect("a folder for etcd's data"),
             data: 0,
-            process: None,
+            process: Process::stopped("etcd"),
         }
     }
 
@@ -143,20 +126,17 @@ impl Etcd {
 
     /// Stops it where it is (SIGSTOP): its ports still accept, nothing answers.
     pub fn pause(&self) {
-        self.signal(Signal::STOP);
+        self.process.pause();
     }
 
     /// Lets it go on (SIGCONT).
     pub fn resume(&self) {
-        self.signal(Signal::CONT);
+        self.process.resume();
     }
 
     /// Kills it (SIGKILL) and waits for its end. Its data stays.
-    pub async fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().expect("a child can be killed");
-            process.wait().expect("a child can be waited for");
-        }
+    pub fn kill(&mut self) {
+        self.process.kill();
     }
 
     /// Starts it again on the same ports and data, and waits until it serves. One that runs is
@@ -165,7 +145,7 @@ impl Etcd {
     /// # Panics
     /// As [`Etcd::start`].
     pub async fn restart(&mut self) {
-        self.kill().await;
+        self.kill();
         self.spawn();
         assert!(self.serves().await, "etcd's ports were taken while it was down");
     }
@@ -180,7 +160,7 @@ impl Etcd {
     /// # Panics
     /// As [`Etcd::start`].
     pub async fn wipe(&mut self) {
-        self.kill().await;
+        self.kill();
         self.data += 1;
         self.restart().await;
     }
@@ -190,11 +170,11 @@ impl Etcd {
     /// # Panics
     /// When `etcdctl` fails.
     pub async fn snapshot(&self) -> Snapshot {
-        let file = self.dir.path().join("snapshot");
+        let file = self.process.dir().join("snapshot");
         let _ = fs::remove_file(&file);
         let mut etcdctl = Command::new(server("etcdctl-3.6"));
         etcdctl.args(["--endpoints", &self.address(), "snapshot", "save"]).arg(&file);
-        run(etcdctl).await;
+        process::run(etcdctl).await;
         Snapshot(file)
     }
 
@@ -203,7 +183,7 @@ impl Etcd {
     /// # Panics
     /// When `etcdutl` fails, and as [`Etcd::start`].
     pub async fn restore(&mut self, snapshot: &Snapshot) {
-        self.kill().await;
+        self.kill();
         self.data += 1;
         let mut etcdutl = Command::new(server("etcdutl-3.6"));
         etcdutl
@@ -213,7 +193,7 @@ impl Etcd {
             .arg("--data-dir")
             .arg(self.data_dir())
             .arg(&snapshot.0);
-        run(etcdutl).await;
+        process::run(etcdutl).await;
         self.restart().await;
     }
 
@@ -223,22 +203,7 @@ impl Etcd {
     /// # Panics
     /// When the kernel's tables cannot be read.
     pub fn connections(&self) -> usize {
-        let table = fs::read_to_string("/proc/net/tcp").expect("Linux tells of its connections");
-        let files = fs::read_dir("/proc/self/fd").expect("Linux tells of open files");
-        // One may be closed between its listing and its reading.
-        let ours: HashSet<_> = files
-            .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
-            .map(PathBuf::into_os_string)
-            .collect();
-        let remote = format!("0100007F:{:04X}", self.client_port);
-        let is_ours = |line: &&str| {
-            let columns: Vec<_> = line.split_whitespace().collect();
-            let [_, _, to, state, _, _, _, _, _, inode, ..] = columns[..] else { return false };
-            to == remote
-                && state == "01" // established
-                && ours.contains(OsStr::new(&format!("socket:[{inode}]")))
-        };
-        table.lines().filter(is_ours).count()
+        process::connections(self.client_port)
     }
 
     /// How many watches are on.
@@ -246,16 +211,12 @@ impl Etcd {
     /// # Panics
     /// When it does not say.
     pub async fn watches(&self) -> usize {
-        let metrics = self.get("/metrics").await.expect("etcd serves its metrics");
+        let metrics =
+            process::get(self.metrics_port, "/metrics").await.expect("etcd serves its metrics");
         let metric = |line: &str| {
             line.strip_prefix("etcd_debugging_mvcc_watcher_total ")?.trim().parse().ok()
         };
         metrics.lines().find_map(metric).expect("etcd counts its watches")
-    }
-
-    fn signal(&self, signal: Signal) {
-        let process = self.process.as_ref().expect("etcd runs");
-        kill_process(Pid::from_child(process), signal).expect("a child can be signalled");
     }
 
     fn peer(&self) -> String {
@@ -267,89 +228,39 @@ impl Etcd {
     }
 
     fn data_dir(&self) -> PathBuf {
-        self.dir.path().join(format!("data-{}", self.data))
-    }
-
-    fn log(&self) -> PathBuf {
-        self.dir.path().join("log")
+        self.process.dir().join(format!("data-{}", self.data))
     }
 
     fn spawn(&mut self) {
         let scheme = if self.options.tls { "https" } else { "http" };
         let client_url = format!("{scheme}://{}", self.address());
         let metrics_url = format!("http://127.0.0.1:{}", self.metrics_port);
-        let log = File::create(self.log()).expect("a log for etcd");
-        // Ends with the thread that started it, also when that is killed.
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL"])
-            .arg(server("etcd-3.6"))
-            .args(["--name", &self.name, "--unsafe-no-fsync", "--log-level", "warn"])
-            .arg("--data-dir")
-            .arg(self.data_dir())
-            .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
-            .args(["--listen-peer-urls", &self.peer_url()])
-            .args(["--initial-advertise-peer-urls", &self.peer_url()])
-            .args(["--initial-cluster", &self.cluster, "--initial-cluster-state", "new"])
-            .args(["--listen-metrics-urls", &metrics_url])
-            .args(&self.options.flags)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a log for etcd"))
-            .stderr(log);
-        self.process = Some(command.spawn().expect("setpriv (util-linux) is installed"));
+        let (peer_url, data_dir) = (self.peer_url(), self.data_dir().display().to_string());
+        let arguments = [
+            ["--name", &self.name],
+            ["--data-dir", &data_dir],
+            ["--log-level", "warn"],
+            ["--listen-client-urls", &client_url],
+            ["--advertise-client-urls", &client_url],
+            ["--listen-peer-urls", &peer_url],
+            ["--initial-advertise-peer-urls", &peer_url],
+            ["--initial-cluster", &self.cluster],
+            ["--initial-cluster-state", "new"],
+            ["--listen-metrics-urls", &metrics_url],
+        ];
+        let arguments = arguments.into_iter().flatten().chain(["--unsafe-no-fsync"]);
+        let arguments = arguments.chain(self.options.flags.iter().map(String::as_str));
+        self.process.spawn(server("etcd-3.6"), arguments, &[]);
     }
 
     /// Waits until it serves; false if it ended since a port was taken.
     async fn serves(&mut self) -> bool {
-        let deadline = Instant::now() + START_TIMEOUT;
-        loop {
-            if timeout(Duration::from_secs(1), self.is_healthy()).await.is_ok_and(|is| is) {
-                return true;
-            }
-            let process = self.process.as_mut().expect("etcd was started");
-            let ended = process.try_wait().expect("a child can be asked after");
-            if ended.is_none() && Instant::now() < deadline {
-                sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-            let log = fs::read_to_string(self.log()).unwrap_or_default();
-            if log.contains("address already in use") {
-                return false;
-            }
-            let lines: Vec<_> = log.lines().collect();
-            let last = lines[lines.len().saturating_sub(10)..].join("\n");
-            panic!("etcd does not serve ({ended:?}); its log ends:\n{last}");
-        }
+        // Asked where neither TLS nor a password is needed.
+        let port = self.metrics_port;
+        let is_healthy = async || {
+            let answer = process::get(port, "/health").await;
+            answer.is_ok_and(|answer| answer.contains(r#""health":"true""#))
+        };
+        self.process.serves(is_healthy).await
     }
-
-    async fn is_healthy(&self) -> bool {
-        self.get("/health").await.is_ok_and(|answer| answer.contains(r#""health":"true""#))
-    }
-
-    /// Asked where neither TLS nor a password is needed.
-    async fn get(&self, path: &str) -> io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.metrics_port)).await?;
-        // The old version, so that the answer does not come in chunks.
-        let request = format!("GET {path} HTTP/1.0\r\nHost: etcd\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-}
-
-async fn run(mut command: Command) {
-    let run = tokio::task::spawn_blocking(move || command.output().map(|output| (command, output)));
-    let (command, output) = run.await.expect("the command runs").expect("the command runs");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?} failed: {text}");
 }

@@ -1,14 +1,14 @@
-//! What the tests against real programs share: the servers and peers, the conformance suite of
-//! registries, the fault suite's parts, the benchmarks' parts and the generated code.
+//! What the tests against real programs share: the servers and peers, the fault
+//! suite's parts, the benchmarks' parts and the generated code.
 
 pub mod bench;
-pub mod conformance;
 pub mod echo;
 pub mod etcd;
 pub mod fault;
 pub mod interop;
 pub mod namespace;
 pub mod ports;
+pub mod process;
 pub mod programs;
 pub mod projects;
 

@@ -22,6 +22,14 @@ pub enum Network {
     Nothing,
 }
 
+/// Runs a test in a namespace of its own where the loopback interface is all there is.
+///
+/// # Panics
+/// As [`inside`].
+pub fn on_loopback(test: &str, body: impl Future<Output = ()>) {
+    inside(test, Network::Loopback, body);
+}
+
 /// Runs a test in a namespace of its own: this very program again, with this test alone. Its name is
 /// that of the calling function.
 ///

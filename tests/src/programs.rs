@@ -27,9 +27,11 @@ pub fn program(name: &str) -> PathBuf {
 /// # Panics
 /// When it is not there.
 pub fn server(name: &str) -> PathBuf {
-    let dir = std::env::var_os("MICRO_TEST_BIN").map(PathBuf::from);
-    let path = dir.unwrap_or_else(|| root().join("target/servers")).join(name);
-    assert!(path.is_file(), "{} is not there; run: tests/servers/get all", path.display());
+    let dir = |variable| std::env::var_os(variable).map(PathBuf::from);
+    let cache = || dir("XDG_CACHE_HOME").or_else(|| Some(dir("HOME")?.join(".cache")));
+    let servers = dir("MICRO_TEST_BIN").or_else(|| Some(cache()?.join("micro/servers")));
+    let path = servers.expect("MICRO_TEST_BIN or HOME is set").join(name);
+    assert!(path.exists(), "{} is not there; run: tests/servers/get all", path.display());
     path
 }
 

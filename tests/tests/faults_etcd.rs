@@ -25,7 +25,7 @@ async fn check(mut trial: Trial, returned: Duration) {
 async fn etcd_killed_and_restarted() {
     let mut etcd = Etcd::start().await;
     let trial = Trial::start("etcd killed and restarted", &etcd.url()).await;
-    etcd.kill().await;
+    etcd.kill();
     sleep(Duration::from_secs(5)).await;
     etcd.restart().await;
     check(trial, now()).await;

@@ -8,12 +8,10 @@ use micro::{
     discovery::Update,
     registration::{self, Registration},
     registry::{self, Node, Registry, RenewError},
-};
-use tests::{
-    conformance::{Backend, Cannot, Owner, Watching},
-    etcd::Etcd,
     registry_conformance,
+    testing::registry::{Backend, Cannot, Owner, Watching},
 };
+use tests::etcd::Etcd;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
@@ -168,7 +166,7 @@ async fn more_records_than_a_message_can_have_are_read_all_of_one_revision() {
     assert_eq!(registry.list().await.unwrap(), ["many"]);
 
     // A watch that resumes from before all of it gets it too.
-    let mut watching = Watching::after(&registry, "many", 1);
+    let mut watching = Watching::after_revision(&registry, "many", 1);
     assert_eq!(watching.events(1510).await.len(), 1510);
 }
 
@@ -249,7 +247,7 @@ async fn the_lease_of_a_lost_record_is_given_back() {
     let registry = backend.registry();
     let mut client = backend.0.client().await;
     let node = Node::new("lost", "lost-1", "127.0.0.1:1");
-    let mut watching = Watching::after(&registry, "lost", 1);
+    let mut watching = Watching::after_revision(&registry, "lost", 1);
     let options = registration::Options { interval: TTL / 300, ..registration::Options::new(TTL) };
     let registration = Registration::start(registry.clone(), node.clone(), options);
     assert_eq!(watching.events(1).await, ["+lost-1@127.0.0.1:1"]);
@@ -311,7 +309,7 @@ async fn all_that_a_process_does_with_a_registry_shares_one_connection() {
         for _ in 0..3 {
             registry.renew(&node, lease).await.unwrap();
         }
-        let mut watching = Watching::after(&registry, "shared", 1);
+        let mut watching = Watching::after_revision(&registry, "shared", 1);
         watching.events(1).await;
         kept.push((registry, watching));
     }

@@ -3,16 +3,16 @@
 use std::{fs, path::Path, time::Duration};
 
 use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
-use micro::registry::{self, Node};
+use micro::{
+    registry::{self, Node},
+    testing::registry::Watching,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     SanType,
 };
 use tempfile::TempDir;
-use tests::{
-    conformance::Watching,
-    etcd::{Etcd, Options},
-};
+use tests::etcd::{Etcd, Options};
 use tokio::time::sleep;
 
 const TTL: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ async fn a_user_signs_in_and_again_when_the_token_is_no_longer_known() {
     expired().await;
     registry.renew(&node("a"), lease).await.unwrap();
     expired().await;
-    let mut watching = Watching::after(&registry, "greeter", 1);
+    let mut watching = Watching::after_revision(&registry, "greeter", 1);
     assert_eq!(watching.events(1).await, ["+a@127.0.0.1:1"]);
     expired().await;
     let other = registry.register(&node("b"), TTL).await.unwrap();
@@ -69,7 +69,7 @@ async fn a_user_signs_in_and_again_when_the_token_is_no_longer_known() {
     etcd.restart().await;
     registry.renew(&node("a"), lease).await.unwrap();
     etcd.restart().await;
-    let mut watching = Watching::after(&registry, "greeter", 1);
+    let mut watching = Watching::after_revision(&registry, "greeter", 1);
     assert_eq!(watching.events(1).await, ["+a@127.0.0.1:1"]);
 }
 
@@ -84,7 +84,7 @@ async fn a_change_of_users_does_not_lock_out() {
     root.user_add("someone", "else", None).await.unwrap();
     registry.renew(&node("a"), lease).await.unwrap();
     root.user_delete("someone").await.unwrap();
-    Watching::after(&registry, "greeter", 1).events(1).await;
+    Watching::after_revision(&registry, "greeter", 1).events(1).await;
     registry.register(&node("b"), TTL).await.unwrap();
 }
 
@@ -105,7 +105,7 @@ async fn who_may_not_is_told_so_without_the_password() {
     let registry = registry::open(&etcd.url()).unwrap();
     let error = registry.read("greeter").await.unwrap_err();
     assert!(error.to_string().contains("user name is empty"), "{error}");
-    let error = Watching::after(&registry, "greeter", 1).next_or_end().await.unwrap_err();
+    let error = Watching::after_revision(&registry, "greeter", 1).next_or_end().await.unwrap_err();
     assert!(format!("{error:?}").contains("user name is empty"), "{error:?}");
 }
 
@@ -153,7 +153,7 @@ async fn etcd_is_spoken_to_over_tls() {
     let registry = registry::open(&url).unwrap();
     let lease = registry.register(&node("a"), TTL).await.unwrap();
     registry.renew(&node("a"), lease).await.unwrap();
-    Watching::after(&registry, "greeter", 1).events(1).await;
+    Watching::after_revision(&registry, "greeter", 1).events(1).await;
 
     let by_name = url.replace("127.0.0.1", "localhost");
     assert_eq!(registry::open(&by_name).unwrap().read("greeter").await.unwrap().entries.len(), 1);

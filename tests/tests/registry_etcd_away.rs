@@ -2,8 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use micro::registry::{self, Lease, Node, Registry, RenewError, WatchError};
-use tests::{conformance::Watching, etcd::Etcd};
+use micro::{
+    registry::{self, Lease, Node, Registry, RenewError, WatchError},
+    testing::registry::Watching,
+};
+use tests::etcd::Etcd;
 use tokio::time::{Instant, sleep};
 
 const TTL: Duration = Duration::from_secs(60);
@@ -53,7 +56,7 @@ async fn etcd_may_start_after_us() {
     assert!(text.to_lowercase().contains("connection refused"), "{text}");
     fails_in_time(registry.read("greeter")).await;
     fails_in_time(registry.list()).await;
-    let mut watching = Watching::after(&registry, "greeter", 0);
+    let mut watching = Watching::after_revision(&registry, "greeter", 0);
     let ended = watching.next_or_end().await;
     assert!(matches!(ended, Err(WatchError::Disconnected(_))), "{ended:?}");
     assert!(watching.has_ended().await, "the stream ends after its first error");
@@ -74,7 +77,7 @@ async fn a_killed_etcd_ends_the_watch_and_keeps_the_lease_over_its_restart() {
     registry.register(&node("b"), TTL).await.unwrap();
     assert_eq!(watching.events(1).await, ["+b@127.0.0.1:1"]);
 
-    etcd.kill().await;
+    etcd.kill();
     let ended = watching.next_or_end().await;
     assert!(matches!(ended, Err(WatchError::Disconnected(_))), "{ended:?}");
     let renewed = fails_in_time(registry.renew(&node("a"), lease)).await;
@@ -158,7 +161,7 @@ async fn a_wiped_etcd_has_lost_the_record_and_takes_it_again() {
     etcd.wipe().await;
     let renewed = registry.renew(&node("a"), lease).await;
     assert!(matches!(renewed, Err(RenewError::Lost(_))), "{renewed:?}");
-    let mut watching = Watching::after(&registry, "greeter", seen);
+    let mut watching = Watching::after_revision(&registry, "greeter", seen);
     let ended = watching.next_or_end().await;
     assert!(matches!(ended, Err(WatchError::Compacted)), "{ended:?}");
     registry.register(&node("a"), TTL).await.unwrap();
@@ -178,7 +181,7 @@ async fn an_etcd_restored_from_an_older_snapshot_is_behind_what_was_seen() {
     assert_eq!(listing.entries.len(), 2);
 
     etcd.restore(&snapshot).await;
-    let mut watching = Watching::after(&registry, "greeter", listing.revision);
+    let mut watching = Watching::after(&registry, "greeter", &listing);
     let ended = watching.next_or_end().await;
     assert!(matches!(ended, Err(WatchError::Compacted)), "{ended:?}");
     assert!(registry.read("greeter").await.unwrap().revision < listing.revision);
@@ -198,7 +201,7 @@ async fn members_stand_in_for_one_another() {
 
     // Killed: at most the leader's election is noticed.
     for (index, member) in members.iter_mut().enumerate() {
-        member.kill().await;
+        member.kill();
         let start = Instant::now();
         while let Err(error) = registry.renew(&node("a"), lease).await {
             assert!(matches!(error, RenewError::Failed(_)), "{error:?}");
@@ -253,8 +256,8 @@ async fn members_without_a_majority_refuse_in_time_and_name_each() {
     let mut watching = Watching::from_now(&registry, "greeter").await;
     let [first, second, third] = &mut members;
     // The watch is on the first: alone, it must not pass for a quiet registry.
-    second.kill().await;
-    third.kill().await;
+    second.kill();
+    third.kill();
     let ended = watching.next_or_end().await;
     assert!(matches!(ended, Err(WatchError::Disconnected(_))), "{ended:?}");
     let text = fails_in_time(registry.read("greeter")).await.to_string();

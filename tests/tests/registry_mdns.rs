@@ -14,12 +14,10 @@ use micro::{
     Service,
     registration::RegistrationState,
     registry::{self, Lease, Node, Registry},
-};
-use tests::{
-    conformance::{Backend, Cannot, Watching},
-    namespace::{Network, inside},
     registry_conformance,
+    testing::registry::{Backend, Cannot, Watching},
 };
+use tests::namespace::{self, Network, inside};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, Command},
@@ -119,7 +117,7 @@ fn tell_malformed(service: &str, id: &str, ttl: u32) {
     socket.send_to(&packet, "224.0.0.251:5353").expect("the packet is sent");
 }
 
-registry_conformance!([in_namespace] OnLoopback::default());
+registry_conformance!([namespace::on_loopback] OnLoopback::default());
 
 /// A process with a node in it.
 async fn owner(service: &str, id: &str) -> (Child, String) {

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use micro::registry::{Lease, Node, Registry, memory::Memory};
-use tests::{
-    conformance::{Backend, Cannot, Owner},
+use micro::{
+    registry::{Lease, Node, Registry, memory::Memory},
     registry_conformance,
+    testing::registry::{Backend, Cannot, Owner},
 };
 use tokio::time::sleep;
 

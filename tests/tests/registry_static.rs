@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use micro::registry::Registry;
-use tests::{
-    conformance::{Backend, Cannot, Watching, judge},
+use micro::{
+    registry::Registry,
     registry_conformance,
+    testing::registry::{Backend, Cannot, Watching, judge},
 };
 
 struct Listed;

@@ -49,17 +49,16 @@ struct Record {
 }
 
 impl Records {
-    /// Takes a change in. Returns a malformed record if it is the first under its key.
-    pub(super) fn apply(&mut self, event: Event) -> Option<Malformed> {
+    /// Takes a change in. Returns the records that are malformed, each if it is the first under its
+    /// key.
+    pub(super) fn apply(&mut self, event: Event) -> Vec<Malformed> {
         match event {
             Event::Put(entry) => self.put(entry),
             Event::Delete(key) => self.delete(&key),
-            Event::Malformed(malformed) => {
-                self.not_grpc.remove(&malformed.key);
-                return self.malformed.insert(malformed.key.clone()).then_some(malformed);
-            }
+            Event::Malformed(malformed) => return self.malform(malformed).into_iter().collect(),
+            Event::Reset(listing) => return self.replace(listing),
         }
-        None
+        Vec::new()
     }
 
     /// Takes a full read in: what is not in it is gone. Returns what is newly malformed.
@@ -74,9 +73,8 @@ impl Records {
         for key in gone {
             self.delete(&key);
         }
-        let puts = listing.entries.into_iter().map(Event::Put);
-        let malformed = listing.malformed.into_iter().map(Event::Malformed);
-        puts.chain(malformed).filter_map(|event| self.apply(event)).collect()
+        listing.entries.into_iter().for_each(|entry| self.put(entry));
+        listing.malformed.into_iter().filter_map(|it| self.malform(it)).collect()
     }
 
     /// What has changed since the last call: what came before what went, so that a node that
@@ -149,6 +147,11 @@ impl Records {
         self.touch(&key);
         self.touched.insert(id);
         self.written.insert(key);
+    }
+
+    fn malform(&mut self, malformed: Malformed) -> Option<Malformed> {
+        self.not_grpc.remove(&malformed.key);
+        self.malformed.insert(malformed.key.clone()).then_some(malformed)
     }
 
     fn delete(&mut self, key: &str) {

@@ -190,7 +190,7 @@ impl State {
         if revision >= reading.seen_before {
             for batch in reading.held.into_iter().filter(|batch| batch.revision > revision) {
                 self.seen = batch.revision;
-                malformed.extend(batch.events.into_iter().filter_map(|it| self.records.apply(it)));
+                malformed.extend(batch.events.into_iter().flat_map(|it| self.records.apply(it)));
             }
         }
         step.notes.extend(malformed.into_iter().map(Note::Malformed));
@@ -213,7 +213,7 @@ impl State {
             reading.held.push(batch.clone());
         }
         self.seen = batch.revision;
-        let malformed = batch.events.into_iter().filter_map(|event| self.records.apply(event));
+        let malformed = batch.events.into_iter().flat_map(|event| self.records.apply(event));
         step.notes.extend(malformed.map(Note::Malformed));
         self.settle(step);
         self.well();

@@ -204,6 +204,9 @@ pub enum Event {
     Malformed(Malformed),
     /// The record under this key is gone.
     Delete(String),
+    /// These are all records, as of the batch's revision: what is not among them is gone. For
+    /// registries that never tell what has changed, but only how all stands now.
+    Reset(Listing),
 }
 
 /// The changes of one revision.

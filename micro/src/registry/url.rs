@@ -89,7 +89,7 @@ impl Url {
     ///
     /// # Errors
     /// `Config` for an empty host, a port that is none, an IPv6 address without brackets.
-    #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "no other backend has hosts"))]
+    #[allow(dead_code, reason = "not every backend has hosts")]
     pub(super) fn addresses(&self, default_port: u16) -> Result<Vec<String>, Error> {
         let address = |host: &str| {
             if host.is_empty() {
@@ -147,7 +147,7 @@ impl Url {
     }
 
     /// The value of a query key.
-    #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "no other backend has options"))]
+    #[allow(dead_code, reason = "not every backend has options")]
     pub(super) fn option(&self, key: &str) -> Option<&str> {
         self.query.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }

@@ -148,6 +148,9 @@ impl Observer {
                     let is_it = |event: &Event| match event {
                         Event::Put(entry) => comes && entry.node.id == id,
                         Event::Delete(key) => !comes && key.ends_with(&format!("/{id}")),
+                        Event::Reset(listing) => {
+                            comes == listing.entries.iter().any(|entry| entry.node.id == id)
+                        }
                         Event::Malformed(_) => false,
                     };
                     if batch.events.iter().any(is_it) {

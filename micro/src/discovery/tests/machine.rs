@@ -68,15 +68,13 @@ impl World {
     }
 
     fn listing(&mut self, revision: u64, records: &[&str]) -> String {
-        let mut listing = Listing { revision, ..Listing::default() };
-        for record in records {
-            match event(record, revision) {
-                registry::Event::Put(entry) => listing.entries.push(entry),
-                registry::Event::Malformed(malformed) => listing.malformed.push(malformed),
-                registry::Event::Delete(key) => panic!("{key} is not there to be listed"),
-            }
-        }
-        self.hand(Event::Read(Ok(listing)))
+        self.hand(Event::Read(Ok(listed(revision, records))))
+    }
+
+    /// What a registry's watch says that never tells what has changed.
+    fn reset(&mut self, revision: u64, records: &[&str]) -> String {
+        let events = vec![registry::Event::Reset(listed(revision, records))];
+        self.hand(Event::Watched(Ok(Batch { revision, events })))
     }
 
     fn read_fails(&mut self) -> String {
@@ -105,6 +103,18 @@ impl World {
     }
 }
 
+fn listed(revision: u64, records: &[&str]) -> Listing {
+    let mut listing = Listing { revision, ..Listing::default() };
+    for record in records {
+        match event(record, revision) {
+            registry::Event::Put(entry) => listing.entries.push(entry),
+            registry::Event::Malformed(malformed) => listing.malformed.push(malformed),
+            other => panic!("{other:?} is not there to be listed"),
+        }
+    }
+    listing
+}
+
 #[test]
 fn all_is_read_and_then_watched_from_there() {
     let mut world = World::new(7);
@@ -115,6 +125,18 @@ fn all_is_read_and_then_watched_from_there() {
     assert!(world.status().synced);
     assert_eq!(world.batch(6, &["c@z"]), "+c@z");
     assert_eq!(world.batch(7, &["-a", "d@x", "-c"]), "+d@x -a -c");
+}
+
+#[test]
+fn of_a_registry_that_tells_how_all_stands_subscribers_see_what_has_changed() {
+    let mut world = World::with(5, &["a@x", "b@y"]);
+    assert_eq!(world.reset(6, &["a@x#5", "c@z#6", "!d"]), "malformed:d +c@z -b");
+    assert_eq!(world.reset(7, &["a@x#5", "c@z#6", "!d"]), "", "told once");
+    assert_eq!(world.status().malformed, 1);
+    assert_eq!(world.reset(8, &["a@w#8", "c@z#6"]), "+a@w");
+    assert_eq!(world.status().malformed, 0);
+    assert_eq!(world.broken(WatchError::Ended), "");
+    assert_eq!(world.wake(), "watch>8");
 }
 
 #[test]

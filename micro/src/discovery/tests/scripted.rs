@@ -67,7 +67,7 @@ impl Scripted {
             match event {
                 Event::Put(entry) => drop(inner.entries.insert(entry.key.clone(), entry.clone())),
                 Event::Delete(key) => drop(inner.entries.remove(key)),
-                Event::Malformed(_) => {}
+                Event::Malformed(_) | Event::Reset(_) => {}
             }
         }
         let batch = Batch { revision, events };

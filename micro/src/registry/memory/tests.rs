@@ -21,6 +21,7 @@ fn told(batch: Result<Batch, WatchError>) -> String {
         Event::Put(entry) => format!("+{}", entry.key),
         Event::Delete(key) => format!("-{key}"),
         Event::Malformed(malformed) => format!("?{}", malformed.key),
+        Event::Reset(_) => unreachable!("memory tells each change"),
     };
     format!("{}{}", batch.revision, batch.events.iter().map(event).collect::<String>())
 }

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use micro::{
+use futures_util::StreamExt as _;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Backend, Cannot, Watching};
+use crate::{
     discovery::{Discovery, Subscription, Update},
     registry::{Endpoint, Listing, Node, Registry, RenewError, Value, WatchError},
 };
-use tokio::time::{Instant, sleep, timeout};
-use tokio_stream::StreamExt;
-
-use super::{Backend, Cannot, Watching};
 
 type Done = Result<(), Cannot>;
 
@@ -94,7 +94,7 @@ pub async fn a_service_without_nodes_is_empty(backend: &impl Backend) -> Done {
 pub async fn a_service_without_nodes_has_a_revision_to_watch_from(backend: &impl Backend) -> Done {
     let registry = backend.registry();
     let listing = read(&registry, "conf.nobody").await;
-    let mut watching = Watching::after(&registry, "conf.nobody", listing.revision);
+    let mut watching = Watching::after(&registry, "conf.nobody", &listing);
     backend.register(&node("conf.nobody", "conf.nobody-1", 1), LONG).await?;
     assert_eq!(watching.events(1).await, ["+conf.nobody-1@127.0.0.1:1"]);
     Ok(())
@@ -213,7 +213,7 @@ pub async fn a_late_subscriber_sees_what_it_missed(backend: &impl Backend) -> Do
     registry.deregister(&node("conf.late", "conf.late-1", 1), first).await.expect("it leaves");
     let missed = ["+conf.late-2@127.0.0.1:2", "-conf.late-1"];
     for _ in 0..2 {
-        let mut watching = Watching::after(&registry, "conf.late", then.revision);
+        let mut watching = Watching::after(&registry, "conf.late", &then);
         assert_eq!(watching.events(2).await, missed);
     }
     let mut watching = Watching::from_now(&registry, "conf.late").await;
@@ -254,7 +254,7 @@ pub async fn a_record_written_again_is_told_as_it_is_now(backend: &impl Backend)
     let registry = backend.registry();
     backend.register(&node("conf.again", "conf.again-1", 1), LONG).await?;
     let before = read(&registry, "conf.again").await;
-    let mut watching = Watching::after(&registry, "conf.again", before.revision);
+    let mut watching = Watching::after(&registry, "conf.again", &before);
     backend.register(&node("conf.again", "conf.again-1", 2), LONG).await?;
     assert_eq!(watching.events(1).await, ["+conf.again-1@127.0.0.1:2"]);
     let after = read(&registry, "conf.again").await;
@@ -312,7 +312,7 @@ pub async fn a_gap_in_the_watch_is_told(backend: &impl Backend) -> Done {
     backend.register(&node("conf.gap", "conf.gap-1", 1), LONG).await?;
     backend.register(&node("conf.gap", "conf.gap-2", 2), LONG).await?;
     backend.forget().await?;
-    let mut watching = Watching::after(&registry, "conf.gap", then.revision);
+    let mut watching = Watching::after(&registry, "conf.gap", &then);
     let ended = watching.next_or_end().await;
     assert!(matches!(ended, Err(WatchError::Compacted)), "{ended:?}");
     assert!(watching.has_ended().await, "the stream ends after its first error");
@@ -326,8 +326,9 @@ pub async fn a_gap_in_the_watch_is_told(backend: &impl Backend) -> Done {
 pub async fn a_revision_yet_to_come_is_told_as_a_gap(backend: &impl Backend) -> Done {
     let registry = backend.registry();
     backend.register(&node("conf.future", "conf.future-1", 1), LONG).await?;
-    let revision = read(&registry, "conf.future").await.revision;
-    let mut watching = Watching::after(&registry, "conf.future", revision + 1000);
+    let mut then = read(&registry, "conf.future").await;
+    then.revision += 1000;
+    let mut watching = Watching::after(&registry, "conf.future", &then);
     let ended = watching.next_or_end().await;
     assert!(matches!(ended, Err(WatchError::Compacted)), "{ended:?}");
     assert!(watching.has_ended().await, "the stream ends after its first error");

@@ -1,5 +1,5 @@
 //! What every registry is held to, as far as its nature allows: a case each, which a test of each
-//! backend runs ([`registry_conformance!`](crate::registry_conformance)).
+//! backend runs ([`registry_conformance!`](crate::registry_conformance)), ours and yours.
 //!
 //! A case uses a service of its own and tokio's clock alone, so that one which is paused runs it
 //! in no time. A backend declares which cases are not in its nature, and why; a case that then
@@ -13,7 +13,7 @@ pub use watching::{Watching, told};
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use micro::registry::{Lease, Node, Registry};
+use crate::registry::{Lease, Node, Registry};
 
 /// The backend cannot do what a case needs: the case ends there, and must be
 /// [declared](Backend::not_applicable).
@@ -120,8 +120,8 @@ pub fn judge_declared(backend: &impl Backend, cases: &[&str]) {
 }
 
 /// A test for every case: `registry_conformance!((start_paused = true) InMemory::new());`. What the
-/// parentheses hold is `#[tokio::test]`'s; `[in_namespace]` in their place gives each case a network
-/// of its own ([`crate::namespace`]).
+/// parentheses hold is `#[tokio::test]`'s; a function in brackets, `[in_namespace]`, in their place
+/// is called with the case's name and its future, to run it where it likes.
 #[macro_export]
 macro_rules! registry_conformance {
     ($attributes:tt $backend:expr) => {
@@ -152,13 +152,13 @@ macro_rules! registry_conformance {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! registry_conformance_cases {
-    ([in_namespace] $backend:tt $($case:ident)*) => {
-        $($crate::registry_conformance_case! { [in_namespace] $backend $case })*
+    ([$run:path] $backend:tt $($case:ident)*) => {
+        $($crate::registry_conformance_case! { [$run] $backend $case })*
 
         #[test]
         fn what_does_not_apply_is_a_case() {
             let cases = [$(stringify!($case)),*];
-            $crate::conformance::judge_declared(&$backend, &cases);
+            $crate::testing::registry::judge_declared(&$backend, &cases);
         }
     };
     ($attributes:tt $backend:tt $($case:ident)*) => {
@@ -167,7 +167,7 @@ macro_rules! registry_conformance_cases {
         #[tokio::test $attributes]
         async fn what_does_not_apply_is_a_case() {
             let cases = [$(stringify!($case)),*];
-            $crate::conformance::judge_declared(&$backend, &cases);
+            $crate::testing::registry::judge_declared(&$backend, &cases);
         }
     };
 }
@@ -175,14 +175,13 @@ macro_rules! registry_conformance_cases {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! registry_conformance_case {
-    ([in_namespace] ($backend:expr) $case:ident) => {
+    ([$run:path] ($backend:expr) $case:ident) => {
         #[test]
         fn $case() {
-            let network = $crate::namespace::Network::Loopback;
-            $crate::namespace::inside(stringify!($case), network, async {
+            $run(stringify!($case), async {
                 let backend = $backend;
-                let ended = $crate::conformance::$case(&backend).await;
-                $crate::conformance::judge(&backend, stringify!($case), ended);
+                let ended = $crate::testing::registry::$case(&backend).await;
+                $crate::testing::registry::judge(&backend, stringify!($case), ended);
             });
         }
     };
@@ -190,8 +189,8 @@ macro_rules! registry_conformance_case {
         #[tokio::test $attributes]
         async fn $case() {
             let backend = $backend;
-            let ended = $crate::conformance::$case(&backend).await;
-            $crate::conformance::judge(&backend, stringify!($case), ended);
+            let ended = $crate::testing::registry::$case(&backend).await;
+            $crate::testing::registry::judge(&backend, stringify!($case), ended);
         }
     };
 }

@@ -1,0 +1,3 @@
+//! For tests: what a registry of your own is held to.
+
+pub mod registry;

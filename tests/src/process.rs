@@ -1,0 +1,189 @@
+//! A real server, run for as long as a test needs it: what the servers have in common.
+
+use std::{
+    collections::HashSet,
+    ffi::OsStr,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+
+/// How long a server may take to serve; most take less than a second when the machine is idle.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A server's process, and a folder of its own, which it keeps over restarts. Dropped, the process
+/// is killed and the folder removed.
+#[derive(Debug)]
+pub struct Process {
+    name: &'static str,
+    dir: TempDir,
+    child: Option<Child>,
+}
+
+impl Process {
+    /// A process that is not started yet.
+    ///
+    /// # Panics
+    /// When there is no folder to be had.
+    pub fn stopped(name: &'static str) -> Self {
+        Self { name, dir: TempDir::new().expect("a folder for a server's data"), child: None }
+    }
+
+    /// The server's folder.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts the server with these arguments, its output in a log. It ends with the thread that
+    /// starts it, also when that is killed.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn<A: AsRef<OsStr>>(
+        &mut self,
+        program: impl AsRef<OsStr>,
+        arguments: impl IntoIterator<Item = A>,
+        environment: &[(&str, String)],
+    ) {
+        let log = File::create(self.log()).expect("a log for a server");
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL"])
+            .arg(program)
+            .args(arguments)
+            .envs(environment.iter().map(|(key, value)| (key, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log for a server"))
+            .stderr(log);
+        self.child = Some(command.spawn().expect("setpriv (util-linux) is installed"));
+    }
+
+    /// Waits until it serves; false if it ended since a port was taken.
+    ///
+    /// # Panics
+    /// When it ends for another reason, or does not serve within a minute.
+    pub async fn serves(&mut self, is_ready: impl AsyncFn() -> bool) -> bool {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            if timeout(Duration::from_secs(1), is_ready()).await.is_ok_and(|is| is) {
+                return true;
+            }
+            let child = self.child.as_mut().expect("the server was started");
+            let ended = child.try_wait().expect("a child can be asked after");
+            if ended.is_none() && Instant::now() < deadline {
+                sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            if log.to_lowercase().contains("address already in use") {
+                return false;
+            }
+            let lines: Vec<_> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(20)..].join("\n");
+            panic!("{} does not serve ({ended:?}); its log ends:\n{last}", self.name);
+        }
+    }
+
+    /// Stops it where it is (SIGSTOP): its ports still accept, nothing answers.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Kills it (SIGKILL) and waits for its end; what it left in its folder stays.
+    ///
+    /// # Panics
+    /// When it cannot be killed.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("a child can be killed");
+            child.wait().expect("a child can be waited for");
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("the server runs");
+        kill_process(Pid::from_child(child), signal).expect("a child can be signalled");
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// How many connections this process has to a port of the loopback interface.
+///
+/// # Panics
+/// When the kernel's tables cannot be read.
+pub fn connections(port: u16) -> usize {
+    let table = fs::read_to_string("/proc/net/tcp").expect("Linux tells of its connections");
+    let files = fs::read_dir("/proc/self/fd").expect("Linux tells of open files");
+    // One may be closed between its listing and its reading.
+    let ours: HashSet<_> = files
+        .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
+        .map(PathBuf::into_os_string)
+        .collect();
+    let remote = format!("0100007F:{port:04X}");
+    let is_ours = |line: &&str| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let [_, _, to, state, _, _, _, _, _, inode, ..] = columns[..] else { return false };
+        to == remote
+            && state == "01" // established
+            && ours.contains(OsStr::new(&format!("socket:[{inode}]")))
+    };
+    table.lines().filter(is_ours).count()
+}
+
+/// What a port of the loopback interface answers to a GET, headers and all.
+///
+/// # Errors
+/// When it cannot be reached, or does not answer in text.
+pub async fn get(port: u16, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    // The old version, so that the answer does not come in chunks.
+    let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+/// Runs a command to its end, without blocking the runtime.
+///
+/// # Panics
+/// When it fails, with what it said.
+pub async fn run(mut command: Command) {
+    let run = tokio::task::spawn_blocking(move || command.output().map(|output| (command, output)));
+    let (command, output) = run.await.expect("the command runs").expect("the command runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed: {text}");
+}
