@@ -3,6 +3,8 @@
 
 #[cfg(any(test, feature = "etcd"))]
 pub(super) mod etcd_naming;
+#[cfg(test)]
+mod fuzz;
 #[cfg(any(test, feature = "etcd"))]
 pub(super) mod go_zero;
 pub(super) mod gomicro;
