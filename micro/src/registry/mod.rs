@@ -17,7 +17,7 @@ use crate::Error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 #[cfg(any(test, feature = "etcd", feature = "mdns"))]
-mod gomicro;
+mod format;
 #[cfg(feature = "mdns")]
 pub mod mdns;
 pub mod memory;
@@ -176,8 +176,12 @@ pub struct Listing {
 pub struct Entry {
     /// The record's key: what a removal names.
     pub key: String,
-    /// The revision of its last write: of two records with one address the higher is in force.
+    /// The revision of its last write: of two records with one address and rank the higher is in
+    /// force.
     pub revision: u64,
+    /// Of two records with one address the lower rank is in force: the place of the record's format
+    /// among those that the registry keeps a node in, and 0 where it keeps one alone.
+    pub rank: u8,
     /// The node.
     pub node: Arc<Node>,
 }

@@ -79,12 +79,17 @@ fn built_in() -> String {
 /// | `mdns://`, `mdns://192.168.1.7` | multicast on the loopback interface, or on another one too; with the feature `mdns`, which is on by default |
 /// | `memory://`, `memory://NAME` | [`Memory`]: one for the process, or one for each name |
 /// | `static://greeter=127.0.0.1:3456,127.0.0.1:3457;other=..` | [`StaticList`]: only reads |
-/// | `etcd://[user:password@]h1:2379,h2:2379[?tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
+/// | `etcd://[user:password@]h1:2379,h2:2379[?format=..&tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
 ///
 /// User and password are percent-decoded: `@` is written `%40`, `/` `%2F`, `?` `%3F`, `#` `%23`.
 /// With `tls=true` etcd is spoken to over TLS and its certificate checked against the system's
 /// roots; `ca` names a PEM file of roots to check it against instead, `cert` and `key` the PEM
 /// files of a client certificate; each of these three implies `tls=true`.
+///
+/// `format` lists whose records are written and read, `micro` unless it is there: of etcd's, some of
+/// `micro,go-zero,kratos,kitex,etcd`. All that are named are written, and all are read; where one
+/// node's record is there in several, the format named first is believed. What each is, and what is
+/// lost in it, is in the guide's chapter on [registries](crate::guide::registries#formats).
 ///
 /// One URL opened several times in a process (and runtime) is one registry, whose connections and
 /// whose [watches](crate::discovery::Discovery) all share.

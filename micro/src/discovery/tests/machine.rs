@@ -336,6 +336,32 @@ fn of_two_records_with_one_address_the_last_written_is_in_force() {
 }
 
 #[test]
+fn a_node_in_several_formats_is_told_once_as_the_first_of_them() {
+    let mut world = World::with(5, &[]);
+    assert_eq!(world.batch(6, &["a@x"]), "+a@x");
+    assert_eq!(world.batch(7, &["k:a@x^1"]), "", "the same id");
+    assert_eq!(world.batch(8, &["l:x@x^2"]), "", "an id of the format's own");
+    assert_eq!(world.batch(9, &["k:a@x^1"]), "", "written anew, and still not in force");
+    assert_eq!(world.batch(10, &["a@x"]), "+a@x", "in force, and written anew");
+    assert_eq!(world.batch(11, &["-a"]), "", "the next format says the same of it");
+    assert_eq!(world.batch(12, &["-k"]), "+x@x -a");
+    assert_eq!(world.batch(13, &["a@x"]), "+a@x -x", "the first is back");
+    assert_eq!(world.batch(14, &["-l", "-a"]), "-a");
+}
+
+#[test]
+fn a_node_in_several_formats_can_be_started_again_on_its_port() {
+    // Killed: what it left is there until it expires.
+    let mut world = World::with(5, &["a@x#3", "k:x@x^1#4", "b@y#5"]);
+    assert_eq!(world.batch(6, &["new@x"]), "+new@x -a");
+    assert_eq!(world.batch(7, &["k:x@x^1"]), "");
+    assert_eq!(world.batch(8, &["-a"]), "", "expired");
+    // In the second format alone, it is there under its former name until that expires.
+    assert_eq!(world.batch(9, &["k:x@x^1"]), "");
+    assert_eq!(world.batch(10, &["-new"]), "+x@x -new");
+}
+
+#[test]
 fn of_two_keys_with_one_id_the_last_written_is_in_force() {
     let mut world = World::with(5, &["k:a@x#3", "l:a@y#4"]);
     assert_eq!(world.batch(6, &["-l"]), "+a@x");

@@ -8,13 +8,9 @@ mod encode;
     not(feature = "etcd"),
     allow(unused_imports, reason = "etcd:// alone keeps it so far")
 )]
-pub(super) use self::{decode::decode, encode::encode};
+pub(in crate::registry) use self::{decode::decode, encode::encode};
 #[cfg_attr(not(feature = "mdns"), allow(unused_imports, reason = "mdns:// alone says it"))]
-pub(super) use self::{decode::decode_text, encode::encode_text};
-
-/// The longest record that is read or written, in bytes: etcd itself takes no request over
-/// 1.5 MiB. Real records take a few KiB.
-const MAX_LEN: usize = 1024 * 1024;
+pub(in crate::registry) use self::{decode::decode_text, encode::encode_text};
 
 #[cfg(test)]
 mod tests;
