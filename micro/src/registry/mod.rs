@@ -16,6 +16,8 @@ use crate::Error;
 
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "file")]
+pub mod file;
 #[cfg(any(test, feature = "etcd", feature = "mdns"))]
 mod gomicro;
 #[cfg(feature = "mdns")]
