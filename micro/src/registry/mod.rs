@@ -64,6 +64,13 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Whether a change may go unseen until somebody asks, as with DNS, whose answer holds for its
+    /// TTL. Discovery then reads anew when a connection to a node is lost or cannot be made, no more
+    /// than once a second. By default the watch tells in time.
+    fn learns_by_asking(&self) -> bool {
+        false
+    }
+
     /// How long a removal takes to reach every watcher: the gap between deregistering and
     /// refusing calls.
     fn spread(&self) -> Duration;
