@@ -30,7 +30,7 @@ mod store;
 mod url;
 
 pub use node::{Endpoint, Node, Value};
-pub use open::open;
+pub use open::{open, open_all};
 pub use static_list::StaticList;
 pub(crate) use url::is_loopback;
 pub(crate) use url::redacted;

@@ -7,7 +7,12 @@ use std::{
 
 use tokio::runtime;
 
-use super::{Registry, memory::Memory, static_list::StaticList, url::Url};
+use super::{
+    Registry,
+    memory::Memory,
+    static_list::StaticList,
+    url::{Url, redacted},
+};
 use crate::Error;
 
 type Open = fn(&Url) -> Result<Arc<dyn Registry>, Error>;
@@ -101,12 +106,76 @@ fn built_in() -> String {
 /// One URL opened several times in a process (and runtime) is one registry, whose connections and
 /// whose [watches](crate::discovery::Discovery) all share.
 ///
+/// Several registries at once, with commas between them, are opened with [`open_all`], as a
+/// [`Service`](crate::Service) and a [`Client`](crate::Client) do.
+///
 /// # Errors
 /// `Config` for a URL that is malformed, has an unknown scheme or option, or needs a feature that
 /// is off; the text names the URL without its password, and the remedy.
 pub fn open(url: &str) -> Result<Arc<dyn Registry>, Error> {
+    match &several(url)[..] {
+        [url] => open_one(url),
+        several => {
+            let urls: Vec<_> = several.iter().map(|url| redacted(url)).collect();
+            Err(Error::config(format!(
+                "registry URL `{}` names {} registries, and here is room for one; open them with \
+                 registry::open_all",
+                urls.join(","),
+                urls.len()
+            )))
+        }
+    }
+}
+
+/// Opens every registry that is named, in that order: `etcd://h1:2379,h2:2379,consul://h3:8500` are
+/// two. A service registers in all of them, each by itself; a client finds the nodes of all. For a
+/// fleet that moves from one to another.
+///
+/// # Errors
+/// As [`open`]; and `Config` for one that is there twice.
+pub fn open_all(url: &str) -> Result<Vec<Arc<dyn Registry>>, Error> {
+    let mut registries: Vec<Arc<dyn Registry>> = Vec::new();
+    for url in several(url) {
+        let registry = open_one(url)?;
+        if registries.iter().any(|other| Arc::ptr_eq(other, &registry)) {
+            let url = redacted(url);
+            return Err(Error::config(format!(
+                "registry URL `{url}` is there twice; leave one out"
+            )));
+        }
+        registries.push(registry);
+    }
+    Ok(registries)
+}
+
+/// The URLs that are written with commas between them. What follows a comma begins a URL if it has
+/// a scheme, and else is one more host.
+fn several(urls: &str) -> Vec<&str> {
+    let is_url = |text: &str| {
+        let scheme = text.split("://").next().unwrap_or_default();
+        scheme.len() < text.len()
+            && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    };
+    let mut several = Vec::new();
+    let mut start = 0;
+    for (comma, _) in urls.match_indices(',') {
+        if is_url(&urls[comma + 1..]) {
+            several.push(&urls[start..comma]);
+            start = comma + 1;
+        }
+    }
+    several.push(&urls[start..]);
+    several
+}
+
+fn open_one(url: &str) -> Result<Arc<dyn Registry>, Error> {
     if url.is_empty() {
         return Err(missing());
+    }
+    if url.ends_with(',') {
+        let url = redacted(url);
+        return Err(Error::config(format!("registry URL `{url}`: nothing follows its last comma")));
     }
     let url = Url::parse(url)?;
     let scheme = url.scheme.as_str();
@@ -242,6 +311,33 @@ mod tests {
         {
             assert!(is_same("etcd://127.0.0.1", "etcd://127.0.0.1:2379"), "the default port");
             assert!(!is_same("etcd://127.0.0.1", "etcd://user:password@127.0.0.1"));
+        }
+    }
+
+    #[test]
+    fn several_registries_are_told_from_several_hosts() {
+        for (urls, parts) in [
+            ("etcd://h1:1,h2:2", &["etcd://h1:1,h2:2"][..]),
+            ("etcd://h1,h2,consul://h3?dc=a", &["etcd://h1,h2", "consul://h3?dc=a"]),
+            ("static://a=h:1,h:2,memory://", &["static://a=h:1,h:2", "memory://"]),
+            ("etcd://h?format=a,b,mdns://", &["etcd://h?format=a,b", "mdns://"]),
+            ("", &[""]),
+        ] {
+            assert_eq!(several(urls), parts);
+        }
+        let registries = open_all("memory://open-all-a,memory://open-all-b").unwrap();
+        let names: Vec<_> = registries.iter().map(|it| it.name()).collect();
+        assert_eq!(names, ["memory://open-all-a", "memory://open-all-b"]);
+
+        let error = open("memory://a,static://s=h:1").unwrap_err().to_string();
+        assert!(error.contains("names 2 registries") && error.contains("open_all"), "{error}");
+        for (urls, why) in [
+            ("memory://open-all-c,memory://open-all-c", "is there twice"),
+            ("memory://a,", "nothing follows its last comma"),
+            ("memory://a,nonsense://b", "no registry has the scheme `nonsense`"),
+        ] {
+            let error = open_all(urls).unwrap_err();
+            assert!(error.is_config() && error.to_string().contains(why), "{urls}: {error}");
         }
     }
 
