@@ -54,6 +54,12 @@ const KINDS: &[Kind] = &[
         open: with!("etcd", super::etcd::Etcd::open),
         needs: ", whose build runs protoc (in Debian: protobuf-compiler and libprotobuf-dev)",
     },
+    Kind {
+        scheme: "file",
+        example: "file://nodes.toml",
+        open: with!("file", super::file::File::open),
+        needs: "",
+    },
 ];
 
 /// The registries built in, for the texts of errors.
@@ -80,6 +86,7 @@ fn built_in() -> String {
 /// | `memory://`, `memory://NAME` | [`Memory`]: one for the process, or one for each name |
 /// | `static://greeter=127.0.0.1:3456,127.0.0.1:3457;other=..` | [`StaticList`]: only reads |
 /// | `etcd://[user:password@]h1:2379,h2:2379[?format=..&tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
+/// | `file://nodes.toml`, `file:///etc/micro/nodes.toml` | a [file](crate::guide::registries::file) that lists nodes, relative to the working folder or not, read anew when it changes; only reads; with the feature `file` |
 ///
 /// User and password are percent-decoded: `@` is written `%40`, `/` `%2F`, `?` `%3F`, `#` `%23`.
 /// With `tls=true` etcd is spoken to over TLS and its certificate checked against the system's
@@ -156,7 +163,7 @@ mod tests {
             let text = error.to_string();
             assert!(error.is_config() && !text.contains("secret"), "{text}");
             assert!(text.contains(&format!("`{scheme}`")), "{text}");
-            for built_in in ["mdns", "memory://", "static://", "etcd"] {
+            for built_in in ["mdns", "memory://", "static://", "etcd", "file"] {
                 assert!(text.contains(built_in), "{text} lacks {built_in}");
             }
         }
@@ -223,6 +230,8 @@ mod tests {
         let urls = [&urls[..], &["mdns://"]].concat();
         #[cfg(feature = "etcd")]
         let urls = [&urls[..], &["etcd://user:password@127.0.0.1:1"]].concat();
+        #[cfg(feature = "file")]
+        let urls = [&urls[..], &["file://nodes.toml"]].concat();
         for url in urls {
             let first = open(url).unwrap();
             assert!(Arc::ptr_eq(&first, &open(url).unwrap()), "{url}");
