@@ -61,7 +61,8 @@ const NOT_ERRORS: &[&str] = &[
     "the record",
     "there are none",
     "value `..` of enum `..`",
-    // Exchanges with etcd, for the same.
+    // Exchanges with a registry, for the same.
+    ".. .. of service ..",
     "deregister .. of service ..",
     "list services",
     "read service ..",

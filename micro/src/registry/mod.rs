@@ -14,6 +14,8 @@ use futures_core::Stream;
 
 use crate::Error;
 
+#[cfg(feature = "dns")]
+pub mod dns;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 #[cfg(feature = "file")]
@@ -130,7 +132,8 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `Registry` when it cannot be reached, `Config` for a name that it cannot hold. A service
-    /// without nodes is an empty listing.
+    /// without nodes is an empty listing, or `Registry` where nobody can tell it from a failure,
+    /// as in DNS.
     fn read<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Listing, Error>>;
 
     /// The names of all services, sorted.

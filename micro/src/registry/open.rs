@@ -60,6 +60,12 @@ const KINDS: &[Kind] = &[
         needs: ", whose build runs protoc (in Debian: protobuf-compiler and libprotobuf-dev)",
     },
     Kind {
+        scheme: "dns",
+        example: "dns://greeter.example:50051",
+        open: with!("dns", super::dns::Dns::open),
+        needs: "",
+    },
+    Kind {
         scheme: "file",
         example: "file://nodes.toml",
         open: with!("file", super::file::File::open),
@@ -91,6 +97,7 @@ fn built_in() -> String {
 /// | `memory://`, `memory://NAME` | [`Memory`]: one for the process, or one for each name |
 /// | `static://greeter=127.0.0.1:3456,127.0.0.1:3457;other=..` | [`StaticList`]: only reads |
 /// | `etcd://[user:password@]h1:2379,h2:2379[?format=..&tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
+/// | `dns://[server/]name[:port]` | what [DNS](crate::guide::registries::dns) says of a name, or of one for each service (`{service}.example:50051`); only reads; with the feature `dns` |
 /// | `file://nodes.toml`, `file:///etc/micro/nodes.toml` | a [file](crate::guide::registries::file) that lists nodes, relative to the working folder or not, read anew when it changes; only reads; with the feature `file` |
 ///
 /// User and password are percent-decoded: `@` is written `%40`, `/` `%2F`, `?` `%3F`, `#` `%23`.
@@ -232,7 +239,7 @@ mod tests {
             let text = error.to_string();
             assert!(error.is_config() && !text.contains("secret"), "{text}");
             assert!(text.contains(&format!("`{scheme}`")), "{text}");
-            for built_in in ["mdns", "memory://", "static://", "etcd", "file"] {
+            for built_in in ["mdns", "memory://", "static://", "etcd", "dns", "file"] {
                 assert!(text.contains(built_in), "{text} lacks {built_in}");
             }
         }
@@ -299,6 +306,8 @@ mod tests {
         let urls = [&urls[..], &["mdns://"]].concat();
         #[cfg(feature = "etcd")]
         let urls = [&urls[..], &["etcd://user:password@127.0.0.1:1"]].concat();
+        #[cfg(feature = "dns")]
+        let urls = [&urls[..], &["dns://127.0.0.1/{service}.example:1"]].concat();
         #[cfg(feature = "file")]
         let urls = [&urls[..], &["file://nodes.toml"]].concat();
         for url in urls {
