@@ -16,7 +16,7 @@ use crate::Error;
 
 #[cfg(feature = "etcd")]
 pub mod etcd;
-#[cfg(any(test, feature = "etcd", feature = "mdns"))]
+#[cfg(any(test, feature = "etcd", feature = "mdns", feature = "zookeeper"))]
 mod format;
 #[cfg(feature = "mdns")]
 pub mod mdns;
@@ -26,6 +26,8 @@ mod open;
 mod static_list;
 mod store;
 mod url;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;
 
 pub use node::{Endpoint, Node, Value};
 pub use open::open;

@@ -54,6 +54,12 @@ const KINDS: &[Kind] = &[
         open: with!("etcd", super::etcd::Etcd::open),
         needs: ", whose build runs protoc (in Debian: protobuf-compiler and libprotobuf-dev)",
     },
+    Kind {
+        scheme: "zookeeper",
+        example: "zookeeper://127.0.0.1:2181",
+        open: with!("zookeeper", super::zookeeper::ZooKeeper::open),
+        needs: "",
+    },
 ];
 
 /// The registries built in, for the texts of errors.
@@ -80,6 +86,7 @@ fn built_in() -> String {
 /// | `memory://`, `memory://NAME` | [`Memory`]: one for the process, or one for each name |
 /// | `static://greeter=127.0.0.1:3456,127.0.0.1:3457;other=..` | [`StaticList`]: only reads |
 /// | `etcd://[user:password@]h1:2379,h2:2379[?tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
+/// | `zookeeper://[user:password@]h1:2181,h2:2181[/chroot][?format=..]` | ZooKeeper, with the feature `zookeeper`; 2181 is the default port |
 ///
 /// User and password are percent-decoded: `@` is written `%40`, `/` `%2F`, `?` `%3F`, `#` `%23`.
 /// With `tls=true` etcd is spoken to over TLS and its certificate checked against the system's

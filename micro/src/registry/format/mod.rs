@@ -7,9 +7,9 @@ pub(super) mod etcd_naming;
 pub(super) mod go_zero;
 pub(super) mod gomicro;
 mod json;
-#[cfg(any(test, feature = "etcd"))]
+#[cfg(any(test, feature = "etcd", feature = "zookeeper"))]
 pub(super) mod kitex;
-#[cfg(any(test, feature = "etcd"))]
+#[cfg(any(test, feature = "etcd", feature = "zookeeper"))]
 pub(super) mod kratos;
 #[cfg(test)]
 mod tests;
