@@ -390,10 +390,8 @@ pub async fn services_whose_names_begin_alike_are_apart(backend: &impl Backend) 
     for name in names {
         watching.push(Watching::from_now(&registry, name).await);
     }
-    for (port, name) in (1..).zip(names) {
-        backend.register(&node(name, &format!("{name}-id"), port), LONG).await?;
-    }
     for ((port, name), watching) in (1..).zip(names).zip(&mut watching) {
+        backend.register(&node(name, &format!("{name}-id"), port), LONG).await?;
         // In a key, one of two names that look the same there may have had what is now the other's.
         let put = loop {
             let mut events = watching.events(1).await;
@@ -402,6 +400,8 @@ pub async fn services_whose_names_begin_alike_are_apart(backend: &impl Backend) 
             }
         };
         assert_eq!(put, format!("+{name}-id@127.0.0.1:{port}"));
+    }
+    for name in names {
         let listing = read(&registry, name).await;
         assert!(listing.malformed.is_empty(), "{listing:?}");
         if !["conf.like/2", "conf.like-2"].contains(&name) {
