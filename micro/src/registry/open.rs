@@ -180,6 +180,13 @@ mod tests {
         );
     }
 
+    #[cfg(not(feature = "zookeeper"))]
+    #[test]
+    fn zookeeper_needs_its_feature() {
+        let text = open("zookeeper://root:secret@127.0.0.1").unwrap_err().to_string();
+        assert!(text.contains("feature `zookeeper`") && !text.contains("secret"), "{text}");
+    }
+
     #[cfg(not(feature = "mdns"))]
     #[test]
     fn without_mdns_there_is_no_default() {
@@ -225,6 +232,8 @@ mod tests {
         let urls = [&urls[..], &["mdns://"]].concat();
         #[cfg(feature = "etcd")]
         let urls = [&urls[..], &["etcd://user:password@127.0.0.1:1"]].concat();
+        #[cfg(feature = "zookeeper")]
+        let urls = [&urls[..], &["zookeeper://user:password@127.0.0.1:1/chroot"]].concat();
         for url in urls {
             let first = open(url).unwrap();
             assert!(Arc::ptr_eq(&first, &open(url).unwrap()), "{url}");

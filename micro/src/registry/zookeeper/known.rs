@@ -136,7 +136,10 @@ mod tests {
         // Replaced in one transaction: gone and there again.
         let both = vec![change("a", 9, put("a", 9)), change("a", 9, put("a", 9))];
         assert_eq!(told(&mut known, both), "9: +a");
-        assert_eq!(told(&mut known, vec![change("a", 10, None), change("b", 11, None)]), "11: -a -b");
+        assert_eq!(
+            told(&mut known, vec![change("a", 10, None), change("b", 11, None)]),
+            "11: -a -b"
+        );
         assert_eq!(told(&mut known, vec![change("b", 11, None)]), "", "gone already");
         // A server before 3.9 tells no revision of a removal.
         assert_eq!(told(&mut known, vec![change("c", 0, put("c", 12))]), "12: +c");

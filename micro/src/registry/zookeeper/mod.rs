@@ -99,9 +99,8 @@ impl ZooKeeper {
         match connector.connect(&members.join(",")).await {
             Ok(client) => Ok(client),
             Err(ClientError::NoHosts) => {
-                let reason = async |member: &String| {
-                    format!("{member}: {}", unreachable(member).await)
-                };
+                let reason =
+                    async |member: &String| format!("{member}: {}", unreachable(member).await);
                 let reasons = futures_util::future::join_all(members.iter().map(reason)).await;
                 Err(reasons.join("; "))
             }
@@ -385,12 +384,7 @@ fn expired() -> RenewError {
 }
 
 /// Whether a node's own record stands as written in this lease's session.
-fn stands(
-    own: &Own,
-    node: &Node,
-    lease: Lease,
-    found: Option<Record>,
-) -> Result<(), RenewError> {
+fn stands(own: &Own, node: &Node, lease: Lease, found: Option<Record>) -> Result<(), RenewError> {
     match found {
         None => Err(RenewError::Lost(format!("the znode {} was deleted", own.path))),
         Some(record) if record.stat.ephemeral_owner == lease.0 && record.value == own.value => {

@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn a_url_names_members_a_chroot_and_a_user() {
-        let found = options("zookeeper://me:s3cret@h1,h2:2182/teams/a?format=micro,kratos").unwrap();
+        let found =
+            options("zookeeper://me:s3cret@h1,h2:2182/teams/a?format=micro,kratos").unwrap();
         assert_eq!(found.name, "zookeeper://h1:2181,h2:2182/teams/a");
         assert_eq!(found.members, ["h1:2181", "h2:2182"]);
         assert_eq!(found.formats, [Format::Micro, Format::Kratos]);

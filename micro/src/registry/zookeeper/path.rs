@@ -108,11 +108,12 @@ fn fit(what: &str, name: &str) -> Result<(), String> {
         "." | ".." => return Err(format!("{what} is `{name}`, which is no name in a path")),
         _ => {}
     }
-    let is_refused = |c: &char| {
-        matches!(u32::from(*c), 0..=0x1f | 0x7f..=0x9f | 0xd800..=0xf8ff | 0xfff0..)
-    };
+    let is_refused =
+        |c: &char| matches!(u32::from(*c), 0..=0x1f | 0x7f..=0x9f | 0xd800..=0xf8ff | 0xfff0..);
     match name.chars().find(is_refused) {
-        Some(c) => Err(format!("{what} has U+{:04X}, which ZooKeeper takes in no name", u32::from(c))),
+        Some(c) => {
+            Err(format!("{what} has U+{:04X}, which ZooKeeper takes in no name", u32::from(c)))
+        }
         None => Ok(()),
     }
 }
@@ -141,7 +142,8 @@ mod tests {
         let node = |service: &str, id: &str| {
             root.node(Format::Micro, &Node::new(service, id, "h:1")).unwrap_err()
         };
-        for name in ["", ".", "..", "a\0", "a\n", "a\u{85}", "a\u{e000}", "a\u{fff0}", "\u{1f600}"] {
+        for name in ["", ".", "..", "a\0", "a\n", "a\u{85}", "a\u{e000}", "a\u{fff0}", "\u{1f600}"]
+        {
             assert!(node(name, "a").contains("the service name"), "{name:?}");
             assert!(node("a", name).contains("the id"), "{name:?}");
         }

@@ -173,9 +173,7 @@ pub(super) fn service_of(format: Format, record: &Record) -> Option<String> {
 pub(super) fn other(format: Format, own: &Node, record: &Record) -> Result<Node, String> {
     match format {
         Format::Kratos => kratos::decode(&record.value),
-        Format::Kitex => {
-            kitex::decode_entry(&record.value, &own.service, path::last(&record.path))
-        }
+        Format::Kitex => kitex::decode_entry(&record.value, &own.service, path::last(&record.path)),
         _ => gomicro::decode(&record.value),
     }
 }
