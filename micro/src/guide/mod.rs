@@ -28,6 +28,8 @@ pub mod first_service {}
 pub mod from_tonic {}
 #[doc = include_str!("registries.md")]
 pub mod registries {
+    #[doc = include_str!("registries/file.md")]
+    pub mod file {}
     #[doc = include_str!("registries/zookeeper.md")]
     pub mod zookeeper {}
 }

@@ -3,6 +3,8 @@
 
 #[cfg(any(test, feature = "etcd"))]
 pub(super) mod etcd_naming;
+#[cfg(test)]
+mod fuzz;
 #[cfg(any(test, feature = "etcd"))]
 pub(super) mod go_zero;
 pub(super) mod gomicro;
@@ -23,7 +25,7 @@ use crate::Error;
 
 /// What a record looks like, and to whom it speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone has a choice so far"))]
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone has all of them"))]
 pub(in crate::registry) enum Format {
     /// go-micro's, and our own.
     Micro,
@@ -37,7 +39,7 @@ pub(in crate::registry) enum Format {
     Etcd,
 }
 
-#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone has a choice so far"))]
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone has all of them"))]
 impl Format {
     /// The formats that the URL's option `format` names, in its order: all of them are written and
     /// read, and where one node's record is there in several, the first is in force. Without the
