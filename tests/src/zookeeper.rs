@@ -5,13 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use micro::registry::Node;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use zookeeper_client::Client;
+use zookeeper_client::{Acl, Acls, AuthId, Client, CreateMode, Permission};
 
 use crate::{
+    fault::{Cannot, SERVICE, Server},
     ports,
     process::{self, Process},
     programs::server,
@@ -28,6 +30,9 @@ pub struct ZooKeeper {
     settings: String,
     /// Data folders so far: a restored server has a new one.
     data: usize,
+    remembered: Option<Snapshot>,
+    /// Whether its URL has a user.
+    is_guarded: bool,
     process: Process,
 }
 
@@ -70,6 +75,8 @@ impl ZooKeeper {
             port: ports::free(),
             settings: settings.to_owned(),
             data: 0,
+            remembered: None,
+            is_guarded: false,
             process: Process::stopped("ZooKeeper"),
         }
     }
@@ -208,6 +215,156 @@ impl ZooKeeper {
             async || ask(port, "srvr").await.is_ok_and(|answer| answer.contains("Mode: "));
         self.process.serves(is_serving).await
     }
+}
+
+impl Server for ZooKeeper {
+    const NAME: &'static str = "zookeeper";
+
+    fn stopped() -> Self {
+        Self::stopped()
+    }
+
+    fn address(&self) -> String {
+        self.address()
+    }
+
+    fn url_at(&self, address: &str) -> String {
+        match self.is_guarded {
+            false => format!("zookeeper://{address}"),
+            true => format!("zookeeper://micro:secret@{address}"),
+        }
+    }
+
+    fn kill(&mut self) {
+        self.kill();
+    }
+
+    async fn restart(&mut self) {
+        self.restart().await;
+    }
+
+    fn pause(&self) {
+        self.pause();
+    }
+
+    fn resume(&self) {
+        self.resume();
+    }
+
+    async fn wipe(&mut self) -> Result<(), Cannot> {
+        self.wipe().await;
+        Ok(())
+    }
+
+    async fn remember(&mut self) -> Result<(), Cannot> {
+        self.remembered = Some(self.snapshot());
+        Ok(())
+    }
+
+    async fn go_back(&mut self) -> Result<(), Cannot> {
+        let snapshot = self.remembered.take().expect("there is something remembered");
+        self.restore(&snapshot).await;
+        Ok(())
+    }
+
+    async fn lose(&self, node: &Node) -> Result<(), Cannot> {
+        let stat = self.client().await.check_stat(&path(node)).await.expect("ZooKeeper answers");
+        let session = stat.expect("the node is registered").ephemeral_owner;
+        close_session(self.port, session).await.expect("ZooKeeper answers");
+        Ok(())
+    }
+
+    async fn delete(&self, node: &Node) -> Result<(), Cannot> {
+        self.client().await.delete(&path(node), None).await.expect("ZooKeeper answers");
+        Ok(())
+    }
+
+    async fn overwrite(&self, node: &Node) -> Result<(), Cannot> {
+        let Node { service, id, .. } = node;
+        let value = format!(
+            r#"{{"name":"{service}","version":"latest","metadata":null,"endpoints":[],"nodes":[{{"metadata":{{"protocol":"grpc"}},"id":"{id}","address":"127.0.0.1:1"}}]}}"#
+        );
+        // As go-micro would: what is there already it writes into.
+        let client = self.client().await;
+        client.set_data(&path(node), value.as_bytes(), None).await.expect("ZooKeeper answers");
+        Ok(())
+    }
+
+    async fn guarded() -> Result<Self, Cannot> {
+        let mut zookeeper = Self::start().await;
+        zookeeper.is_guarded = true;
+        let admin = zookeeper.admin().await;
+        let all = CreateMode::Persistent.with_acls(Acls::anyone_all());
+        admin.mkdir(&folder(), &all).await.expect("ZooKeeper answers");
+        zookeeper.renew().await;
+        Ok(zookeeper)
+    }
+
+    async fn expire(&self) {
+        // A password is worth what it may do: nothing, in the folder of the nodes.
+        let rights = [Acl::new(Permission::ALL, AuthId::new("auth", ""))];
+        self.admin().await.set_acl(&folder(), &rights, None).await.expect("ZooKeeper answers");
+    }
+
+    async fn renew(&self) {
+        // What ZooKeeper keeps of `micro` with the password `secret`.
+        let micro = AuthId::new("digest", "micro:ekQXsq4KDWhp941Uhpf7O9JQuto=");
+        let admin = AuthId::new("auth", "");
+        let rights = [Acl::new(Permission::ALL, admin), Acl::new(Permission::ALL, micro)];
+        self.admin().await.set_acl(&folder(), &rights, None).await.expect("ZooKeeper answers");
+    }
+}
+
+impl ZooKeeper {
+    async fn admin(&self) -> Client {
+        let connector = Client::connector().with_auth("digest", b"admin:admin");
+        connector.connect(&self.address()).await.expect("ZooKeeper is reached")
+    }
+}
+
+fn folder() -> String {
+    format!("/micro-registry/{SERVICE}")
+}
+
+fn path(node: &Node) -> String {
+    let escape = |name: &str| name.replace('/', "-");
+    format!("/micro-registry/{}/{}", escape(&node.service), escape(&node.id))
+}
+
+/// Closes a session that another opened: to whom that is one that has expired.
+async fn close_session(port: u16, session: i64) -> io::Result<()> {
+    const CLOSE: i32 = -11;
+    let mut connect = Vec::new();
+    connect.extend(0_i32.to_be_bytes()); // the protocol's version
+    connect.extend(0_i64.to_be_bytes()); // the last transaction seen
+    connect.extend(15_000_i32.to_be_bytes()); // the timeout
+    connect.extend(session.to_be_bytes());
+    connect.extend(16_i32.to_be_bytes());
+    connect.extend(password(session));
+    connect.push(0); // not read-only
+    let close: Vec<_> = [1_i32.to_be_bytes(), CLOSE.to_be_bytes()].concat();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    for packet in [connect, close] {
+        stream.write_all(&(packet.len() as i32).to_be_bytes()).await?;
+        stream.write_all(&packet).await?;
+        let mut answer = vec![0; stream.read_u32().await? as usize];
+        stream.read_exact(&mut answer).await?;
+    }
+    Ok(())
+}
+
+/// The password that ZooKeeper gives to a session: 16 bytes of Java's `Random` from its id and a
+/// constant.
+fn password(session: i64) -> Vec<u8> {
+    const SECRET: i64 = 0xb341_5c00;
+    const FACTOR: u64 = 0x5_deec_e66d;
+    const MASK: u64 = (1 << 48) - 1;
+    let mut seed = ((session ^ SECRET) as u64 ^ FACTOR) & MASK;
+    let next = || {
+        seed = (seed.wrapping_mul(FACTOR) + 0xb) & MASK;
+        ((seed >> 16) as u32).to_le_bytes()
+    };
+    std::iter::repeat_with(next).take(4).flatten().collect()
 }
 
 /// What it answers to one of its four-letter words.

@@ -121,9 +121,9 @@ mod tests {
             ("zookeeper://", "write `zookeeper://127.0.0.1:2181`"),
             ("zookeeper://h1?timeout=3", "unknown option `timeout`; zookeeper:// knows format"),
             ("zookeeper://h1?format=go-zero", "zookeeper:// has micro, kratos, kitex"),
-            ("zookeeper://h1/a//b", "a part of the chroot is empty"),
-            ("zookeeper://h1/a/", "a part of the chroot is empty"),
-            ("zookeeper://h1/../b", "a part of the chroot is `..`"),
+            ("zookeeper://h1/a//b", "the chroot has an empty part"),
+            ("zookeeper://h1/a/", "the chroot has an empty part"),
+            ("zookeeper://h1/../b", "the chroot is `..`"),
             ("zookeeper://a%3Ab:s3cret@h1", "the user has a `:`"),
         ] {
             let error = options(url).unwrap_err();

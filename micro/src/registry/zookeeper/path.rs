@@ -23,7 +23,10 @@ impl Root {
         if path.is_empty() {
             return Ok(Self(String::new()));
         }
-        path.split('/').try_for_each(|part| fit("a part of the chroot", part))?;
+        if path.split('/').any(str::is_empty) {
+            return Err("the chroot has an empty part; write `/a/b`".to_owned());
+        }
+        path.split('/').try_for_each(|part| fit("chroot", part))?;
         Ok(Self(format!("/{path}")))
     }
 
@@ -50,7 +53,7 @@ impl Root {
     /// # Errors
     /// A name that the format cannot hold.
     pub(super) fn service(&self, format: Format, service: &str) -> Result<String, String> {
-        fit("the service name", service)?;
+        fit("service name", service)?;
         if format != Format::Micro && service.contains('/') {
             return Err(format!(
                 "the service name has a `/`, which would be a folder within a folder; leave \
@@ -71,8 +74,8 @@ impl Root {
     pub(super) fn node(&self, format: Format, node: &Node) -> Result<String, String> {
         let folder = self.service(format, &node.service)?;
         let (what, last) = match format {
-            Format::Kitex => ("the address", &node.address),
-            _ => ("the id", &node.id),
+            Format::Kitex => ("address", &node.address),
+            _ => ("id", &node.id),
         };
         fit(what, last)?;
         Ok(below(&folder, &escape(last)))
@@ -104,15 +107,15 @@ pub(super) fn escape(name: &str) -> String {
 /// code units, so that nothing beyond the basic plane passes.
 fn fit(what: &str, name: &str) -> Result<(), String> {
     match name {
-        "" => return Err(format!("{what} is empty")),
-        "." | ".." => return Err(format!("{what} is `{name}`, which is no name in a path")),
+        "" => return Err(format!("the {what} is empty")),
+        "." | ".." => return Err(format!("the {what} is `{name}`, which is no name in a path")),
         _ => {}
     }
     let is_refused =
         |c: &char| matches!(u32::from(*c), 0..=0x1f | 0x7f..=0x9f | 0xd800..=0xf8ff | 0xfff0..);
     match name.chars().find(is_refused) {
         Some(c) => {
-            Err(format!("{what} has U+{:04X}, which ZooKeeper takes in no name", u32::from(c)))
+            Err(format!("the {what} has U+{:04X}, which ZooKeeper takes in no name", u32::from(c)))
         }
         None => Ok(()),
     }
