@@ -29,6 +29,7 @@
 //! | `init-tracing` | `init_tracing`: logs on standard error, for programs without a subscriber of their own |
 //! | `testing` | `testing`: the conformance suite for a registry of your own |
 //! | `tonic-channel` | `discovery::tonic_channel`: discovery beneath tonic's own balanced channel |
+//! | `zookeeper` | `zookeeper://` registries |
 
 #[cfg(feature = "args")]
 pub mod args;

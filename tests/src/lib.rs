@@ -14,6 +14,7 @@ pub mod ports;
 pub mod process;
 pub mod programs;
 pub mod projects;
+pub mod zookeeper;
 
 /// The generated code of the shared protos.
 pub mod proto {

@@ -12,6 +12,7 @@ use tests::{
     fault::{Cannot, Fleet, SERVICE, Server, TTL, Trial, now},
     link::Link,
     proto::ledger::{Entry, LedgerClient},
+    zookeeper::ZooKeeper,
 };
 use tokio::time::{sleep, timeout};
 
@@ -212,4 +213,4 @@ macro_rules! every_server {
     };
 }
 
-every_server! { etcd: Etcd }
+every_server! { etcd: Etcd, zookeeper: ZooKeeper }

@@ -32,6 +32,8 @@ pub mod registries {
     pub mod dns {}
     #[doc = include_str!("registries/file.md")]
     pub mod file {}
+    #[doc = include_str!("registries/zookeeper.md")]
+    pub mod zookeeper {}
 }
 #[doc = include_str!("shutdown.md")]
 pub mod shutdown {}

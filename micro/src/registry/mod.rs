@@ -20,7 +20,7 @@ pub mod dns;
 pub mod etcd;
 #[cfg(feature = "file")]
 pub mod file;
-#[cfg(any(test, feature = "etcd", feature = "mdns"))]
+#[cfg(any(test, feature = "etcd", feature = "mdns", feature = "zookeeper"))]
 mod format;
 #[cfg(feature = "mdns")]
 pub mod mdns;
@@ -30,6 +30,8 @@ mod open;
 mod static_list;
 mod store;
 mod url;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;
 
 pub use node::{Endpoint, Node, Value};
 pub use open::{open, open_all};

@@ -71,6 +71,12 @@ const KINDS: &[Kind] = &[
         open: with!("file", super::file::File::open),
         needs: "",
     },
+    Kind {
+        scheme: "zookeeper",
+        example: "zookeeper://127.0.0.1:2181",
+        open: with!("zookeeper", super::zookeeper::ZooKeeper::open),
+        needs: "",
+    },
 ];
 
 /// The registries built in, for the texts of errors.
@@ -99,6 +105,7 @@ fn built_in() -> String {
 /// | `etcd://[user:password@]h1:2379,h2:2379[?format=..&tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
 /// | `dns://[server/]name[:port]` | what [DNS](crate::guide::registries::dns) says of a name, or of one for each service (`{service}.example:50051`); only reads; with the feature `dns` |
 /// | `file://nodes.toml`, `file:///etc/micro/nodes.toml` | a [file](crate::guide::registries::file) that lists nodes, relative to the working folder or not, read anew when it changes; only reads; with the feature `file` |
+/// | `zookeeper://[user:password@]h1:2181,h2:2181[/chroot][?format=..]` | ZooKeeper, with the feature `zookeeper`; 2181 is the default port |
 ///
 /// User and password are percent-decoded: `@` is written `%40`, `/` `%2F`, `?` `%3F`, `#` `%23`.
 /// With `tls=true` etcd is spoken to over TLS and its certificate checked against the system's
@@ -261,6 +268,13 @@ mod tests {
         );
     }
 
+    #[cfg(not(feature = "zookeeper"))]
+    #[test]
+    fn zookeeper_needs_its_feature() {
+        let text = open("zookeeper://root:secret@127.0.0.1").unwrap_err().to_string();
+        assert!(text.contains("feature `zookeeper`") && !text.contains("secret"), "{text}");
+    }
+
     #[cfg(not(feature = "mdns"))]
     #[test]
     fn without_mdns_there_is_no_default() {
@@ -310,6 +324,8 @@ mod tests {
         let urls = [&urls[..], &["dns://127.0.0.1/{service}.example:1"]].concat();
         #[cfg(feature = "file")]
         let urls = [&urls[..], &["file://nodes.toml"]].concat();
+        #[cfg(feature = "zookeeper")]
+        let urls = [&urls[..], &["zookeeper://user:password@127.0.0.1:1/chroot"]].concat();
         for url in urls {
             let first = open(url).unwrap();
             assert!(Arc::ptr_eq(&first, &open(url).unwrap()), "{url}");
