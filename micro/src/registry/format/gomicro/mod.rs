@@ -3,6 +3,8 @@
 
 mod decode;
 mod encode;
+#[cfg(any(test, feature = "consul"))]
+pub(in crate::registry) mod tag;
 
 #[cfg_attr(
     not(feature = "etcd"),
