@@ -14,9 +14,11 @@ use futures_core::Stream;
 
 use crate::Error;
 
+#[cfg(feature = "consul")]
+pub mod consul;
 #[cfg(feature = "etcd")]
 pub mod etcd;
-#[cfg(any(test, feature = "etcd", feature = "mdns"))]
+#[cfg(any(test, feature = "consul", feature = "etcd", feature = "mdns"))]
 mod format;
 #[cfg(feature = "mdns")]
 pub mod mdns;
