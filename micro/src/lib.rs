@@ -23,6 +23,7 @@
 //! |---|---|
 //! | `mdns` | `mdns://`, the registry of those who name none: nothing to install |
 //! | `args` | `args`: command line flags for `clap` |
+//! | `consul` | `consul://` registries |
 //! | `etcd` | `etcd://` registries; its build runs `protoc` |
 //! | `init-tracing` | `init_tracing`: logs on standard error, for programs without a subscriber of their own |
 //! | `testing` | `testing`: the conformance suite for a registry of your own |

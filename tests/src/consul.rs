@@ -83,8 +83,7 @@ impl Consul {
     /// As [`Consul::start`].
     pub async fn cluster() -> [Self; 3] {
         for _ in 0..3 {
-            let mut members =
-                ["n1", "n2", "n3"].map(|name| Self::chosen(name, Options::default()));
+            let mut members = ["n1", "n2", "n3"].map(|name| Self::chosen(name, Options::default()));
             let ports = members.each_ref().map(|member| member.lan_port);
             for member in &mut members {
                 member.join = ports.to_vec();
@@ -260,8 +259,7 @@ impl Consul {
     /// Waits until it serves and its cluster has a leader; false if it ended since a port was taken.
     async fn serves(&mut self) -> bool {
         let url = format!("http://{}/v1/health/service/consul?passing", self.address());
-        let (token, port, is_tls) =
-            (self.options.token.clone(), self.http_port, self.options.tls);
+        let (token, port, is_tls) = (self.options.token.clone(), self.http_port, self.options.tls);
         let is_ready = async || {
             if is_tls {
                 // Whoever has the certificates asks more.

@@ -90,7 +90,10 @@ async fn a_node_is_a_service_in_go_micros_words() {
     let mut node = Node::new("team/pay.svc", "team/pay.svc-1%\"\\", "[::1]:38453");
     node.version = "1.2.0".to_owned();
     let long = "x".repeat(513);
-    node.metadata.extend([("zone", "a"), ("a.b", "c"), ("consul-x", "d")].map(|(key, value)| (key.into(), value.into())));
+    node.metadata.extend(
+        [("zone", "a"), ("a.b", "c"), ("consul-x", "d")]
+            .map(|(key, value)| (key.into(), value.into())),
+    );
     node.metadata.insert("long".to_owned(), long);
     let lease = registry.register(&node, Duration::from_millis(14_001)).await.unwrap();
     registry.renew(&node, lease).await.unwrap();
@@ -193,10 +196,10 @@ async fn nodes_of_other_fleets_are_read() {
         "what does not say that it speaks gRPC is not called"
     );
     let kratos = row("6f0c2a1e", "10.0.3.7:9000", "v1.0.0", true);
-    assert_eq!(
-        found(&format!("{}?format=micro,kratos", consul.url()), "mixed").await[0],
-        kratos
-    );
+    assert_eq!(found(&format!("{}?format=micro,kratos", consul.url()), "mixed").await[0], kratos);
+    let alone = found(&format!("{}?format=kratos", consul.url()), "mixed").await;
+    let called: Vec<_> = alone.iter().filter(|row| row.3).collect();
+    assert_eq!(called, [&kratos], "go-micro's nodes are not asked for");
     let kitex = row("mixed:10.0.3.7:8888", "10.0.3.7:8888", "latest", true);
     let url = format!("{}?format=kitex,micro,kratos", consul.url());
     assert_eq!(found(&url, "mixed").await[..3], [kratos, go_micro, kitex]);
@@ -213,9 +216,7 @@ async fn nodes_of_other_fleets_are_read() {
 #[tokio::test]
 async fn one_registration_speaks_to_all_fleets() {
     let consul = Consul::start().await;
-    let open = |format: &str| {
-        registry::open(&format!("{}?format={format}", consul.url())).unwrap()
-    };
+    let open = |format: &str| registry::open(&format!("{}?format={format}", consul.url())).unwrap();
     let all = open("micro,kratos,kitex");
     let mut node = Node::new("all", "all-1", "127.0.0.1:9000");
     node.version = "v2".to_owned();
@@ -260,6 +261,10 @@ async fn nodes_in_warning_count_and_nodes_with_a_critical_check_do_not() {
     assert_eq!(watching.events(1).await, ["-health-1"]);
     let renewed = registry.renew(&node, lease).await;
     assert!(matches!(renewed, Err(RenewError::Lost(_))), "{renewed:?}");
+    // Consul keeps the state of a check that is registered anew.
+    registry.register(&node, TTL).await.unwrap();
+    assert_eq!(registry.read("health").await.unwrap().entries.len(), 1);
+    assert_eq!(watching.events(1).await, ["+health-1@127.0.0.1:1"]);
 }
 
 #[tokio::test]

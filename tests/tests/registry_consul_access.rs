@@ -56,7 +56,10 @@ async fn a_token_may_what_its_policy_says() {
 
     let error = registry.register(&node("other", "b"), TTL).await.unwrap_err();
     let text = error.to_string();
-    assert!(error.is_registry() && text.contains("service:write") && text.contains("policy"), "{text}");
+    assert!(
+        error.is_registry() && text.contains("service:write") && text.contains("policy"),
+        "{text}"
+    );
     // Consul answers with 200 and an empty list.
     let error = registry.read("other").await.unwrap_err().to_string();
     assert!(error.contains(r#"service "other" { policy = "read" }"#), "{error}");
@@ -65,7 +68,10 @@ async fn a_token_may_what_its_policy_says() {
     let mut watching = Watching::from_now(&registry, "greeter").await;
     registry.deregister(&node("greeter", "a"), lease).await.unwrap();
     assert_eq!(watching.events(1).await, ["-a"]);
-    assert!(registry.read("greeter").await.unwrap().entries.is_empty(), "empty is no want of rights");
+    assert!(
+        registry.read("greeter").await.unwrap().entries.is_empty(),
+        "empty is no want of rights"
+    );
 }
 
 #[tokio::test]
@@ -76,6 +82,8 @@ async fn who_may_not_read_is_never_told_that_there_is_nobody() {
     let nobody = registry::open(&consul.url()).unwrap();
     let error = nobody.read("greeter").await.unwrap_err().to_string();
     assert!(error.contains("shows nothing"), "{error}");
+    let error = nobody.list().await.unwrap_err().to_string();
+    assert!(error.contains(r#"service_prefix "" { policy = "read" }"#), "{error}");
     let error = nobody.register(&node("greeter", "b"), TTL).await.unwrap_err().to_string();
     assert!(error.contains("give a token with the option `token`"), "{error}");
     // The service may be read, and its nodes may not.

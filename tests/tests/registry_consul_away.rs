@@ -57,7 +57,10 @@ async fn consul_may_start_after_us() {
     let error = fails_in_time(registry.register(&node("a"), TTL)).await;
     let text = error.to_string();
     assert!(error.is_registry(), "{error:?}");
-    assert!(text.contains(&consul.url()) && text.contains("register a of service greeter"), "{text}");
+    assert!(
+        text.contains(&consul.url()) && text.contains("register a of service greeter"),
+        "{text}"
+    );
     assert!(text.to_lowercase().contains("connection refused"), "{text}");
     fails_in_time(registry.read("greeter")).await;
     fails_in_time(registry.list()).await;
@@ -165,8 +168,7 @@ async fn a_wiped_consul_has_lost_the_record_and_takes_it_again() {
 async fn a_cluster_outlives_its_leader_and_a_server_alone_is_not_trusted() {
     let mut members = Consul::cluster().await;
     let leader = members[0].get("/v1/status/leader").await;
-    let is_leader =
-        |member: &Consul| Value::from(member.server_address()) == leader;
+    let is_leader = |member: &Consul| Value::from(member.server_address()) == leader;
     // Our agent is not the one that goes.
     let ours = members.iter().position(|member| !is_leader(member)).unwrap();
     let lost = members.iter().position(is_leader).expect("one of the three leads");

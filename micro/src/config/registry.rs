@@ -10,7 +10,7 @@ use crate::{
 
 /// go-micro's words that stand for a registry at an address, each with the address that go-micro
 /// takes if none is given.
-const WITH_ADDRESS: [(&str, &str); 1] = [("etcd", "127.0.0.1:2379")];
+const WITH_ADDRESS: [(&str, &str); 2] = [("consul", "127.0.0.1:8500"), ("etcd", "127.0.0.1:2379")];
 
 /// The words of registries that have none. All others are unknown.
 const WITHOUT_ADDRESS: [&str; 2] = ["mdns", "memory"];
@@ -79,8 +79,7 @@ fn is_word(registry: &str) -> bool {
         && registry.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// The error for addresses beside what has no use for them. They are most likely etcd's: no other
-/// registry has any.
+/// The error for addresses beside what has no use for them. They are most likely etcd's.
 fn misplaced(address: &Value<&str>, beside: &str) -> Error {
     let Value { value: addresses, source } = address;
     let variable = Setting::Registry.entry().variable;

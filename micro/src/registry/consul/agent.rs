@@ -13,7 +13,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, Method, Response, StatusCode, header::CONTENT_TYPE, redirect::Policy};
 use serde::de::DeserializeOwned;
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout_at},
 };
 
@@ -153,12 +153,21 @@ impl Agent {
         request: Request,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let turn = timeout_at(deadline, self.turns.acquire()).await;
-        // Nobody ever closes it.
-        let Ok(Ok(_turn)) = turn else {
-            return Err(self.error(what, format_args!("{AT_ONCE} other exchanges took too long")));
-        };
+        let _turn = self.turn(what, deadline).await?;
         self.send(what, request, deadline, deadline).await
+    }
+
+    /// Waits for one of few exchanges at once to be over.
+    pub(super) async fn turn(
+        &self,
+        what: &str,
+        deadline: Instant,
+    ) -> Result<SemaphorePermit<'_>, Error> {
+        // Nobody ever closes it.
+        let turn = timeout_at(deadline, self.turns.acquire()).await.ok().and_then(Result::ok);
+        turn.ok_or_else(|| {
+            self.error(what, format_args!("{AT_ONCE} other exchanges took too long"))
+        })
     }
 
     /// One whose answer begins by then, and may be long; or one that waits to begin.
@@ -363,4 +372,25 @@ fn sources(error: &dyn StdError) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::super::url::Url, *};
+
+    #[test]
+    fn every_request_names_its_namespace_and_partition() {
+        let url = Url::parse("consul://h:1?ns=team%20a&partition=b&token=hunter2").unwrap();
+        let agent = Agent::new(Options::of(&url).unwrap());
+        let request = Request::get(format!("/v1/health/service/{}", part("a/b c%.\u{e9}")));
+        assert_eq!(
+            agent.url(&request.with("index", "7")),
+            "http://h:1/v1/health/service/a%2Fb%20c%25.%C3%A9?ns=team+a&partition=b&index=7"
+        );
+        assert_eq!(
+            agent.url(&Request::put("/v1/agent/service/register")),
+            "http://h:1/v1/agent/service/register?ns=team+a&partition=b"
+        );
+        assert!(!format!("{agent:?}").contains("hunter2"));
+    }
 }

@@ -7,7 +7,8 @@ use tokio::{task::spawn_blocking, time::Instant};
 use super::{
     super::Listing,
     agent::{Agent, Answer, EXCHANGE, Request, part},
-    record::{self, Healthy},
+    registration::nameable,
+    service::{self, Healthy},
 };
 use crate::Error;
 
@@ -27,9 +28,8 @@ pub(super) async fn read(
     blocking: Option<(u64, Duration)>,
     begins: Instant,
 ) -> Result<Listing, Error> {
-    record::nameable("service name", service).map_err(|why| {
-        Error::config(format!("{}: cannot {what}: {why}", agent.name()))
-    })?;
+    nameable("service name", service)
+        .map_err(|why| Error::config(format!("{}: cannot {what}: {why}", agent.name())))?;
     let options = &agent.options;
     let kind = if options.is_connect { "connect" } else { "service" };
     let mut request = Request::get(format!("/v1/health/{kind}/{}", part(service)));
@@ -42,7 +42,12 @@ pub(super) async fn read(
             request = request.with(key, value);
         }
     }
+    let turn = match blocking {
+        None => Some(agent.turn(what, begins).await?),
+        Some(_) => None,
+    };
     let answer = agent.read(what, request, begins).await?.success(agent, what)?;
+    drop(turn);
     let Some(index) = answer.index else {
         return Err(agent.not_consuls(what, "it has no X-Consul-Index"));
     };
@@ -51,7 +56,7 @@ pub(super) async fn read(
     let decode = move |answer: Answer| {
         let found: Vec<Healthy> = serde_json::from_slice(&answer.body)?;
         // Consul waits at an index from 1 on.
-        Ok((found.is_empty(), record::listing(index.max(1), &found, &name, &formats)))
+        Ok((found.is_empty(), service::listing(index.max(1), &found, &name, &formats)))
     };
     let decoded: Result<_, serde_json::Error> = if answer.body.len() > LONG {
         let decoded = spawn_blocking(move || decode(answer)).await;

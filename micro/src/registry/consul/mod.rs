@@ -4,22 +4,22 @@
 mod agent;
 mod health;
 mod options;
-mod record;
+mod registration;
+mod service;
 mod watch;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use self::{
-    agent::{Agent, EXCHANGE, Request, part},
+    agent::{Agent, Answer, EXCHANGE, Request, part},
     options::Options,
-    record::{Local, Registration, check_id},
+    registration::{Registration, check_id},
+    service::Local,
 };
-use super::{
-    BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, open, url::Url,
-};
+use super::{BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, open, url::Url};
 use crate::Error;
 
 /// Consul itself has no least; under it, its own way from a check to the watchers takes too much of
@@ -28,6 +28,9 @@ const MIN_TTL: Duration = Duration::from_secs(1);
 
 /// How long a removal may take to reach the watchers of all agents.
 const SPREAD: Duration = Duration::from_secs(2);
+
+/// Until the catalog is looked at again for what the agent is about to tell it.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// A registry in Consul, by the HTTP API of one of its agents. A node is a service of that agent: the
 /// service's id is the node's, so that it must be unique on the agent, and its TTL check is passed at
@@ -90,13 +93,21 @@ impl Consul {
         deadline: Instant,
     ) -> Result<Found, Error> {
         let found = health::own(&self.agent, what, &node.service, &node.id, deadline).await?;
-        let is_ours = |check: &record::Check| check.is_under(lease);
-        let ours = found.iter().find(|it| it.check(&node.id).is_some_and(is_ours));
+        let ours = found.iter().find_map(|it| {
+            let check = it.check(&node.id).filter(|check| check.is_under(lease))?;
+            Some((&it.service, check.is_critical()))
+        });
         Ok(match ours {
             None => Found::Nothing,
-            Some(ours) if record.is(&ours.service) => Found::Ours,
+            Some((ours, is_critical)) if record.is(ours) => Found::Ours { is_critical },
             Some(_) => Found::Another,
         })
+    }
+
+    /// Passes the node's check for another TTL.
+    async fn pass(&self, what: &str, node: &Node, deadline: Instant) -> Result<Answer, Error> {
+        let path = format!("/v1/agent/check/pass/{}", part(&check_id(&node.id)));
+        self.agent.call(what, Request::put(path), deadline).await
     }
 
     /// Why a record on the agent is not the one written under the lease; none if it is.
@@ -144,7 +155,7 @@ impl Consul {
 /// What the catalog has in a record's place.
 enum Found {
     Nothing,
-    Ours,
+    Ours { is_critical: bool },
     Another,
 }
 
@@ -191,13 +202,21 @@ impl Registry for Consul {
                 .with_body(body);
             let answer = self.agent.call(&what, request, deadline).await?;
             answer.success(&self.agent, &what)?;
+            // Of a service that it had already, the agent keeps the check's state; and it keeps none
+            // over a restart but one that was passed.
+            self.pass(&what, node, deadline).await?.success(&self.agent, &what)?;
             // An agent takes a service also when it cannot pass it on to the catalog.
-            match self.in_catalog(&what, node, &record, lease, deadline).await? {
-                Found::Ours => Ok(lease),
-                Found::Nothing | Found::Another => Err(self.agent.error(
-                    &what,
-                    "the agent took the service, and the catalog does not have it yet",
-                )),
+            loop {
+                match self.in_catalog(&what, node, &record, lease, deadline).await? {
+                    Found::Ours { is_critical: false } => return Ok(lease),
+                    Found::Ours { is_critical: true } => sleep(BETWEEN_LOOKS).await,
+                    Found::Nothing | Found::Another => {
+                        return Err(self.agent.error(
+                            &what,
+                            "the agent took the service, and the catalog does not have it yet",
+                        ));
+                    }
+                }
             }
         }
         .boxed()
@@ -213,9 +232,8 @@ impl Registry for Consul {
             if let Some(why) = self.judge(node, &record, lease, &local) {
                 return Err(why);
             }
-            let pass = format!("/v1/agent/check/pass/{}", part(&check_id(&node.id)));
             let (passed, found) = tokio::try_join!(
-                self.agent.call(&what, Request::put(pass), deadline),
+                self.pass(&what, node, deadline),
                 self.in_catalog(&what, node, &record, lease, deadline),
             )
             .map_err(RenewError::Failed)?;
@@ -224,7 +242,8 @@ impl Registry for Consul {
             }
             passed.success(&self.agent, &what).map_err(RenewError::Failed)?;
             match found {
-                Found::Ours => Ok(()),
+                // The agent may be about to pass on that it passes.
+                Found::Ours { .. } => Ok(()),
                 Found::Nothing => Err(RenewError::Lost(
                     "the agent has the service, and the catalog does not: it was deregistered there, \
                      or Consul's servers were wiped"
@@ -278,14 +297,16 @@ impl Registry for Consul {
             if let Some(dc) = &self.agent.options.dc {
                 request = request.with("dc", dc);
             }
-            let answer = self.agent.read(what, request, Instant::now() + EXCHANGE).await?;
-            let is_filtered = answer.is_filtered;
+            let begins = Instant::now() + EXCHANGE;
+            let _turn = self.agent.turn(what, begins).await?;
+            let answer = self.agent.read(what, request, begins).await?;
             let services: BTreeMap<String, serde::de::IgnoredAny> =
                 answer.json(&self.agent, what)?;
-            if services.is_empty() && is_filtered {
+            // Consul itself is one.
+            if services.is_empty() {
                 return Err(self.agent.error(
                     what,
-                    "Consul shows none to this token; its policy must have service_prefix \"\" { \
+                    "Consul shows none to this token, or to one who has none; its policy must have service_prefix \"\" { \
                      policy = \"read\" } and node_prefix \"\" { policy = \"read\" }",
                 ));
             }

@@ -100,9 +100,9 @@ impl Options {
             Some("") => Err(url.error(format_args!("option `{key}` is empty"))),
             value => Ok(value.map(str::to_owned)),
         };
-        let tenancy = ["ns", "partition"].into_iter().filter_map(|key| {
-            given(key).map(|value| value.map(|value| (key, value))).transpose()
-        });
+        let tenancy = ["ns", "partition"]
+            .into_iter()
+            .filter_map(|key| given(key).map(|value| value.map(|value| (key, value))).transpose());
         let at = At::of(url)?;
         let options = Self {
             name: match &at {
@@ -258,8 +258,7 @@ fn read(option: &str, file: &str) -> Result<String, String> {
 
 fn certificates(option: &str, file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let text = read(option, file)?;
-    let certificates: Result<Vec<_>, _> =
-        CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         Ok(_) => Err(format!("option `{option}`: {file} has no certificate in PEM")),

@@ -149,11 +149,7 @@ mod tests {
     const GO: [(&str, &str, &str); 8] = [
         ("v-789c32d433d03300040000ffff02ce00ee", "version", "1.0.0"),
         ("v-789cca492c492d2e01040000ffff08cc028e", "version", "latest"),
-        (
-            "t-789caa562a294acc2b2ec82f2a51b252ca28292950aa05040000ffff4f930768",
-            "transport",
-            "http",
-        ),
+        ("t-789caa562a294acc2b2ec82f2a51b252ca28292950aa05040000ffff4f930768", "transport", "http"),
         ("t-789caa564a2acacf4e2d52b252ca28292950aa05040000ffff364d0600", "broker", "http"),
         ("t-789caa562a4e2d2a4b2d52b2522a2a4856aa05040000ffff30dd0597", "server", "rpc"),
         (
@@ -161,11 +157,7 @@ mod tests {
             "registry",
             "consul",
         ),
-        (
-            "t-789caa562a28ca2fc94fcecf51b2524a2f2a4856aa05040000ffff468306d9",
-            "protocol",
-            "grpc",
-        ),
+        ("t-789caa562a28ca2fc94fcecf51b2524a2f2a4856aa05040000ffff468306d9", "protocol", "grpc"),
         // Another library's, and the older form.
         ("t={\"zone\":\"a\"}", "zone", "a"),
     ];
@@ -200,21 +192,34 @@ mod tests {
         node.endpoints = vec![Endpoint { name: "Greeter.Hello".to_owned(), ..Default::default() }];
         let tags = encode_tags(&node).unwrap();
         assert_eq!(
-            tags[0],
-            "t-789cab562a28ca2fc94fcecf51b2524a2f2a4856aa0500468306d9",
+            tags[0], "t-789cab562a28ca2fc94fcecf51b2524a2f2a4856aa0500468306d9",
             "protocol=grpc, to zlib's byte"
         );
         assert_eq!(tags.last().unwrap(), "v-789ccb492c492d2e010008cc028e");
         let tagged = decode_tags(tags.iter().map(String::as_str)).unwrap();
         assert_eq!(tagged.version.as_deref(), Some("latest"));
-        assert_eq!(tagged.metadata.into_iter().collect::<std::collections::BTreeMap<_, _>>(), node.metadata);
+        assert_eq!(
+            tagged.metadata.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+            node.metadata
+        );
         assert_eq!(tagged.endpoints, node.endpoints);
     }
 
     #[test]
     fn tags_of_others_are_passed_over() {
-        let others =
-            ["", "e", "t", "v-", "v-1.2", "e-commerce", "t-shirt", "v-78", "x-789c", "\u{e9}-", "prod"];
+        let others = [
+            "",
+            "e",
+            "t",
+            "v-",
+            "v-1.2",
+            "e-commerce",
+            "t-shirt",
+            "v-78",
+            "x-789c",
+            "\u{e9}-",
+            "prod",
+        ];
         // The first two digits of zlib's and an odd number of them, or no hex.
         let others = others.into_iter().filter(|tag| *tag != "v-78").chain(["t-789", "t-78xy"]);
         assert!(decode_tags(others).unwrap().is_empty());

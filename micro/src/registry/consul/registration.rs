@@ -1,14 +1,17 @@
-//! A node as Consul holds it: one service of one agent, for all formats at once. go-micro's tags,
+//! A node as it is registered: one service of one agent, for all formats at once. go-micro's tags,
 //! Kratos's tag and tagged address, Kitex's tags and weights are in nobody else's way.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::super::{
-    Entry, Lease, Listing, Malformed, Node,
-    format::{Format, gomicro::tag, kitex, kratos},
-    url::host_and_port,
+use super::{
+    super::{
+        Lease, Node,
+        format::{Format, gomicro::tag, kitex, kratos},
+        url::host_and_port,
+    },
+    service::{Address, Service, Weights},
 };
 
 /// The longest registration, in bytes.
@@ -26,9 +29,6 @@ const MIN_KEPT_CRITICAL: Duration = Duration::from_secs(65);
 
 /// Before the lease in a check's notes.
 const LEASE: &str = "micro lease ";
-
-/// What lies behind a key of `TaggedAddresses` that Consul itself writes.
-const OWN_ADDRESSES: [&str; 6] = ["lan", "wan", "lan_ipv4", "wan_ipv4", "lan_ipv6", "wan_ipv6"];
 
 /// A registration with the agent.
 #[derive(Debug, Serialize)]
@@ -59,21 +59,6 @@ struct Under<'a> {
     check: NewCheck,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Address {
-    address: String,
-    #[serde(default)]
-    port: u16,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Weights {
-    passing: i64,
-    warning: i64,
-}
-
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct NewCheck {
@@ -89,57 +74,6 @@ struct NewCheck {
 #[serde(rename_all = "PascalCase")]
 struct Connect {
     native: bool,
-}
-
-/// A service as Consul tells of it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub(super) struct Service {
-    #[serde(rename = "ID")]
-    pub(super) id: String,
-    /// The name.
-    pub(super) service: String,
-    tags: Option<Vec<String>>,
-    address: String,
-    port: u16,
-    tagged_addresses: Option<BTreeMap<String, Address>>,
-    meta: Option<BTreeMap<String, String>>,
-    weights: Option<Weights>,
-    modify_index: u64,
-}
-
-/// A check as Consul tells of it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub(super) struct Check {
-    #[serde(rename = "CheckID")]
-    check_id: String,
-    status: String,
-    notes: String,
-}
-
-/// What the agent knows of a service of its own.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub(super) struct Local {
-    pub(super) service: Option<Service>,
-    checks: Option<Vec<Check>>,
-}
-
-/// A service in the catalog, and its health.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub(super) struct Healthy {
-    node: Machine,
-    pub(super) service: Service,
-    checks: Option<Vec<Check>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Machine {
-    node: String,
-    address: String,
 }
 
 impl Registration {
@@ -284,7 +218,8 @@ fn fits_meta(key: &str, value: &str) -> bool {
         && value.len() <= MAX_META_VALUE
 }
 
-fn notes(lease: Lease) -> String {
+/// What a check says of its lease.
+pub(super) fn notes(lease: Lease) -> String {
     format!("{LEASE}{}", lease.0)
 }
 
@@ -293,141 +228,90 @@ pub(super) fn check_id(id: &str) -> String {
     format!("service:{id}")
 }
 
-/// The check of the node's TTL.
-fn own_check<'a>(checks: Option<&'a Vec<Check>>, id: &str) -> Option<&'a Check> {
-    let check_id = check_id(id);
-    checks?.iter().find(|check| check.check_id == check_id)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Check {
-    pub(super) fn is_under(&self, lease: Lease) -> bool {
-        self.notes == notes(lease)
+    fn json(node: &Node, formats: &[Format]) -> serde_json::Value {
+        let record = Registration::of(node, formats, false).unwrap();
+        let body = record.under(Duration::from_secs(15), Lease(7)).unwrap();
+        serde_json::from_slice(&body).unwrap()
     }
 
-    pub(super) fn is_critical(&self) -> bool {
-        self.status == "critical"
-    }
-}
-
-impl Local {
-    pub(super) fn check(&self, id: &str) -> Option<&Check> {
-        own_check(self.checks.as_ref(), id)
-    }
-}
-
-impl Healthy {
-    pub(super) fn check(&self, id: &str) -> Option<&Check> {
-        own_check(self.checks.as_ref(), id)
-    }
-
-    /// The node, unless a check of its own or of its machine is critical. As with go-micro, one in
-    /// `warning` still counts.
-    fn read(&self, service: &str, formats: &[Format]) -> Option<Result<Entry, Malformed>> {
-        if self.checks.iter().flatten().any(Check::is_critical) {
-            return None;
-        }
-        let key = format!("{}/{}", self.node.node, self.service.id);
-        let read = self.service.node(service, &self.node.address, formats);
-        Some(match read {
-            Ok((rank, node)) => Ok(Entry {
-                key,
-                revision: self.service.modify_index,
-                rank,
-                node: Arc::new(node),
-            }),
-            Err(reason) => Err(Malformed { key, reason }),
-        })
-    }
-}
-
-/// The nodes of a service among what Consul told of it.
-pub(super) fn listing(
-    revision: u64,
-    found: &[Healthy],
-    service: &str,
-    formats: &[Format],
-) -> Listing {
-    let mut listing = Listing { revision, ..Listing::default() };
-    for read in found.iter().filter_map(|healthy| healthy.read(service, formats)) {
-        match read {
-            Ok(entry) => listing.entries.push(entry),
-            Err(malformed) => listing.malformed.push(malformed),
-        }
-    }
-    listing
-}
-
-impl Service {
-    /// The node, and the place of its format among those that are read.
-    ///
-    /// # Errors
-    /// What is wrong with it, in words.
-    pub(super) fn node(
-        &self,
-        service: &str,
-        machine: &str,
-        formats: &[Format],
-    ) -> Result<(u8, Node), String> {
-        let tagged = tag::decode_tags(self.tags())?;
-        let is_micro = !tagged.is_empty();
-        let is_kratos = self.endpoints().next().is_some();
-        let is_in = |format: &Format| match format {
-            Format::Kratos => is_kratos,
-            Format::Kitex => !is_micro && !is_kratos,
-            _ => is_micro,
-        };
-        let place = formats.iter().position(is_in);
-        let host = if self.address.is_empty() { machine } else { &self.address };
-        let address = match host.contains(':') {
-            true => format!("[{host}]:{}", self.port),
-            false => format!("{host}:{}", self.port),
-        };
-        let meta = self.meta.clone().unwrap_or_default();
-        let bare = Node { metadata: meta, ..Node::new(service, &self.id, address) };
-        let node = match place.map(|place| formats[place]) {
-            Some(Format::Kratos) => {
-                let endpoints: Vec<_> = self.endpoints().collect();
-                kratos::with_endpoints(Node { version: self.kratos_version(), ..bare }, &endpoints)?
+    #[test]
+    fn a_registration_has_go_micros_shape() {
+        let node = Node::new("greeter", "greeter-1", "[fd00::1]:3456");
+        let body = json(&node, &[Format::Micro]);
+        let tags = body["Tags"].as_array().unwrap();
+        assert_eq!(tags.len(), 4, "three facts and the version: {tags:?}");
+        let expected = serde_json::json!({
+            "ID": "greeter-1", "Name": "greeter", "Tags": tags, "Port": 3456, "Address": "fd00::1",
+            "Meta": { "protocol": "grpc", "server": "grpc", "transport": "grpc" },
+            "Check": {
+                "TTL": "15s", "DeregisterCriticalServiceAfter": "65s", "Status": "passing",
+                "Notes": "micro lease 7"
             }
-            Some(Format::Kitex) => {
-                let tags = self.tags().filter_map(|tag| tag.split_once(':'));
-                let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned()));
-                let weight = self.weights.map_or(0, |weights| weights.passing);
-                kitex::tagged(bare, weight, tags)
-            }
-            // Also one that says what it is in plain Meta, and no more.
-            _ => {
-                let mut node = Node {
-                    version: tagged.version.unwrap_or_default(),
-                    endpoints: tagged.endpoints,
-                    ..bare
-                };
-                node.metadata.extend(tagged.metadata);
-                node
-            }
+        });
+        assert_eq!(body, expected);
+        let record = Registration::of(&node, &[Format::Micro], true).unwrap();
+        let long = record.under(Duration::from_millis(90_500), Lease(7)).unwrap();
+        let long: serde_json::Value = serde_json::from_slice(&long).unwrap();
+        assert_eq!(long["Check"]["TTL"], "90.5s");
+        assert_eq!(long["Check"]["DeregisterCriticalServiceAfter"], "95.5s");
+        assert_eq!(long["Connect"], serde_json::json!({ "Native": true }));
+        assert!(record.under(Duration::MAX, Lease(7)).unwrap_err().contains("beyond"));
+    }
+
+    #[test]
+    fn kratos_and_kitex_find_their_own_words() {
+        let mut node = Node::new("greeter", "greeter-1", "10.0.3.7:9000");
+        node.version = "v1".to_owned();
+        node.metadata.insert("zone".to_owned(), "a".to_owned());
+        let body = json(&node, &[Format::Kratos, Format::Kitex]);
+        assert_eq!(body["Tags"], serde_json::json!(["version=v1", "zone:a"]));
+        assert_eq!(body["Meta"], serde_json::json!({ "zone": "a" }));
+        assert_eq!(body["Weights"], serde_json::json!({ "Passing": 10, "Warning": 10 }));
+        let grpc = serde_json::json!({ "Address": "grpc://10.0.3.7:9000", "Port": 9000 });
+        assert_eq!(body["TaggedAddresses"], serde_json::json!({ "grpc": grpc }));
+        node.metadata.insert("scheme".to_owned(), "grpcs".to_owned());
+        let body = json(&node, &[Format::Kratos]);
+        assert_eq!(body["TaggedAddresses"]["grpcs"]["Address"], "grpcs://10.0.3.7:9000");
+    }
+
+    #[test]
+    fn what_cannot_be_held_is_refused_unless_tags_hold_it() {
+        let with = |key: &str, value: &str| {
+            let mut node = Node::new("greeter", "greeter-1", "h:1");
+            node.metadata.insert(key.to_owned(), value.to_owned());
+            node
         };
-        if node.is_grpc() && !matches!(host_and_port(&node.address), Some((_, Some(_)))) {
-            return Err(format!("its address is {:?}, not `host:port`", node.address));
+        let (long_key, long_value) = ("x".repeat(129), "x".repeat(513));
+        let mut many = with("a", "b");
+        many.metadata.extend((0..64).map(|n| (format!("k{n}"), String::new())));
+        for (node, format, named) in [
+            (with("a.b", "c"), Format::Kratos, "\"a.b\""),
+            (with("", "c"), Format::Kratos, "\"\""),
+            (with(&long_key, "c"), Format::Kratos, "Meta cannot hold"),
+            (with("a", &long_value), Format::Kratos, "\"a\""),
+            (with("consul-a", "b"), Format::Kratos, "\"consul-a\""),
+            (many, Format::Kratos, "64 pairs"),
+            (with("a:b", "c"), Format::Kitex, "\"a:b\""),
+        ] {
+            let why = Registration::of(&node, &[format], false).unwrap_err();
+            assert!(why.contains(named), "{why}");
+            let both = [Format::Micro, format];
+            let record = Registration::of(&node, &both, false).expect("the tags hold it");
+            assert!(record.meta.len() <= MAX_META);
         }
-        Ok((place.and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX), node))
-    }
-
-    fn tags(&self) -> impl Iterator<Item = &str> {
-        self.tags.iter().flatten().map(String::as_str)
-    }
-
-    /// Kratos's endpoints: URLs where Consul would have addresses.
-    fn endpoints(&self) -> impl Iterator<Item = &str> {
-        let addresses = self.tagged_addresses.iter().flatten();
-        addresses
-            .filter(|(key, its)| {
-                !OWN_ADDRESSES.contains(&key.as_str()) && its.address.contains("://")
-            })
-            .map(|(_, its)| its.address.as_str())
-    }
-
-    fn kratos_version(&self) -> String {
-        let version = self.tags().find_map(|tag| tag.strip_prefix("version="));
-        version.unwrap_or_default().to_owned()
+        let large = with("a", &String::from_iter((0..2 << 20).map(|_| fastrand::alphanumeric())));
+        for (node, named) in [
+            (large, "less metadata"),
+            (Node::new("a", "b", "h"), "not `host:port`"),
+            (Node::new("..", "b", "h:1"), "service name"),
+            (Node::new("a", "", "h:1"), "the id is \"\""),
+        ] {
+            let why = Registration::of(&node, &[Format::Micro], false).unwrap_err();
+            assert!(why.contains(named), "{why}");
+        }
     }
 }
