@@ -34,6 +34,10 @@ impl Backend for Asked {
         Err(Cannot)
     }
 
+    fn tells_every_change(&self) -> bool {
+        false
+    }
+
     fn not_applicable(&self) -> &'static [(&'static str, &'static [&'static str])] {
         &[
             (

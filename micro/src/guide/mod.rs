@@ -34,6 +34,8 @@ pub mod registries {
     pub mod file {}
     #[doc = include_str!("registries/zookeeper.md")]
     pub mod zookeeper {}
+    #[doc = include_str!("registries/consul.md")]
+    pub mod consul {}
 }
 #[doc = include_str!("shutdown.md")]
 pub mod shutdown {}

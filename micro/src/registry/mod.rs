@@ -14,13 +14,14 @@ use futures_core::Stream;
 
 use crate::Error;
 
+#[cfg(feature = "consul")]
+pub mod consul;
 #[cfg(feature = "dns")]
 pub mod dns;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 #[cfg(feature = "file")]
 pub mod file;
-#[cfg(any(test, feature = "etcd", feature = "mdns", feature = "zookeeper"))]
 mod format;
 #[cfg(feature = "mdns")]
 pub mod mdns;

@@ -60,6 +60,12 @@ const KINDS: &[Kind] = &[
         needs: ", whose build runs protoc (in Debian: protobuf-compiler and libprotobuf-dev)",
     },
     Kind {
+        scheme: "consul",
+        example: "consul://127.0.0.1:8500",
+        open: with!("consul", super::consul::Consul::open),
+        needs: "",
+    },
+    Kind {
         scheme: "dns",
         example: "dns://greeter.example:50051",
         open: with!("dns", super::dns::Dns::open),
@@ -103,6 +109,7 @@ fn built_in() -> String {
 /// | `memory://`, `memory://NAME` | [`Memory`]: one for the process, or one for each name |
 /// | `static://greeter=127.0.0.1:3456,127.0.0.1:3457;other=..` | [`StaticList`]: only reads |
 /// | `etcd://[user:password@]h1:2379,h2:2379[?format=..&tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
+/// | `consul://127.0.0.1:8500[?token=..&dc=..&near=..]`, `consul:///run/consul.sock` | Consul, with the feature `consul`; 8500 is the default port. All options are in [its chapter](crate::guide::registries::consul) |
 /// | `dns://[server/]name[:port]` | what [DNS](crate::guide::registries::dns) says of a name, or of one for each service (`{service}.example:50051`); only reads; with the feature `dns` |
 /// | `file://nodes.toml`, `file:///etc/micro/nodes.toml` | a [file](crate::guide::registries::file) that lists nodes, relative to the working folder or not, read anew when it changes; only reads; with the feature `file` |
 /// | `zookeeper://[user:password@]h1:2181,h2:2181[/chroot][?format=..]` | ZooKeeper, with the feature `zookeeper`; 2181 is the default port |

@@ -31,6 +31,12 @@ pub trait Backend {
         &[]
     }
 
+    /// Whether a watch tells every change. One that tells how all stands may pass over what did not
+    /// last, or tell several changes at once. By default it does.
+    fn tells_every_change(&self) -> bool {
+        true
+    }
+
     /// Deletes these records as another would: at once, in one change where there is such a thing.
     async fn delete(&self, _nodes: &[Node]) -> Result<(), Cannot> {
         Err(Cannot)
