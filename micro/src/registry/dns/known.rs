@@ -94,7 +94,7 @@ impl Known {
                 let old = old.map(|old| old.entries).unwrap_or_default();
                 let entry = |node: Node| match old.iter().find(|entry| *entry.node == node) {
                     Some(entry) => entry.clone(),
-                    None => Entry { key: node.id.clone(), revision, node: Arc::new(node) },
+                    None => Entry { key: node.id.clone(), revision, rank: 0, node: Arc::new(node) },
                 };
                 let entries = nodes.into_iter().map(entry).collect();
                 Listing { revision, entries, malformed: answer.malformed }
