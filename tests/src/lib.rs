@@ -2,6 +2,8 @@
 //! suite's parts, the benchmarks' parts and the generated code.
 
 pub mod bench;
+pub mod consul;
+pub mod dns;
 pub mod echo;
 pub mod etcd;
 pub mod fault;
@@ -13,6 +15,7 @@ pub mod ports;
 pub mod process;
 pub mod programs;
 pub mod projects;
+pub mod zookeeper;
 
 /// The generated code of the shared protos.
 pub mod proto {

@@ -76,7 +76,7 @@ fn service(record: &Object<'_>, key: &str) -> Result<String, Wrong> {
 }
 
 /// One without a name is of no use to anybody.
-fn endpoint(endpoint: &Object<'_>) -> Result<Option<Endpoint>, Wrong> {
+pub(super) fn endpoint(endpoint: &Object<'_>) -> Result<Option<Endpoint>, Wrong> {
     let name = endpoint.text("name")?;
     let endpoint = Endpoint {
         request: endpoint.object("request", value)?,

@@ -3,6 +3,8 @@
 
 mod decode;
 mod encode;
+#[cfg(any(test, feature = "consul"))]
+pub(in crate::registry) mod tag;
 
 pub(in crate::registry) use self::{decode::decode, encode::encode};
 #[cfg_attr(not(feature = "mdns"), allow(unused_imports, reason = "mdns:// alone says it"))]
