@@ -47,7 +47,7 @@ impl fmt::Debug for Options {
 impl Options {
     pub(super) fn of(url: &Url) -> Result<Self, Error> {
         url.without_path()?;
-        url.only_keys(&["format", "tls", "ca", "cert", "key"])?;
+        url.only_keys(&["tls", "ca", "cert", "key", "format"])?;
         let members = url.addresses(DEFAULT_PORT)?;
         let file = |key| match url.option(key) {
             Some("") => Err(url.error(format_args!("option `{key}` names no file"))),
