@@ -2,6 +2,8 @@
 //! suite's parts, the benchmarks' parts and the generated code.
 
 pub mod bench;
+pub mod consul;
+pub mod dns;
 pub mod echo;
 pub mod etcd;
 pub mod fault;

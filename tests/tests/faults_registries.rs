@@ -9,7 +9,7 @@ use std::time::Duration;
 use micro::Client;
 use tests::{
     etcd::Etcd,
-    fault::{Cannot, Fleet, SERVICE, Server, TTL, Trial, judge, now},
+    fault::{Cannot, Fleet, SERVICE, Server, TTL, Trial, now},
     link::Link,
     proto::ledger::{Entry, LedgerClient},
     zookeeper::ZooKeeper,
@@ -184,8 +184,9 @@ macro_rules! every_fault {
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $fault() {
-                    let test = stringify!($fault).replace('_', " ");
-                    judge(<$server as Server>::NAME, &test, super::$fault::<$server>()).await;
+                    if let Err(Cannot(why)) = super::$fault::<$server>().await {
+                        println!("{} does not apply: {why}", stringify!($fault));
+                    }
                 }
             )*
         }

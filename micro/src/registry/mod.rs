@@ -14,11 +14,14 @@ use futures_core::Stream;
 
 use crate::Error;
 
+#[cfg(feature = "consul")]
+pub mod consul;
+#[cfg(feature = "dns")]
+pub mod dns;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 #[cfg(feature = "file")]
 pub mod file;
-#[cfg(any(test, feature = "etcd", feature = "mdns", feature = "zookeeper"))]
 mod format;
 #[cfg(feature = "mdns")]
 pub mod mdns;
@@ -32,7 +35,7 @@ mod url;
 pub mod zookeeper;
 
 pub use node::{Endpoint, Node, Value};
-pub use open::open;
+pub use open::{open, open_all};
 pub use static_list::StaticList;
 pub(crate) use url::is_loopback;
 pub(crate) use url::redacted;
@@ -132,7 +135,8 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `Registry` when it cannot be reached, `Config` for a name that it cannot hold. A service
-    /// without nodes is an empty listing.
+    /// without nodes is an empty listing, or `Registry` where nobody can tell it from a failure,
+    /// as in DNS.
     fn read<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Listing, Error>>;
 
     /// The names of all services, sorted.

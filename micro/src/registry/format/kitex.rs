@@ -92,23 +92,31 @@ fn node(record: &Object<'_>, service: &str, address: String) -> Result<Node, Wro
         let why = format!("is {address:?}, not `host:port`");
         return Err(Wrong::new(why).in_field("address"));
     }
-    let weight = match record.integer("weight")? {
-        weight if weight > 0 => weight,
-        _ => DEFAULT_WEIGHT,
-    };
-    let metadata = record.texts("tags")?;
-    let mut node = Node { metadata, ..Node::new(service, address.clone(), address) };
-    node.metadata.insert(WEIGHT.to_owned(), weight.to_string());
-    says_grpc(&mut node);
-    Ok(node)
+    let (weight, tags) = (record.integer("weight")?, record.texts("tags")?);
+    Ok(tagged(Node::new(service, address.clone(), address), weight, tags.into_iter()))
 }
 
-fn weight(node: &Node) -> i64 {
+/// The node, whose metadata is of no account, with this weight and these tags.
+pub(in crate::registry) fn tagged(
+    mut node: Node,
+    weight: i64,
+    tags: impl Iterator<Item = (String, String)>,
+) -> Node {
+    node.metadata = tags.collect();
+    let weight = if weight > 0 { weight } else { DEFAULT_WEIGHT };
+    node.metadata.insert(WEIGHT.to_owned(), weight.to_string());
+    says_grpc(&mut node);
+    node
+}
+
+/// Its weight: 10 unless it is a positive integer.
+pub(in crate::registry) fn weight(node: &Node) -> i64 {
     let weight = node.metadata.get(WEIGHT).and_then(|weight| weight.parse().ok());
     weight.filter(|weight| *weight > 0).unwrap_or(DEFAULT_WEIGHT)
 }
 
-fn tags(node: &Node) -> Option<BTreeMap<&str, &str>> {
+/// What there is to say of it in tags.
+pub(in crate::registry) fn tags(node: &Node) -> Option<BTreeMap<&str, &str>> {
     let tags: BTreeMap<_, _> = facts(node).filter(|(key, _)| *key != WEIGHT).collect();
     (!tags.is_empty()).then_some(tags)
 }

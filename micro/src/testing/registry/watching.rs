@@ -21,7 +21,6 @@ pub struct Watching {
     watch: Watch,
     /// What has been told so far under each key, to tell what has changed in a reset.
     known: BTreeMap<String, Option<Entry>>,
-    is_in_order: bool,
 }
 
 impl fmt::Debug for Watching {
@@ -45,7 +44,7 @@ impl Watching {
         let entries = listing.entries.iter().map(|it| (it.key.clone(), Some(it.clone())));
         let malformed = listing.malformed.iter().map(|it| (it.key.clone(), None));
         let known = entries.chain(malformed).collect();
-        Self { watch: registry.watch(service, listing.revision), known, is_in_order: true }
+        Self { watch: registry.watch(service, listing.revision), known }
     }
 
     /// Watches from that revision on, as if nothing had been there.
@@ -107,7 +106,6 @@ impl Watching {
                 let is_new = |key: &String| self.known.get(key).is_none_or(Option::is_some);
                 let malformed = listing.malformed.iter().filter(|it| is_new(&it.key)).cloned();
                 events.extend(malformed.map(Event::Malformed));
-                self.is_in_order &= events.is_empty();
                 events.into_iter().flat_map(|event| self.changes(event)).collect()
             }
         }
@@ -136,12 +134,6 @@ impl Watching {
         }
         assert_eq!(events.len(), count, "{events:?}");
         events
-    }
-
-    /// Whether all that was told came as changes, in the order in which they happened. What has
-    /// changed in a reset has none.
-    pub fn is_in_order(&self) -> bool {
-        self.is_in_order
     }
 
     /// Waits for as long as nothing comes.

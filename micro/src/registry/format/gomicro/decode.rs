@@ -11,10 +11,6 @@ use super::super::{
 /// What is wrong and where in the record, in words; never its whole text. Besides what is not
 /// JSON or of another type: a record without a service's name, with no node or several, a node
 /// without an id, and a gRPC node whose address is not `host:port`.
-#[cfg_attr(
-    not(any(feature = "etcd", feature = "zookeeper")),
-    allow(dead_code, reason = "etcd:// and others read it")
-)]
 pub(in crate::registry) fn decode(bytes: &[u8]) -> Result<Node, String> {
     parse_object(bytes, record)
 }
@@ -80,7 +76,7 @@ fn service(record: &Object<'_>, key: &str) -> Result<String, Wrong> {
 }
 
 /// One without a name is of no use to anybody.
-fn endpoint(endpoint: &Object<'_>) -> Result<Option<Endpoint>, Wrong> {
+pub(super) fn endpoint(endpoint: &Object<'_>) -> Result<Option<Endpoint>, Wrong> {
     let name = endpoint.text("name")?;
     let endpoint = Endpoint {
         request: endpoint.object("request", value)?,

@@ -60,10 +60,6 @@ struct GoText<'a> {
 ///
 /// # Errors
 /// A record over 1 MiB, saying so.
-#[cfg_attr(
-    not(any(feature = "etcd", feature = "zookeeper")),
-    allow(dead_code, reason = "etcd:// and others write it")
-)]
 pub(in crate::registry) fn encode(node: &Node) -> Result<Vec<u8>, String> {
     let record = GoService {
         name: &node.service,
@@ -87,6 +83,15 @@ pub(in crate::registry) fn encode_text(node: &Node) -> Result<Vec<u8>, String> {
         version: &node.version,
         endpoints: node.endpoints.iter().map(endpoint).collect(),
     })
+}
+
+/// An endpoint alone, as it is written into a record.
+///
+/// # Errors
+/// As [`encode`].
+#[cfg(any(test, feature = "consul"))]
+pub(super) fn encode_endpoint(of: &Endpoint) -> Result<Vec<u8>, String> {
+    write(&endpoint(of))
 }
 
 fn endpoint(endpoint: &Endpoint) -> GoEndpoint<'_> {
