@@ -268,9 +268,17 @@ impl Server for ZooKeeper {
     }
 
     async fn lose(&self, node: &Node) -> Result<(), Cannot> {
-        let stat = self.client().await.check_stat(&path(node)).await.expect("ZooKeeper answers");
-        let session = stat.expect("the node is registered").ephemeral_owner;
-        close_session(self.port, session).await.expect("ZooKeeper answers");
+        let client = self.client().await;
+        let owner = async || {
+            let stat = client.check_stat(&path(node)).await.expect("ZooKeeper answers");
+            stat.map(|stat| stat.ephemeral_owner)
+        };
+        let session = owner().await.expect("the node is registered");
+        while owner().await == Some(session) {
+            // Its own process takes the session back as soon as it is taken from it: one of the two
+            // is first.
+            let _ = close_session(self.port, session).await;
+        }
         Ok(())
     }
 
@@ -284,9 +292,13 @@ impl Server for ZooKeeper {
         let value = format!(
             r#"{{"name":"{service}","version":"latest","metadata":null,"endpoints":[],"nodes":[{{"metadata":{{"protocol":"grpc"}},"id":"{id}","address":"127.0.0.1:1"}}]}}"#
         );
-        // As go-micro would: what is there already it writes into.
+        // In no session, as go-micro writes it.
         let client = self.client().await;
-        client.set_data(&path(node), value.as_bytes(), None).await.expect("ZooKeeper answers");
+        let persistent = CreateMode::Persistent.with_acls(Acls::anyone_all());
+        let mut write = client.new_multi_writer();
+        write.add_delete(&path(node), None).expect("a path");
+        write.add_create(&path(node), value.as_bytes(), &persistent).expect("a path");
+        write.commit().await.expect("ZooKeeper answers");
         Ok(())
     }
 
@@ -343,13 +355,15 @@ async fn close_session(port: u16, session: i64) -> io::Result<()> {
     connect.extend(password(session));
     connect.push(0); // not read-only
     let close: Vec<_> = [1_i32.to_be_bytes(), CLOSE.to_be_bytes()].concat();
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let mut packets = Vec::new();
     for packet in [connect, close] {
-        stream.write_all(&(packet.len() as i32).to_be_bytes()).await?;
-        stream.write_all(&packet).await?;
-        let mut answer = vec![0; stream.read_u32().await? as usize];
-        stream.read_exact(&mut answer).await?;
+        packets.extend((packet.len() as u32).to_be_bytes());
+        packets.extend(packet);
     }
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(&packets).await?;
+    // It closes the connection in the end.
+    stream.read_to_end(&mut Vec::new()).await?;
     Ok(())
 }
 
