@@ -3,15 +3,19 @@
 
 pub mod bench;
 pub mod consul;
+pub mod dns;
 pub mod echo;
 pub mod etcd;
 pub mod fault;
 pub mod interop;
+pub mod lines;
+pub mod link;
 pub mod namespace;
 pub mod ports;
 pub mod process;
 pub mod programs;
 pub mod projects;
+pub mod zookeeper;
 
 /// The generated code of the shared protos.
 pub mod proto {

@@ -121,3 +121,27 @@ impl Options {
         Ok(Some(options))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(query: &str) -> Result<Options, String> {
+        let url = Url::parse(&format!("etcd://127.0.0.1{query}")).unwrap();
+        Options::of(&url).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_format_is_to_be_had_and_other_formats_are_another_registry() {
+        assert_eq!(options("").unwrap().formats, [Format::Micro]);
+        let all = options("?format=etcd,kitex,kratos,go-zero,micro").unwrap();
+        let mut expected = FORMATS;
+        expected.reverse();
+        assert_eq!(all.formats, expected);
+        let identity = |query| options(query).unwrap().identity();
+        assert_eq!(identity(""), identity("?format=micro"));
+        assert_ne!(identity("?format=micro,kratos"), identity("?format=kratos,micro"));
+        let error = options("?format=dubbo").unwrap_err();
+        assert!(error.contains("etcd:// has micro, go-zero, kratos, kitex, etcd"), "{error}");
+    }
+}

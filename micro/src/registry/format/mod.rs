@@ -1,20 +1,18 @@
 //! How records are written: go-micro's way, which is ours, and those of other fleets. A value's
 //! codec is here, without IO; where it goes in a registry, its key or path, is the backend's.
 
-#[cfg(any(test, feature = "etcd"))]
+#![cfg_attr(
+    not(feature = "etcd"),
+    allow(dead_code, unused_imports, reason = "etcd:// alone has all of these formats")
+)]
+
 pub(super) mod etcd_naming;
 #[cfg(test)]
 mod fuzz;
-#[cfg(any(test, feature = "etcd"))]
 pub(super) mod go_zero;
 pub(super) mod gomicro;
-#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone uses all of it so far"))]
 mod json;
-#[cfg(any(test, feature = "consul", feature = "etcd"))]
-#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "in Consul their records are no JSON"))]
 pub(super) mod kitex;
-#[cfg(any(test, feature = "consul", feature = "etcd"))]
-#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "in Consul their records are no JSON"))]
 pub(super) mod kratos;
 #[cfg(test)]
 mod tests;
@@ -28,10 +26,6 @@ use crate::Error;
 
 /// What a record looks like, and to whom it speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[cfg_attr(
-    not(any(feature = "consul", feature = "etcd")),
-    allow(dead_code, reason = "the others have no choice so far")
-)]
 pub(in crate::registry) enum Format {
     /// go-micro's, and our own.
     Micro,
@@ -45,10 +39,6 @@ pub(in crate::registry) enum Format {
     Etcd,
 }
 
-#[cfg_attr(
-    not(any(feature = "consul", feature = "etcd")),
-    allow(dead_code, reason = "the others have no choice so far")
-)]
 impl Format {
     /// The formats that the URL's option `format` names, in its order: all of them are written and
     /// read, and where one node's record is there in several, the first is in force. Without the

@@ -94,7 +94,7 @@ pub async fn a_registered_node_is_read_and_listed(backend: &impl Backend) -> Don
 
 /// It is no error.
 pub async fn a_service_without_nodes_is_empty(backend: &impl Backend) -> Done {
-    let listing = read(&backend.registry(), "conf.empty").await;
+    let listing = backend.read_empty("conf.empty").await?;
     assert!(listing.entries.is_empty() && listing.malformed.is_empty(), "{listing:?}");
     Ok(())
 }
@@ -102,7 +102,7 @@ pub async fn a_service_without_nodes_is_empty(backend: &impl Backend) -> Done {
 /// From there its first node is seen.
 pub async fn a_service_without_nodes_has_a_revision_to_watch_from(backend: &impl Backend) -> Done {
     let registry = backend.registry();
-    let listing = read(&registry, "conf.nobody").await;
+    let listing = backend.read_empty("conf.nobody").await?;
     let mut watching = Watching::after(&registry, "conf.nobody", &listing);
     backend.register(&node("conf.nobody", "conf.nobody-1", 1), LONG).await?;
     assert_eq!(watching.events(1).await, ["+conf.nobody-1@127.0.0.1:1"]);
@@ -235,7 +235,8 @@ pub async fn a_late_subscriber_sees_what_it_missed(backend: &impl Backend) -> Do
 /// every change, each is made once the one before was told.
 pub async fn updates_come_in_order_each_with_a_revision_of_its_own(backend: &impl Backend) -> Done {
     let registry = backend.registry();
-    let mut watching = Watching::from_now(&registry, "conf.order").await;
+    let before = backend.read_empty("conf.order").await?;
+    let mut watching = Watching::after(&registry, "conf.order", &before);
     let mut expected = Vec::new();
     let mut seen = Vec::new();
     let mut revision = 0;
@@ -325,7 +326,7 @@ pub async fn a_malformed_neighbour_spoils_nothing(backend: &impl Backend) -> Don
 /// A watch from before the gap says so and ends; one from a new reading goes on.
 pub async fn a_gap_in_the_watch_is_told(backend: &impl Backend) -> Done {
     let registry = backend.registry();
-    let then = read(&registry, "conf.gap").await;
+    let then = backend.read_empty("conf.gap").await?;
     backend.register(&node("conf.gap", "conf.gap-1", 1), LONG).await?;
     backend.register(&node("conf.gap", "conf.gap-2", 2), LONG).await?;
     backend.forget().await?;
@@ -393,12 +394,11 @@ pub async fn services_whose_names_begin_alike_are_apart(backend: &impl Backend) 
     let names = ["conf.like", "conf.like2", "conf.like/2", "conf.like-2", "conf.lik"];
     let mut watching = Vec::new();
     for name in names {
-        watching.push(Watching::from_now(&registry, name).await);
-    }
-    for (port, name) in (1..).zip(names) {
-        backend.register(&node(name, &format!("{name}-id"), port), LONG).await?;
+        let before = backend.read_empty(name).await?;
+        watching.push(Watching::after(&registry, name, &before));
     }
     for ((port, name), watching) in (1..).zip(names).zip(&mut watching) {
+        backend.register(&node(name, &format!("{name}-id"), port), LONG).await?;
         // In a key, one of two names that look the same there may have had what is now the other's.
         let put = loop {
             let mut events = watching.events(1).await;
@@ -407,6 +407,8 @@ pub async fn services_whose_names_begin_alike_are_apart(backend: &impl Backend) 
             }
         };
         assert_eq!(put, format!("+{name}-id@127.0.0.1:{port}"));
+    }
+    for name in names {
         let listing = read(&registry, name).await;
         assert!(listing.malformed.is_empty(), "{listing:?}");
         if !["conf.like/2", "conf.like-2"].contains(&name) {

@@ -6,10 +6,6 @@ mod encode;
 #[cfg(any(test, feature = "consul"))]
 pub(in crate::registry) mod tag;
 
-#[cfg_attr(
-    not(feature = "etcd"),
-    allow(unused_imports, reason = "etcd:// alone keeps it so far")
-)]
 pub(in crate::registry) use self::{decode::decode, encode::encode};
 #[cfg_attr(not(feature = "mdns"), allow(unused_imports, reason = "mdns:// alone says it"))]
 pub(in crate::registry) use self::{decode::decode_text, encode::encode_text};
