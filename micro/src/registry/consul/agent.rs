@@ -137,13 +137,13 @@ impl Agent {
     }
 
     /// What went wrong at what.
-    pub(super) fn error(&self, what: &str, why: impl fmt::Display) -> Error {
+    pub(super) fn failed(&self, what: &str, why: impl fmt::Display) -> Error {
         Error::registry(format!("{}: cannot {what}: {why}", self.name()))
     }
 
     /// What was answered is nothing that Consul answers.
     pub(super) fn not_consuls(&self, what: &str, why: impl fmt::Display) -> Error {
-        self.error(what, format_args!("the answer is not Consul's: {why}"))
+        self.failed(what, format_args!("the answer is not Consul's: {why}"))
     }
 
     /// One exchange, over by the deadline.
@@ -166,7 +166,7 @@ impl Agent {
         // Nobody ever closes it.
         let turn = timeout_at(deadline, self.turns.acquire()).await.ok().and_then(Result::ok);
         turn.ok_or_else(|| {
-            self.error(what, format_args!("{AT_ONCE} other exchanges took too long"))
+            self.failed(what, format_args!("{AT_ONCE} other exchanges took too long"))
         })
     }
 
@@ -189,7 +189,7 @@ impl Agent {
     ) -> Result<Answer, Error> {
         let mut is_second = false;
         let why = loop {
-            let (client, generation) = self.client().map_err(|why| self.error(what, why))?;
+            let (client, generation) = self.client().map_err(|why| self.failed(what, why))?;
             // Given up by its caller shortly before its end, it was silent for too long.
             let silent_from = Some(begins - EXCHANGE / 2);
             let mut pending = Pending { agent: self, generation, silent_from };
@@ -213,7 +213,7 @@ impl Agent {
             }
             is_second = true;
         };
-        Err(self.error(what, why))
+        Err(self.failed(what, why))
     }
 
     /// Finds out whether the agent answers and its cluster has a leader, unless that was found
@@ -228,7 +228,7 @@ impl Agent {
         let answer = self.call(what, request, Instant::now() + EXCHANGE).await?;
         let leader: String = answer.json(self, what)?;
         if leader.is_empty() {
-            return Err(self.error(what, "Consul has no leader"));
+            return Err(self.failed(what, "Consul has no leader"));
         }
         *alive = Some(Instant::now());
         Ok(())
@@ -328,7 +328,7 @@ impl Answer {
         if self.status.is_success() {
             return Ok(self);
         }
-        Err(agent.error(what, self.refusal(agent)))
+        Err(agent.failed(what, self.refusal(agent)))
     }
 
     /// The answer's JSON.

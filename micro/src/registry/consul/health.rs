@@ -60,7 +60,7 @@ pub(super) async fn read(
     };
     let decoded: Result<_, serde_json::Error> = if answer.body.len() > LONG {
         let decoded = spawn_blocking(move || decode(answer)).await;
-        decoded.map_err(|error| agent.error(what, error))?
+        decoded.map_err(|error| agent.failed(what, error))?
     } else {
         decode(answer)
     };
@@ -85,7 +85,7 @@ pub(super) async fn own(
     let is_filtered = answer.is_filtered;
     let found: Vec<Healthy> = answer.json(agent, what)?;
     if found.is_empty() && is_filtered {
-        return Err(agent.error(what, no_right(service)));
+        return Err(agent.failed(what, no_right(service)));
     }
     Ok(found)
 }
@@ -114,7 +114,7 @@ async fn may_read(
     is_filtered: bool,
 ) -> Result<(), Error> {
     if is_filtered {
-        return Err(agent.error(what, no_right(service)));
+        return Err(agent.failed(what, no_right(service)));
     }
     let mut asked = vec![serde_json::json!({
         "Resource": "service", "Access": "read", "Segment": service
@@ -132,7 +132,7 @@ async fn may_read(
     let allowed: Vec<serde_json::Value> = answer.json(agent, what)?;
     match allowed.iter().all(|one| one["Allow"] != serde_json::Value::Bool(false)) {
         true => Ok(()),
-        false => Err(agent.error(what, no_right(service))),
+        false => Err(agent.failed(what, no_right(service))),
     }
 }
 

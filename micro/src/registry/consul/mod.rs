@@ -211,7 +211,7 @@ impl Registry for Consul {
                     Found::Ours { is_critical: false } => return Ok(lease),
                     Found::Ours { is_critical: true } => sleep(BETWEEN_LOOKS).await,
                     Found::Nothing | Found::Another => {
-                        return Err(self.agent.error(
+                        return Err(self.agent.failed(
                             &what,
                             "the agent took the service, and the catalog does not have it yet",
                         ));
@@ -304,7 +304,7 @@ impl Registry for Consul {
                 answer.json(&self.agent, what)?;
             // Consul itself is one.
             if services.is_empty() {
-                return Err(self.agent.error(
+                return Err(self.agent.failed(
                     what,
                     "Consul shows none to this token, or to one who has none; its policy must have service_prefix \"\" { \
                      policy = \"read\" } and node_prefix \"\" { policy = \"read\" }",
