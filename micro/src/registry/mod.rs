@@ -16,13 +16,17 @@ use crate::Error;
 
 #[cfg(feature = "etcd")]
 pub mod etcd;
-#[cfg(any(test, feature = "etcd", feature = "mdns"))]
+#[cfg(any(test, feature = "etcd", feature = "mdns", feature = "nats"))]
 mod format;
+#[cfg(any(feature = "mdns", feature = "nats"))]
+mod left_out;
 #[cfg(feature = "mdns")]
 pub mod mdns;
 pub mod memory;
 mod node;
 mod open;
+#[cfg(any(feature = "mdns", feature = "nats"))]
+mod size;
 mod static_list;
 mod store;
 mod url;

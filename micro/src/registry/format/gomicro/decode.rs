@@ -52,7 +52,7 @@ fn record(record: &Object<'_>) -> Result<Node, Wrong> {
 }
 
 /// The id, address and metadata of a node.
-fn node(node: &Json<'_>) -> Result<Node, Wrong> {
+pub(super) fn node(node: &Json<'_>) -> Result<Node, Wrong> {
     let node = node.object()?.ok_or_else(|| Wrong::new("is `null`"))?;
     let decoded = Node {
         metadata: node.texts("metadata")?,
@@ -68,7 +68,7 @@ fn node(node: &Json<'_>) -> Result<Node, Wrong> {
     Ok(decoded)
 }
 
-fn service(record: &Object<'_>, key: &str) -> Result<String, Wrong> {
+pub(super) fn service(record: &Object<'_>, key: &str) -> Result<String, Wrong> {
     let service = record.text(key)?;
     if service.is_empty() {
         return Err(Wrong::new("is missing: the service has no name").in_field(key));
@@ -77,7 +77,7 @@ fn service(record: &Object<'_>, key: &str) -> Result<String, Wrong> {
 }
 
 /// One without a name is of no use to anybody.
-fn endpoint(endpoint: &Object<'_>) -> Result<Option<Endpoint>, Wrong> {
+pub(super) fn endpoint(endpoint: &Object<'_>) -> Result<Option<Endpoint>, Wrong> {
     let name = endpoint.text("name")?;
     let endpoint = Endpoint {
         request: endpoint.object("request", value)?,

@@ -60,7 +60,10 @@ struct GoText<'a> {
 ///
 /// # Errors
 /// A record over 1 MiB, saying so.
-#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone writes it so far"))]
+#[cfg_attr(
+    not(any(feature = "etcd", feature = "nats")),
+    allow(dead_code, reason = "no other registry writes it")
+)]
 pub(in crate::registry) fn encode(node: &Node) -> Result<Vec<u8>, String> {
     let record = GoService {
         name: &node.service,

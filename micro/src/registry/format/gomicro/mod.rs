@@ -3,7 +3,14 @@
 
 mod decode;
 mod encode;
+#[cfg(any(test, feature = "nats"))]
+mod event;
 
+#[cfg(any(test, feature = "nats"))]
+#[cfg_attr(not(feature = "nats"), allow(unused_imports, reason = "nats:// alone says it"))]
+pub(in crate::registry) use self::event::{
+    Told, Unreadable, decode_event, decode_told, encode_event, encode_get, encode_list,
+};
 #[cfg_attr(
     not(feature = "etcd"),
     allow(unused_imports, reason = "etcd:// alone keeps it so far")
