@@ -7,6 +7,7 @@ pub mod etcd;
 pub mod fault;
 pub mod interop;
 pub mod namespace;
+pub mod nats;
 pub mod ports;
 pub mod process;
 pub mod programs;

@@ -10,7 +10,7 @@ use crate::{
 
 /// go-micro's words that stand for a registry at an address, each with the address that go-micro
 /// takes if none is given.
-const WITH_ADDRESS: [(&str, &str); 1] = [("etcd", "127.0.0.1:2379")];
+const WITH_ADDRESS: [(&str, &str); 2] = [("etcd", "127.0.0.1:2379"), ("nats", "127.0.0.1:4222")];
 
 /// The words of registries that have none. All others are unknown.
 const WITHOUT_ADDRESS: [&str; 2] = ["mdns", "memory"];

@@ -159,6 +159,7 @@ fn the_registry_is_a_url_or_go_micros_word_and_addresses() {
         (&[("MICRO_REGISTRY", "x")], Some("memory://c"), Some("y"), "memory://c by --registry"),
         (&[("MICRO_REGISTRY", "etcd"), ADDRESS], None, None, "etcd://h1:2379,h2:2379 by MICRO_"),
         (&[("MICRO_REGISTRY", "etcd")], None, None, "etcd://127.0.0.1:2379 by MICRO_REGISTRY"),
+        (&[("MICRO_REGISTRY", "nats")], None, None, "nats://127.0.0.1:4222 by MICRO_REGISTRY"),
         (&[("MICRO_REGISTRY", "memory")], None, None, "memory:// by MICRO_REGISTRY"),
         (&[("MICRO_REGISTRY", "mdns")], None, None, "mdns:// by MICRO_REGISTRY"),
         (&[ADDRESS], None, Some("etcd"), "etcd://h1:2379,h2:2379 by registry()"),

@@ -23,6 +23,8 @@ mod left_out;
 #[cfg(feature = "mdns")]
 pub mod mdns;
 pub mod memory;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod node;
 mod open;
 #[cfg(any(feature = "mdns", feature = "nats"))]

@@ -54,6 +54,12 @@ const KINDS: &[Kind] = &[
         open: with!("etcd", super::etcd::Etcd::open),
         needs: ", whose build runs protoc (in Debian: protobuf-compiler and libprotobuf-dev)",
     },
+    Kind {
+        scheme: "nats",
+        example: "nats://127.0.0.1:4222",
+        open: with!("nats", super::nats::Nats::open),
+        needs: "",
+    },
 ];
 
 /// The registries built in, for the texts of errors.
@@ -80,9 +86,10 @@ fn built_in() -> String {
 /// | `memory://`, `memory://NAME` | [`Memory`]: one for the process, or one for each name |
 /// | `static://greeter=127.0.0.1:3456,127.0.0.1:3457;other=..` | [`StaticList`]: only reads |
 /// | `etcd://[user:password@]h1:2379,h2:2379[?tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
+/// | `nats://[user:password@]h1:4222,h2:4222[?creds=..&tls=true&ca=..&cert=..&key=..]` | go-micro's bus over NATS, with the feature `nats`; 4222 is the default port; a user alone is a token, and `creds` names a file of credentials |
 ///
 /// User and password are percent-decoded: `@` is written `%40`, `/` `%2F`, `?` `%3F`, `#` `%23`.
-/// With `tls=true` etcd is spoken to over TLS and its certificate checked against the system's
+/// With `tls=true` etcd, or NATS, is spoken to over TLS and its certificate checked against the system's
 /// roots; `ca` names a PEM file of roots to check it against instead, `cert` and `key` the PEM
 /// files of a client certificate; each of these three implies `tls=true`.
 ///
