@@ -20,6 +20,9 @@ use tokio_stream::StreamExt as _;
 
 const TTL: Duration = Duration::from_secs(60);
 
+/// Longer than anything takes here.
+const SOON: Duration = Duration::from_secs(10);
+
 struct OverNats(Mutex<Nats>, String);
 
 impl OverNats {
@@ -87,3 +90,157 @@ impl Backend for OverNats {
 }
 
 registry_conformance!(() OverNats::start().await);
+
+fn node(id: &str) -> Node {
+    Node::new("greeter", id, "127.0.0.1:1")
+}
+
+async fn ids(registry: &Arc<dyn Registry>) -> Vec<String> {
+    let listing = registry.read("greeter").await.unwrap();
+    listing.entries.iter().map(|entry| entry.node.id.clone()).collect()
+}
+
+#[tokio::test]
+async fn what_go_micro_hears_is_go_micros_to_the_byte() {
+    let nats = Nats::start().await;
+    let registry = registry::open(&nats.url()).unwrap();
+    let client = nats.client().await;
+    let mut told = client.subscribe("micro.nats.watch").await.unwrap();
+    client.flush().await.unwrap();
+    let document = concat!(
+        r#"{"name":"team/pay.svc","version":"latest","metadata":null,"endpoints":[],"nodes":["#,
+        r#"{"metadata":{"protocol":"grpc","server":"grpc","transport":"grpc"},"#,
+        r#""id":"team/pay.svc-1","address":"127.0.0.1:38453"}]}"#
+    );
+    let node = Node::new("team/pay.svc", "team/pay.svc-1", "127.0.0.1:38453");
+    let mut next = async || {
+        let message = timeout(SOON, told.next()).await.expect("it is told").unwrap();
+        String::from_utf8(message.payload.to_vec()).unwrap()
+    };
+    let event = |action: &str| format!(r#"{{"Service":{document},"Action":"{action}"}}"#);
+
+    let lease = registry.register(&node, TTL).await.unwrap();
+    assert_eq!(next().await, event("create"));
+    registry.renew(&node, lease).await.unwrap();
+    assert_eq!(next().await, event("create"), "a renewal is go-micro's heartbeat");
+
+    // go-micro's questions.
+    let get = r#"{"Service":{"name":"team/pay.svc","version":"","metadata":null,"endpoints":null,"nodes":null},"Action":"get"}"#;
+    for question in [get, r#"{"Service":null,"Action":"list"}"#] {
+        let answer = client.request("micro.nats.query", question.into()).await.unwrap();
+        assert_eq!(answer.payload, document);
+    }
+    registry.deregister(&node, lease).await.unwrap();
+    assert_eq!(next().await, event("delete"));
+}
+
+#[tokio::test]
+async fn a_node_of_go_micros_is_found_by_its_answer_and_by_what_it_says() {
+    let nats = Nats::start().await;
+    let registry = registry::open(&nats.url()).unwrap();
+    let client = nats.client().await;
+    let mut asked = client.subscribe("micro.nats.query").await.unwrap();
+    client.flush().await.unwrap();
+    let answering = tokio::spawn(async move {
+        while let Some(question) = asked.next().await {
+            let json: serde_json::Value = serde_json::from_slice(&question.payload).unwrap();
+            assert!(["get", "list"].contains(&json["Action"].as_str().unwrap()), "{json}");
+            // Two nodes of one process, without TTL.
+            let answer = r#"{"name":"greeter","version":"v1","metadata":null,"endpoints":null,"nodes":[
+                {"id":"go-1","address":"127.0.0.1:1","metadata":{"protocol":"grpc"}},
+                {"id":"go-2","address":"127.0.0.1:2","metadata":{"protocol":"grpc"}}]}"#;
+            client.publish(question.reply.unwrap(), answer.into()).await.unwrap();
+        }
+    });
+    assert_eq!(ids(&registry).await, ["go-1", "go-2"]);
+    assert_eq!(registry.list().await.unwrap(), ["greeter"]);
+    let mut watching = Watching::from_now(&registry, "greeter").await;
+    nats.say("create", &node("go-3")).await;
+    assert_eq!(watching.events(1).await, ["+go-3@127.0.0.1:1"]);
+    nats.say("create", &node("go-3")).await;
+    nats.say("delete", &node("go-3")).await;
+    assert_eq!(watching.events(1).await, ["-go-3"], "its heartbeat is no change");
+    answering.abort();
+}
+
+#[tokio::test]
+async fn a_record_that_another_process_writes_over_ours_is_taken_and_taken_back() {
+    let nats = Nats::start().await;
+    let registry = registry::open(&nats.url()).unwrap();
+    let lease = registry.register(&node("a"), TTL).await.unwrap();
+    nats.say("create", &Node::new("greeter", "a", "127.0.0.1:2")).await;
+    let renewed = registry.renew(&node("a"), lease).await;
+    assert!(
+        matches!(&renewed, Err(RenewError::Taken(why)) if why.contains("127.0.0.1:2")),
+        "{renewed:?}"
+    );
+    let lease = registry.register(&node("a"), TTL).await.unwrap();
+    registry.renew(&node("a"), lease).await.unwrap();
+    nats.say("delete", &node("a")).await;
+    let renewed = registry.renew(&node("a"), lease).await;
+    assert!(matches!(renewed, Err(RenewError::Lost(_))), "{renewed:?}");
+}
+
+#[tokio::test]
+async fn all_that_a_process_does_with_a_registry_shares_one_connection() {
+    let nats = Nats::start().await;
+    let mut kept = Vec::new();
+    for n in 0..20 {
+        let registry = registry::open(&nats.url()).unwrap();
+        let lease = registry.register(&node(&format!("n-{n}")), TTL).await.unwrap();
+        registry.renew(&node(&format!("n-{n}")), lease).await.unwrap();
+        let watching = Watching::from_now(&registry, "greeter").await;
+        kept.push((registry, watching));
+    }
+    assert_eq!(nats.connections(), 1);
+    let subscriptions = nats.subscriptions().await;
+    assert_eq!(subscriptions["micro.nats.watch"], 1, "{subscriptions:?}");
+    assert_eq!(subscriptions["micro.nats.query"], 1, "{subscriptions:?}");
+    assert_eq!(subscriptions.len(), 3, "and an inbox: {subscriptions:?}");
+    drop(kept);
+    let closed = async {
+        while nats.connections() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, closed).await.expect("it is closed with the last that needs it");
+}
+
+#[tokio::test]
+async fn ten_thousand_nodes_are_read_at_once() {
+    let nats = Nats::start().await;
+    let client = nats.client().await;
+    let mut asked = client.subscribe("micro.nats.query").await.unwrap();
+    client.flush().await.unwrap();
+    let answering = tokio::spawn(async move {
+        while let Some(question) = asked.next().await {
+            let to = question.reply.unwrap();
+            for n in 0..10_000 {
+                let answer = json!({
+                    "name": "many", "version": "latest",
+                    "nodes": [{ "id": format!("m-{n}"), "address": format!("10.0.{}.{}:1", n / 250, n % 250),
+                        "metadata": { "protocol": "grpc", "filler": "x".repeat(500) } }],
+                });
+                client.publish(to.clone(), answer.to_string().into()).await.unwrap();
+            }
+        }
+    });
+    let registry = registry::open(&nats.url()).unwrap();
+    // What comes after the 100 ms is told to the watch.
+    let listing = registry.read("many").await.unwrap();
+    let mut watching = Watching::after(&registry, "many", &listing);
+    let mut found = listing.entries.len();
+    while found < 10_000 {
+        match watching.next_or_end().await {
+            Ok(batch) => found += batch.events.len(),
+            // More came at once than the history has room for.
+            Err(_) => {
+                let listing = registry.read("many").await.unwrap();
+                found = listing.entries.len();
+                watching = Watching::after(&registry, "many", &listing);
+            }
+        }
+    }
+    assert_eq!(found, 10_000);
+    answering.abort();
+}
