@@ -6,6 +6,8 @@ pub mod echo;
 pub mod etcd;
 pub mod fault;
 pub mod interop;
+pub mod lines;
+pub mod link;
 pub mod namespace;
 pub mod nats;
 pub mod ports;

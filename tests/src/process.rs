@@ -168,9 +168,25 @@ pub fn connections(port: u16) -> usize {
 /// # Errors
 /// When it cannot be reached, or does not answer in text.
 pub async fn get(port: u16, path: &str) -> io::Result<String> {
+    ask(port, "GET", path, "").await
+}
+
+/// What a port of the loopback interface answers to a POST of some JSON, headers and all.
+///
+/// # Errors
+/// As [`get`].
+pub async fn post(port: u16, path: &str, json: &str) -> io::Result<String> {
+    ask(port, "POST", path, json).await
+}
+
+async fn ask(port: u16, method: &str, path: &str, json: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     // The old version, so that the answer does not come in chunks.
-    let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{json}",
+        json.len()
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;

@@ -244,3 +244,48 @@ async fn ten_thousand_nodes_are_read_at_once() {
     assert_eq!(found, 10_000);
     answering.abort();
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_a_url_is_named_and_no_secret_shown() {
+    let file = std::env::current_exe().unwrap().display().to_string();
+    for (url, named) in [
+        ("nats://".to_owned(), "a host is missing; write `nats://127.0.0.1:4222`"),
+        ("nats://a/x".to_owned(), "takes no path"),
+        (
+            "nats://a?ttl=3".to_owned(),
+            "unknown option `ttl`; nats:// knows tls, ca, cert, key, creds",
+        ),
+        ("nats://a?tls=yes".to_owned(), "option `tls` is `true` or `false`"),
+        ("nats://a?ca=".to_owned(), "option `ca` names no file"),
+        (
+            "nats://a?creds=/nowhere".to_owned(),
+            "option `creds`: cannot read /nowhere: No such file",
+        ),
+        (format!("nats://a?creds={file}"), "option `creds`: cannot read"),
+        ("nats://a?creds=Cargo.toml".to_owned(), "holds no user's JWT and key"),
+        ("nats://me:s3cret@a?creds=Cargo.toml".to_owned(), "are two credentials; leave one out"),
+        (format!("nats://a?cert={file}"), "`cert` and `key` go together"),
+        (format!("nats://a?tls=false&ca={file}"), "`tls=false` contradicts"),
+    ] {
+        let error = registry::open(&url).unwrap_err();
+        assert!(error.is_config() && error.to_string().contains(named), "{url}: {error}");
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_no_record_can_have_is_refused() {
+    let registry = registry::open(&Nats::stopped().url()).unwrap();
+    for (service, id) in [("", "a"), ("a", "")] {
+        let node = Node::new(service, id, "h:1");
+        for error in [registry.validate(&node), registry.register(&node, TTL).await.map(drop)] {
+            let error = error.unwrap_err();
+            assert!(error.is_config() && error.to_string().contains("is empty"), "{error:?}");
+        }
+    }
+    assert!(registry.read("").await.unwrap_err().is_config());
+    let mut large = node("a");
+    large.metadata.insert("notes".to_owned(), "x".repeat(2 << 20));
+    let error = registry.validate(&large).unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("less metadata"), "{error:?}");
+}

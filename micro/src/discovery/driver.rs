@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::{
     Discovery, Status,
-    fanout::{Fanout, Shared},
+    fanout::{Doubts, Fanout, Shared},
     records::Changes,
     state::{Action, Event, Note, State},
 };
@@ -29,8 +29,11 @@ pub(super) fn start(discovery: Discovery, service: &str) -> Arc<Shared> {
     let registry = discovery.registry().clone();
     let fanout = Arc::new(Fanout::default());
     let (sender, status) = watch::channel(Status::default());
-    let driver = tokio::spawn(drive(registry, service.to_owned(), fanout.clone(), sender));
-    Arc::new(Shared::new(fanout, status, driver.abort_handle(), service.to_owned(), discovery))
+    let doubts = Doubts::default();
+    let asks = registry.learns_by_asking().then(|| doubts.clone());
+    let driver = tokio::spawn(drive(registry, service.to_owned(), fanout.clone(), sender, asks));
+    let driver = driver.abort_handle();
+    Arc::new(Shared::new(fanout, status, driver, doubts, service.to_owned(), discovery))
 }
 
 async fn drive(
@@ -38,6 +41,7 @@ async fn drive(
     service: String,
     fanout: Arc<Fanout>,
     status: watch::Sender<Status>,
+    doubts: Option<Doubts>,
 ) {
     let mut state = State::new(Instant::now(), Rng::new());
     let mut reading: Option<BoxFuture<'_, Result<Listing, Error>>> = None;
@@ -69,6 +73,7 @@ async fn drive(
             biased;
             outcome = answer(&mut reading) => Event::Read(outcome),
             () = wake(state.wake_at()) => Event::Elapsed,
+            () = raised(&doubts) => Event::Doubted,
             outcome = next(&mut watching) => Event::Watched(outcome),
         };
     }
@@ -94,6 +99,13 @@ async fn answer<T>(reading: &mut Option<BoxFuture<'_, T>>) -> T {
 async fn wake(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+async fn raised(doubts: &Option<Doubts>) {
+    match doubts {
+        Some(doubts) => doubts.raised().await,
         None => pending().await,
     }
 }

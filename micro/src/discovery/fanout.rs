@@ -8,7 +8,10 @@ use std::{
 };
 
 use futures_core::Stream;
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::{
+    sync::{Notify, watch},
+    task::AbortHandle,
+};
 
 use super::{Discover, Discovery, Neighbours, Status, Update};
 use crate::registry::Node;
@@ -22,6 +25,7 @@ pub(super) struct Shared {
     fanout: Arc<Fanout>,
     status: watch::Receiver<Status>,
     driver: AbortHandle,
+    doubts: Doubts,
     service: String,
     /// Whoever asks the same registry next is to find this.
     discovery: Discovery,
@@ -32,16 +36,32 @@ impl Shared {
         fanout: Arc<Fanout>,
         status: watch::Receiver<Status>,
         driver: AbortHandle,
+        doubts: Doubts,
         service: String,
         discovery: Discovery,
     ) -> Self {
-        Self { fanout, status, driver, service, discovery }
+        Self { fanout, status, driver, doubts, service, discovery }
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
         self.driver.abort();
+    }
+}
+
+/// Whether what the registry said last is doubted: of several doubts one is left.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Doubts(Arc<Notify>);
+
+impl Doubts {
+    /// A node that is listed was not to be reached.
+    pub(crate) fn raise(&self) {
+        self.0.notify_one();
+    }
+
+    pub(crate) async fn raised(&self) {
+        self.0.notified().await;
     }
 }
 
@@ -139,6 +159,11 @@ impl Subscription {
     /// it.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.shared.status.clone()
+    }
+
+    /// Where to say that a node is not to be reached.
+    pub(crate) fn doubts(&self) -> Doubts {
+        self.shared.doubts.clone()
     }
 
     /// Who to ask what else is registered.

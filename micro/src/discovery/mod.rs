@@ -18,6 +18,7 @@
 //! | the revisions after that are compacted | all is read, and compared with what is known | the differences |
 //! | the connection is lost, or is a new one | as above | the differences; [`Status::error`] |
 //! | the revision went back: the registry was wiped or restored | as above | the differences |
+//! | a node cannot be reached, and the registry tells of changes only when asked (DNS) | all is read, at most once a second | the differences |
 //! | a watch that says nothing, wrongly | all is read every 5 min +-20%, and the watch begun anew | the differences |
 //! | a record cannot be decoded | the last good one under its key stays; one log line a key | nothing |
 //!
@@ -48,6 +49,7 @@ mod tests;
 #[cfg(feature = "tonic-channel")]
 mod tonic;
 
+pub(crate) use self::fanout::Doubts;
 use self::fanout::Shared;
 pub(crate) use self::neighbours::Neighbours;
 #[cfg(feature = "tonic-channel")]

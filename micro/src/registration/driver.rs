@@ -88,12 +88,10 @@ pub(super) async fn drive(
             }
             Work::Release(lease) => {
                 let request = registry.deregister(&node, lease);
-                let release = async {
-                    // What is not given back goes with its TTL.
-                    let _ = bounded("release", &*registry, request).await;
-                    Event::Released
-                };
-                unless_leaving(leave.as_mut(), release).await
+                // What is not given back goes with its TTL. Not even for leaving is it dropped: what
+                // hangs on the lease under a key of its own would be there when the node is gone.
+                let _ = bounded("release", &*registry, request).await;
+                Event::Released
             }
         };
     }

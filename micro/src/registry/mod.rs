@@ -16,6 +16,8 @@ use crate::Error;
 
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "file")]
+pub mod file;
 #[cfg(any(test, feature = "etcd", feature = "mdns", feature = "nats"))]
 mod format;
 #[cfg(any(feature = "mdns", feature = "nats"))]
@@ -66,6 +68,13 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// text of an error: `memory:// is within one process`. By default nothing.
     fn hint(&self) -> Option<&str> {
         None
+    }
+
+    /// Whether a change may go unseen until somebody asks, as with DNS, whose answer holds for its
+    /// TTL. Discovery then reads anew when a connection to a node is lost or cannot be made, no more
+    /// than once a second. By default the watch tells in time.
+    fn learns_by_asking(&self) -> bool {
+        false
     }
 
     /// How long a removal takes to reach every watcher: the gap between deregistering and

@@ -60,6 +60,12 @@ const KINDS: &[Kind] = &[
         open: with!("nats", super::nats::Nats::open),
         needs: "",
     },
+    Kind {
+        scheme: "file",
+        example: "file://nodes.toml",
+        open: with!("file", super::file::File::open),
+        needs: "",
+    },
 ];
 
 /// The registries built in, for the texts of errors.
@@ -85,13 +91,19 @@ fn built_in() -> String {
 /// | `mdns://`, `mdns://192.168.1.7` | multicast on the loopback interface, or on another one too; with the feature `mdns`, which is on by default |
 /// | `memory://`, `memory://NAME` | [`Memory`]: one for the process, or one for each name |
 /// | `static://greeter=127.0.0.1:3456,127.0.0.1:3457;other=..` | [`StaticList`]: only reads |
-/// | `etcd://[user:password@]h1:2379,h2:2379[?tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
+/// | `etcd://[user:password@]h1:2379,h2:2379[?format=..&tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
 /// | `nats://[user:password@]h1:4222,h2:4222[?creds=..&tls=true&ca=..&cert=..&key=..]` | go-micro's bus over NATS, with the feature `nats`; 4222 is the default port; a user alone is a token, and `creds` names a file of credentials |
+/// | `file://nodes.toml`, `file:///etc/micro/nodes.toml` | a [file](crate::guide::registries::file) that lists nodes, relative to the working folder or not, read anew when it changes; only reads; with the feature `file` |
 ///
 /// User and password are percent-decoded: `@` is written `%40`, `/` `%2F`, `?` `%3F`, `#` `%23`.
 /// With `tls=true` etcd, or NATS, is spoken to over TLS and its certificate checked against the system's
 /// roots; `ca` names a PEM file of roots to check it against instead, `cert` and `key` the PEM
 /// files of a client certificate; each of these three implies `tls=true`.
+///
+/// `format` lists whose records are written and read, `micro` unless it is there: of etcd's, some of
+/// `micro,go-zero,kratos,kitex,etcd`. All that are named are written, and all are read; where one
+/// node's record is there in several, the format named first is believed. What each is, and what is
+/// lost in it, is in the guide's chapter on [registries](crate::guide::registries#formats).
 ///
 /// One URL opened several times in a process (and runtime) is one registry, whose connections and
 /// whose [watches](crate::discovery::Discovery) all share.
@@ -158,7 +170,7 @@ mod tests {
             let text = error.to_string();
             assert!(error.is_config() && !text.contains("secret"), "{text}");
             assert!(text.contains(&format!("`{scheme}`")), "{text}");
-            for built_in in ["mdns", "memory://", "static://", "etcd"] {
+            for built_in in ["mdns", "memory://", "static://", "etcd", "file"] {
                 assert!(text.contains(built_in), "{text} lacks {built_in}");
             }
         }
@@ -225,6 +237,8 @@ mod tests {
         let urls = [&urls[..], &["mdns://"]].concat();
         #[cfg(feature = "etcd")]
         let urls = [&urls[..], &["etcd://user:password@127.0.0.1:1"]].concat();
+        #[cfg(feature = "file")]
+        let urls = [&urls[..], &["file://nodes.toml"]].concat();
         for url in urls {
             let first = open(url).unwrap();
             assert!(Arc::ptr_eq(&first, &open(url).unwrap()), "{url}");

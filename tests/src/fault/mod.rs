@@ -9,7 +9,9 @@ mod audit;
 mod caller;
 mod fleet;
 mod journal;
+mod matrix;
 mod report;
+mod server;
 mod silent;
 mod trial;
 
@@ -17,7 +19,9 @@ pub use audit::{Audit, Fault};
 pub use caller::{Call, Callers, DEADLINE, Ledger, Method};
 pub use fleet::{Fleet, SERVICE, TTL, free_address, until};
 pub use journal::{Journal, Visit};
+pub use matrix::judge;
 pub use report::{Line, record};
+pub use server::{Cannot, Server};
 pub use silent::Silent;
 pub use trial::{CALLERS, Trial};
 

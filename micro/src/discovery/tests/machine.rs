@@ -380,3 +380,45 @@ fn a_record_written_anew_is_inserted_again_and_one_merely_read_again_is_not() {
     world.wake();
     assert_eq!(world.listing(9, &["a@z#7", "b@y#9"]), "+b@y watch>9");
 }
+
+#[test]
+fn a_doubt_reads_at_once_and_no_more_than_once_a_second() {
+    let mut world = World::with(5, &["a@x"]);
+    world.pass(300);
+    assert_eq!(world.hand(Event::Doubted), "");
+    assert_eq!(world.waits(), Duration::from_millis(700), "all was read a moment ago");
+    assert_eq!(world.hand(Event::Doubted), "");
+    assert_eq!(world.wake(), "read");
+    assert_eq!(world.hand(Event::Doubted), "", "that is under way");
+    assert_eq!(world.listing(6, &["b@y"]), "+b@y -a watch>6");
+    assert!(world.waits() >= Duration::from_secs(4 * 60), "nothing is left of it");
+    world.pass(5_000);
+    world.hand(Event::Doubted);
+    assert_eq!(world.waits(), Duration::ZERO);
+    assert_eq!(world.wake(), "read");
+    assert_eq!(world.listing(6, &["b@y#6"]), "watch>6");
+}
+
+#[test]
+fn a_doubt_brings_no_attempt_forward_by_more_than_that() {
+    let mut world = World::with(5, &["a@x"]);
+    world.disconnected();
+    let mut last = None;
+    for _ in 0..50 {
+        world.hand(Event::Doubted);
+        assert_eq!(world.wake(), "read");
+        world.read_fails();
+        if let Some(last) = last.replace(world.now) {
+            assert!(world.now - last <= Duration::from_secs(1), "sooner than the backoff says");
+        }
+    }
+}
+
+#[test]
+fn a_doubt_does_not_ask_a_registry_that_has_refused() {
+    let mut world = World::new(7);
+    world.wake();
+    world.hand(Event::Read(Err(Error::config("`.` is no name"))));
+    assert_eq!(world.hand(Event::Doubted), "");
+    assert_eq!(world.state.wake_at(), None);
+}

@@ -1,15 +1,18 @@
 //! How records are written: go-micro's way, which is ours, and those of other fleets. A value's
 //! codec is here, without IO; where it goes in a registry, its key or path, is the backend's.
 
-#[cfg(any(test, feature = "etcd"))]
+#![cfg_attr(
+    not(feature = "etcd"),
+    allow(dead_code, unused_imports, reason = "etcd:// alone has all of these formats")
+)]
+
 pub(super) mod etcd_naming;
-#[cfg(any(test, feature = "etcd"))]
+#[cfg(test)]
+mod fuzz;
 pub(super) mod go_zero;
 pub(super) mod gomicro;
 mod json;
-#[cfg(any(test, feature = "etcd"))]
 pub(super) mod kitex;
-#[cfg(any(test, feature = "etcd"))]
 pub(super) mod kratos;
 #[cfg(test)]
 mod tests;
@@ -23,7 +26,6 @@ use crate::Error;
 
 /// What a record looks like, and to whom it speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone has a choice so far"))]
 pub(in crate::registry) enum Format {
     /// go-micro's, and our own.
     Micro,
@@ -37,7 +39,6 @@ pub(in crate::registry) enum Format {
     Etcd,
 }
 
-#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone has a choice so far"))]
 impl Format {
     /// The formats that the URL's option `format` names, in its order: all of them are written and
     /// read, and where one node's record is there in several, the first is in force. Without the

@@ -42,10 +42,10 @@ fn what_is_no_format_here_is_refused_with_those_that_are() {
     }
 }
 
-type Decode = fn(&[u8]) -> Result<Node, String>;
+pub(super) type Decode = fn(&[u8]) -> Result<Node, String>;
 
 /// Every decoder of a value, with what else it is told filled in.
-const DECODERS: [(&str, Decode); 7] = [
+pub(super) const DECODERS: [(&str, Decode); 7] = [
     ("micro", |bytes| gomicro::decode(bytes)),
     ("micro's text", |bytes| gomicro::decode_text(bytes, "a-1", "h:1".to_owned())),
     ("kratos", |bytes| kratos::decode(bytes)),

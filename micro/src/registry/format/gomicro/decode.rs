@@ -11,7 +11,6 @@ use super::super::{
 /// What is wrong and where in the record, in words; never its whole text. Besides what is not
 /// JSON or of another type: a record without a service's name, with no node or several, a node
 /// without an id, and a gRPC node whose address is not `host:port`.
-#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone reads it so far"))]
 pub(in crate::registry) fn decode(bytes: &[u8]) -> Result<Node, String> {
     parse_object(bytes, record)
 }

@@ -60,10 +60,6 @@ struct GoText<'a> {
 ///
 /// # Errors
 /// A record over 1 MiB, saying so.
-#[cfg_attr(
-    not(any(feature = "etcd", feature = "nats")),
-    allow(dead_code, reason = "no other registry writes it")
-)]
 pub(in crate::registry) fn encode(node: &Node) -> Result<Vec<u8>, String> {
     let record = GoService {
         name: &node.service,

@@ -7,14 +7,9 @@ mod encode;
 mod event;
 
 #[cfg(any(test, feature = "nats"))]
-#[cfg_attr(not(feature = "nats"), allow(unused_imports, reason = "nats:// alone says it"))]
 pub(in crate::registry) use self::event::{
     Told, Unreadable, decode_event, decode_told, encode_event, encode_get, encode_list,
 };
-#[cfg_attr(
-    not(feature = "etcd"),
-    allow(unused_imports, reason = "etcd:// alone keeps it so far")
-)]
 pub(in crate::registry) use self::{decode::decode, encode::encode};
 #[cfg_attr(not(feature = "mdns"), allow(unused_imports, reason = "mdns:// alone says it"))]
 pub(in crate::registry) use self::{decode::decode_text, encode::encode_text};
