@@ -199,7 +199,7 @@ fn entries(
             .collect();
         let entry = |node: Node| match old.get(node.id.as_str()) {
             Some(entry) if *entry.node == node => (*entry).clone(),
-            _ => Entry { key: node.id.clone(), revision, node: Arc::new(node) },
+            _ => Entry { key: node.id.clone(), revision, rank: 0, node: Arc::new(node) },
         };
         let entries = nodes.into_iter().map(entry).collect();
         (service, entries)
