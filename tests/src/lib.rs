@@ -5,6 +5,7 @@ pub mod bench;
 pub mod echo;
 pub mod etcd;
 pub mod fault;
+pub mod gomicro;
 pub mod interop;
 pub mod lines;
 pub mod link;

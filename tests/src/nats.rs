@@ -1,12 +1,13 @@
 //! A real NATS server, for as long as a test needs it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fs};
 
 use async_nats::ConnectOptions;
 use micro::registry::Node;
 use serde_json::json;
 
 use crate::{
+    fault::{Cannot, Server},
     ports,
     process::{self, Process},
     programs::server,
@@ -180,5 +181,99 @@ impl Nats {
             answer.is_ok_and(|answer| answer.contains(r#""status":"ok""#))
         };
         self.process.serves(is_healthy).await
+    }
+}
+
+/// Why it cannot be set back, or be emptied.
+const STORES_NOTHING: Cannot = Cannot("nothing is stored: a restart is all that can be done to it");
+
+impl Server for Nats {
+    const NAME: &'static str = "nats";
+
+    fn stopped() -> Self {
+        Self::stopped()
+    }
+
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    fn url_at(&self, address: &str) -> String {
+        match self.flags.is_empty() {
+            true => format!("nats://{address}"),
+            false => format!("nats://micro:secret@{address}"),
+        }
+    }
+
+    fn kill(&mut self) {
+        self.kill();
+    }
+
+    async fn restart(&mut self) {
+        self.restart().await;
+    }
+
+    fn pause(&self) {
+        self.pause();
+    }
+
+    fn resume(&self) {
+        self.resume();
+    }
+
+    async fn wipe(&mut self) -> Result<(), Cannot> {
+        Err(STORES_NOTHING)
+    }
+
+    async fn remember(&mut self) -> Result<(), Cannot> {
+        Err(STORES_NOTHING)
+    }
+
+    async fn go_back(&mut self) -> Result<(), Cannot> {
+        Err(STORES_NOTHING)
+    }
+
+    async fn lose(&self, _: &Node) -> Result<(), Cannot> {
+        Err(Cannot("the server keeps no leases: a node's TTL is its listeners'"))
+    }
+
+    async fn delete(&self, node: &Node) -> Result<(), Cannot> {
+        self.say("delete", node).await;
+        Ok(())
+    }
+
+    async fn overwrite(&self, node: &Node) -> Result<(), Cannot> {
+        let other = Node { address: "127.0.0.1:1".to_owned(), ..node.clone() };
+        self.say("create", &other).await;
+        Ok(())
+    }
+
+    async fn guarded() -> Result<Self, Cannot> {
+        let mut nats = Self::stopped();
+        let config = nats.process.dir().join("nats.conf").display().to_string();
+        nats.flags = vec!["-c".to_owned(), config];
+        nats.set_password("secret");
+        nats.restart().await;
+        Ok(nats)
+    }
+
+    async fn expire(&self) {
+        // Whoever is connected is cut off, and cannot sign in again.
+        self.set_password("another");
+        self.process.reload();
+    }
+
+    async fn renew(&self) {
+        self.set_password("secret");
+        self.process.reload();
+    }
+}
+
+impl Nats {
+    fn set_password(&self, password: &str) {
+        let users =
+            format!(r#"authorization {{ users = [ {{ user: micro, password: {password} }} ] }}"#);
+        let config = self.process.dir().join("nats.conf");
+        fs::write(config, users).expect("a configuration is written");
     }
 }

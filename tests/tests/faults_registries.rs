@@ -11,6 +11,7 @@ use tests::{
     etcd::Etcd,
     fault::{Cannot, Fleet, SERVICE, Server, TTL, Trial, judge, now},
     link::Link,
+    nats::Nats,
     proto::ledger::{Entry, LedgerClient},
 };
 use tokio::time::{sleep, timeout};
@@ -211,4 +212,4 @@ macro_rules! every_server {
     };
 }
 
-every_server! { etcd: Etcd }
+every_server! { etcd: Etcd, nats: Nats }
