@@ -28,6 +28,7 @@
 //! | `etcd` | `etcd://` registries; its build runs `protoc` |
 //! | `file` | `file://` registries |
 //! | `init-tracing` | `init_tracing`: logs on standard error, for programs without a subscriber of their own |
+//! | `nats` | `nats://` registries |
 //! | `testing` | `testing`: the conformance suite for a registry of your own |
 //! | `tonic-channel` | `discovery::tonic_channel`: discovery beneath tonic's own balanced channel |
 //! | `zookeeper` | `zookeeper://` registries |

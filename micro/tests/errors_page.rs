@@ -54,6 +54,7 @@ const NOT_ERRORS: &[&str] = &[
     "handler trait",
     "message, enum or oneof",
     "message, enum or service",
+    "node's id",
     "oneof `..` of message `..`",
     "rpc `..` of service `..`",
     "service name",

@@ -116,6 +116,14 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    /// Has it read its configuration anew (SIGHUP), if that is what it does then.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Kills it (SIGKILL) and waits for its end; what it left in its folder stays.
     ///
     /// # Panics

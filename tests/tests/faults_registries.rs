@@ -11,6 +11,7 @@ use tests::{
     etcd::Etcd,
     fault::{Cannot, Fleet, SERVICE, Server, TTL, Trial, now},
     link::Link,
+    nats::Nats,
     proto::ledger::{Entry, LedgerClient},
     zookeeper::ZooKeeper,
 };
@@ -213,4 +214,4 @@ macro_rules! every_server {
     };
 }
 
-every_server! { etcd: Etcd, zookeeper: ZooKeeper }
+every_server! { etcd: Etcd, nats: Nats, zookeeper: ZooKeeper }

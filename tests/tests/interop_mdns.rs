@@ -1,90 +1,23 @@
 //! A real go-micro node and a real go-micro client over mDNS, each test in a network of its own.
 
-use std::{future::pending, process::Stdio, time::Duration};
+use std::{future::pending, time::Duration};
 
 use micro::{
     Client, Code, Service,
     registration::RegistrationState,
     registry::{self, Registry},
 };
-use rustix::process::{Pid, Signal, kill_process};
 use tests::{
     echo::Echo,
+    gomicro::{self, GoMicro, SERVICE},
     interop::{self, Exchange},
     namespace::{Network, inside},
-    programs::server,
     proto::echo::{EchoClient, SayRequest, register_echo_handler},
 };
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout, Command},
-    time::{Instant, sleep, timeout},
-};
-
-/// go-micro's default stub calls `/<registry's name>.Echo/Say`.
-const SERVICE: &str = "echo.v1";
+use tokio::time::{Instant, sleep, timeout};
 
 /// go-micro takes up to 750 ms to probe, and both sides are debug builds.
 const SOON: Duration = Duration::from_secs(10);
-
-/// The peer: a line in, or none, and a line out.
-struct GoMicro {
-    process: Child,
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
-}
-
-impl GoMicro {
-    fn start(arguments: &[&str]) -> Self {
-        let mut process = Command::new(server("gomicro-v5"))
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the peer starts");
-        let input = process.stdin.take().expect("its input is ours");
-        let output = BufReader::new(process.stdout.take().expect("its output is ours")).lines();
-        Self { process, input, output }
-    }
-
-    /// A node, and its id.
-    async fn node() -> (Self, String) {
-        let mut node = Self::start(&["server", SERVICE, "127.0.0.1:7950"]);
-        let line = node.line().await;
-        let id = line.strip_prefix("serving ").unwrap_or_else(|| panic!("{line}")).to_owned();
-        (node, id)
-    }
-
-    async fn line(&mut self) -> String {
-        let line = timeout(SOON, self.output.next_line()).await.expect("the peer says something");
-        line.expect("a line").expect("the peer runs")
-    }
-
-    async fn ask(&mut self, line: &str) -> String {
-        self.input.write_all(format!("{line}\n").as_bytes()).await.expect("the peer listens");
-        self.line().await
-    }
-
-    /// Asks until this is the answer.
-    async fn ask_until(&mut self, line: &str, expected: &str) {
-        let mut last = String::new();
-        let asking = async {
-            while last != expected {
-                last = self.ask(line).await;
-            }
-        };
-        if timeout(SOON, asking).await.is_err() {
-            panic!("{line}: {last:?} and never {expected:?}");
-        }
-    }
-
-    async fn leave(&mut self) {
-        let id = self.process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        kill_process(id.expect("it runs"), Signal::TERM).expect("a child can be signalled");
-        timeout(SOON, self.process.wait()).await.expect("it leaves").expect("a child");
-    }
-}
 
 fn exchange(direction: &str, kind: &str) -> Exchange {
     let [peer, version, registry, direction, kind] =
@@ -118,7 +51,7 @@ async fn our_node() -> micro::Handle {
 #[test]
 fn our_client_calls_a_go_micro_node_and_sees_it_leave() {
     inside("our_client_calls_a_go_micro_node_and_sees_it_leave", Network::Loopback, async {
-        let (mut node, id) = GoMicro::node().await;
+        let (mut node, id) = GoMicro::node(&[]).await;
         let registry = registry::open("mdns://").unwrap();
         let client = Client::builder().registry("mdns://").build().unwrap();
         let echo = EchoClient::new(SERVICE, &client);
@@ -128,7 +61,7 @@ fn our_client_calls_a_go_micro_node_and_sees_it_leave() {
             assert_eq!(reply.payload, b"hello");
             let listing = registry.read(SERVICE).await.unwrap();
             let found = &listing.entries[0].node;
-            assert_eq!((&found.id, found.address.as_str()), (&id, "127.0.0.1:7950"));
+            assert_eq!((&found.id, found.address.as_str()), (&id, gomicro::ADDRESS));
             assert_eq!(found.endpoints[0].name, "Echo.Say");
         })
         .await;
@@ -149,7 +82,7 @@ fn our_client_calls_a_go_micro_node_and_sees_it_leave() {
 fn a_go_micro_client_calls_our_node_and_sees_it_leave() {
     inside("a_go_micro_client_calls_our_node_and_sees_it_leave", Network::Loopback, async {
         let handle = our_node().await;
-        let mut client = GoMicro::start(&["client", SERVICE]);
+        let mut client = GoMicro::client(&[]);
         interop::record(exchange("from peer", "unary"), async {
             client.ask_until("call hello", "reply hello").await;
             client.ask_until("nodes", &format!("nodes {}", handle.id())).await;
@@ -170,9 +103,9 @@ fn a_go_micro_client_calls_our_node_and_sees_it_leave() {
 #[test]
 fn go_micros_nodes_and_ours_are_one_fleet() {
     inside("go_micros_nodes_and_ours_are_one_fleet", Network::Loopback, async {
-        let (mut node, id) = GoMicro::node().await;
+        let (mut node, id) = GoMicro::node(&[]).await;
         let handle = our_node().await;
-        let mut client = GoMicro::start(&["client", SERVICE]);
+        let mut client = GoMicro::client(&[]);
         let mut ids = [id.clone(), handle.id().to_owned()];
         ids.sort();
         client.ask_until("nodes", &format!("nodes {}", ids.join(" "))).await;
@@ -188,7 +121,7 @@ fn go_micros_nodes_and_ours_are_one_fleet() {
 #[test]
 fn an_id_that_a_go_micro_node_has_is_refused() {
     inside("an_id_that_a_go_micro_node_has_is_refused", Network::Loopback, async {
-        let (_node, id) = GoMicro::node().await;
+        let (_node, id) = GoMicro::node(&[]).await;
         let registry = registry::open("mdns://").unwrap();
         nodes(&*registry, 1).await;
         interop::record(exchange("to peer", "id taken"), async {

@@ -10,8 +10,12 @@ use crate::{
 
 /// go-micro's words that stand for a registry at an address, each with the address that go-micro
 /// takes if none is given.
-const WITH_ADDRESS: [(&str, &str); 3] =
-    [("consul", "127.0.0.1:8500"), ("etcd", "127.0.0.1:2379"), ("zookeeper", "127.0.0.1:2181")];
+const WITH_ADDRESS: [(&str, &str); 4] = [
+    ("consul", "127.0.0.1:8500"),
+    ("etcd", "127.0.0.1:2379"),
+    ("nats", "127.0.0.1:4222"),
+    ("zookeeper", "127.0.0.1:2181"),
+];
 
 /// The words of registries that have none. All others are unknown.
 const WITHOUT_ADDRESS: [&str; 2] = ["mdns", "memory"];

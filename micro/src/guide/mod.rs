@@ -36,6 +36,8 @@ pub mod registries {
     pub mod zookeeper {}
     #[doc = include_str!("registries/consul.md")]
     pub mod consul {}
+    #[doc = include_str!("registries/nats.md")]
+    pub mod nats {}
 }
 #[doc = include_str!("shutdown.md")]
 pub mod shutdown {}

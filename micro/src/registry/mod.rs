@@ -23,11 +23,17 @@ pub mod etcd;
 #[cfg(feature = "file")]
 pub mod file;
 mod format;
+#[cfg(any(feature = "mdns", feature = "nats"))]
+mod left_out;
 #[cfg(feature = "mdns")]
 pub mod mdns;
 pub mod memory;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod node;
 mod open;
+#[cfg(any(feature = "mdns", feature = "nats"))]
+mod size;
 mod static_list;
 mod store;
 mod url;

@@ -1,4 +1,4 @@
-//! What `memory://` holds and `mdns://` has heard: records, leases and a bounded history, without IO.
+//! What `memory://` holds, and `mdns://` and `nats://` have heard: records, leases and a bounded history, without IO.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -156,6 +156,14 @@ impl Store {
             .map(|change| Batch { revision: change.revision, events: vec![change.event.clone()] })
             .collect();
         Since::Batches(batches)
+    }
+
+    /// Forgets what came before, as after a time in which changes may have been missed: whoever has
+    /// seen as far as now has not seen all.
+    #[cfg_attr(not(feature = "nats"), allow(dead_code, reason = "nats:// alone misses any"))]
+    pub(super) fn forget_history(&mut self) {
+        self.revision += 1;
+        self.history.clear();
     }
 
     fn remove(&mut self, id: &(String, String)) {

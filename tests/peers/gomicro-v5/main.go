@@ -1,4 +1,5 @@
-// A real go-micro node, and a real go-micro client, with go-micro's default registry: mDNS.
+// A real go-micro node, and a real go-micro client, with go-micro's default registry, mDNS, or with
+// its own over NATS: gomicro-v5 -nats HOST:PORT ..
 //
 //	gomicro-v5 server NAME ADDRESS   serves echo.proto under NAME, says "serving ID", leaves at SIGTERM
 //	gomicro-v5 client NAME           obeys the lines of its input, each with one line of output:
@@ -20,6 +21,7 @@ import (
 	"go-micro.dev/v5/client"
 	grpcclient "go-micro.dev/v5/client/grpc"
 	"go-micro.dev/v5/registry"
+	"go-micro.dev/v5/registry/nats"
 	"go-micro.dev/v5/server"
 	grpcserver "go-micro.dev/v5/server/grpc"
 
@@ -44,20 +46,26 @@ func main() {
 }
 
 func run(args []string) error {
+	reg := registry.NewMDNSRegistry()
+	if len(args) > 2 && args[0] == "-nats" {
+		reg = nats.NewNatsRegistry(registry.Addrs(args[1]))
+		args = args[2:]
+	}
 	switch {
 	case len(args) == 3 && args[0] == "server":
-		return serve(args[1], args[2])
+		return serve(reg, args[1], args[2])
 	case len(args) == 2 && args[0] == "client":
-		return obey(args[1])
+		return obey(reg, args[1])
 	}
-	return fmt.Errorf("usage: gomicro-v5 server NAME ADDRESS | client NAME")
+	return fmt.Errorf("usage: gomicro-v5 [-nats HOST:PORT] server NAME ADDRESS | client NAME")
 }
 
-func serve(name, address string) error {
+func serve(reg registry.Registry, name, address string) error {
 	srv := grpcserver.NewServer()
 	service := micro.NewService(
 		micro.Server(srv),
 		micro.Client(grpcclient.NewClient()),
+		micro.Registry(reg),
 		micro.Name(name),
 		micro.Address(address),
 		micro.AfterStart(func() error {
@@ -72,8 +80,7 @@ func serve(name, address string) error {
 	return service.Run()
 }
 
-func obey(name string) error {
-	reg := registry.NewMDNSRegistry()
+func obey(reg registry.Registry, name string) error {
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
 		word, rest, _ := strings.Cut(lines.Text(), " ")

@@ -20,12 +20,12 @@ use self::{
 use super::{
     super::{
         Entry, Event, Malformed,
+        left_out::LeftOut,
+        size,
         store::{self, Since, Store},
     },
     instance::{Instance, service_name},
-    left_out::LeftOut,
     packet::{self, Data, Kind, Record, SERVICES},
-    size,
 };
 
 /// From the first question for a service to the second; each wait that follows is twice the last, up
@@ -108,8 +108,8 @@ impl Browser {
             partials: HashMap::new(),
             services: BTreeMap::new(),
             questions: Vec::new(),
-            left_out: LeftOut::default(),
-            crowded_out: LeftOut::default(),
+            left_out: LeftOut::by("mdns"),
+            crowded_out: LeftOut::by("mdns"),
         }
     }
 

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{
-    super::{Node, format::gomicro},
-    size, text,
+    super::{Node, format::gomicro, size},
+    text,
 };
 
 /// The domain of go-micro's nodes. It is none of DNS's, and not `local`.

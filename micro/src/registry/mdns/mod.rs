@@ -8,11 +8,9 @@ mod driver;
 #[cfg(test)]
 mod fuzz;
 mod instance;
-mod left_out;
 mod link;
 mod packet;
 mod responder;
-mod size;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -51,7 +51,7 @@ fn record(record: &Object<'_>) -> Result<Node, Wrong> {
 }
 
 /// The id, address and metadata of a node.
-fn node(node: &Json<'_>) -> Result<Node, Wrong> {
+pub(super) fn node(node: &Json<'_>) -> Result<Node, Wrong> {
     let node = node.object()?.ok_or_else(|| Wrong::new("is `null`"))?;
     let decoded = Node {
         metadata: node.texts("metadata")?,
@@ -67,7 +67,7 @@ fn node(node: &Json<'_>) -> Result<Node, Wrong> {
     Ok(decoded)
 }
 
-fn service(record: &Object<'_>, key: &str) -> Result<String, Wrong> {
+pub(super) fn service(record: &Object<'_>, key: &str) -> Result<String, Wrong> {
     let service = record.text(key)?;
     if service.is_empty() {
         return Err(Wrong::new("is missing: the service has no name").in_field(key));

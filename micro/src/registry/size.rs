@@ -1,6 +1,6 @@
 //! What a record takes in memory, more or less: texts, and the structures that hold them.
 
-use super::super::{Endpoint, Node, Value};
+use super::{Endpoint, Node, Value};
 
 /// The most that one record may take: a node of 400 methods with eight fields in each message does.
 pub(super) const MAX_NODE: usize = 1024 * 1024;
@@ -19,7 +19,7 @@ pub(super) fn of_record(text: &[u8], node: &Node) -> Result<usize, String> {
     Ok(size)
 }
 
-fn of_node(node: &Node) -> usize {
+pub(super) fn of_node(node: &Node) -> usize {
     let metadata = node.metadata.iter().map(|(key, value)| 96 + key.len() + value.len());
     let endpoints = node.endpoints.iter().map(of_endpoint);
     size_of::<Node>() + node.version.len() + metadata.chain(endpoints).sum::<usize>()

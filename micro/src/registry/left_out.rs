@@ -9,22 +9,28 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Counts what is left out, and tells of it: in a warning once a minute at most, of the rest at the
 /// level of debug.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct LeftOut {
+    /// The registry's scheme.
+    by: &'static str,
     count: u64,
     warned: Option<Instant>,
 }
 
 impl LeftOut {
+    pub(super) fn by(by: &'static str) -> Self {
+        Self { by, count: 0, warned: None }
+    }
+
     pub(super) fn tell(&mut self, now: Instant, why: &str) {
         self.count += 1;
-        let left_out = self.count;
+        let (by, left_out) = (self.by, self.count);
         let lately = |at: Instant| now.saturating_duration_since(at) < WARN_EVERY;
         if self.warned.is_some_and(lately) {
-            tracing::debug!(left_out, "mdns: left out: {why}");
+            tracing::debug!(left_out, "{by}: left out: {why}");
         } else {
             self.warned = Some(now);
-            tracing::warn!(left_out, "mdns: left out: {why}; more within a minute at level debug");
+            tracing::warn!(left_out, "{by}: left out: {why}; more within a minute at level debug");
         }
     }
 
@@ -44,7 +50,7 @@ mod tests {
     #[test]
     fn a_warning_comes_once_a_minute_with_the_count() {
         let log = Log::down_to(Level::WARN);
-        let (mut left_out, start) = (LeftOut::default(), Instant::now());
+        let (mut left_out, start) = (LeftOut::by("mdns"), Instant::now());
         for second in 0..=60 {
             left_out.tell(start + Duration::from_secs(second), "a packet from 10.0.0.9:1: why");
         }
