@@ -6,6 +6,7 @@ pub mod echo;
 pub mod etcd;
 pub mod fault;
 pub mod interop;
+pub mod kubernetes;
 pub mod namespace;
 pub mod ports;
 pub mod process;

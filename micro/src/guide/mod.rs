@@ -27,7 +27,10 @@ pub mod first_service {}
 #[doc = include_str!("from_tonic.md")]
 pub mod from_tonic {}
 #[doc = include_str!("registries.md")]
-pub mod registries {}
+pub mod registries {
+    #[doc = include_str!("registries/kubernetes.md")]
+    pub mod kubernetes {}
+}
 #[doc = include_str!("shutdown.md")]
 pub mod shutdown {}
 #[doc = include_str!("streaming.md")]

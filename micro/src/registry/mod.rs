@@ -16,8 +16,10 @@ use crate::Error;
 
 #[cfg(feature = "etcd")]
 pub mod etcd;
-#[cfg(any(test, feature = "etcd", feature = "mdns"))]
+#[cfg(any(test, feature = "etcd", feature = "kubernetes", feature = "mdns"))]
 mod gomicro;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 #[cfg(feature = "mdns")]
 pub mod mdns;
 pub mod memory;

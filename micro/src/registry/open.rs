@@ -54,6 +54,12 @@ const KINDS: &[Kind] = &[
         open: with!("etcd", super::etcd::Etcd::open),
         needs: ", whose build runs protoc (in Debian: protobuf-compiler and libprotobuf-dev)",
     },
+    Kind {
+        scheme: "kubernetes",
+        example: "kubernetes://namespace",
+        open: with!("kubernetes", super::kubernetes::Kubernetes::open),
+        needs: "",
+    },
 ];
 
 /// The registries built in, for the texts of errors.
@@ -80,6 +86,7 @@ fn built_in() -> String {
 /// | `memory://`, `memory://NAME` | [`Memory`]: one for the process, or one for each name |
 /// | `static://greeter=127.0.0.1:3456,127.0.0.1:3457;other=..` | [`StaticList`]: only reads |
 /// | `etcd://[user:password@]h1:2379,h2:2379[?tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
+/// | `kubernetes://[namespace][/service[:port]][?kubeconfig=..&context=..&format=micro&pod=..]` | Kubernetes, with the feature `kubernetes`: the pod's own cluster and namespace, unless named |
 ///
 /// User and password are percent-decoded: `@` is written `%40`, `/` `%2F`, `?` `%3F`, `#` `%23`.
 /// With `tls=true` etcd is spoken to over TLS and its certificate checked against the system's

@@ -19,7 +19,10 @@ const MAX_REASON: usize = 200;
 /// What is wrong and where in the record, in words; never its whole text. Besides what is not
 /// JSON or of another type: a record without a service's name, with no node or several, a node
 /// without an id, and a gRPC node whose address is not `host:port`.
-#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone reads it so far"))]
+#[cfg_attr(
+    not(any(feature = "etcd", feature = "kubernetes")),
+    allow(dead_code, reason = "others keep no record of go-micro's")
+)]
 pub(in super::super) fn decode(bytes: &[u8]) -> Result<Node, String> {
     read(bytes).map_err(shorten)
 }

@@ -61,7 +61,10 @@ struct GoText<'a> {
 ///
 /// # Errors
 /// A record over 1 MiB, saying so.
-#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone writes it so far"))]
+#[cfg_attr(
+    not(any(feature = "etcd", feature = "kubernetes")),
+    allow(dead_code, reason = "others keep no record of go-micro's")
+)]
 pub(in super::super) fn encode(node: &Node) -> Result<Vec<u8>, String> {
     let record = GoService {
         name: &node.service,

@@ -5,8 +5,8 @@ mod decode;
 mod encode;
 
 #[cfg_attr(
-    not(feature = "etcd"),
-    allow(unused_imports, reason = "etcd:// alone keeps it so far")
+    not(any(feature = "etcd", feature = "kubernetes")),
+    allow(unused_imports, reason = "others keep no record of go-micro's")
 )]
 pub(super) use self::{decode::decode, encode::encode};
 #[cfg_attr(not(feature = "mdns"), allow(unused_imports, reason = "mdns:// alone says it"))]
