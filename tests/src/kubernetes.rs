@@ -80,6 +80,7 @@ impl Kubernetes {
         let kubernetes = Self { flags, port, etcd, process, pods: Vec::new() };
         let key = KeyPair::generate().expect("a key");
         kubernetes.write("sa.key", &key.serialize_pem());
+        kubernetes.write("sa.pub", &key.public_key_pem());
         kubernetes.write("tokens.csv", "admin-token,admin,1,system:masters\n");
         kubernetes.write_kubeconfig("admin", "admin-token");
         kubernetes
@@ -188,7 +189,6 @@ impl Kubernetes {
 
     fn spawn(&mut self) {
         let dir = self.process.dir().display().to_string();
-        let key = format!("{dir}/sa.key");
         let arguments = [
             ("--etcd-servers", format!("http://{}", self.etcd.address())),
             ("--bind-address", "127.0.0.1".to_owned()),
@@ -200,8 +200,8 @@ impl Kubernetes {
             ("--endpoint-reconciler-type", "none".to_owned()),
             ("--disable-admission-plugins", "ServiceAccount".to_owned()),
             ("--service-account-issuer", "https://kubernetes.default.svc".to_owned()),
-            ("--service-account-key-file", key.clone()),
-            ("--service-account-signing-key-file", key),
+            ("--service-account-key-file", format!("{dir}/sa.pub")),
+            ("--service-account-signing-key-file", format!("{dir}/sa.key")),
             ("--token-auth-file", format!("{dir}/tokens.csv")),
             ("--authorization-mode", "RBAC".to_owned()),
             ("--etcd-compaction-interval", "0".to_owned()),
@@ -278,14 +278,13 @@ impl Shared {
         }
         let (started, is_started) = oneshot::channel();
         let (stop, is_stopped) = oneshot::channel();
-        let keep = async {
-            let server = Kubernetes::start().await;
-            let _ = started.send((server.kubeconfig(), server.port()));
-            let _ = is_stopped.await;
-        };
         let keeper = thread::spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(keep);
+            runtime.expect("a runtime").block_on(async {
+                let server = Kubernetes::start().await;
+                let _ = started.send((server.kubeconfig(), server.port()));
+                let _ = is_stopped.await;
+            });
         });
         let (kubeconfig, port) = is_started.await.expect("the server starts");
         let new = Arc::new(Self { kubeconfig, port, keeper: Some((stop, keeper)) });

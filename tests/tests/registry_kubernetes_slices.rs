@@ -196,7 +196,7 @@ impl EchoHandler for Node {
     async fn say(&self, request: Request<SayRequest>) -> Result<Response<SayReply>, Status> {
         self.begun.fetch_add(1, Ordering::SeqCst);
         let payload = request.into_inner().payload;
-        if payload == "slow" {
+        if payload == b"slow" {
             let mut go = self.go.clone();
             let go = go.wait_for(|go| *go).await;
             go.map_err(|_| Status::internal("the test has ended"))?;

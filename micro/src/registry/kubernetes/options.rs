@@ -99,7 +99,7 @@ impl Options {
             ));
         }
         let pod = match option("pod")? {
-            Some(name) => Some((name, None)),
+            Some(name) => Some((name, Some(namespace.clone()))),
             None => environment("POD_NAME").map(|name| (name, environment("POD_NAMESPACE"))),
         };
         let pod = pod.map(|(name, namespace)| {
@@ -243,6 +243,8 @@ current-context: plain
         assert_eq!(options(&url, &environment).unwrap().pod, pod("b", "a"));
         let own = format!("{url}&pod=c");
         assert_eq!(options(&own, &environment).unwrap().pod, pod("shop", "c"));
+        let own = own.replacen("://", "://prod", 1);
+        assert_eq!(options(&own, &environment).unwrap().pod, pod("prod", "c"));
 
         let config = read.config().await.unwrap();
         assert_eq!(config.cluster_url, "https://127.0.0.1:1");

@@ -54,6 +54,7 @@ pub(super) fn watch(cluster: Arc<Cluster>, target: Target, after: u64) -> Watch 
     .boxed()
 }
 
+// Its methods take `&mut self`: a stream can be sent to another thread, and not shared with it.
 struct Watcher {
     cluster: Arc<Cluster>,
     target: Target,
@@ -68,7 +69,7 @@ struct Open {
     pods: Option<Feed<Pod>>,
 }
 
-/// The changes of one kind of object.
+/// The changes of one kind of object. Of its methods the same is true.
 struct Feed<K> {
     selector: String,
     /// The version to go on from.
@@ -122,13 +123,26 @@ impl Watcher {
         }
     }
 
+    /// Whether the server has yet to reach the version: asked for it, it waits in silence for longer
+    /// than an exchange lasts.
+    async fn is_ahead(&mut self) -> bool {
+        let now = read::view(&self.cluster, &self.what, &self.target, None).await;
+        now.is_ok_and(|(version, _)| version < self.seen)
+    }
+
     async fn open(&mut self) -> Result<Batch, WatchError> {
         // No version that any object has, and to the server no version at all.
         if self.seen == 0 {
             return Err(WatchError::Compacted);
         }
         let view = read::view(&self.cluster, &self.what, &self.target, Some(self.seen)).await;
-        let (_, mut view) = view.map_err(broken)?;
+        let mut view = match view {
+            Ok((_, view)) => view,
+            Err(error) if error.status().is_none() && self.is_ahead().await => {
+                return Err(WatchError::Compacted);
+            }
+            Err(error) => return Err(broken(error)),
+        };
         let is_service = self.target.check().is_ok();
         let slices =
             is_service.then(|| Feed::new(read::slices_of(&self.target.service), self.seen));
@@ -205,7 +219,6 @@ impl<K: Kind> Feed<K> {
         }
     }
 
-    // Not `&self`: a stream can be sent to another thread and not shared with it.
     async fn open(
         &mut self,
         cluster: &Cluster,
@@ -233,8 +246,7 @@ fn ended(cluster: &Cluster, what: &str, error: &ClientError) -> WatchError {
 
 fn broken(error: CallError) -> WatchError {
     match error.status() {
-        // 504 is its answer to a version yet to come.
-        Some(StatusCode::GONE | StatusCode::GATEWAY_TIMEOUT) => WatchError::Compacted,
+        Some(StatusCode::GONE) => WatchError::Compacted,
         _ => WatchError::Disconnected(Error::from(error)),
     }
 }
