@@ -68,6 +68,11 @@ const NOT_ERRORS: &[&str] = &[
     "register .. of service ..",
     "renew .. of service ..",
     "watch service ..",
+    // Hints, and names of things in Kubernetes.
+    ".. .. of service ..",
+    ".. has the Service .. alone",
+    ".. has what a Service of that name in the namespace .. selects and is ready",
+    "without a name",
     // What protox says, to be recognised.
     "but reached end of file",
     "conflicts with",
