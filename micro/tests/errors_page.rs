@@ -61,7 +61,7 @@ const NOT_ERRORS: &[&str] = &[
     "the record",
     "there are none",
     "value `..` of enum `..`",
-    // Exchanges with etcd, for the same.
+    // Exchanges with a registry, for the same.
     "deregister .. of service ..",
     "list services",
     "read service ..",
@@ -330,7 +330,7 @@ fn sources() -> BTreeMap<String, String> {
         for entry in fs::read_dir(&folder).expect("a folder") {
             let path: PathBuf = entry.expect("an entry").path();
             let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
-            if matches!(name, "tests" | "fixture" | "doc") {
+            if matches!(name, "tests" | "fixture" | "doc" | "testing") {
                 continue;
             }
             if path.is_dir() {

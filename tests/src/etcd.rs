@@ -2,7 +2,11 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
+use etcd_client::{ConnectOptions, Permission, PermissionType};
+use micro::registry::Node;
+
 use crate::{
+    fault::{Cannot, Server},
     ports,
     process::{self, Process},
     programs::server,
@@ -21,6 +25,7 @@ pub struct Etcd {
     cluster: String,
     /// Data folders so far: a restored member has a new one.
     data: usize,
+    remembered: Option<Snapshot>,
     process: Process,
 }
 
@@ -102,6 +107,7 @@ impl Etcd {
             metrics_port: ports::free(),
             cluster: String::new(),
             data: 0,
+            remembered: None,
             process: Process::stopped("etcd"),
         }
     }
@@ -122,6 +128,12 @@ impl Etcd {
     /// When it cannot connect.
     pub async fn client(&self) -> etcd_client::Client {
         etcd_client::Client::connect([self.address()], None).await.expect("etcd is reached")
+    }
+
+    async fn root(&self) -> etcd_client::Client {
+        let options = ConnectOptions::new().with_user("root", "admin");
+        let client = etcd_client::Client::connect([self.address()], Some(options)).await;
+        client.expect("etcd is reached")
     }
 
     /// Stops it where it is (SIGSTOP): its ports still accept, nothing answers.
@@ -268,4 +280,109 @@ impl Etcd {
         };
         self.process.serves(is_healthy).await
     }
+}
+
+impl Server for Etcd {
+    const NAME: &'static str = "etcd";
+
+    fn stopped() -> Self {
+        Self::stopped()
+    }
+
+    fn address(&self) -> String {
+        self.address()
+    }
+
+    fn url_at(&self, address: &str) -> String {
+        match self.options.flags.is_empty() {
+            true => format!("etcd://{address}"),
+            false => format!("etcd://micro:secret@{address}"),
+        }
+    }
+
+    fn kill(&mut self) {
+        self.kill();
+    }
+
+    async fn restart(&mut self) {
+        self.restart().await;
+    }
+
+    fn pause(&self) {
+        self.pause();
+    }
+
+    fn resume(&self) {
+        self.resume();
+    }
+
+    async fn wipe(&mut self) -> Result<(), Cannot> {
+        self.wipe().await;
+        Ok(())
+    }
+
+    async fn remember(&mut self) -> Result<(), Cannot> {
+        self.remembered = Some(self.snapshot().await);
+        Ok(())
+    }
+
+    async fn go_back(&mut self) -> Result<(), Cannot> {
+        let snapshot = self.remembered.take().expect("there is something remembered");
+        self.restore(&snapshot).await;
+        Ok(())
+    }
+
+    async fn lose(&self, node: &Node) -> Result<(), Cannot> {
+        let mut client = self.client().await;
+        let found = client.get(key(node), None).await.expect("etcd answers");
+        let lease = found.kvs().first().expect("the node is registered").lease();
+        client.lease_client().revoke(lease).await.expect("etcd answers");
+        Ok(())
+    }
+
+    async fn delete(&self, node: &Node) -> Result<(), Cannot> {
+        self.client().await.delete(key(node), None).await.expect("etcd answers");
+        Ok(())
+    }
+
+    async fn overwrite(&self, node: &Node) -> Result<(), Cannot> {
+        let Node { service, id, .. } = node;
+        let value = format!(
+            r#"{{"name":"{service}","version":"latest","metadata":null,"endpoints":[],"nodes":[{{"metadata":{{"protocol":"grpc"}},"id":"{id}","address":"127.0.0.1:1"}}]}}"#
+        );
+        self.client().await.put(key(node), value, None).await.expect("etcd answers");
+        Ok(())
+    }
+
+    async fn guarded() -> Result<Self, Cannot> {
+        // A token is good for 2 s unless used, and cheap to come by on a busy machine.
+        let flags = ["--auth-token-ttl", "2", "--bcrypt-cost", "4"].map(str::to_owned).to_vec();
+        let etcd = Self::start_with(Options { flags, tls: false }).await;
+        let mut client = etcd.client().await;
+        client.user_add("root", "admin", None).await.expect("etcd answers");
+        client.user_grant_role("root", "root").await.expect("etcd answers");
+        client.role_add("micro").await.expect("etcd answers");
+        let keys = Permission::new(PermissionType::Readwrite, ROOT).with_prefix();
+        client.role_grant_permission("micro", keys).await.expect("etcd answers");
+        client.user_add("micro", "secret", None).await.expect("etcd answers");
+        client.user_grant_role("micro", "micro").await.expect("etcd answers");
+        client.auth_enable().await.expect("etcd answers");
+        Ok(etcd)
+    }
+
+    async fn expire(&self) {
+        // Whoever holds a token is signed out, and cannot sign in again.
+        self.root().await.user_change_password("micro", "another").await.expect("etcd answers");
+    }
+
+    async fn renew(&self) {
+        self.root().await.user_change_password("micro", "secret").await.expect("etcd answers");
+    }
+}
+
+/// What go-micro's keys begin with.
+const ROOT: &str = "/micro/registry/";
+
+fn key(node: &Node) -> String {
+    format!("{ROOT}{}/{}", node.service, node.id)
 }

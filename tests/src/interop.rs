@@ -1,10 +1,8 @@
 //! What was found out about other fleets' nodes and clients, in `target/interop.json`.
 
-use std::fs;
-
 use serde::{Deserialize, Serialize};
 
-use crate::programs::root;
+use crate::lines;
 
 /// One kind of exchange with one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,14 +39,6 @@ pub async fn record<T>(exchange: Exchange, body: impl Future<Output = T>) -> T {
 }
 
 fn write(exchange: &Exchange, passed: bool) {
-    let path = root().join("target/interop.json");
-    let mut lines: Vec<Line> = fs::read(&path)
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok())
-        .unwrap_or_default();
-    lines.retain(|line| line.exchange != *exchange);
-    lines.push(Line { exchange: exchange.clone(), passed });
-    fs::create_dir_all(root().join("target")).expect("target can be made");
-    let text = serde_json::to_string_pretty(&lines).expect("a list of plain facts");
-    fs::write(&path, text + "\n").expect("target/interop.json can be written");
+    let line = Line { exchange: exchange.clone(), passed };
+    lines::write("interop", line, |other: &Line| other.exchange == *exchange);
 }

@@ -99,12 +99,18 @@ impl Process {
         self.child.is_some()
     }
 
-    /// Stops it where it is (SIGSTOP): its ports still accept, nothing answers.
+    /// Stops it where it is (SIGSTOP): its ports still accept, nothing answers. All of its threads
+    /// have stopped when this returns.
     ///
     /// # Panics
-    /// When it does not run.
+    /// When it does not run, or does not stop within 10 s.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        let start = Instant::now();
+        while !self.has_stopped() {
+            assert!(start.elapsed() < Duration::from_secs(10), "{} does not stop", self.name);
+            std::thread::yield_now();
+        }
     }
 
     /// Lets it go on (SIGCONT).
@@ -124,6 +130,17 @@ impl Process {
             child.kill().expect("a child can be killed");
             child.wait().expect("a child can be waited for");
         }
+    }
+
+    fn has_stopped(&self) -> bool {
+        let child = self.child.as_ref().expect("the server runs");
+        let threads = fs::read_dir(format!("/proc/{}/task", child.id())).expect("it runs");
+        let has_stopped = |thread: io::Result<fs::DirEntry>| {
+            let stat = thread.and_then(|it| fs::read_to_string(it.path().join("stat")));
+            // One that has ended meanwhile answers nothing either.
+            stat.map_or(true, |stat| stat.rsplit_once(") ").is_some_and(|it| it.1.starts_with('T')))
+        };
+        threads.map(has_stopped).all(|it| it)
     }
 
     fn signal(&self, signal: Signal) {
@@ -173,9 +190,25 @@ pub fn connections(port: u16) -> usize {
 /// # Errors
 /// When it cannot be reached, or does not answer in text.
 pub async fn get(port: u16, path: &str) -> io::Result<String> {
+    ask(port, "GET", path, "").await
+}
+
+/// What a port of the loopback interface answers to a POST of some JSON, headers and all.
+///
+/// # Errors
+/// As [`get`].
+pub async fn post(port: u16, path: &str, json: &str) -> io::Result<String> {
+    ask(port, "POST", path, json).await
+}
+
+async fn ask(port: u16, method: &str, path: &str, json: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     // The old version, so that the answer does not come in chunks.
-    let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{json}",
+        json.len()
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;

@@ -51,7 +51,7 @@ async fn a_killed_node_fails_calls_on_tonics_channel_only_until_it_is_back() {
     let client = Client::builder().registry(&fleet.url).build().unwrap();
     let subscription = client.discovery().subscribe(SERVICE);
     let ledger = LedgerClient::new(tonic_channel(subscription));
-    let callers = Callers::start_with(&ledger, CALLERS);
+    let callers = Callers::start_with(&ledger, CALLERS, Duration::ZERO);
     sleep(Duration::from_secs(2)).await;
 
     let killed = fleet.kill(1).await;

@@ -124,12 +124,17 @@ impl<K: Connect> Driver<K> {
             Event::Failed(attempt, node, error) => {
                 self.remember(&node, &error);
                 self.members.failed(&attempt, now);
+                self.shared.doubts.raise();
             }
-            Event::Ended(attempt, _, Ended::Draining) => self.members.draining(&attempt, now),
+            Event::Ended(attempt, _, Ended::Draining) => {
+                self.members.draining(&attempt, now);
+                self.shared.doubts.raise();
+            }
             Event::Ended(attempt, node, Ended::Closed(reason)) => {
                 let reason = format!("the connection to {} ended: {reason}", node.address);
                 self.remember(&node, &reason);
                 self.members.closed(&attempt, now);
+                self.shared.doubts.raise();
             }
             Event::Found(found) if self.asked.is_some() => {
                 self.shared.found.store(found.map(Arc::new));

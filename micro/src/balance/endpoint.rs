@@ -40,8 +40,6 @@ pub(super) enum Event {
     /// The node is listed, its record was written anew, or a call waits with nothing ready: an
     /// endpoint without a connection makes one at once.
     Wanted,
-    /// Its address changed: whatever there is leads elsewhere.
-    Moved,
     /// The attempt succeeded.
     Connected,
     /// The attempt failed.
@@ -87,10 +85,6 @@ impl EndpointState {
         self.phase = match (event, self.phase) {
             (Event::Wanted, Phase::Idle) => Phase::Backoff(soon),
             (Event::Wanted, Phase::Backoff(at)) => Phase::Backoff(at.min(soon)),
-            (Event::Moved, _) => {
-                self.backoff.reset();
-                Phase::Backoff(soon)
-            }
             (Event::Connected, Phase::Connecting) => {
                 self.backoff.reset();
                 Phase::Ready
@@ -237,19 +231,6 @@ mod tests {
             (3223, Tick, true, None),
             (3300, Failed, false, Some((4977, 5817))),
             (4400, Wanted, true, None),
-        ]);
-    }
-
-    #[test]
-    fn a_changed_address_is_dialled_whatever_was_before() {
-        run(&[
-            (0, Wanted, true, None),
-            (5, Connected, false, None),
-            (2000, Moved, true, None),
-            // Still connecting to the second address: the third is dialled when its second is over.
-            (2500, Moved, false, Some((3000, 3000))),
-            (3000, Tick, true, None),
-            (3001, Failed, false, Some((3161, 3241))),
         ]);
     }
 

@@ -1,8 +1,11 @@
 //! All nodes of a service and their connections, without IO: updates and connection events go in,
 //! actions come out.
 //!
+//! A member is a node at an address. One whose address changes is another member, and the one before
+//! is as good as removed: calls go on over its connection until a listed node has one.
+//!
 //! An event costs what it changes: O(log n) for the timers. A `Reset` reads every node, and so does
-//! the removal of the last listed one.
+//! the loss of the last connected one if others linger.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -38,14 +41,20 @@ pub(super) enum Action<L> {
 /// the same node no longer matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Attempt {
-    /// The node's id.
-    pub(super) id: Arc<str>,
+    key: Key,
     number: u64,
+}
+
+/// A node at an address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Key {
+    id: Arc<str>,
+    address: Arc<str>,
 }
 
 #[derive(Debug)]
 struct Member<L> {
-    id: Arc<str>,
+    key: Key,
     endpoint: EndpointId,
     node: Arc<Node>,
     standing: Standing,
@@ -68,6 +77,10 @@ impl<L: Clone> Member<L> {
     fn unpick(&self) -> Option<Action<L>> {
         self.pick().map(|_| Action::Unpick(self.endpoint, self.node.clone()))
     }
+
+    fn is_ready(&self) -> bool {
+        self.standing == Standing::Listed && self.link.is_some()
+    }
 }
 
 /// The nodes of one service.
@@ -75,9 +88,14 @@ impl<L: Clone> Member<L> {
 pub(super) struct Members<L> {
     ttl: Duration,
     rng: Rng,
-    members: HashMap<Arc<str>, Member<L>>,
-    listed: usize,
+    members: HashMap<Key, Member<L>>,
+    /// Where the registry lists each node, by its id.
+    listed: HashMap<Arc<str>, Key>,
+    /// How many of those are connected.
+    ready: usize,
     untried: usize,
+    /// Whether one may linger.
+    linger: bool,
     wanted: bool,
     endpoints: u64,
     out: Out<L>,
@@ -87,7 +105,7 @@ pub(super) struct Members<L> {
 #[derive(Debug)]
 struct Out<L> {
     attempts: u64,
-    timers: BTreeSet<(Instant, Arc<str>)>,
+    timers: BTreeSet<(Instant, Key)>,
     actions: Vec<Action<L>>,
 }
 
@@ -99,8 +117,10 @@ impl<L: Clone> Members<L> {
             ttl,
             rng,
             members: HashMap::new(),
-            listed: 0,
+            listed: HashMap::new(),
+            ready: 0,
             untried: 0,
+            linger: false,
             wanted: false,
             endpoints: 0,
             out,
@@ -109,7 +129,7 @@ impl<L: Clone> Members<L> {
 
     /// How many nodes the registry lists.
     pub(super) fn listed(&self) -> usize {
-        self.listed
+        self.listed.len()
     }
 
     /// How many of those have neither been connected to nor failed to be, at the address they have.
@@ -136,23 +156,19 @@ impl<L: Clone> Members<L> {
     pub(super) fn update(&mut self, update: Update, now: Instant) {
         match update {
             Update::Insert(node) => self.insert(node, now),
-            Update::Remove(id) => {
-                self.remove(&id, now);
-                self.retain(now);
-            }
+            Update::Remove(id) => self.remove(&id, now),
             Update::Reset(nodes) => {
                 let kept: HashSet<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
-                let listed = self.members.iter().filter(|(_, it)| it.standing == Standing::Listed);
-                let gone = listed.map(|(id, _)| id).filter(|id| !kept.contains(&***id));
+                let gone = self.listed.keys().filter(|id| !kept.contains(&***id));
                 for id in gone.cloned().collect::<Vec<_>>() {
                     self.remove(&id, now);
                 }
                 for node in nodes {
                     self.insert(node, now);
                 }
-                self.retain(now);
             }
         }
+        self.retain(now);
     }
 
     /// Takes a new connection. One that nobody waits for any more is closed again.
@@ -161,6 +177,7 @@ impl<L: Clone> Members<L> {
             return self.out.actions.push(Action::Close(link));
         };
         self.untried -= usize::from(!std::mem::replace(&mut member.is_tried, true));
+        self.ready += usize::from(member.standing == Standing::Listed && member.link.is_none());
         member.link = Some(link);
         member.previous = None;
         self.out.drive(member, Event::Connected, now);
@@ -192,8 +209,8 @@ impl<L: Clone> Members<L> {
     /// Whether a call waits with nothing ready: while one does, nodes are dialled as soon as may be.
     pub(super) fn set_wanted(&mut self, wanted: bool, now: Instant) {
         if wanted && !self.wanted {
-            for id in self.out.timers.iter().map(|(_, id)| id.clone()).collect::<Vec<_>>() {
-                if let Some(member) = self.members.get_mut(&id) {
+            for key in self.out.timers.iter().map(|(_, key)| key.clone()).collect::<Vec<_>>() {
+                if let Some(member) = self.members.get_mut(&key) {
                     self.out.drive(member, Event::Wanted, now);
                 }
             }
@@ -203,25 +220,29 @@ impl<L: Clone> Members<L> {
 
     /// Does what is due.
     pub(super) fn tick(&mut self, now: Instant) {
-        while let Some((_, id)) = self.out.timers.first().filter(|(at, _)| *at <= now).cloned() {
-            let member = self.members.get_mut(&id).expect("timers are dropped with their member");
+        while let Some((_, key)) = self.out.timers.first().filter(|(at, _)| *at <= now).cloned() {
+            let member = self.members.get_mut(&key).expect("timers are dropped with their member");
             if member.standing == Standing::Listed {
                 self.out.drive(member, Event::Tick, now);
             } else {
                 self.out.actions.extend(member.unpick());
                 self.out.actions.extend(member.link.take().map(Action::Close));
-                self.forget(&id);
+                self.forget(&key);
             }
         }
     }
 
     fn insert(&mut self, node: Arc<Node>, now: Instant) {
-        let id: Arc<str> = node.id.as_str().into();
-        let member = self.members.entry(id.clone()).or_insert_with(|| {
+        let key = Key { id: node.id.as_str().into(), address: node.address.as_str().into() };
+        if self.listed.get(&key.id).is_some_and(|listed| *listed != key) {
+            self.remove(&key.id, now);
+        }
+        self.listed.insert(key.id.clone(), key.clone());
+        let member = self.members.entry(key.clone()).or_insert_with(|| {
             self.endpoints += 1;
             self.untried += 1;
             Member {
-                id,
+                key,
                 endpoint: EndpointId(self.endpoints),
                 node: node.clone(),
                 // As good as never listed: what follows lists it.
@@ -234,44 +255,35 @@ impl<L: Clone> Members<L> {
                 is_tried: false,
             }
         });
-        let has_moved = member.node.address != node.address;
-        if has_moved {
-            // An attempt under way leads to the old address.
-            member.attempt = 0;
-            self.untried += usize::from(std::mem::replace(&mut member.is_tried, false));
-            member.previous = None;
-            self.out.actions.extend(member.unpick());
-            self.out.actions.extend(member.link.take().map(Action::Close));
-        }
         let is_same = member.standing.is_picked() && member.node == node;
-        self.listed += usize::from(member.standing != Standing::Listed);
+        self.ready -= usize::from(member.is_ready());
         member.standing = Standing::Listed;
+        self.ready += usize::from(member.is_ready());
         member.node = node;
-        self.out.drive(member, if has_moved { Event::Moved } else { Event::Wanted }, now);
+        self.out.drive(member, Event::Wanted, now);
         if !is_same {
             self.out.actions.extend(member.pick());
         }
     }
 
     fn remove(&mut self, id: &str, now: Instant) {
-        let Some(member) = self.members.get_mut(id) else {
+        let Some(key) = self.listed.remove(id) else {
             return;
         };
-        if member.standing != Standing::Listed {
-            return;
-        }
-        self.listed -= 1;
+        let member = self.members.get_mut(&key).expect("what is listed is a member");
         if member.link.is_none() {
-            return self.forget(id);
+            return self.forget(&key);
         }
+        self.ready -= 1;
         self.out.actions.extend(member.unpick());
         member.standing = Standing::Lingering(now);
+        self.linger = true;
         self.out.schedule(member, member.standing.ends_at(self.ttl));
     }
 
-    /// Picks those that linger, if there are no others.
+    /// Picks those that linger, if there are no others to pick.
     fn retain(&mut self, now: Instant) {
-        if self.listed > 0 {
+        if self.ready > 0 || !std::mem::take(&mut self.linger) {
             return;
         }
         for member in self.members.values_mut() {
@@ -291,16 +303,18 @@ impl<L: Clone> Members<L> {
             return;
         };
         self.out.actions.extend(member.unpick());
+        self.ready -= usize::from(member.is_ready());
         member.previous = member.link.take();
         if member.standing == Standing::Listed {
             self.out.drive(member, event, now);
         } else {
-            self.forget(&attempt.id);
+            self.forget(&attempt.key);
         }
+        self.retain(now);
     }
 
-    fn forget(&mut self, id: &str) {
-        if let Some(mut member) = self.members.remove(id) {
+    fn forget(&mut self, key: &Key) {
+        if let Some(mut member) = self.members.remove(key) {
             self.untried -= usize::from(!member.is_tried);
             self.out.schedule(&mut member, None);
         }
@@ -312,7 +326,7 @@ impl<L: Clone> Out<L> {
         if member.state.handle(event, now) {
             self.attempts += 1;
             member.attempt = self.attempts;
-            let attempt = Attempt { id: member.id.clone(), number: self.attempts };
+            let attempt = Attempt { key: member.key.clone(), number: self.attempts };
             let previous = member.previous.clone();
             self.actions.push(Action::Dial(attempt, member.node.clone(), previous));
         }
@@ -324,17 +338,17 @@ impl<L: Clone> Out<L> {
             return;
         }
         if let Some(old) = std::mem::replace(&mut member.timer, at) {
-            self.timers.remove(&(old, member.id.clone()));
+            self.timers.remove(&(old, member.key.clone()));
         }
-        self.timers.extend(at.map(|at| (at, member.id.clone())));
+        self.timers.extend(at.map(|at| (at, member.key.clone())));
     }
 }
 
 fn current<'a, L>(
-    members: &'a mut HashMap<Arc<str>, Member<L>>,
+    members: &'a mut HashMap<Key, Member<L>>,
     attempt: &Attempt,
 ) -> Option<&'a mut Member<L>> {
-    members.get_mut(&attempt.id).filter(|member| member.attempt == attempt.number)
+    members.get_mut(&attempt.key).filter(|member| member.attempt == attempt.number)
 }
 
 #[cfg(test)]

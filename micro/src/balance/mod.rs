@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    discovery::{Neighbours, Status, Subscription, Update},
+    discovery::{Doubts, Neighbours, Status, Subscription, Update},
     registry::Node,
     transport,
 };
@@ -114,6 +114,8 @@ struct Shared<C> {
     /// Whether a call has failed for want of a node since they were asked.
     missed: AtomicBool,
     registry: watch::Receiver<Status>,
+    /// Where the driver says that a node is not to be reached.
+    doubts: Doubts,
 }
 
 impl Balancer {
@@ -123,9 +125,10 @@ impl Balancer {
     /// Outside a tokio runtime.
     pub(crate) fn new(updates: Subscription, options: Options) -> Self {
         let (registry, neighbours) = (updates.status(), updates.neighbours());
+        let doubts = updates.doubts();
         let Options { transport, ttl, penalty } = options;
         let connector = Transport::new(transport);
-        Self::with_connector(updates, registry, neighbours, connector, ttl, penalty)
+        Self::with_connector(updates, registry, neighbours, doubts, connector, ttl, penalty)
     }
 }
 
@@ -134,6 +137,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         updates: impl Stream<Item = Update> + Unpin + Send + 'static,
         registry: watch::Receiver<Status>,
         neighbours: Neighbours,
+        doubts: Doubts,
         connector: impl Connect<Connection = C>,
         ttl: Duration,
         penalty: Duration,
@@ -150,6 +154,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             found: ArcSwapOption::empty(),
             missed: AtomicBool::new(false),
             registry,
+            doubts,
         });
         let (last, gone) = oneshot::channel();
         tokio::spawn(driver::run(updates, connector, shared.clone(), ttl, penalty, gone));

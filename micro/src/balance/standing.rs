@@ -2,10 +2,10 @@
 //!
 //! The registry's word alone never empties a set: an etcd that was stopped for longer than the TTL
 //! deletes every key on waking, while the nodes are well and register again seconds later. So a
-//! node that the registry removes *lingers*, connected but not picked, for one TTL. When no node
-//! is listed any more, all that linger are *retained*: picked again until their connection ends,
-//! though not for longer than three TTLs from their removal. A node that leaves in good order ends its
-//! connection itself.
+//! node that the registry removes *lingers*, connected but not picked, for one TTL. When no listed
+//! node is connected, since none is listed or none can be reached, all that linger are *retained*:
+//! picked again until their connection ends, though not for longer than three TTLs from their removal.
+//! A node that leaves in good order ends its connection itself.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(super) enum Standing {
     Listed,
     /// Removed at this time; connected, not picked.
     Lingering(Instant),
-    /// Removed at this time; picked for want of listed ones.
+    /// Removed at this time; picked for want of connected ones that are listed.
     Retained(Instant),
 }
 

@@ -1,7 +1,8 @@
 //! Which records are in force: of one service, without IO.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -10,10 +11,10 @@ use crate::registry::{Entry, Event, Listing, Malformed, Node};
 
 /// The records of a service as last read, and the nodes that follow from them.
 ///
-/// Of the records that say `protocol=grpc`, one an address is in force: the last written, since a
-/// node that was killed and started again on its port may be there twice until the older record
-/// expires. (If two keys also claim one node id, the last written again.) A change costs as much as
-/// there are records of the same address or id.
+/// Of the records that say `protocol=grpc`, one an address is in force: of the first format that it
+/// is there in, the last written, since a node that was killed and started again on its port may be
+/// there twice until the older record expires. (If two keys also claim one node id, the same again.)
+/// A change costs as much as there are records of the same address or id.
 #[derive(Debug, Default)]
 pub(super) struct Records {
     /// The last good record under each key.
@@ -22,9 +23,10 @@ pub(super) struct Records {
     by_id: HashMap<Arc<str>, Vec<Arc<str>>>,
     /// What subscribers have been told, by node id.
     exposed: BTreeMap<Arc<str>, Arc<Node>>,
-    /// The ids that a change may have touched since the last [`settle`](Self::settle), and whether
-    /// a record of theirs was written anew.
-    touched: BTreeMap<Arc<str>, bool>,
+    /// The ids that a change may have touched since the last [`settle`](Self::settle).
+    touched: BTreeSet<Arc<str>>,
+    /// The keys written anew since then.
+    written: HashSet<Arc<str>>,
     malformed: HashSet<String>,
     not_grpc: HashSet<String>,
 }
@@ -41,6 +43,7 @@ pub(super) struct Changes {
 #[derive(Debug)]
 struct Record {
     revision: u64,
+    rank: u8,
     id: Arc<str>,
     node: Arc<Node>,
 }
@@ -80,10 +83,12 @@ impl Records {
     pub(super) fn settle(&mut self) -> (Vec<Update>, Option<Changes>) {
         let (mut inserts, mut removes) = (Vec::new(), Vec::new());
         let mut changes = Changes::default();
-        for (id, written) in std::mem::take(&mut self.touched) {
+        let written = std::mem::take(&mut self.written);
+        for id in std::mem::take(&mut self.touched) {
             match (self.in_force(&id), self.exposed.get(&id)) {
-                (Some(node), Some(old)) if node == *old && !written => {}
-                (Some(node), old) => {
+                (Some((key, node)), Some(old)) if node == old && !written.contains(key) => {}
+                (Some((_, node)), old) => {
+                    let node = node.clone();
                     match old {
                         None => changes.added.push(id.clone()),
                         Some(old) if node != *old => changes.changed.push(id.clone()),
@@ -121,7 +126,7 @@ impl Records {
         self.not_grpc.len()
     }
 
-    fn put(&mut self, Entry { key, revision, node }: Entry) {
+    fn put(&mut self, Entry { key, revision, rank, node }: Entry) {
         self.malformed.remove(&key);
         if !node.is_grpc() {
             self.remove(&key);
@@ -138,9 +143,10 @@ impl Records {
         let id: Arc<str> = node.id.as_str().into();
         self.by_address.entry(node.address.clone()).or_default().push(key.clone());
         self.by_id.entry(id.clone()).or_default().push(key.clone());
-        self.records.insert(key.clone(), Record { revision, id: id.clone(), node });
+        self.records.insert(key.clone(), Record { revision, rank, id: id.clone(), node });
         self.touch(&key);
-        self.touched.insert(id, true);
+        self.touched.insert(id);
+        self.written.insert(key);
     }
 
     fn malform(&mut self, malformed: Malformed) -> Option<Malformed> {
@@ -169,23 +175,27 @@ impl Records {
             return;
         };
         for key in &self.by_address[&record.node.address] {
-            self.touched.entry(self.records[key].id.clone()).or_default();
+            self.touched.insert(self.records[key].id.clone());
         }
     }
 
-    fn in_force(&self, id: &str) -> Option<Arc<Node>> {
+    /// The record in force of this id: its key and node.
+    fn in_force(&self, id: &str) -> Option<(&Arc<str>, &Arc<Node>)> {
         let keys = self.by_id.get(id)?.iter();
-        let key = self.latest(keys.filter(|key| {
+        let key = self.first(keys.filter(|key| {
             let address = &self.records[*key].node.address;
-            self.latest(self.by_address[address].iter()) == Some(*key)
+            self.first(self.by_address[address].iter()) == Some(*key)
         }))?;
-        Some(self.records[key].node.clone())
+        Some((key, &self.records[key].node))
     }
 
-    /// The last written; of records of one revision, which a registry with transactions can have,
-    /// always the same.
-    fn latest<'a>(&self, keys: impl Iterator<Item = &'a Arc<str>>) -> Option<&'a Arc<str>> {
-        keys.max_by_key(|key| (self.records[*key].revision, *key))
+    /// The last written of the lowest rank; of records of one revision, which a registry with
+    /// transactions can have, always the same.
+    fn first<'a>(&self, keys: impl Iterator<Item = &'a Arc<str>>) -> Option<&'a Arc<str>> {
+        keys.max_by_key(|key| {
+            let record = &self.records[*key];
+            (Reverse(record.rank), record.revision, *key)
+        })
     }
 }
 

@@ -18,6 +18,9 @@ use crate::{
 /// How often all is read again though the watch says nothing is wrong, give or take a fifth.
 const REREAD: Duration = Duration::from_secs(5 * 60);
 
+/// How often all is read again since a node cannot be reached, at most.
+const DOUBTED: Duration = Duration::from_secs(1);
+
 /// The ceilings of the waits between attempts. A watch that lived longer than the last was well.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(3);
@@ -31,6 +34,8 @@ pub(super) enum Event {
     Read(Result<Listing, Error>),
     /// The watch asked for last brought this.
     Watched(Result<Batch, WatchError>),
+    /// A node that is listed was not to be reached, and the registry tells of no change unasked.
+    Doubted,
 }
 
 /// What is to be done. Each replaces what it asked for before.
@@ -73,6 +78,8 @@ pub(super) struct State {
     error: Option<Arc<str>>,
     refused: bool,
     reading: Option<Reading>,
+    /// When the last read began.
+    read_began: Option<Instant>,
     /// Since when the watch has been on.
     watching: Option<Instant>,
     read_at: Option<Instant>,
@@ -110,6 +117,7 @@ impl State {
             error: None,
             refused: false,
             reading: None,
+            read_began: None,
             watching: None,
             read_at: Some(now),
             watch_at: None,
@@ -146,6 +154,7 @@ impl State {
                     }
                 }
             }
+            Event::Doubted => self.doubted(now),
         }
         step
     }
@@ -171,10 +180,21 @@ impl State {
     fn elapsed(&mut self, now: Instant) -> Option<Action> {
         let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
         if due(&mut self.read_at) {
+            self.read_began = Some(now);
             self.reading = Some(Reading { seen_before: self.seen, held: Vec::new() });
             return Some(Action::Read);
         }
         due(&mut self.watch_at).then(|| self.watch(now))
+    }
+
+    fn doubted(&mut self, now: Instant) {
+        // Of a read under way it is not known whether it was answered before or after; if the node
+        // stays away, the next attempt to connect to it doubts again.
+        if self.refused || self.reading.is_some() {
+            return;
+        }
+        let at = self.read_began.map_or(now, |began| now.max(began + DOUBTED));
+        self.read_at = Some(self.read_at.map_or(at, |planned| planned.min(at)));
     }
 
     fn watch(&mut self, now: Instant) -> Action {

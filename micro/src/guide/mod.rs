@@ -30,6 +30,14 @@ pub mod from_tonic {}
 pub mod registries {
     #[doc = include_str!("registries/kubernetes.md")]
     pub mod kubernetes {}
+    #[doc = include_str!("registries/dns.md")]
+    pub mod dns {}
+    #[doc = include_str!("registries/file.md")]
+    pub mod file {}
+    #[doc = include_str!("registries/zookeeper.md")]
+    pub mod zookeeper {}
+    #[doc = include_str!("registries/consul.md")]
+    pub mod consul {}
 }
 #[doc = include_str!("shutdown.md")]
 pub mod shutdown {}

@@ -14,10 +14,15 @@ use futures_core::Stream;
 
 use crate::Error;
 
+#[cfg(feature = "consul")]
+pub mod consul;
+#[cfg(feature = "dns")]
+pub mod dns;
 #[cfg(feature = "etcd")]
 pub mod etcd;
-#[cfg(any(test, feature = "etcd", feature = "kubernetes", feature = "mdns"))]
-mod gomicro;
+#[cfg(feature = "file")]
+pub mod file;
+mod format;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 #[cfg(feature = "mdns")]
@@ -28,9 +33,11 @@ mod open;
 mod static_list;
 mod store;
 mod url;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;
 
 pub use node::{Endpoint, Node, Value};
-pub use open::open;
+pub use open::{open, open_all};
 pub use static_list::StaticList;
 pub(crate) use url::is_loopback;
 pub(crate) use url::redacted;
@@ -62,6 +69,13 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// text of an error: `memory:// is within one process`. By default nothing.
     fn hint(&self) -> Option<&str> {
         None
+    }
+
+    /// Whether a change may go unseen until somebody asks, as with DNS, whose answer holds for its
+    /// TTL. Discovery then reads anew when a connection to a node is lost or cannot be made, no more
+    /// than once a second. By default the watch tells in time.
+    fn learns_by_asking(&self) -> bool {
+        false
     }
 
     /// How long a removal takes to reach every watcher: the gap between deregistering and
@@ -123,7 +137,8 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `Registry` when it cannot be reached, `Config` for a name that it cannot hold. A service
-    /// without nodes is an empty listing.
+    /// without nodes is an empty listing, or `Registry` where nobody can tell it from a failure,
+    /// as in DNS.
     fn read<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Listing, Error>>;
 
     /// The names of all services, sorted.
@@ -178,8 +193,12 @@ pub struct Listing {
 pub struct Entry {
     /// The record's key: what a removal names.
     pub key: String,
-    /// The revision of its last write: of two records with one address the higher is in force.
+    /// The revision of its last write: of two records with one address and rank the higher is in
+    /// force.
     pub revision: u64,
+    /// Of two records with one address the lower rank is in force: the place of the record's format
+    /// among those that the registry keeps a node in, and 0 where it keeps one alone.
+    pub rank: u8,
     /// The node.
     pub node: Arc<Node>,
 }

@@ -86,6 +86,7 @@ fn entries(service: &str, addresses: &str) -> Result<Vec<Entry>, String> {
         entries.push(Entry {
             key: address.to_owned(),
             revision: REVISION,
+            rank: 0,
             node: Arc::new(Node::new(service, format!("{service}-{address}"), address)),
         });
     }

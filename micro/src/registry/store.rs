@@ -83,6 +83,7 @@ impl Store {
         let entry = Entry {
             key: key(&id.0, &id.1),
             revision: self.revision + 1,
+            rank: 0,
             node: Arc::new(node.clone()),
         };
         self.tell(&id.0, Event::Put(entry.clone()));

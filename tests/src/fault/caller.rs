@@ -1,4 +1,4 @@
-//! The callers: as many tasks as asked for, each calling without a pause.
+//! The callers: as many tasks as asked for, each calling without a pause or after one.
 
 use std::{
     sync::{
@@ -9,7 +9,10 @@ use std::{
 };
 
 use micro::{Client, Code, Status};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tonic::transport::Channel;
 
 use super::{fleet::SERVICE, now};
@@ -96,11 +99,11 @@ pub struct Callers {
 impl Callers {
     /// Starts `count` callers of our stub, which take turns with the two methods.
     pub fn start(client: &Client, count: usize) -> Self {
-        Self::start_with(&LedgerClient::new(SERVICE, client), count)
+        Self::start_with(&LedgerClient::new(SERVICE, client), count, Duration::ZERO)
     }
 
-    /// Starts `count` callers of any stub.
-    pub fn start_with(ledger: &impl Ledger, count: usize) -> Self {
+    /// Starts `count` callers of any stub, each with so long a pause after a call.
+    pub fn start_with(ledger: &impl Ledger, count: usize, pause: Duration) -> Self {
         let mut callers =
             Self { tasks: JoinSet::new(), stop: Arc::default(), made: Arc::default() };
         for _ in 0..count {
@@ -111,6 +114,9 @@ impl Callers {
                 while !stop.load(Ordering::Relaxed) {
                     made.fetch_add(1, Ordering::Relaxed);
                     calls.push(call(&mut ledger).await);
+                    if !pause.is_zero() {
+                        sleep(pause).await;
+                    }
                 }
                 calls
             });

@@ -27,8 +27,7 @@ pub const SERVICE: &str = "ledger";
 /// The TTL of a registration: the default, since no node says otherwise.
 pub const TTL: Duration = Duration::from_secs(15);
 
-/// Three nodes, and nothing else at the same time: what is measured under a fault is to be the
-/// fault's doing, however many threads the tests are run with.
+/// Three nodes.
 #[derive(Debug)]
 pub struct Fleet {
     /// The registry's URL.
@@ -37,30 +36,47 @@ pub struct Fleet {
     pub registry: Arc<dyn Registry>,
     nodes: Vec<Node>,
     journals: TempDir,
-    _alone: MutexGuard<'static, ()>,
+    _alone: Option<MutexGuard<'static, ()>>,
 }
 
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 impl Fleet {
-    /// Starts three nodes and waits until they are registered.
+    /// Starts three nodes and waits until they are registered. No other fleet of this kind is there
+    /// at the same time: what is measured under a fault is to be the fault's doing, however many
+    /// threads the tests are run with.
     ///
     /// # Panics
     /// When one does not start.
     pub async fn start(url: &str) -> Self {
         let alone = ALONE.lock().await;
-        let journals = tempfile::tempdir().expect("a folder for the journals");
-        let registry = registry::open(url).expect("a registry's URL");
-        let nodes = Vec::new();
-        let mut fleet = Self { url: url.to_owned(), registry, nodes, journals, _alone: alone };
-        for name in ["a", "b", "c"] {
-            let node = Node::start(name, 1, free_address(), url, fleet.journals.path());
-            fleet.nodes.push(node);
-        }
+        let mut fleet = Self::beside_others(url).await;
+        fleet._alone = Some(alone);
+        fleet
+    }
+
+    /// The same, whatever else is running.
+    ///
+    /// # Panics
+    /// As [`Fleet::start`].
+    pub async fn beside_others(url: &str) -> Self {
+        let mut fleet = Self::unregistered(url);
         for node in 0..fleet.nodes.len() {
             fleet.registered(node).await;
         }
         fleet
+    }
+
+    /// Starts three nodes whose registry may be away.
+    ///
+    /// # Panics
+    /// As [`Fleet::start`].
+    pub fn unregistered(url: &str) -> Self {
+        let journals = tempfile::tempdir().expect("a folder for the journals");
+        let registry = registry::open(url).expect("a registry's URL");
+        let start = |name| Node::start(name, 1, free_address(), url, journals.path());
+        let nodes = ["a", "b", "c"].map(start).into();
+        Self { url: url.to_owned(), registry, nodes, journals, _alone: None }
     }
 
     /// The id of a node's present process.
@@ -154,8 +170,21 @@ impl Fleet {
         Some(ids)
     }
 
+    /// The records of all nodes.
+    ///
+    /// # Panics
+    /// When the registry cannot be read, or lacks one.
+    pub async fn records(&self) -> Vec<registry::Node> {
+        let listing = self.registry.read(SERVICE).await.expect("the registry is read");
+        let find = |id: &String| {
+            let entry = listing.entries.iter().find(|entry| entry.node.id == *id);
+            (*entry.unwrap_or_else(|| panic!("{id} is not registered")).node).clone()
+        };
+        self.ids().iter().map(find).collect()
+    }
+
     async fn registered(&mut self, node: usize) -> Duration {
-        let limit = Instant::now() + Duration::from_secs(10);
+        let limit = Instant::now() + Duration::from_secs(30);
         loop {
             let id = self.nodes[node].id.clone();
             if self.listed().await.is_some_and(|ids| ids.contains(&id)) {
@@ -164,7 +193,7 @@ impl Fleet {
             if let Ok(Some(status)) = self.nodes[node].process.try_wait() {
                 panic!("node {id} ended at its start: {status}");
             }
-            assert!(Instant::now() < limit, "node {id} had not registered after 10 s");
+            assert!(Instant::now() < limit, "node {id} had not registered after 30 s");
             time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -10,6 +10,7 @@ mod caller;
 mod fleet;
 mod journal;
 mod report;
+mod server;
 mod silent;
 mod trial;
 
@@ -18,6 +19,7 @@ pub use caller::{Call, Callers, DEADLINE, Ledger, Method};
 pub use fleet::{Fleet, SERVICE, TTL, free_address, until};
 pub use journal::{Journal, Visit};
 pub use report::{Line, record};
+pub use server::{Cannot, Server};
 pub use silent::Silent;
 pub use trial::{CALLERS, Trial};
 

@@ -1,10 +1,8 @@
 //! `target/faults.json`.
 
-use std::fs;
-
 use serde::{Deserialize, Serialize};
 
-use crate::programs::root;
+use crate::lines;
 
 /// What became of the calls under one fault.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,15 +24,7 @@ pub struct Line {
 /// # Panics
 /// When the file cannot be written.
 pub fn record(line: Line) {
-    let path = root().join("target/faults.json");
-    let mut lines: Vec<Line> = fs::read(&path)
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok())
-        .unwrap_or_default();
     println!("{line:?}");
-    lines.retain(|other| other.fault != line.fault);
-    lines.push(line);
-    fs::create_dir_all(root().join("target")).expect("target can be made");
-    let text = serde_json::to_string_pretty(&lines).expect("a list of plain facts");
-    fs::write(&path, text + "\n").expect("target/faults.json can be written");
+    let fault = line.fault.clone();
+    lines::write("faults", line, |other| other.fault == fault);
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use micro::Client;
 use tokio::time::{self, Instant};
 
-use super::{Audit, Callers, Fault, Fleet, Line, TTL, now, record, until};
+use super::{Audit, Callers, Fault, Fleet, Line, SERVICE, TTL, now, record, until};
+use crate::proto::ledger::LedgerClient;
 
 /// How many callers call at once.
 pub const CALLERS: usize = 16;
@@ -15,7 +16,7 @@ pub const CALLERS: usize = 16;
 pub struct Trial {
     /// The nodes.
     pub fleet: Fleet,
-    name: &'static str,
+    name: String,
     callers: Callers,
     faults: Vec<Fault>,
     returns: Vec<(String, Duration)>,
@@ -27,12 +28,23 @@ impl Trial {
     ///
     /// # Panics
     /// When a node does not start.
-    pub async fn start(name: &'static str, url: &str) -> Self {
-        let fleet = Fleet::start(url).await;
-        let client = Client::builder().registry(url).build().expect("a client");
-        let callers = Callers::start(&client, CALLERS);
+    pub async fn start(name: &str, url: &str) -> Self {
+        Self::over(Fleet::start(url).await, name, Duration::ZERO).await
+    }
+
+    /// The same while other trials go on, so that the callers make pauses.
+    ///
+    /// # Panics
+    /// As [`Trial::start`].
+    pub async fn beside_others(name: &str, url: &str) -> Self {
+        Self::over(Fleet::beside_others(url).await, name, Duration::from_millis(40)).await
+    }
+
+    async fn over(fleet: Fleet, name: &str, pause: Duration) -> Self {
+        let client = Client::builder().registry(&fleet.url).build().expect("a client");
+        let callers = Callers::start_with(&LedgerClient::new(SERVICE, &client), CALLERS, pause);
         time::sleep(Duration::from_secs(1)).await;
-        let recovery = Duration::ZERO;
+        let (name, recovery) = (name.to_owned(), Duration::ZERO);
         Self { fleet, name, callers, faults: Vec::new(), returns: Vec::new(), recovery }
     }
 
@@ -114,7 +126,7 @@ impl Trial {
         let recovery = answers.max().unwrap_or_default().max(self.recovery);
         let (failed, unexcused) = (audit.failed(), audit.unexcused(&self.faults));
         record(Line {
-            fault: self.name.to_owned(),
+            fault: self.name.clone(),
             calls: audit.calls(),
             failed: failed.len(),
             allowed: audit.allowed(&self.faults),

@@ -50,6 +50,8 @@ impl World {
     fn act(&mut self) {
         let untried = self.members.members.values().filter(|it| !it.is_tried).count();
         assert_eq!(self.members.untried(), untried, "what is counted is what is there");
+        let ready = self.members.members.values().filter(|it| it.is_ready()).count();
+        assert_eq!(self.members.ready, ready, "what is counted is what is there");
         for action in self.members.actions() {
             match action {
                 Action::Dial(attempt, node, previous) => {
@@ -282,27 +284,75 @@ fn a_new_record_at_the_same_address_keeps_the_connection() {
 }
 
 #[test]
-fn a_changed_address_reconnects_under_the_same_identity() {
+fn a_changed_address_is_dialled_and_the_old_connection_serves_until_there_is_a_new_one() {
     let mut world = World::with(&["a"]);
-    let before: Vec<_> = world.picked.keys().copied().collect();
     world.update(5_000, Update::Insert(node("a", "elsewhere:1")));
-    assert_eq!((world.picks(), world.closed.clone()), (vec![], vec![1]));
+    let link = |world: &World| world.picked.values().map(|(_, link)| *link).collect::<Vec<_>>();
+    assert_eq!((world.picks(), link(&world)), (vec!["a"], vec![1]));
     let (_, address, previous) = &world.attempts["a"];
     assert_eq!((address.as_str(), *previous), ("elsewhere:1", None));
     world.connected(5_010, "a");
-    assert_eq!(world.picked.keys().copied().collect::<Vec<_>>(), before);
+    assert_eq!(link(&world), [1, 2], "as beside any that is listed again");
+    world.tick(5_000 + 3 * TTL);
+    assert_eq!((link(&world), world.closed.clone()), (vec![2], vec![1]));
+}
+
+#[test]
+fn a_node_that_moves_among_others_leaves_its_old_connection_at_once() {
+    let mut world = World::with(&["a", "b"]);
+    world.update(5_000, Update::Insert(node("a", "elsewhere:1")));
+    assert_eq!(world.picks(), ["b"]);
+    world.connected(5_010, "a");
+    assert_eq!(world.picks(), ["a", "b"]);
+    world.tick(5_000 + TTL);
+    assert_eq!((world.picks(), world.closed.clone()), (vec!["a", "b"], vec![1]));
+}
+
+#[test]
+fn an_address_that_comes_back_finds_its_connection() {
+    let mut world = World::with(&["a"]);
+    let before = world.picked.clone();
+    world.update(5_000, Update::Insert(node("a", "elsewhere:1")));
+    world.failed(5_010, "a");
+    world.insert(6_000, "a");
+    assert_eq!((&world.picked, world.dials), (&before, 2));
+    assert_eq!(world.members.wakes_at(), None, "nobody looks for it elsewhere any more");
+}
+
+#[test]
+fn while_no_listed_node_can_be_reached_those_that_linger_are_picked() {
+    // As after a hand that wrote nonsense over every record.
+    let mut world = World::with(&["a", "b"]);
+    world.update(1_000, Update::Reset(vec![node("a", "nowhere:1")]));
+    world.failed(1_010, "a");
+    assert_eq!(world.picks(), ["a", "b"]);
+    world.insert(6_000, "a");
+    world.insert(6_000, "b");
+    assert_eq!((world.picks(), world.dials), (vec!["a", "b"], 3));
+    world.tick(1_000 + 3 * TTL);
+    assert!(world.closed.is_empty());
+}
+
+#[test]
+fn when_the_last_connected_node_is_lost_those_that_linger_are_picked() {
+    let mut world = World::with(&["a", "b"]);
+    world.remove(1_000, "a");
+    assert_eq!(world.picks(), ["b"]);
+    world.closed(2_000, "b");
+    assert_eq!(world.picks(), ["a"]);
 }
 
 #[test]
 fn a_connection_to_an_address_that_changed_meanwhile_is_never_picked() {
     let mut world = World::new();
     world.insert(0, "a");
+    let first = world.attempt("a");
     world.update(100, Update::Insert(node("a", "elsewhere:1")));
-    world.connected(200, "a");
-    assert_eq!((world.picks(), world.closed.clone()), (vec![], vec![1]), "it leads to a:1");
-    world.tick(1_000);
+    world.members.connected(&first, 7, world.at(200));
+    world.act();
+    assert_eq!((world.picks(), world.closed.clone()), (vec![], vec![7]), "it leads to a:1");
     assert_eq!(world.attempts["a"].1, "elsewhere:1");
-    world.connected(1_010, "a");
+    world.connected(210, "a");
     assert_eq!(world.picks(), ["a"]);
 }
 

@@ -336,6 +336,32 @@ fn of_two_records_with_one_address_the_last_written_is_in_force() {
 }
 
 #[test]
+fn a_node_in_several_formats_is_told_once_as_the_first_of_them() {
+    let mut world = World::with(5, &[]);
+    assert_eq!(world.batch(6, &["a@x"]), "+a@x");
+    assert_eq!(world.batch(7, &["k:a@x^1"]), "", "the same id");
+    assert_eq!(world.batch(8, &["l:x@x^2"]), "", "an id of the format's own");
+    assert_eq!(world.batch(9, &["k:a@x^1"]), "", "written anew, and still not in force");
+    assert_eq!(world.batch(10, &["a@x"]), "+a@x", "in force, and written anew");
+    assert_eq!(world.batch(11, &["-a"]), "", "the next format says the same of it");
+    assert_eq!(world.batch(12, &["-k"]), "+x@x -a");
+    assert_eq!(world.batch(13, &["a@x"]), "+a@x -x", "the first is back");
+    assert_eq!(world.batch(14, &["-l", "-a"]), "-a");
+}
+
+#[test]
+fn a_node_in_several_formats_can_be_started_again_on_its_port() {
+    // Killed: what it left is there until it expires.
+    let mut world = World::with(5, &["a@x#3", "k:x@x^1#4", "b@y#5"]);
+    assert_eq!(world.batch(6, &["new@x"]), "+new@x -a");
+    assert_eq!(world.batch(7, &["k:x@x^1"]), "");
+    assert_eq!(world.batch(8, &["-a"]), "", "expired");
+    // In the second format alone, it is there under its former name until that expires.
+    assert_eq!(world.batch(9, &["k:x@x^1"]), "");
+    assert_eq!(world.batch(10, &["-new"]), "+x@x -new");
+}
+
+#[test]
 fn of_two_keys_with_one_id_the_last_written_is_in_force() {
     let mut world = World::with(5, &["k:a@x#3", "l:a@y#4"]);
     assert_eq!(world.batch(6, &["-l"]), "+a@x");
@@ -353,4 +379,46 @@ fn a_record_written_anew_is_inserted_again_and_one_merely_read_again_is_not() {
     assert_eq!(world.listing(8, &["a@z#7", "b@y#5"]), "watch>8");
     world.wake();
     assert_eq!(world.listing(9, &["a@z#7", "b@y#9"]), "+b@y watch>9");
+}
+
+#[test]
+fn a_doubt_reads_at_once_and_no_more_than_once_a_second() {
+    let mut world = World::with(5, &["a@x"]);
+    world.pass(300);
+    assert_eq!(world.hand(Event::Doubted), "");
+    assert_eq!(world.waits(), Duration::from_millis(700), "all was read a moment ago");
+    assert_eq!(world.hand(Event::Doubted), "");
+    assert_eq!(world.wake(), "read");
+    assert_eq!(world.hand(Event::Doubted), "", "that is under way");
+    assert_eq!(world.listing(6, &["b@y"]), "+b@y -a watch>6");
+    assert!(world.waits() >= Duration::from_secs(4 * 60), "nothing is left of it");
+    world.pass(5_000);
+    world.hand(Event::Doubted);
+    assert_eq!(world.waits(), Duration::ZERO);
+    assert_eq!(world.wake(), "read");
+    assert_eq!(world.listing(6, &["b@y#6"]), "watch>6");
+}
+
+#[test]
+fn a_doubt_brings_no_attempt_forward_by_more_than_that() {
+    let mut world = World::with(5, &["a@x"]);
+    world.disconnected();
+    let mut last = None;
+    for _ in 0..50 {
+        world.hand(Event::Doubted);
+        assert_eq!(world.wake(), "read");
+        world.read_fails();
+        if let Some(last) = last.replace(world.now) {
+            assert!(world.now - last <= Duration::from_secs(1), "sooner than the backoff says");
+        }
+    }
+}
+
+#[test]
+fn a_doubt_does_not_ask_a_registry_that_has_refused() {
+    let mut world = World::new(7);
+    world.wake();
+    world.hand(Event::Read(Err(Error::config("`.` is no name"))));
+    assert_eq!(world.hand(Event::Doubted), "");
+    assert_eq!(world.state.wake_at(), None);
 }

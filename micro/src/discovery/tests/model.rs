@@ -1,6 +1,7 @@
 //! Whatever happens, subscribers end up with what a plain reading of the rules gives.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -32,14 +33,19 @@ fn node(&(_, id, address, is_grpc): &Record) -> Arc<Node> {
 }
 
 fn entry(key: u8, record: &Record) -> Entry {
-    Entry { key: format!("key{key}"), revision: record.0, node: node(record) }
+    Entry { key: format!("key{key}"), revision: record.0, rank: rank(key), node: node(record) }
 }
 
-/// The rules, as slowly as they read: gRPC only; one an address, the last written; of those one an
-/// id, the last written.
+/// A key's format, and so its rank, is always the same.
+fn rank(key: u8) -> u8 {
+    key / 3
+}
+
+/// The rules, as slowly as they read: gRPC only; one an address, of the lowest rank the last written;
+/// of those one an id, by the same rule.
 fn in_force(content: &Content) -> BTreeMap<String, Arc<Node>> {
     let grpc: Vec<_> = content.iter().filter(|(_, record)| record.3).collect();
-    let order = |(key, record): &(&u8, &Record)| (record.0, **key);
+    let order = |(key, record): &(&u8, &Record)| (Reverse(rank(**key)), record.0, **key);
     let by_address = grpc
         .iter()
         .filter(|it| !grpc.iter().any(|other| other.1.2 == it.1.2 && order(other) > order(it)));

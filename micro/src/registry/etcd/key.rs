@@ -1,34 +1,62 @@
-//! The keys: `/micro/registry/SERVICE/ID`, with `/` in either written `-`.
+//! The keys: where in etcd each format has the records of a service, and under which each node's is.
+//!
+//! | format | key |
+//! |---|---|
+//! | go-micro | `/micro/registry/SERVICE/ID`, with `/` in either written `-` |
+//! | go-zero | `SERVICE/LEASE`, the lease in decimal |
+//! | Kratos | `/microservices/SERVICE/ID` |
+//! | Kitex | `kitex/registry-etcd/SERVICE/ADDRESS` |
+//! | etcd's naming | `SERVICE/ID` |
+//!
+//! An id with a `/` in it, as the ids of nodes of `team/pay` have, would make a deeper key, which is
+//! another service's: in every key it is written `-`.
 
-use etcd_client::KeyValue;
+use super::super::{Lease, Node, format::Format};
 
-use super::super::Node;
-
-/// What go-micro's keys begin with.
-pub(super) const ROOT: &str = "/micro/registry/";
-
-/// A key and its value as they stand in etcd.
-#[derive(Debug)]
-pub(super) struct Record {
-    pub(super) key: String,
-    pub(super) value: Vec<u8>,
-    /// The revision of its last write.
-    pub(super) revision: u64,
+/// The key of a node in a format, under this lease.
+///
+/// # Errors
+/// A name that the format cannot hold.
+pub(super) fn of(format: Format, node: &Node, lease: Lease) -> Result<String, String> {
+    let last = match format {
+        Format::Micro => part("id", &node.id)?,
+        Format::Kratos | Format::Etcd => some("id", &node.id)?.replace('/', "-"),
+        Format::GoZero => lease.0.to_string(),
+        Format::Kitex => node.address.clone(),
+    };
+    Ok(format!("{}{last}", prefix(format, &node.service)?))
 }
 
-impl Record {
-    pub(super) fn of(kv: &KeyValue) -> Self {
-        Self {
-            key: text(kv),
-            value: kv.value().to_vec(),
-            revision: u64::try_from(kv.mod_revision()).unwrap_or(0),
+/// What the keys of a service's nodes begin with in a format.
+///
+/// # Errors
+/// A name that the format cannot hold.
+pub(super) fn prefix(format: Format, service: &str) -> Result<String, String> {
+    const WHAT: &str = "service name";
+    let root = root(format).unwrap_or_default();
+    let name = match format {
+        Format::Micro => part(WHAT, service)?,
+        Format::Kitex if service.contains('/') => {
+            return Err(format!(
+                "the service name has a `/`, which Kitex refuses; leave `kitex` out of the URL's \
+                 option `format`, or give {service} another name"
+            ));
         }
-    }
+        Format::Kratos | Format::GoZero | Format::Etcd | Format::Kitex => {
+            some(WHAT, service)?.to_owned()
+        }
+    };
+    Ok(format!("{root}{name}/"))
 }
 
-/// The key as text; what is not UTF-8 in a foreign one is replaced, which suffices to tell it.
-pub(super) fn text(kv: &KeyValue) -> String {
-    String::from_utf8_lossy(kv.key()).into_owned()
+/// What all keys of a format begin with, where they have something in common.
+pub(super) fn root(format: Format) -> Option<&'static str> {
+    match format {
+        Format::Micro => Some("/micro/registry/"),
+        Format::Kratos => Some("/microservices/"),
+        Format::Kitex => Some("kitex/registry-etcd/"),
+        Format::GoZero | Format::Etcd => None,
+    }
 }
 
 /// As go-micro spells a name in a key. Nothing else is escaped, so `team/pay` and `team-pay`
@@ -37,25 +65,16 @@ pub(super) fn escape(name: &str) -> String {
     name.replace('/', "-")
 }
 
-/// The key of a node.
-///
-/// # Errors
-/// A name that go-micro's `path.Join` would make another key of: empty, `.` or `..`.
-pub(super) fn of(node: &Node) -> Result<String, String> {
-    Ok(format!("{}{}", prefix(&node.service)?, part("id", &node.id)?))
-}
-
-/// What the keys of a service's nodes begin with.
-pub(super) fn prefix(service: &str) -> Result<String, String> {
-    Ok(format!("{ROOT}{}/", part("service name", service)?))
-}
-
+/// A name as go-micro's part of a key, which its `path.Join` must not make another key of.
 fn part(what: &str, name: &str) -> Result<String, String> {
-    match name {
-        "" => Err(format!("the {what} is empty")),
+    match some(what, name)? {
         "." | ".." => Err(format!("the {what} is `{name}`, which is no name in a key")),
         _ => Ok(escape(name)),
     }
+}
+
+fn some<'a>(what: &str, name: &'a str) -> Result<&'a str, String> {
+    if name.is_empty() { Err(format!("the {what} is empty")) } else { Ok(name) }
 }
 
 /// The first key after all that begin with `prefix`.
@@ -73,22 +92,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_those_that_go_micro_wrote() {
-        let key = |service: &str, id: &str| of(&Node::new(service, id, "h:1"));
+    fn keys_are_those_that_the_peers_wrote() {
+        let key = |format, service: &str, id: &str| {
+            of(format, &Node::new(service, id, "127.0.0.1:7831"), Lease(2228897017400345397))
+        };
         let id = "team/pay.svc-a0406fa1-b197-400d-b652-12b1ed37ec74";
-        assert_eq!(
-            key("team/pay.svc", id).unwrap(),
-            "/micro/registry/team-pay.svc/team-pay.svc-a0406fa1-b197-400d-b652-12b1ed37ec74"
-        );
-        assert_eq!(key("a b%", "\u{e9}").unwrap(), "/micro/registry/a b%/\u{e9}");
+        for (format, service, id, expected) in [
+            (
+                Format::Micro,
+                "team/pay.svc",
+                id,
+                "/micro/registry/team-pay.svc/team-pay.svc-a0406fa1-b197-400d-b652-12b1ed37ec74",
+            ),
+            (Format::Micro, "a b%", "\u{e9}", "/micro/registry/a b%/\u{e9}"),
+            (Format::GoZero, "echo.rpc", "1", "echo.rpc/2228897017400345397"),
+            (Format::GoZero, "a/b.rpc", "1", "a/b.rpc/2228897017400345397"),
+            (
+                Format::Kratos,
+                "team/pay",
+                "e3f9c500-e70c-11f1-8986-a22df5591566",
+                "/microservices/team/pay/e3f9c500-e70c-11f1-8986-a22df5591566",
+            ),
+            (Format::Kratos, "team/pay", "team/pay-1", "/microservices/team/pay/team-pay-1"),
+            (Format::Kitex, "echo", "1", "kitex/registry-etcd/echo/127.0.0.1:7831"),
+            (Format::Etcd, "grpcgo/echo", "my-service-1", "grpcgo/echo/my-service-1"),
+            (Format::Etcd, "team/pay", "team/pay-1", "team/pay/team-pay-1"),
+        ] {
+            assert_eq!(key(format, service, id).unwrap(), expected);
+        }
         assert_eq!(prefix_end("/micro/registry/a/"), b"/micro/registry/a0");
     }
 
     #[test]
-    fn names_that_would_be_another_key_are_refused() {
+    fn names_that_a_format_cannot_hold_are_refused() {
+        let key = |format, service: &str, id: &str| {
+            of(format, &Node::new(service, id, "h:1"), Lease(1)).unwrap_err()
+        };
         for name in ["", ".", ".."] {
-            assert!(of(&Node::new(name, "a", "h:1")).unwrap_err().contains("service name"));
-            assert!(of(&Node::new("a", name, "h:1")).unwrap_err().contains("id"));
+            assert!(key(Format::Micro, name, "a").contains("service name"));
+            assert!(key(Format::Micro, "a", name).contains("id"));
         }
+        for format in [Format::GoZero, Format::Kratos, Format::Kitex, Format::Etcd] {
+            assert!(key(format, "", "a").contains("the service name is empty"));
+        }
+        for format in [Format::Kratos, Format::Etcd] {
+            assert!(key(format, "a", "").contains("the id is empty"));
+        }
+        assert!(key(Format::Kitex, "team/pay", "a").contains("leave `kitex` out"));
     }
 }

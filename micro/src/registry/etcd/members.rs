@@ -14,7 +14,10 @@ use etcd_client::{Channel, Client, Error as ClientError};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, transport::Endpoint};
 
-use super::{super::url::is_loopback, options::Options};
+use super::{
+    super::{format::Format, url::is_loopback},
+    options::Options,
+};
 use crate::Error;
 
 /// How long an exchange may take, all its requests and all members tried together.
@@ -85,6 +88,10 @@ impl Members {
 
     pub(super) fn name(&self) -> &str {
         &self.options.name
+    }
+
+    pub(super) fn formats(&self) -> &[Format] {
+        &self.options.formats
     }
 
     /// Whether all of them are on this machine.

@@ -1,20 +1,27 @@
-//! `etcd://`: go-micro's keys and records in etcd, one lease and one key a node.
+//! `etcd://`: keys and records as go-micro and other fleets have them in etcd. A node has one lease,
+//! and one key in each format of the URL.
 
 mod key;
 mod lease;
 mod members;
+mod merge;
 mod options;
+mod record;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
 use futures_util::FutureExt;
 
-use self::{key::Record, lease::KeepAlives, members::Members, options::Options};
+use self::{
+    lease::KeepAlives,
+    members::Members,
+    options::Options,
+    record::{Own, Range, Record, key_of, service_of},
+};
 use super::{
-    BoxFuture, Entry, Lease, Listing, Malformed, Node, Registry, RenewError, Watch, gomicro, open,
-    url::Url,
+    BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, format::Format, open, url::Url,
 };
 use crate::Error;
 
@@ -34,7 +41,10 @@ const TURN: usize = 16;
 
 /// A registry in etcd, as go-micro keeps its own: a node's record is the key
 /// `/micro/registry/SERVICE/ID` with go-micro's JSON as its value, written under a lease of its
-/// own in a revision of its own, never without a lease.
+/// own in a revision of its own, never without a lease. With the URL's option `format` records are
+/// kept as other fleets have them, instead or as well: see
+/// [formats](crate::guide::registries#formats). All that a node has hang on its one lease: each is
+/// written by itself, the first format's first, and they go together, in one revision.
 ///
 /// Every exchange is bounded by 1 s, members tried in turn as long as they fail at once; one that
 /// does not answer in time is left, with its connection, for the next exchange to begin at
@@ -58,10 +68,13 @@ impl Etcd {
         }))
     }
 
-    /// The node's key and what stands there.
-    fn record(&self, node: &Node) -> Result<(String, Vec<u8>), Error> {
-        let record = key::of(node).and_then(|key| Ok((key, gomicro::encode(node)?)));
-        record.map_err(|why| self.refuse(node, &why))
+    fn formats(&self) -> &[Format] {
+        self.members.formats()
+    }
+
+    /// The node's keys under this lease and what stands there.
+    fn records(&self, node: &Node, lease: Lease) -> Result<Vec<Own>, Error> {
+        Own::all(self.formats(), node, lease).map_err(|why| self.refuse(node, &why))
     }
 
     fn refuse(&self, node: &Node, why: &str) -> Error {
@@ -69,10 +82,15 @@ impl Etcd {
         Error::config(format!("{name}: cannot register {id} of service {service}: {why}"))
     }
 
-    /// The records whose keys begin with `prefix`, all of one revision, page by page.
-    async fn scan(&self, prefix: &str, what: &str) -> Result<(u64, Vec<Record>), Error> {
+    /// The records whose keys begin with `prefix`, all of one revision, page by page: of this one,
+    /// or the latest if it is 0.
+    async fn scan(
+        &self,
+        prefix: &str,
+        mut revision: i64,
+        what: &str,
+    ) -> Result<(i64, Vec<Record>), Error> {
         let mut page = PAGE;
-        let mut revision = 0;
         let mut from = prefix.as_bytes().to_vec();
         let end = key::prefix_end(prefix);
         let mut records = Vec::new();
@@ -101,7 +119,7 @@ impl Etcd {
                     from = last.key().to_vec();
                     from.push(0);
                 }
-                _ => return Ok((u64::try_from(revision).unwrap_or(0), records)),
+                _ => return Ok((revision, records)),
             }
         }
     }
@@ -126,7 +144,7 @@ impl Registry for Etcd {
     }
 
     fn validate(&self, node: &Node) -> Result<(), Error> {
-        self.record(node).map(drop)
+        self.records(node, Lease(0)).map(drop)
     }
 
     fn register<'a>(
@@ -143,21 +161,25 @@ impl Registry for Etcd {
             let seconds = i64::try_from(seconds).map_err(|_| {
                 self.refuse(node, &format!("a TTL of {ttl:?} is beyond what etcd can count"))
             })?;
-            let (key, value) = self.record(node)?;
+            self.validate(node)?;
             let what = format!("register {} of service {}", node.id, node.service);
-            let write = |connection: members::Connection| {
-                let (key, value) = (key.clone(), value.clone());
-                async move {
-                    let lease = connection.client.lease_client().grant(seconds, None).await?.id();
-                    // Lease 0 is none: the record would outlive its node for ever.
-                    if lease == 0 {
-                        let why = "the lease granted has no id".to_owned();
-                        return Err(etcd_client::Error::LeaseKeepAliveError(why));
-                    }
-                    let options = PutOptions::new().with_lease(lease);
-                    connection.client.kv_client().put(key, value, Some(options)).await?;
-                    Ok(Lease(lease))
+            let write = |connection: members::Connection| async move {
+                let lease = connection.client.lease_client().grant(seconds, None).await?.id();
+                // Lease 0 is none: the record would outlive its node for ever.
+                if lease == 0 {
+                    let why = "the lease granted has no id".to_owned();
+                    return Err(etcd_client::Error::LeaseKeepAliveError(why));
                 }
+                let records = Own::all(self.formats(), node, Lease(lease))
+                    .map_err(etcd_client::Error::InvalidArgs)?;
+                let mut kv = connection.client.kv_client();
+                // One by one, since go-micro's watchers take in but the first change of a revision;
+                // and the first format first, so that nobody sees the node as a later one has it.
+                for Own { key, value, .. } in records {
+                    let options = PutOptions::new().with_lease(lease);
+                    kv.put(key, value, Some(options)).await?;
+                }
+                Ok(Lease(lease))
             };
             Ok(self.members.call(&what, write).await?)
         }
@@ -166,13 +188,14 @@ impl Registry for Etcd {
 
     fn renew<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>> {
         async move {
-            let (key, value) = self.record(node).map_err(RenewError::Failed)?;
+            let records = self.records(node, lease).map_err(RenewError::Failed)?;
             let what = format!("renew {} of service {}", node.id, node.service);
             let exchange = |connection: members::Connection| {
-                let key = key.clone();
+                let gets = records.iter().map(|own| TxnOp::get(own.key.clone(), None));
+                let gets = Txn::new().and_then(gets.collect::<Vec<_>>());
                 async move {
                     let mut kv = connection.client.kv_client();
-                    tokio::try_join!(self.keep_alives.renew(&connection, lease), kv.get(key, None))
+                    tokio::try_join!(self.keep_alives.renew(&connection, lease), kv.txn(gets))
                 }
             };
             let (is_alive, response) = self
@@ -180,20 +203,12 @@ impl Registry for Etcd {
                 .call(&what, exchange)
                 .await
                 .map_err(|error| RenewError::Failed(error.into()))?;
-            let lost = |why: &str| Err(RenewError::Lost(why.to_owned()));
             if !is_alive {
-                return lost("etcd has no such lease any more: it expired or was revoked");
+                let why = "etcd has no such lease any more: it expired or was revoked";
+                return Err(RenewError::Lost(why.to_owned()));
             }
-            match response.kvs().first() {
-                None => lost("the key was deleted"),
-                Some(kv) if kv.lease() == lease.0 && kv.value() == value => Ok(()),
-                Some(kv) => Err(match gomicro::decode(kv.value()) {
-                    Ok(other) => RenewError::taken_by(node, &other),
-                    Err(why) => RenewError::Taken(format!(
-                        "the key was overwritten with what is no record: {why}"
-                    )),
-                }),
-            }
+            let mut answers = response.op_responses().into_iter();
+            records.iter().try_for_each(|own| stands(own, node, lease, answers.next()))
         }
         .boxed()
     }
@@ -201,11 +216,12 @@ impl Registry for Etcd {
     fn deregister<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), Error>> {
         async move {
             self.keep_alives.forget(lease);
-            let (key, value) = self.record(node)?;
+            let records = self.records(node, lease)?;
             let what = format!("deregister {} of service {}", node.id, node.service);
             let exchange = |connection: members::Connection| {
                 // A revoked lease takes along the keys that still hang on it: ours, unless another
-                // has overwritten it, which took it off.
+                // has overwritten one, which took it off. All go in one revision, so that no watcher
+                // ever takes the node for one that is left in some of its formats.
                 let mut kv = connection.client.kv_client();
                 let revoke = async move {
                     match connection.client.lease_client().revoke(lease.0).await {
@@ -213,15 +229,23 @@ impl Registry for Etcd {
                         revoked => revoked.map(drop),
                     }
                 };
-                // Written back by somebody's hand, the very same record has no lease and would
-                // outlive its node for ever.
-                let rewritten = [
-                    Compare::value(key.clone(), CompareOp::Equal, value.clone()),
-                    Compare::lease(key.clone(), CompareOp::Equal, 0),
-                ];
-                let delete =
-                    Txn::new().when(rewritten).and_then([TxnOp::delete(key.clone(), None)]);
-                async move { tokio::try_join!(revoke, kv.txn(delete)) }
+                let delete = records.clone().into_iter().map(|Own { key, value, .. }| {
+                    // Written back by somebody's hand, the very same record has no lease and would
+                    // outlive its node for ever.
+                    let rewritten = [
+                        Compare::value(key.clone(), CompareOp::Equal, value),
+                        Compare::lease(key.clone(), CompareOp::Equal, 0),
+                    ];
+                    Txn::new().when(rewritten).and_then([TxnOp::delete(key, None)])
+                });
+                let delete = delete.collect::<Vec<_>>();
+                let delete = async move {
+                    for txn in delete {
+                        kv.txn(txn).await?;
+                    }
+                    Ok(())
+                };
+                async move { tokio::try_join!(revoke, delete) }
             };
             self.members.call(&what, exchange).await?;
             Ok(())
@@ -231,34 +255,41 @@ impl Registry for Etcd {
 
     fn read<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Listing, Error>> {
         async move {
-            let prefix = key::prefix(service).map_err(Error::config)?;
-            let (revision, records) =
-                self.scan(&prefix, &format!("read service {service}")).await?;
-            let mut listing = Listing { revision, ..Listing::default() };
-            for (index, record) in records.into_iter().enumerate() {
-                if index % TURN == TURN - 1 {
-                    tokio::task::yield_now().await;
-                }
-                match record.read(service) {
-                    Ok(Some(entry)) => listing.entries.push(entry),
-                    Ok(None) => {}
-                    Err(malformed) => listing.malformed.push(malformed),
+            let ranges = Range::all(self.formats(), service).map_err(Error::config)?;
+            let what = format!("read service {service}");
+            let (mut listing, mut revision) = (Listing::default(), 0);
+            for range in ranges {
+                let (at, records) = self.scan(&range.prefix, revision, &what).await?;
+                revision = at;
+                for (index, record) in records.into_iter().enumerate() {
+                    if index % TURN == TURN - 1 {
+                        tokio::task::yield_now().await;
+                    }
+                    match range.read(service, record) {
+                        Ok(Some(entry)) => listing.entries.push(entry),
+                        Ok(None) => {}
+                        Err(malformed) => listing.malformed.push(malformed),
+                    }
                 }
             }
+            listing.revision = u64::try_from(revision).unwrap_or(0);
             Ok(listing)
         }
         .boxed()
     }
 
+    /// The services of those formats whose keys tell them from anything else in etcd: not go-zero's,
+    /// nor those of etcd's naming.
     fn list(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
         async move {
-            // The key spells `/` as `-`: only the records know the names.
-            let (_, records) = self.scan(key::ROOT, "list services").await?;
-            let mut services: Vec<_> =
-                records.iter().filter_map(|record| record.service().ok()).collect();
-            services.sort();
-            services.dedup();
-            Ok(services)
+            let mut services = BTreeSet::new();
+            for &format in self.formats() {
+                let Some(root) = key::root(format) else { continue };
+                // The key may spell a name in another way: only the records know it.
+                let (_, records) = self.scan(root, 0, "list services").await?;
+                services.extend(records.iter().filter_map(|record| service_of(format, record)));
+            }
+            Ok(services.into_iter().collect())
         }
         .boxed()
     }
@@ -268,26 +299,26 @@ impl Registry for Etcd {
     }
 }
 
-impl Record {
-    /// The record as an entry of this service; none if it is of another service whose name has
-    /// the same spelling in keys (`team/pay` and `team-pay`).
-    fn read(self, service: &str) -> Result<Option<Entry>, Malformed> {
-        let fail = |reason| Malformed { key: self.key.clone(), reason };
-        let node = gomicro::decode(&self.value).map_err(fail)?;
-        if node.service == service {
-            return Ok(Some(Entry {
-                key: self.key,
-                revision: self.revision,
-                node: Arc::new(node),
-            }));
-        }
-        if key::escape(&node.service) == key::escape(service) {
-            return Ok(None);
-        }
-        Err(fail(format!("the record is of service {:?}", node.service)))
-    }
-
-    fn service(&self) -> Result<String, String> {
-        gomicro::decode(&self.value).map(|node| node.service)
+/// Whether a node's own record stands as written under this lease.
+fn stands(
+    own: &Own,
+    node: &Node,
+    lease: Lease,
+    answer: Option<TxnOpResponse>,
+) -> Result<(), RenewError> {
+    let Some(TxnOpResponse::Get(found)) = answer else {
+        let why = format!("etcd does not say what stands at {}", own.key);
+        return Err(RenewError::Failed(Error::registry(why)));
+    };
+    match found.kvs().first() {
+        None => Err(RenewError::Lost(format!("the key {} was deleted", own.key))),
+        Some(kv) if kv.lease() == lease.0 && kv.value() == own.value => Ok(()),
+        Some(kv) => Err(match record::other(own.format, node, kv.value()) {
+            Ok(other) => RenewError::taken_by(node, &other),
+            Err(why) => RenewError::Taken(format!(
+                "the key {} was overwritten with what is no record: {why}",
+                key_of(kv)
+            )),
+        }),
     }
 }

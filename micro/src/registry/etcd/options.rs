@@ -4,10 +4,14 @@ use std::{fmt, fs, path::Path};
 
 use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
 
-use super::super::url::Url;
+use super::super::{format::Format, url::Url};
 use crate::Error;
 
 const DEFAULT_PORT: u16 = 2379;
+
+/// The formats that records have in etcd.
+const FORMATS: [Format; 5] =
+    [Format::Micro, Format::GoZero, Format::Kratos, Format::Kitex, Format::Etcd];
 
 /// Members, credentials and TLS of a registry. `Debug` shows no password.
 #[derive(Clone)]
@@ -16,6 +20,8 @@ pub(super) struct Options {
     pub(super) name: String,
     /// `host:port` of each member.
     pub(super) members: Vec<String>,
+    /// Those of the records, the one first that is in force.
+    pub(super) formats: Vec<Format>,
     user: Option<(String, String)>,
     tls: Option<Tls>,
 }
@@ -31,6 +37,7 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("name", &self.name)
+            .field("formats", &self.formats)
             .field("user", &self.user.as_ref().map(|(user, _)| user))
             .field("tls", &self.tls)
             .finish()
@@ -40,7 +47,7 @@ impl fmt::Debug for Options {
 impl Options {
     pub(super) fn of(url: &Url) -> Result<Self, Error> {
         url.without_path()?;
-        url.only_keys(&["tls", "ca", "cert", "key"])?;
+        url.only_keys(&["format", "tls", "ca", "cert", "key"])?;
         let members = url.addresses(DEFAULT_PORT)?;
         let file = |key| match url.option(key) {
             Some("") => Err(url.error(format_args!("option `{key}` names no file"))),
@@ -66,6 +73,7 @@ impl Options {
         let options = Self {
             name: format!("etcd://{}", members.join(",")),
             members,
+            formats: Format::of(url, &FORMATS)?,
             user: url.user.clone(),
             tls,
         };
@@ -76,7 +84,7 @@ impl Options {
 
     /// What two URLs of one registry have in common.
     pub(super) fn identity(&self) -> String {
-        format!("etcd {:?}", (&self.members, &self.user, &self.tls))
+        format!("etcd {:?}", (&self.members, &self.formats, &self.user, &self.tls))
     }
 
     pub(super) fn scheme(&self) -> &'static str {
@@ -111,5 +119,29 @@ impl Options {
             options = options.identity(identity);
         }
         Ok(Some(options))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(query: &str) -> Result<Options, String> {
+        let url = Url::parse(&format!("etcd://127.0.0.1{query}")).unwrap();
+        Options::of(&url).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_format_is_to_be_had_and_other_formats_are_another_registry() {
+        assert_eq!(options("").unwrap().formats, [Format::Micro]);
+        let all = options("?format=etcd,kitex,kratos,go-zero,micro").unwrap();
+        let mut expected = FORMATS;
+        expected.reverse();
+        assert_eq!(all.formats, expected);
+        let identity = |query| options(query).unwrap().identity();
+        assert_eq!(identity(""), identity("?format=micro"));
+        assert_ne!(identity("?format=micro,kratos"), identity("?format=kratos,micro"));
+        let error = options("?format=dubbo").unwrap_err();
+        assert!(error.contains("etcd:// has micro, go-zero, kratos, kitex, etcd"), "{error}");
     }
 }

@@ -25,8 +25,8 @@ use self::{
     target::Target,
 };
 use super::{
-    BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, WatchError, gomicro, open,
-    url::Url,
+    BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, WatchError, format::gomicro,
+    open, url::Url,
 };
 use crate::{Error, ErrorKind};
 

@@ -8,7 +8,7 @@ use kube::{
 };
 
 use super::{
-    super::url::Url,
+    super::{format::Format, url::Url},
     target::{Target, is_label},
 };
 use crate::Error;
@@ -71,16 +71,9 @@ impl Options {
             (None, None) if environment(SERVICE_HOST).is_some() => Source::Pod,
             (file, context) => Source::Kubeconfig { file, context },
         };
-        let reads_pods = match option("format")?.as_deref() {
-            None => false,
-            Some("micro") => true,
-            Some(word) => {
-                return Err(url.error(format_args!(
-                    "option `format`: unknown `{}`; kubernetes:// has micro",
-                    word.escape_debug()
-                )));
-            }
-        };
+        // Slices have no records; without the option, those at pods are not read.
+        let reads_pods =
+            url.option("format").is_some() && !Format::of(url, &[Format::Micro])?.is_empty();
         let target = match url.path.as_str() {
             "" => None,
             path => {

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value as Json, json};
 
-use super::super::{Lease, Node, gomicro};
+use super::super::{Lease, Node, format::gomicro};
 
 /// What go-micro marks a pod with that has any record.
 pub(super) const ANY: &str = "micro.mu/type=service";

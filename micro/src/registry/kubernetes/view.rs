@@ -126,7 +126,7 @@ impl View {
             match told {
                 Ok((revision, node)) => {
                     let (revision, node) = (*revision, node.clone());
-                    listing.entries.push(Entry { key, revision, node });
+                    listing.entries.push(Entry { key, revision, rank: 0, node });
                 }
                 Err(reason) => listing.malformed.push(Malformed { key, reason: reason.clone() }),
             }
@@ -139,7 +139,7 @@ impl View {
         let now = self.now();
         let is_new = |(key, told): &(&String, &Told)| self.told.get(*key) != Some(told);
         let event = |(key, told): (&String, &Told)| match told.clone() {
-            Ok((revision, node)) => Event::Put(Entry { key: key.clone(), revision, node }),
+            Ok((revision, node)) => Event::Put(Entry { key: key.clone(), revision, rank: 0, node }),
             Err(reason) => Event::Malformed(Malformed { key: key.clone(), reason }),
         };
         let mut events: Vec<_> = now.iter().filter(is_new).map(event).collect();

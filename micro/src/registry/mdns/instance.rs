@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{
-    super::{Node, gomicro},
+    super::{Node, format::gomicro},
     size, text,
 };
 

@@ -1,6 +1,6 @@
 use super::{
     super::{
-        super::{Event, Node, gomicro},
+        super::{Event, Node, format::gomicro},
         text,
         vectors::{ID, captured, captured_instance},
     },

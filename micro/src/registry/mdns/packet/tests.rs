@@ -1,6 +1,6 @@
 use super::{
     super::{
-        super::{Node, gomicro},
+        super::{Node, format::gomicro},
         text,
         vectors::{Captured, ID, Raw, captured, captured_instance},
     },

@@ -1,23 +1,8 @@
-use super::*;
+use super::{
+    super::{json::MAX_LEN, vectors::records},
+    *,
+};
 use crate::registry::{Endpoint, Node, Value};
-
-const VECTORS: &str = include_str!("../../../../tests/vectors/etcd-records.txt");
-
-/// Key and value of every record that a real peer wrote.
-fn records() -> Vec<(&'static str, &'static str)> {
-    let mut key = "";
-    let mut records = Vec::new();
-    for line in VECTORS.lines() {
-        if let Some(rest) = line.strip_prefix("KEY ") {
-            key = rest;
-        } else if let Some(rest) = line.strip_prefix("VALUE ") {
-            let (length, value) = rest.split_once(' ').unwrap();
-            assert_eq!(length.parse(), Ok(value.len()), "{key}");
-            records.push((key, value));
-        }
-    }
-    records
-}
 
 #[test]
 fn every_record_of_a_real_go_micro_is_read_and_written_to_the_byte() {

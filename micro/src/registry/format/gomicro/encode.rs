@@ -1,13 +1,12 @@
 //! Writing the record as Go's `encoding/json` writes go-micro's `registry.Service`.
 
-use std::{collections::BTreeMap, io};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::ser::{Formatter, Serializer};
 
-use super::{
+use super::super::{
     super::{Endpoint, Node, Value},
-    MAX_LEN,
+    json::write,
 };
 
 // The fields in Go's order. What Go leaves nil is `null`: the service's metadata always, a
@@ -61,11 +60,7 @@ struct GoText<'a> {
 ///
 /// # Errors
 /// A record over 1 MiB, saying so.
-#[cfg_attr(
-    not(any(feature = "etcd", feature = "kubernetes")),
-    allow(dead_code, reason = "others keep no record of go-micro's")
-)]
-pub(in super::super) fn encode(node: &Node) -> Result<Vec<u8>, String> {
+pub(in crate::registry) fn encode(node: &Node) -> Result<Vec<u8>, String> {
     let record = GoService {
         name: &node.service,
         version: &node.version,
@@ -81,7 +76,7 @@ pub(in super::super) fn encode(node: &Node) -> Result<Vec<u8>, String> {
 /// # Errors
 /// As [`encode`].
 #[cfg_attr(not(feature = "mdns"), allow(dead_code, reason = "mdns:// alone writes it"))]
-pub(in super::super) fn encode_text(node: &Node) -> Result<Vec<u8>, String> {
+pub(in crate::registry) fn encode_text(node: &Node) -> Result<Vec<u8>, String> {
     write(&GoText {
         metadata: &node.metadata,
         service: &node.service,
@@ -90,18 +85,13 @@ pub(in super::super) fn encode_text(node: &Node) -> Result<Vec<u8>, String> {
     })
 }
 
-fn write(record: &impl Serialize) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::with_capacity(1024);
-    record
-        .serialize(&mut Serializer::with_formatter(&mut bytes, GoFormatter))
-        .map_err(|error| error.to_string())?;
-    if bytes.len() > MAX_LEN {
-        let (length, limit) = (bytes.len(), MAX_LEN);
-        return Err(format!(
-            "the record takes {length} bytes, over the limit of {limit}: give the node less metadata"
-        ));
-    }
-    Ok(bytes)
+/// An endpoint alone, as it is written into a record.
+///
+/// # Errors
+/// As [`encode`].
+#[cfg(any(test, feature = "consul"))]
+pub(super) fn encode_endpoint(of: &Endpoint) -> Result<Vec<u8>, String> {
+    write(&endpoint(of))
 }
 
 fn endpoint(endpoint: &Endpoint) -> GoEndpoint<'_> {
@@ -116,26 +106,4 @@ fn endpoint(endpoint: &Endpoint) -> GoEndpoint<'_> {
 fn value(of: &Value) -> GoValue<'_> {
     let values = (!of.values.is_empty()).then(|| of.values.iter().map(value).collect());
     GoValue { name: &of.name, kind: &of.kind, values }
-}
-
-/// Compact JSON with Go's escapes: HTML's `<`, `>` and `&`, and JavaScript's U+2028 and U+2029.
-struct GoFormatter;
-
-impl Formatter for GoFormatter {
-    fn write_string_fragment<W>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()>
-    where
-        W: ?Sized + io::Write,
-    {
-        let escaped = |c: char| matches!(c, '<' | '>' | '&' | '\u{2028}' | '\u{2029}');
-        let mut rest = fragment;
-        while let Some(at) = rest.find(escaped) {
-            writer.write_all(&rest.as_bytes()[..at])?;
-            let mut tail = rest[at..].chars();
-            if let Some(c) = tail.next() {
-                write!(writer, "\\u{:04x}", c as u32)?;
-            }
-            rest = tail.as_str();
-        }
-        writer.write_all(rest.as_bytes())
-    }
 }
