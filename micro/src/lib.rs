@@ -26,6 +26,7 @@
 //! | `dns` | `dns://` registries |
 //! | `consul` | `consul://` registries |
 //! | `etcd` | `etcd://` registries; its build runs `protoc` |
+//! | `kubernetes` | `kubernetes://` registries |
 //! | `file` | `file://` registries |
 //! | `init-tracing` | `init_tracing`: logs on standard error, for programs without a subscriber of their own |
 //! | `nats` | `nats://` registries |

@@ -66,7 +66,6 @@ const NOT_ERRORS: &[&str] = &[
     "there are none",
     "value `..` of enum `..`",
     // Exchanges with a registry, for the same.
-    ".. .. of service ..",
     "deregister .. of service ..",
     "list services",
     "read service ..",
@@ -74,6 +73,11 @@ const NOT_ERRORS: &[&str] = &[
     "renew .. of service ..",
     "watch service ..",
     // Of the conformance suite for registries.
+    // Hints, and names of things in Kubernetes.
+    ".. .. of service ..",
+    ".. has the Service .. alone",
+    ".. has what a Service of that name in the namespace .. selects and is ready",
+    "without a name",
     // What protox says, to be recognised.
     "but reached end of file",
     "conflicts with",

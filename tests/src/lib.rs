@@ -9,6 +9,7 @@ pub mod etcd;
 pub mod fault;
 pub mod gomicro;
 pub mod interop;
+pub mod kubernetes;
 pub mod lines;
 pub mod link;
 pub mod namespace;

@@ -94,6 +94,11 @@ impl Process {
         }
     }
 
+    /// Whether it was started, and not killed since.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Stops it where it is (SIGSTOP): its ports still accept, nothing answers. All of its threads
     /// have stopped when this returns.
     ///

@@ -18,7 +18,7 @@ const WITH_ADDRESS: [(&str, &str); 4] = [
 ];
 
 /// The words of registries that have none. All others are unknown.
-const WITHOUT_ADDRESS: [&str; 2] = ["mdns", "memory"];
+const WITHOUT_ADDRESS: [&str; 3] = ["kubernetes", "mdns", "memory"];
 
 /// The registry of those who name none, or nothing, which is an error that says what there is.
 const DEFAULT: &str = if cfg!(feature = "mdns") { "mdns://" } else { "" };

@@ -28,6 +28,8 @@ pub mod first_service {}
 pub mod from_tonic {}
 #[doc = include_str!("registries.md")]
 pub mod registries {
+    #[doc = include_str!("registries/kubernetes.md")]
+    pub mod kubernetes {}
     #[doc = include_str!("registries/dns.md")]
     pub mod dns {}
     #[doc = include_str!("registries/file.md")]

@@ -23,6 +23,8 @@ pub mod etcd;
 #[cfg(feature = "file")]
 pub mod file;
 mod format;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 #[cfg(any(feature = "mdns", feature = "nats"))]
 mod left_out;
 #[cfg(feature = "mdns")]

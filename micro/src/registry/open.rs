@@ -60,6 +60,12 @@ const KINDS: &[Kind] = &[
         needs: ", whose build runs protoc (in Debian: protobuf-compiler and libprotobuf-dev)",
     },
     Kind {
+        scheme: "kubernetes",
+        example: "kubernetes://namespace",
+        open: with!("kubernetes", super::kubernetes::Kubernetes::open),
+        needs: "",
+    },
+    Kind {
         scheme: "nats",
         example: "nats://127.0.0.1:4222",
         open: with!("nats", super::nats::Nats::open),
@@ -117,6 +123,7 @@ fn built_in() -> String {
 /// | `etcd://[user:password@]h1:2379,h2:2379[?format=..&tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
 /// | `consul://127.0.0.1:8500[?token=..&dc=..&near=..]`, `consul:///run/consul.sock` | Consul, with the feature `consul`; 8500 is the default port. All options are in [its chapter](crate::guide::registries::consul) |
 /// | `dns://[server/]name[:port]` | what [DNS](crate::guide::registries::dns) says of a name, or of one for each service (`{service}.example:50051`); only reads; with the feature `dns` |
+/// | `kubernetes://[namespace][/service[:port]][?kubeconfig=..&context=..&format=micro&pod=..]` | Kubernetes, with the feature `kubernetes`: the pod's own cluster and namespace, unless named |
 /// | `nats://[user:password@]h1:4222,h2:4222[?creds=..&tls=true&ca=..&cert=..&key=..]` | go-micro's bus over NATS, with the feature `nats`; 4222 is the default port; a user alone is a token, and `creds` names a file of credentials |
 /// | `file://nodes.toml`, `file:///etc/micro/nodes.toml` | a [file](crate::guide::registries::file) that lists nodes, relative to the working folder or not, read anew when it changes; only reads; with the feature `file` |
 /// | `zookeeper://[user:password@]h1:2181,h2:2181[/chroot][?format=..]` | ZooKeeper, with the feature `zookeeper`; 2181 is the default port |
