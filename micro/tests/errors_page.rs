@@ -72,7 +72,6 @@ const NOT_ERRORS: &[&str] = &[
     "register .. of service ..",
     "renew .. of service ..",
     "watch service ..",
-    // Of the conformance suite for registries.
     // Hints, and names of things in Kubernetes.
     ".. .. of service ..",
     ".. has the Service .. alone",
