@@ -6,7 +6,6 @@ use micro::{
     registry::{self, Lease, Node, Registry, RenewError, WatchError},
     testing::registry::Watching,
 };
-use serde_json::Value;
 use tests::consul::{Consul, Options};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -168,7 +167,7 @@ async fn a_wiped_consul_has_lost_the_record_and_takes_it_again() {
 async fn a_cluster_outlives_its_leader_and_a_server_alone_is_not_trusted() {
     let mut members = Consul::cluster().await;
     let leader = members[0].get("/v1/status/leader").await;
-    let is_leader = |member: &Consul| Value::from(member.server_address()) == leader;
+    let is_leader = |member: &Consul| leader == member.server_address();
     // Our agent is not the one that goes.
     let ours = members.iter().position(|member| !is_leader(member)).unwrap();
     let lost = members.iter().position(is_leader).expect("one of the three leads");
