@@ -1,10 +1,12 @@
 //! A real Consul agent, for as long as a test needs it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
-use serde_json::Value;
+use micro::registry::Node;
+use serde_json::{Value, json};
 
 use crate::{
+    fault::{Cannot, Server},
     ports,
     process::{self, Process},
     programs::server,
@@ -28,6 +30,13 @@ pub struct Consul {
     data: usize,
     process: Process,
 }
+
+/// The token that may all, where tokens are asked for.
+const ROOT: &str = "7e0b2a5e-52a5-4f0e-9a6b-0c5f0e5d1b11";
+
+/// The token in the URL of a [guarded](Server::guarded) agent, and what it is known by.
+const TOKEN: &str = "5b1de0c5-6b0c-4f0e-9a6b-52a57e0b2a5e";
+const ACCESSOR: &str = "0c5f0e5d-52a5-4f0e-9a6b-5b1de0c56b0c";
 
 /// How an agent is started, beyond the usual.
 #[derive(Debug, Clone, Default)]
@@ -215,8 +224,12 @@ impl Consul {
         process::connections(self.http_port)
     }
 
+    fn data_dir(&self) -> PathBuf {
+        self.process.dir().join(format!("data-{}", self.data))
+    }
+
     fn spawn(&mut self) {
-        let data_dir = self.process.dir().join(format!("data-{}", self.data));
+        let data_dir = self.data_dir();
         let (http, https) = match self.options.tls {
             true => ("-1".to_owned(), self.http_port.to_string()),
             false => (self.http_port.to_string(), "-1".to_owned()),
@@ -275,6 +288,107 @@ impl Consul {
             }
         };
         self.process.serves(is_ready).await
+    }
+}
+
+impl Server for Consul {
+    const NAME: &'static str = "consul";
+
+    fn stopped() -> Self {
+        Self::stopped()
+    }
+
+    fn address(&self) -> String {
+        self.address()
+    }
+
+    fn url_at(&self, address: &str) -> String {
+        match self.options.token {
+            None => format!("consul://{address}"),
+            Some(_) => format!("consul://{address}?token={TOKEN}"),
+        }
+    }
+
+    fn kill(&mut self) {
+        self.kill();
+    }
+
+    async fn restart(&mut self) {
+        self.restart().await;
+    }
+
+    fn pause(&self) {
+        self.pause();
+    }
+
+    fn resume(&self) {
+        self.resume();
+    }
+
+    async fn wipe(&mut self) -> Result<(), Cannot> {
+        self.wipe().await;
+        Ok(())
+    }
+
+    /// What the agent has: it keeps no catalog over a restart.
+    async fn remember(&mut self) -> Result<(), Cannot> {
+        let mut copy = Command::new("cp");
+        copy.arg("-a").args([self.data_dir(), self.file("remembered")]);
+        process::run(copy).await;
+        Ok(())
+    }
+
+    async fn go_back(&mut self) -> Result<(), Cannot> {
+        self.kill();
+        self.data += 1;
+        let mut copy = Command::new("cp");
+        copy.arg("-a").args([self.file("remembered"), self.data_dir()]);
+        process::run(copy).await;
+        self.restart().await;
+        Ok(())
+    }
+
+    async fn lose(&self, node: &Node) -> Result<(), Cannot> {
+        self.put(&format!("/v1/agent/check/fail/service:{}", node.id), Value::Null).await;
+        Ok(())
+    }
+
+    async fn delete(&self, node: &Node) -> Result<(), Cannot> {
+        self.put(&format!("/v1/agent/service/deregister/{}", node.id), Value::Null).await;
+        Ok(())
+    }
+
+    async fn overwrite(&self, node: &Node) -> Result<(), Cannot> {
+        let other = json!({
+            "ID": node.id, "Name": node.service, "Address": "127.0.0.1", "Port": 1,
+            "Meta": { "protocol": "grpc" }
+        });
+        self.put("/v1/agent/service/register", other).await;
+        Ok(())
+    }
+
+    async fn guarded() -> Result<Self, Cannot> {
+        let acl = format!(
+            r#"acl {{ enabled = true default_policy = "deny"
+               tokens {{ initial_management = "{ROOT}" agent = "{ROOT}" }} }}"#
+        );
+        let options = Options { token: Some(ROOT.to_owned()), ..Options::hcl(&acl) };
+        let consul = Self::start_with(options).await;
+        let rules = r#"service_prefix "" { policy = "write" } node_prefix "" { policy = "read" }"#;
+        consul.put("/v1/acl/policy", json!({ "Name": "micro", "Rules": rules })).await;
+        consul.renew().await;
+        Ok(consul)
+    }
+
+    async fn expire(&self) {
+        self.request(reqwest::Method::DELETE, &format!("/v1/acl/token/{ACCESSOR}"), None).await;
+    }
+
+    async fn renew(&self) {
+        let token = json!({
+            "AccessorID": ACCESSOR, "SecretID": TOKEN, "Policies": [{ "Name": "micro" }]
+        });
+        self.put("/v1/acl/token", token).await;
     }
 }
 

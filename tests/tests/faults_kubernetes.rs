@@ -28,31 +28,37 @@ async fn check(mut trial: Trial, returned: Duration) {
     assert!(took <= BACK_WITHIN, "the nodes were back {took:?} after the API server");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_killed_and_restarted() {
-    let mut kubernetes = start().await;
-    let trial = Trial::start("kube-apiserver killed and restarted", &kubernetes.url()).await;
-    kubernetes.kill();
-    sleep(Duration::from_secs(5)).await;
-    kubernetes.restart().await;
-    check(trial, now()).await;
-}
+// The name of the registry, as in the faults that the others bear.
+mod kubernetes {
+    use super::*;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_stopped_for_three_ttls_and_continued() {
-    let kubernetes = start().await;
-    let name = "kube-apiserver stopped for 3 x TTL, continued";
-    let trial = Trial::start(name, &kubernetes.url()).await;
-    kubernetes.pause();
-    sleep(3 * TTL).await;
-    kubernetes.resume();
-    check(trial, now()).await;
-}
+    #[tokio::test(flavor = "multi_thread")]
+    async fn killed_and_restarted() {
+        let mut kubernetes = start().await;
+        let trial =
+            Trial::beside_others("kube-apiserver killed and restarted", &kubernetes.url()).await;
+        kubernetes.kill();
+        sleep(Duration::from_secs(5)).await;
+        kubernetes.restart().await;
+        check(trial, now()).await;
+    }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_wiped() {
-    let mut kubernetes = start().await;
-    let trial = Trial::start("kube-apiserver wiped", &kubernetes.url()).await;
-    kubernetes.wipe().await;
-    check(trial, now()).await;
+    #[tokio::test(flavor = "multi_thread")]
+    async fn stopped_for_three_ttls() {
+        let kubernetes = start().await;
+        let name = "kube-apiserver stopped for 3 x TTL, continued";
+        let trial = Trial::beside_others(name, &kubernetes.url()).await;
+        kubernetes.pause();
+        sleep(3 * TTL).await;
+        kubernetes.resume();
+        check(trial, now()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn wiped() {
+        let mut kubernetes = start().await;
+        let trial = Trial::beside_others("kube-apiserver wiped", &kubernetes.url()).await;
+        kubernetes.wipe().await;
+        check(trial, now()).await;
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use micro::Client;
 use tests::{
+    consul::Consul,
     etcd::Etcd,
     fault::{Cannot, Fleet, SERVICE, Server, TTL, Trial, now},
     link::Link,
@@ -214,4 +215,4 @@ macro_rules! every_server {
     };
 }
 
-every_server! { etcd: Etcd, nats: Nats, zookeeper: ZooKeeper }
+every_server! { consul: Consul, etcd: Etcd, nats: Nats, zookeeper: ZooKeeper }
