@@ -12,6 +12,7 @@ pub mod ports;
 pub mod process;
 pub mod programs;
 pub mod projects;
+pub mod unregistered;
 
 /// The generated code of the shared protos.
 pub mod proto {
