@@ -129,13 +129,13 @@ impl Process {
 
     fn has_stopped(&self) -> bool {
         let child = self.child.as_ref().expect("the server runs");
-        let threads = fs::read_dir(format!("/proc/{}/task", child.id())).expect("it runs");
+        let mut threads = fs::read_dir(format!("/proc/{}/task", child.id())).expect("it runs");
         let has_stopped = |thread: io::Result<fs::DirEntry>| {
             let stat = thread.and_then(|it| fs::read_to_string(it.path().join("stat")));
             // One that has ended meanwhile answers nothing either.
             stat.map_or(true, |stat| stat.rsplit_once(") ").is_some_and(|it| it.1.starts_with('T')))
         };
-        threads.map(has_stopped).all(|it| it)
+        threads.all(has_stopped)
     }
 
     fn signal(&self, signal: Signal) {

@@ -80,7 +80,7 @@ impl Callers {
 
 async fn say(echo: &EchoClient) -> Result<(), String> {
     let start = Instant::now();
-    let request = SayRequest { payload: "hi".into(), ..SayRequest::default() };
+    let request = SayRequest { payload: "hi".into() };
     let call = timeout(Duration::from_secs(10), async { echo.say(request).await });
     match call.await {
         Ok(Ok(_)) => Ok(()),

@@ -317,7 +317,7 @@ async fn a_lost_connection_asks_again_though_the_ttl_is_long_and_once_a_second_a
     let url = dns.url(&format!("echo.test:{port}"));
     let client = Client::builder().without_env().registry(&url).build().expect("a client");
     let echo = EchoClient::new("echo", &client);
-    let say = async || echo.say(SayRequest { payload: "hi".into(), ..Default::default() }).await;
+    let say = async || echo.say(SayRequest { payload: "hi".into() }).await;
     say().await.expect("the first node answers");
     let asked = dns.asked().await.0;
 
