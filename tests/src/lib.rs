@@ -18,6 +18,7 @@ pub mod ports;
 pub mod process;
 pub mod programs;
 pub mod projects;
+pub mod unregistered;
 pub mod zookeeper;
 
 /// The generated code of the shared protos.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use micro::{
-    Client, Service,
+    Client,
     discovery::{Discovery, Subscription, Update},
     registry::{self, Lease, Listing, Node, Registry, RenewError, WatchError},
     registry_conformance,
@@ -11,10 +11,10 @@ use micro::{
 };
 use tests::{
     dns::Dns,
-    echo::Echo,
     namespace::{self, Network},
     ports,
-    proto::echo::{EchoClient, SayRequest, register_echo_handler},
+    proto::echo::{EchoClient, SayRequest},
+    unregistered::{Callers, node},
 };
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt as _;
@@ -311,19 +311,6 @@ async fn it_only_reads() {
     assert!(registry.list().await.unwrap_err().is_unsupported());
 }
 
-/// A node on a loopback address of its own.
-async fn node(address: &str) -> micro::Handle {
-    let mut service = Service::builder("echo")
-        .without_env()
-        .registry("memory://registry-dns-nodes")
-        .address(address)
-        .build()
-        .await
-        .expect("a service");
-    register_echo_handler(service.server(), Echo);
-    service.start().await.expect("it starts")
-}
-
 #[tokio::test]
 async fn a_lost_connection_asks_again_though_the_ttl_is_long_and_once_a_second_at_most() {
     let mut dns = Dns::start().await;
@@ -347,6 +334,39 @@ async fn a_lost_connection_asks_again_though_the_ttl_is_long_and_once_a_second_a
     assert!(took < SECOND * 4, "{took:?}");
     let asked = dns.asked().await.0 - asked;
     assert!((2..=2 * (took.as_secs() + 2)).contains(&asked), "{asked} questions in {took:?}");
+}
+
+#[tokio::test]
+async fn no_call_fails_whatever_becomes_of_the_server() {
+    let mut dns = Dns::start().await;
+    let port = ports::free();
+    let records = ["echo 1 A 127.0.0.2", "echo 1 A 127.0.0.3", "echo 1 A 127.0.0.4"];
+    let mut nodes = Vec::new();
+    for host in 2..=4 {
+        nodes.push(node(&format!("127.0.0.{host}:{port}")).await);
+    }
+    dns.set(&records).await;
+    let callers = Callers::start(&dns.url(&format!("echo.test:{port}"))).await;
+    sleep(SECOND).await;
+    dns.wipe().await;
+    sleep(SECOND * 3).await;
+    dns.break_zone().await;
+    sleep(SECOND * 3).await;
+    dns.set_and_restart(&records).await;
+    dns.pause();
+    sleep(SECOND * 6).await;
+    dns.resume();
+    dns.kill();
+    sleep(SECOND * 3).await;
+    // A node leaves while nobody can say so.
+    nodes.remove(0).stop().await.expect("it leaves");
+    sleep(SECOND).await;
+    dns.set_and_restart(&records[1..]).await;
+    sleep(SECOND * 4).await;
+    nodes.remove(0).stop().await.expect("it leaves");
+    dns.set(&records[2..]).await;
+    sleep(SECOND * 2).await;
+    callers.finish().await;
 }
 
 #[test]

@@ -13,6 +13,10 @@ use micro::{
     testing::registry::{Backend, Cannot, Watching},
 };
 use tempfile::TempDir;
+use tests::{
+    ports,
+    unregistered::{Callers, node},
+};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt as _;
 
@@ -302,4 +306,34 @@ async fn a_watch_ends_with_its_first_error() {
     let ended = watching.next_or_end().await;
     assert!(matches!(ended, Err(WatchError::Disconnected(_))), "{ended:?}");
     assert!(watching.has_ended().await);
+}
+
+#[tokio::test]
+async fn no_call_fails_whatever_becomes_of_the_file() {
+    let file = Listed::missing();
+    let addresses: Vec<_> = (0..3).map(|_| format!("127.0.0.1:{}", ports::free())).collect();
+    let list = |addresses: &[String]| format!("[echo]\nnodes = {addresses:?}\n");
+    let mut nodes = Vec::new();
+    for address in &addresses {
+        nodes.push(node(address).await);
+    }
+    file.replace(&list(&addresses));
+    let callers = Callers::start(&file.url()).await;
+    let second = Duration::from_secs(1);
+    file.replace(BROKEN);
+    sleep(second).await;
+    fs::remove_file(file.path()).unwrap();
+    sleep(second).await;
+    // A node leaves while nobody can say so.
+    nodes.remove(0).stop().await.unwrap();
+    sleep(second).await;
+    file.replace("");
+    sleep(second * 4).await;
+    file.replace(&list(&addresses[1..]));
+    sleep(second).await;
+    file.replace(&list(&addresses[2..]));
+    sleep(second).await;
+    nodes.remove(0).stop().await.unwrap();
+    sleep(second).await;
+    callers.finish().await;
 }
