@@ -23,12 +23,16 @@
 //! |---|---|
 //! | `mdns` | `mdns://`, the registry of those who name none: nothing to install |
 //! | `args` | `args`: command line flags for `clap` |
+//! | `dns` | `dns://` registries |
+//! | `consul` | `consul://` registries |
 //! | `etcd` | `etcd://` registries; its build runs `protoc` |
+//! | `kubernetes` | `kubernetes://` registries |
 //! | `file` | `file://` registries |
 //! | `init-tracing` | `init_tracing`: logs on standard error, for programs without a subscriber of their own |
 //! | `nats` | `nats://` registries |
 //! | `testing` | `testing`: the conformance suite for a registry of your own |
 //! | `tonic-channel` | `discovery::tonic_channel`: discovery beneath tonic's own balanced channel |
+//! | `zookeeper` | `zookeeper://` registries |
 
 #[cfg(feature = "args")]
 pub mod args;

@@ -146,6 +146,11 @@ impl Etcd {
         self.process.resume();
     }
 
+    /// Whether it was started, and not killed since.
+    pub fn runs(&self) -> bool {
+        self.process.runs()
+    }
+
     /// Kills it (SIGKILL) and waits for its end. Its data stays.
     pub fn kill(&mut self) {
         self.process.kill();

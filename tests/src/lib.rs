@@ -2,11 +2,14 @@
 //! suite's parts, the benchmarks' parts and the generated code.
 
 pub mod bench;
+pub mod consul;
+pub mod dns;
 pub mod echo;
 pub mod etcd;
 pub mod fault;
 pub mod gomicro;
 pub mod interop;
+pub mod kubernetes;
 pub mod lines;
 pub mod link;
 pub mod namespace;
@@ -15,6 +18,7 @@ pub mod ports;
 pub mod process;
 pub mod programs;
 pub mod projects;
+pub mod zookeeper;
 
 /// The generated code of the shared protos.
 pub mod proto {

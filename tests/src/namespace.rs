@@ -18,6 +18,11 @@ pub enum Network {
     Loopback,
     /// As that, and an interface `near` at 10.9.0.1, on a wire whose other end, `far`, is here too.
     Wire,
+    /// The loopback interface is up and has 10.1.0.0/24 and fd00:1::1 too: addresses that pods may
+    /// have.
+    Pods,
+    /// As `Loopback`, and the system's resolver is one at 127.0.0.1, port 53, with the domain `test`.
+    Resolver,
     /// Nothing is up.
     Nothing,
 }
@@ -47,10 +52,22 @@ pub fn inside(test: &str, network: Network, body: impl Future<Output = ()>) {
     let setup = match network {
         Network::Loopback => loopback.to_owned(),
         Network::Wire => loopback.to_owned() + wire,
+        Network::Pods => {
+            "ip link set lo up && ip addr add 10.1.0.1/24 dev lo && ip addr add fd00:1::1/128 dev lo && "
+                .to_owned()
+        }
+        Network::Resolver => {
+            let text = "nameserver 127.0.0.1\\nsearch test\\n";
+            let file = "/etc/resolv.conf";
+            loopback.to_owned()
+                + &format!(
+                    "f=$(mktemp) && printf '{text}' >$f && mount --bind $f {file} && rm $f && "
+                )
+        }
         Network::Nothing => String::new(),
     };
     let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "sh", "-c"])
+        .args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c"])
         .arg(format!("{setup}exec \"$0\" --exact \"$1\" --nocapture --test-threads 1"))
         .arg(env::current_exe().expect("a program knows where it is"))
         .arg(test)

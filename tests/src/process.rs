@@ -94,12 +94,23 @@ impl Process {
         }
     }
 
-    /// Stops it where it is (SIGSTOP): its ports still accept, nothing answers.
+    /// Whether it was started, and not killed since.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Stops it where it is (SIGSTOP): its ports still accept, nothing answers. All of its threads
+    /// have stopped when this returns.
     ///
     /// # Panics
-    /// When it does not run.
+    /// When it does not run, or does not stop within 10 s.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        let start = Instant::now();
+        while !self.has_stopped() {
+            assert!(start.elapsed() < Duration::from_secs(10), "{} does not stop", self.name);
+            std::thread::yield_now();
+        }
     }
 
     /// Lets it go on (SIGCONT).
@@ -127,6 +138,17 @@ impl Process {
             child.kill().expect("a child can be killed");
             child.wait().expect("a child can be waited for");
         }
+    }
+
+    fn has_stopped(&self) -> bool {
+        let child = self.child.as_ref().expect("the server runs");
+        let threads = fs::read_dir(format!("/proc/{}/task", child.id())).expect("it runs");
+        let has_stopped = |thread: io::Result<fs::DirEntry>| {
+            let stat = thread.and_then(|it| fs::read_to_string(it.path().join("stat")));
+            // One that has ended meanwhile answers nothing either.
+            stat.map_or(true, |stat| stat.rsplit_once(") ").is_some_and(|it| it.1.starts_with('T')))
+        };
+        threads.map(has_stopped).all(|it| it)
     }
 
     fn signal(&self, signal: Signal) {

@@ -77,6 +77,10 @@ impl Backend for Listed {
         registry::open(&self.url()).expect("the URL is well-formed")
     }
 
+    fn tells_every_change(&self) -> bool {
+        false
+    }
+
     fn not_applicable(&self) -> &'static [(&'static str, &'static [&'static str])] {
         &[
             (

@@ -114,7 +114,7 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("registry", &self.inner.discovery.registry().name())
+            .field("registry", &self.inner.discovery.name())
             .field("settings", &self.inner.settings)
             .finish_non_exhaustive()
     }
@@ -265,9 +265,9 @@ impl ClientBuilder {
             }
         }
         self.layers.check_names()?;
-        let registry = self.given.registry(self.registry)?.value;
+        let registries = self.given.registries(self.registry)?.value;
         let settings = self.settings.given(&self.given, self.request_timeout, self.retries)?;
-        Ok(Client::over(Discovery::new(registry), settings, self.layers))
+        Ok(Client::over(Discovery::merged(registries), settings, self.layers))
     }
 }
 

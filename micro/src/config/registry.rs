@@ -10,23 +10,31 @@ use crate::{
 
 /// go-micro's words that stand for a registry at an address, each with the address that go-micro
 /// takes if none is given.
-const WITH_ADDRESS: [(&str, &str); 2] = [("etcd", "127.0.0.1:2379"), ("nats", "127.0.0.1:4222")];
+const WITH_ADDRESS: [(&str, &str); 4] = [
+    ("consul", "127.0.0.1:8500"),
+    ("etcd", "127.0.0.1:2379"),
+    ("nats", "127.0.0.1:4222"),
+    ("zookeeper", "127.0.0.1:2181"),
+];
 
 /// The words of registries that have none. All others are unknown.
-const WITHOUT_ADDRESS: [&str; 2] = ["mdns", "memory"];
+const WITHOUT_ADDRESS: [&str; 3] = ["kubernetes", "mdns", "memory"];
 
 /// The registry of those who name none, or nothing, which is an error that says what there is.
 const DEFAULT: &str = if cfg!(feature = "mdns") { "mdns://" } else { "" };
 
 impl Given {
-    /// Opens the registry in force.
+    /// Opens the registry in force, or those, if the URL names several.
     ///
     /// # Errors
     /// `Config` as [`registry::open`], with where the URL came from.
-    pub(crate) fn registry(&self, code: Option<String>) -> Result<Value<Arc<dyn Registry>>, Error> {
+    pub(crate) fn registries(
+        &self,
+        code: Option<String>,
+    ) -> Result<Value<Vec<Arc<dyn Registry>>>, Error> {
         let written = self.string(Setting::Registry, code.clone())?;
         let Value { value: url, source } = self.registry_url(code)?;
-        let value = registry::open(&url).map_err(|error| match written {
+        let value = registry::open_all(&url).map_err(|error| match written {
             // The URL in the error is none that the user knows of.
             Some(Value { value: word, .. }) if is_word(&word) => {
                 error.noting(format_args!("which is what `{word}` from {source} stands for"))
@@ -79,8 +87,7 @@ fn is_word(registry: &str) -> bool {
         && registry.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// The error for addresses beside what has no use for them. They are most likely etcd's: no other
-/// registry has any.
+/// The error for addresses beside what has no use for them. They are most likely etcd's.
 fn misplaced(address: &Value<&str>, beside: &str) -> Error {
     let Value { value: addresses, source } = address;
     let variable = Setting::Registry.entry().variable;

@@ -102,7 +102,7 @@ fn an_empty_flag_is_refused_and_sets_nothing_aside() {
         assert!(error.starts_with(text), "{error}");
     }
     let given = given(&[("MICRO_REGISTRY", "memory://a")], &[(Setting::Registry, "")]);
-    assert!(given.registry(None).expect_err("it is empty").is_config());
+    assert!(given.registries(None).expect_err("it is empty").is_config());
 }
 
 fn no_text(variable: &str) -> Given {
@@ -121,7 +121,7 @@ fn a_variable_that_is_no_text_is_refused_with_its_name_its_value_and_the_form() 
         ("MICRO_REGISTRY", "a URL such as etcd://127.0.0.1:2379"),
         ("MICRO_REGISTRY_ADDRESS", "host:port,.."),
     ] {
-        let error = no_text(variable).registry(None).expect_err("no text").to_string();
+        let error = no_text(variable).registries(None).expect_err("no text").to_string();
         assert_eq!(error, format!("{variable} is not UTF-8: write {form}"), "no password");
     }
 }
@@ -159,6 +159,8 @@ fn the_registry_is_a_url_or_go_micros_word_and_addresses() {
         (&[("MICRO_REGISTRY", "x")], Some("memory://c"), Some("y"), "memory://c by --registry"),
         (&[("MICRO_REGISTRY", "etcd"), ADDRESS], None, None, "etcd://h1:2379,h2:2379 by MICRO_"),
         (&[("MICRO_REGISTRY", "etcd")], None, None, "etcd://127.0.0.1:2379 by MICRO_REGISTRY"),
+        (&[("MICRO_REGISTRY", "zookeeper")], None, None, "zookeeper://127.0.0.1:2181 by MICRO_"),
+        (&[("MICRO_REGISTRY", "consul")], None, None, "consul://127.0.0.1:8500 by MICRO_REGISTRY"),
         (&[("MICRO_REGISTRY", "nats")], None, None, "nats://127.0.0.1:4222 by MICRO_REGISTRY"),
         (&[("MICRO_REGISTRY", "memory")], None, None, "memory:// by MICRO_REGISTRY"),
         (&[("MICRO_REGISTRY", "mdns")], None, None, "mdns:// by MICRO_REGISTRY"),
@@ -167,7 +169,7 @@ fn the_registry_is_a_url_or_go_micros_word_and_addresses() {
         (&[("MICRO_REGISTRY", "memory://"), ADDRESS], Some("etcd://a"), None, "etcd://a by --reg"),
         (&[ADDRESS], Some("memory"), None, "memory:// by --registry"),
         // An error by itself, and the address not at fault.
-        (&[("MICRO_REGISTRY", "consul"), ADDRESS], None, None, "consul:// by MICRO_REGISTRY"),
+        (&[("MICRO_REGISTRY", "eureka"), ADDRESS], None, None, "eureka:// by MICRO_REGISTRY"),
         (&[("MICRO_REGISTRY", "h1:2379")], None, None, "h1:2379 by MICRO_REGISTRY"),
         #[cfg(feature = "mdns")]
         (&[], None, None, "mdns:// by the default"),
@@ -182,12 +184,12 @@ fn the_registry_is_a_url_or_go_micros_word_and_addresses() {
 #[test]
 fn the_error_for_a_registry_names_what_was_written() {
     for (variables, code, end) in [
-        (&[("MICRO_REGISTRY", "consul")][..], None, "`consul` from MICRO_REGISTRY stands for)"),
+        (&[("MICRO_REGISTRY", "eureka")][..], None, "`eureka` from MICRO_REGISTRY stands for)"),
         (&[("MICRO_REGISTRY", "static")], None, "`static` from MICRO_REGISTRY stands for)"),
-        (&[], Some("consul"), "`consul` from registry() stands for)"),
+        (&[], Some("eureka"), "`eureka` from registry() stands for)"),
         (&[("MICRO_REGISTRY", "consul://")], None, "(from MICRO_REGISTRY)"),
     ] {
-        let error = given(variables, &[]).registry(code.map(str::to_owned)).expect_err(end);
+        let error = given(variables, &[]).registries(code.map(str::to_owned)).expect_err(end);
         assert!(error.to_string().ends_with(end), "{error}");
     }
 }
@@ -220,7 +222,7 @@ fn no_error_about_a_registry_shows_its_password() {
             (&[("MICRO_REGISTRY", url)][..], &[][..], "MICRO_REGISTRY"),
             (&[], &[(Setting::Registry, url)], "--registry"),
         ] {
-            let error = given(variables, flags).registry(None).expect_err(url);
+            let error = given(variables, flags).registries(None).expect_err(url);
             let text = format!("{error:?}");
             assert!(text.contains(source) && !text.contains("secret"), "{text}");
         }

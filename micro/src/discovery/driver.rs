@@ -1,18 +1,23 @@
 //! Reads and watches as the machine asks, and publishes what follows.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use fastrand::Rng;
 use futures_util::StreamExt as _;
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep_until, timeout},
 };
 use tracing::{info, warn};
 
 use super::{
-    Discovery, Status,
+    Discovery, Status, Update,
     fanout::{Doubts, Fanout, Shared},
+    merge::Merge,
     records::Changes,
     state::{Action, Event, Note, State},
 };
@@ -26,22 +31,54 @@ use crate::{
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn start(discovery: Discovery, service: &str) -> Arc<Shared> {
-    let registry = discovery.registry().clone();
+    let registries = discovery.registries();
     let fanout = Arc::new(Fanout::default());
     let (sender, status) = watch::channel(Status::default());
-    let doubts = Doubts::default();
-    let asks = registry.learns_by_asking().then(|| doubts.clone());
-    let driver = tokio::spawn(drive(registry, service.to_owned(), fanout.clone(), sender, asks));
-    let driver = driver.abort_handle();
-    Arc::new(Shared::new(fanout, status, driver, doubts, service.to_owned(), discovery))
+    let outlet = Arc::new(Outlet {
+        merge: Mutex::new(Merge::new(registries.len())),
+        fanout: fanout.clone(),
+        status: sender,
+    });
+    let mut doubts = Doubts::default();
+    let mut drivers = Vec::new();
+    for (index, registry) in registries.iter().enumerate() {
+        let asks = registry.learns_by_asking().then(|| doubts.listener());
+        let outlet = outlet.clone();
+        let drive = drive(registry.clone(), service.to_owned(), index, outlet, asks);
+        drivers.push(tokio::spawn(drive).abort_handle());
+    }
+    Arc::new(Shared::new(fanout, status, drivers, doubts, service.to_owned(), discovery))
+}
+
+/// Where the drivers of one service, one a registry, put what they find.
+struct Outlet {
+    merge: Mutex<Merge>,
+    fanout: Arc<Fanout>,
+    status: watch::Sender<Status>,
+}
+
+impl Outlet {
+    /// Nodes are published before the status that follows from them.
+    fn publish(&self, registry: usize, updates: Vec<Update>, status: Status) {
+        let mut merge = self.merge.lock().unwrap_or_else(PoisonError::into_inner);
+        let updates = updates.into_iter().flat_map(|update| merge.update(registry, update));
+        let updates = updates.collect();
+        self.fanout.publish(updates);
+        let now = merge.status(registry, status);
+        self.status.send_if_modified(|status| {
+            let is_new = *status != now;
+            *status = now;
+            is_new
+        });
+    }
 }
 
 async fn drive(
     registry: Arc<dyn Registry>,
     service: String,
-    fanout: Arc<Fanout>,
-    status: watch::Sender<Status>,
-    doubts: Option<Doubts>,
+    index: usize,
+    outlet: Arc<Outlet>,
+    doubts: Option<Arc<Notify>>,
 ) {
     let mut state = State::new(Instant::now(), Rng::new());
     let mut reading: Option<BoxFuture<'_, Result<Listing, Error>>> = None;
@@ -52,13 +89,7 @@ async fn drive(
         for note in &step.notes {
             log(&*registry, &service, note);
         }
-        fanout.publish(step.updates);
-        status.send_if_modified(|status| {
-            let now = state.status();
-            let is_new = *status != now;
-            *status = now;
-            is_new
-        });
+        outlet.publish(index, step.updates, state.status());
         match step.action {
             Some(Action::Read) => reading = Some(Box::pin(read(&*registry, &service))),
             Some(Action::Watch { after }) => {
@@ -103,9 +134,9 @@ async fn wake(at: Option<Instant>) {
     }
 }
 
-async fn raised(doubts: &Option<Doubts>) {
+async fn raised(doubts: &Option<Arc<Notify>>) {
     match doubts {
-        Some(doubts) => doubts.raised().await,
+        Some(doubts) => doubts.notified().await,
         None => pending().await,
     }
 }

@@ -19,15 +19,15 @@ use crate::registry::Node;
 /// How many updates a subscriber may be behind: with one more he gets them as one `Reset`.
 const QUEUE_LIMIT: usize = 1024;
 
-/// What the subscriptions of one service share: the nodes, and the task that follows the registry.
+/// What the subscriptions of one service share: the nodes, and the tasks that follow the registries.
 #[derive(Debug)]
 pub(super) struct Shared {
     fanout: Arc<Fanout>,
     status: watch::Receiver<Status>,
-    driver: AbortHandle,
+    drivers: Vec<AbortHandle>,
     doubts: Doubts,
     service: String,
-    /// Whoever asks the same registry next is to find this.
+    /// Whoever asks the same registries next is to find this.
     discovery: Discovery,
 }
 
@@ -35,33 +35,37 @@ impl Shared {
     pub(super) fn new(
         fanout: Arc<Fanout>,
         status: watch::Receiver<Status>,
-        driver: AbortHandle,
+        drivers: Vec<AbortHandle>,
         doubts: Doubts,
         service: String,
         discovery: Discovery,
     ) -> Self {
-        Self { fanout, status, driver, doubts, service, discovery }
+        Self { fanout, status, drivers, doubts, service, discovery }
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.driver.abort();
+        self.drivers.iter().for_each(AbortHandle::abort);
     }
 }
 
-/// Whether what the registry said last is doubted: of several doubts one is left.
+/// Whether what the registries said last is doubted: of several doubts one is left. Those listen that
+/// learn by asking.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Doubts(Arc<Notify>);
+pub(crate) struct Doubts(Vec<Arc<Notify>>);
 
 impl Doubts {
     /// A node that is listed was not to be reached.
     pub(crate) fn raise(&self) {
-        self.0.notify_one();
+        self.0.iter().for_each(|listener| listener.notify_one());
     }
 
-    pub(crate) async fn raised(&self) {
-        self.0.notified().await;
+    /// Of which each raised doubt is told, once for those raised since the last look.
+    pub(crate) fn listener(&mut self) -> Arc<Notify> {
+        let listener = Arc::<Notify>::default();
+        self.0.push(listener.clone());
+        listener
     }
 }
 
@@ -168,7 +172,7 @@ impl Subscription {
 
     /// Who to ask what else is registered.
     pub(crate) fn neighbours(&self) -> Neighbours {
-        Neighbours::new(self.shared.discovery.registry().clone(), &self.shared.service)
+        Neighbours::new(self.shared.discovery.clone(), &self.shared.service)
     }
 
     /// The same as a [`tower::discover::Discover`].

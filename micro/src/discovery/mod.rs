@@ -18,7 +18,7 @@
 //! | the revisions after that are compacted | all is read, and compared with what is known | the differences |
 //! | the connection is lost, or is a new one | as above | the differences; [`Status::error`] |
 //! | the revision went back: the registry was wiped or restored | as above | the differences |
-//! | a node cannot be reached, and the registry tells of changes only when asked (DNS) | all is read, at most once a second | the differences |
+//! | a node cannot be reached, and the registry tells of changes only when asked ([DNS](crate::guide::registries::dns)) | all is read, at most once a second | the differences |
 //! | a watch that says nothing, wrongly | all is read every 5 min +-20%, and the watch begun anew | the differences |
 //! | a record cannot be decoded | the last good one under its key stays; one log line a key | nothing |
 //!
@@ -41,6 +41,7 @@ use crate::registry::{Node, Registry};
 mod discover;
 mod driver;
 mod fanout;
+mod merge;
 mod neighbours;
 mod records;
 mod state;
@@ -87,15 +88,15 @@ pub struct Status {
     pub not_grpc: usize,
 }
 
-/// Finds the nodes of services in one registry. All that a process has on one registry share
-/// their watches, however they came by it: clones, a second [`new`](Self::new), a client or a
-/// service built with the same URL.
+/// Finds the nodes of services in one registry, or in several at once. All that a process has on one
+/// registry share their watches, however they came by it: clones, a second [`new`](Self::new), a
+/// client or a service built with the same URL.
 #[derive(Clone, Debug)]
 pub struct Discovery(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    registry: Arc<dyn Registry>,
+    registries: Vec<Arc<dyn Registry>>,
     /// The watches under way, by service name and by the runtime that runs them. Weak, so that
     /// they end with their last subscriber.
     services: Mutex<HashMap<(String, runtime::Id), Weak<Shared>>>,
@@ -104,22 +105,39 @@ struct Inner {
 impl Discovery {
     /// Asks nothing of the registry before the first [`subscribe`](Self::subscribe).
     pub fn new(registry: Arc<dyn Registry>) -> Self {
-        /// By the registry's address, which is nobody else's while a discovery holds it.
-        static OPENED: Mutex<BTreeMap<usize, Weak<Inner>>> = Mutex::new(BTreeMap::new());
+        Self::merged(vec![registry])
+    }
+
+    /// Follows the nodes of several registries as one set, as a fleet that moves from one to another
+    /// needs it: a node is there while one of them has it, with the record of the first that has it.
+    /// One that fails does not disturb the others.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn merged(registries: Vec<Arc<dyn Registry>>) -> Self {
+        /// By the registries' addresses, which are nobody else's while a discovery holds them.
+        static OPENED: Mutex<BTreeMap<Vec<usize>, Weak<Inner>>> = Mutex::new(BTreeMap::new());
+        assert!(!registries.is_empty(), "nodes are found in a registry");
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         opened.retain(|_, inner| inner.strong_count() > 0);
-        let address = Arc::as_ptr(&registry).addr();
-        if let Some(inner) = opened.get(&address).and_then(Weak::upgrade) {
+        let addresses: Vec<_> = registries.iter().map(|it| Arc::as_ptr(it).addr()).collect();
+        if let Some(inner) = opened.get(&addresses).and_then(Weak::upgrade) {
             return Self(inner);
         }
-        let inner = Arc::new(Inner { registry, services: Mutex::default() });
-        opened.insert(address, Arc::downgrade(&inner));
+        let inner = Arc::new(Inner { registries, services: Mutex::default() });
+        opened.insert(addresses, Arc::downgrade(&inner));
         Self(inner)
     }
 
-    /// The registry that is asked.
-    pub fn registry(&self) -> &Arc<dyn Registry> {
-        &self.0.registry
+    /// The registries that are asked: one, unless they are [`merged`](Self::merged).
+    pub fn registries(&self) -> &[Arc<dyn Registry>] {
+        &self.0.registries
+    }
+
+    /// The registries for people: `etcd://127.0.0.1:2379`, or several with commas.
+    pub(crate) fn name(&self) -> String {
+        let names: Vec<_> = self.registries().iter().map(|registry| registry.name()).collect();
+        names.join(",")
     }
 
     /// Follows the nodes of a service.

@@ -1,13 +1,12 @@
-//! What a registry has in place of a service that it has no node of.
+//! What the registries have in place of a service that they have no node of.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use crate::{
-    near::{self, clip},
-    registry::Registry,
-};
+use super::Discovery;
+use crate::near::{self, clip};
 
 /// The bound of one question, for a call that waits for its node meanwhile.
 const LIST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -15,23 +14,26 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Asks for the services that are registered beside one that is not, for the text of an error.
 #[derive(Debug, Clone)]
 pub(crate) struct Neighbours {
-    registry: Arc<dyn Registry>,
+    discovery: Discovery,
+    registry: Arc<str>,
     service: Arc<str>,
 }
 
 impl Neighbours {
-    pub(crate) fn new(registry: Arc<dyn Registry>, service: &str) -> Self {
-        Self { registry, service: service.into() }
+    pub(crate) fn new(discovery: Discovery, service: &str) -> Self {
+        let registry = discovery.name().into();
+        Self { discovery, registry, service: service.into() }
     }
 
-    /// The registry, for people.
+    /// The registry, or registries, for people.
     pub(crate) fn registry(&self) -> &str {
-        clip(self.registry.name())
+        clip(&self.registry)
     }
 
     /// Why the registry may have no node of the service, for people who know nothing more.
     pub(crate) fn no_idea(&self) -> String {
-        let hint = self.registry.hint().map(|hint| format!(" {hint}")).unwrap_or_default();
+        let hint = self.discovery.registries().iter().find_map(|registry| registry.hint());
+        let hint = hint.map(|hint| format!(" {hint}")).unwrap_or_default();
         let service = clip(&self.service);
         format!("is '{service}' running, and on the same registry?{hint}")
     }
@@ -39,7 +41,16 @@ impl Neighbours {
     /// Why, as far as what is registered there tells it, near names first; `None` when the registry
     /// does not say in time, or the service itself has come meanwhile.
     pub(crate) async fn ask(self) -> Option<String> {
-        let names = timeout(LIST_TIMEOUT, self.registry.list()).await.ok()?.ok()?;
+        let lists = self
+            .discovery
+            .registries()
+            .iter()
+            .map(|registry| async { timeout(LIST_TIMEOUT, registry.list()).await.ok()?.ok() });
+        let lists: Vec<_> = join_all(lists).await.into_iter().flatten().collect();
+        if lists.is_empty() {
+            return None;
+        }
+        let names: BTreeSet<_> = lists.into_iter().flatten().collect();
         if names.iter().any(|name| **name == *self.service) {
             return None;
         }

@@ -28,8 +28,16 @@ pub mod first_service {}
 pub mod from_tonic {}
 #[doc = include_str!("registries.md")]
 pub mod registries {
+    #[doc = include_str!("registries/kubernetes.md")]
+    pub mod kubernetes {}
+    #[doc = include_str!("registries/dns.md")]
+    pub mod dns {}
     #[doc = include_str!("registries/file.md")]
     pub mod file {}
+    #[doc = include_str!("registries/zookeeper.md")]
+    pub mod zookeeper {}
+    #[doc = include_str!("registries/consul.md")]
+    pub mod consul {}
     #[doc = include_str!("registries/nats.md")]
     pub mod nats {}
 }

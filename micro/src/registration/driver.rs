@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use tokio::{
-    sync::{oneshot, watch},
+    sync::oneshot,
     time::{Instant, sleep_until, timeout},
 };
 use tracing::{info, warn};
@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::{
     Options, RegistrationState,
     state::{Event, Note, State, Work},
+    states::Report,
 };
 use crate::{
     Error,
@@ -35,7 +36,7 @@ pub(super) async fn drive(
     registry: Arc<dyn Registry>,
     node: Node,
     options: Options,
-    states: watch::Sender<RegistrationState>,
+    report: Report,
     leaving: oneshot::Receiver<()>,
 ) {
     let backoff = Backoff::full_jitter(FIRST_RETRY, options.ttl / 5);
@@ -56,7 +57,7 @@ pub(super) async fn drive(
         for note in notes {
             log(&*registry, &node, &note);
             if let Note::Entered(state, _) = note {
-                states.send_replace(state);
+                report.enter(state);
             }
         }
         event = match work {

@@ -9,14 +9,16 @@
 // does. This room knows the registry and one node; it knows nothing of listeners, calls or other
 // nodes.
 
-use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, iter::repeat_n, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
     time::timeout,
 };
 
+use self::states::{Report, States};
 use crate::{
     Error,
     registry::{BoxFuture, Node, Registry},
@@ -24,6 +26,7 @@ use crate::{
 
 mod driver;
 mod state;
+mod states;
 #[cfg(test)]
 mod tests;
 
@@ -162,8 +165,14 @@ impl fmt::Debug for Options {
 #[derive(Debug)]
 pub struct Registration {
     state: watch::Receiver<RegistrationState>,
+    /// One a registry.
+    drivers: Vec<Driver>,
+}
+
+#[derive(Debug)]
+struct Driver {
     leave: Option<oneshot::Sender<()>>,
-    driver: JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 impl Registration {
@@ -178,13 +187,30 @@ impl Registration {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn start(registry: Arc<dyn Registry>, node: Node, options: Options) -> Self {
-        let (sender, state) = watch::channel(RegistrationState::Idle);
-        let (leave, leaving) = oneshot::channel();
-        let driver = tokio::spawn(driver::drive(registry, node, options, sender, leaving));
-        Self { state, leave: Some(leave), driver }
+        Self::start_in(vec![registry], node, options)
     }
 
-    /// Where the registration stands, now and from now on. A watch sees the latest state only.
+    /// The same in several registries at once, each by itself: one that fails does not disturb the
+    /// others. The check, if there is one, is asked for each.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start_in(registries: Vec<Arc<dyn Registry>>, node: Node, options: Options) -> Self {
+        let (states, state) = States::new(registries.len());
+        let states = Arc::new(states);
+        let each = repeat_n((node, options), registries.len());
+        let start = |(index, (registry, (node, options)))| {
+            let (leave, leaving) = oneshot::channel();
+            let states = Report { states: states.clone(), index };
+            let task = tokio::spawn(driver::drive(registry, node, options, states, leaving));
+            Driver { leave: Some(leave), task }
+        };
+        let drivers = registries.into_iter().zip(each).enumerate().map(start).collect();
+        Self { state, drivers }
+    }
+
+    /// Where the registration stands, now and from now on. A watch sees the latest state only. In
+    /// several registries it is the best of the states: a node that one of them has is `Registered`.
     pub fn state(&self) -> watch::Receiver<RegistrationState> {
         self.state.clone()
     }
@@ -199,16 +225,17 @@ impl Registration {
     /// # Cancel safety
     /// Dropping the future drops the registration: renewals end, the record goes with its TTL.
     pub async fn leave(mut self) {
-        if let Some(leave) = self.leave.take() {
+        for driver in &mut self.drivers {
             // A driver that is gone has nothing to take out.
-            let _ = leave.send(());
+            let _ = driver.leave.take().map(|leave| leave.send(()));
         }
-        let _ = timeout(LEAVE_TIMEOUT, &mut self.driver).await;
+        let gone = join_all(self.drivers.iter_mut().map(|driver| &mut driver.task));
+        let _ = timeout(LEAVE_TIMEOUT, gone).await;
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.driver.abort();
+        self.drivers.iter().for_each(|driver| driver.task.abort());
     }
 }

@@ -14,12 +14,17 @@ use futures_core::Stream;
 
 use crate::Error;
 
+#[cfg(feature = "consul")]
+pub mod consul;
+#[cfg(feature = "dns")]
+pub mod dns;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 #[cfg(feature = "file")]
 pub mod file;
-#[cfg(any(test, feature = "etcd", feature = "mdns", feature = "nats"))]
 mod format;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 #[cfg(any(feature = "mdns", feature = "nats"))]
 mod left_out;
 #[cfg(feature = "mdns")]
@@ -34,9 +39,11 @@ mod size;
 mod static_list;
 mod store;
 mod url;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;
 
 pub use node::{Endpoint, Node, Value};
-pub use open::open;
+pub use open::{open, open_all};
 pub use static_list::StaticList;
 pub(crate) use url::is_loopback;
 pub(crate) use url::redacted;
@@ -136,7 +143,8 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `Registry` when it cannot be reached, `Config` for a name that it cannot hold. A service
-    /// without nodes is an empty listing.
+    /// without nodes is an empty listing, or `Registry` where nobody can tell it from a failure,
+    /// as in DNS.
     fn read<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Listing, Error>>;
 
     /// The names of all services, sorted.

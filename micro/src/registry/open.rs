@@ -7,7 +7,12 @@ use std::{
 
 use tokio::runtime;
 
-use super::{Registry, memory::Memory, static_list::StaticList, url::Url};
+use super::{
+    Registry,
+    memory::Memory,
+    static_list::StaticList,
+    url::{Url, redacted},
+};
 use crate::Error;
 
 type Open = fn(&Url) -> Result<Arc<dyn Registry>, Error>;
@@ -55,15 +60,39 @@ const KINDS: &[Kind] = &[
         needs: ", whose build runs protoc (in Debian: protobuf-compiler and libprotobuf-dev)",
     },
     Kind {
+        scheme: "kubernetes",
+        example: "kubernetes://namespace",
+        open: with!("kubernetes", super::kubernetes::Kubernetes::open),
+        needs: "",
+    },
+    Kind {
         scheme: "nats",
         example: "nats://127.0.0.1:4222",
         open: with!("nats", super::nats::Nats::open),
         needs: "",
     },
     Kind {
+        scheme: "consul",
+        example: "consul://127.0.0.1:8500",
+        open: with!("consul", super::consul::Consul::open),
+        needs: "",
+    },
+    Kind {
+        scheme: "dns",
+        example: "dns://greeter.example:50051",
+        open: with!("dns", super::dns::Dns::open),
+        needs: "",
+    },
+    Kind {
         scheme: "file",
         example: "file://nodes.toml",
         open: with!("file", super::file::File::open),
+        needs: "",
+    },
+    Kind {
+        scheme: "zookeeper",
+        example: "zookeeper://127.0.0.1:2181",
+        open: with!("zookeeper", super::zookeeper::ZooKeeper::open),
         needs: "",
     },
 ];
@@ -92,8 +121,12 @@ fn built_in() -> String {
 /// | `memory://`, `memory://NAME` | [`Memory`]: one for the process, or one for each name |
 /// | `static://greeter=127.0.0.1:3456,127.0.0.1:3457;other=..` | [`StaticList`]: only reads |
 /// | `etcd://[user:password@]h1:2379,h2:2379[?format=..&tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
+/// | `consul://127.0.0.1:8500[?token=..&dc=..&near=..]`, `consul:///run/consul.sock` | Consul, with the feature `consul`; 8500 is the default port. All options are in [its chapter](crate::guide::registries::consul) |
+/// | `dns://[server/]name[:port]` | what [DNS](crate::guide::registries::dns) says of a name, or of one for each service (`{service}.example:50051`); only reads; with the feature `dns` |
+/// | `kubernetes://[namespace][/service[:port]][?kubeconfig=..&context=..&format=micro&pod=..]` | Kubernetes, with the feature `kubernetes`: the pod's own cluster and namespace, unless named |
 /// | `nats://[user:password@]h1:4222,h2:4222[?creds=..&tls=true&ca=..&cert=..&key=..]` | go-micro's bus over NATS, with the feature `nats`; 4222 is the default port; a user alone is a token, and `creds` names a file of credentials |
 /// | `file://nodes.toml`, `file:///etc/micro/nodes.toml` | a [file](crate::guide::registries::file) that lists nodes, relative to the working folder or not, read anew when it changes; only reads; with the feature `file` |
+/// | `zookeeper://[user:password@]h1:2181,h2:2181[/chroot][?format=..]` | ZooKeeper, with the feature `zookeeper`; 2181 is the default port |
 ///
 /// User and password are percent-decoded: `@` is written `%40`, `/` `%2F`, `?` `%3F`, `#` `%23`.
 /// With `tls=true` etcd, or NATS, is spoken to over TLS and its certificate checked against the system's
@@ -108,12 +141,76 @@ fn built_in() -> String {
 /// One URL opened several times in a process (and runtime) is one registry, whose connections and
 /// whose [watches](crate::discovery::Discovery) all share.
 ///
+/// Several registries at once, with commas between them, are opened with [`open_all`], as a
+/// [`Service`](crate::Service) and a [`Client`](crate::Client) do.
+///
 /// # Errors
 /// `Config` for a URL that is malformed, has an unknown scheme or option, or needs a feature that
 /// is off; the text names the URL without its password, and the remedy.
 pub fn open(url: &str) -> Result<Arc<dyn Registry>, Error> {
+    match &several(url)[..] {
+        [url] => open_one(url),
+        several => {
+            let urls: Vec<_> = several.iter().map(|url| redacted(url)).collect();
+            Err(Error::config(format!(
+                "registry URL `{}` names {} registries, and here is room for one; open them with \
+                 registry::open_all",
+                urls.join(","),
+                urls.len()
+            )))
+        }
+    }
+}
+
+/// Opens every registry that is named, in that order: `etcd://h1:2379,h2:2379,consul://h3:8500` are
+/// two. A service registers in all of them, each by itself; a client finds the nodes of all. For a
+/// fleet that moves from one to another.
+///
+/// # Errors
+/// As [`open`]; and `Config` for one that is there twice.
+pub fn open_all(url: &str) -> Result<Vec<Arc<dyn Registry>>, Error> {
+    let mut registries: Vec<Arc<dyn Registry>> = Vec::new();
+    for url in several(url) {
+        let registry = open_one(url)?;
+        if registries.iter().any(|other| Arc::ptr_eq(other, &registry)) {
+            let url = redacted(url);
+            return Err(Error::config(format!(
+                "registry URL `{url}` is there twice; leave one out"
+            )));
+        }
+        registries.push(registry);
+    }
+    Ok(registries)
+}
+
+/// The URLs that are written with commas between them. What follows a comma begins a URL if it has
+/// a scheme, and else is one more host.
+fn several(urls: &str) -> Vec<&str> {
+    let is_url = |text: &str| {
+        let scheme = text.split("://").next().unwrap_or_default();
+        scheme.len() < text.len()
+            && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    };
+    let mut several = Vec::new();
+    let mut start = 0;
+    for (comma, _) in urls.match_indices(',') {
+        if is_url(&urls[comma + 1..]) {
+            several.push(&urls[start..comma]);
+            start = comma + 1;
+        }
+    }
+    several.push(&urls[start..]);
+    several
+}
+
+fn open_one(url: &str) -> Result<Arc<dyn Registry>, Error> {
     if url.is_empty() {
         return Err(missing());
+    }
+    if url.ends_with(',') {
+        let url = redacted(url);
+        return Err(Error::config(format!("registry URL `{url}`: nothing follows its last comma")));
     }
     let url = Url::parse(url)?;
     let scheme = url.scheme.as_str();
@@ -170,7 +267,7 @@ mod tests {
             let text = error.to_string();
             assert!(error.is_config() && !text.contains("secret"), "{text}");
             assert!(text.contains(&format!("`{scheme}`")), "{text}");
-            for built_in in ["mdns", "memory://", "static://", "etcd", "file"] {
+            for built_in in ["mdns", "memory://", "static://", "etcd", "dns", "file"] {
                 assert!(text.contains(built_in), "{text} lacks {built_in}");
             }
         }
@@ -190,6 +287,13 @@ mod tests {
             text.contains("feature `etcd`") && text.contains("protoc") && !text.contains("secret"),
             "{text}"
         );
+    }
+
+    #[cfg(not(feature = "zookeeper"))]
+    #[test]
+    fn zookeeper_needs_its_feature() {
+        let text = open("zookeeper://root:secret@127.0.0.1").unwrap_err().to_string();
+        assert!(text.contains("feature `zookeeper`") && !text.contains("secret"), "{text}");
     }
 
     #[cfg(not(feature = "mdns"))]
@@ -237,8 +341,12 @@ mod tests {
         let urls = [&urls[..], &["mdns://"]].concat();
         #[cfg(feature = "etcd")]
         let urls = [&urls[..], &["etcd://user:password@127.0.0.1:1"]].concat();
+        #[cfg(feature = "dns")]
+        let urls = [&urls[..], &["dns://127.0.0.1/{service}.example:1"]].concat();
         #[cfg(feature = "file")]
         let urls = [&urls[..], &["file://nodes.toml"]].concat();
+        #[cfg(feature = "zookeeper")]
+        let urls = [&urls[..], &["zookeeper://user:password@127.0.0.1:1/chroot"]].concat();
         for url in urls {
             let first = open(url).unwrap();
             assert!(Arc::ptr_eq(&first, &open(url).unwrap()), "{url}");
@@ -249,6 +357,33 @@ mod tests {
         {
             assert!(is_same("etcd://127.0.0.1", "etcd://127.0.0.1:2379"), "the default port");
             assert!(!is_same("etcd://127.0.0.1", "etcd://user:password@127.0.0.1"));
+        }
+    }
+
+    #[test]
+    fn several_registries_are_told_from_several_hosts() {
+        for (urls, parts) in [
+            ("etcd://h1:1,h2:2", &["etcd://h1:1,h2:2"][..]),
+            ("etcd://h1,h2,consul://h3?dc=a", &["etcd://h1,h2", "consul://h3?dc=a"]),
+            ("static://a=h:1,h:2,memory://", &["static://a=h:1,h:2", "memory://"]),
+            ("etcd://h?format=a,b,mdns://", &["etcd://h?format=a,b", "mdns://"]),
+            ("", &[""]),
+        ] {
+            assert_eq!(several(urls), parts);
+        }
+        let registries = open_all("memory://open-all-a,memory://open-all-b").unwrap();
+        let names: Vec<_> = registries.iter().map(|it| it.name()).collect();
+        assert_eq!(names, ["memory://open-all-a", "memory://open-all-b"]);
+
+        let error = open("memory://a,static://s=h:1").unwrap_err().to_string();
+        assert!(error.contains("names 2 registries") && error.contains("open_all"), "{error}");
+        for (urls, why) in [
+            ("memory://open-all-c,memory://open-all-c", "is there twice"),
+            ("memory://a,", "nothing follows its last comma"),
+            ("memory://a,nonsense://b", "no registry has the scheme `nonsense`"),
+        ] {
+            let error = open_all(urls).unwrap_err();
+            assert!(error.is_config() && error.to_string().contains(why), "{urls}: {error}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The options of a service.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
@@ -211,13 +211,14 @@ impl ServiceBuilder {
     #[expect(clippy::unused_async, reason = "registries to come connect here")]
     pub async fn build(self) -> Result<Service, Error> {
         let given = &self.given;
-        let Value { value: registry, source: registry_source } = given.registry(self.registry)?;
+        let Value { value: registries, source: registry_source } =
+            given.registries(self.registry)?;
         let name = Value { value: self.name, source: Source::Code(Setting::ServerName) };
         let name = given.string(Setting::ServerName, None)?.unwrap_or(name);
         check_name("name", &name)?;
         let id = match given.string(Setting::ServerId, self.id)? {
             Some(id) => id,
-            None => Value::by_default(default_id(&name, &*registry)?),
+            None => Value::by_default(default_id(&name, &registries)?),
         };
         check_name("id", &id)?;
         let version = given.string(Setting::ServerVersion, self.version)?;
@@ -233,12 +234,12 @@ impl ServiceBuilder {
             advertise: given.string(Setting::ServerAdvertise, self.advertise)?,
             registry: registry_source,
             client: client::Settings::default().given(given, None, None)?,
-            registration: registration_options(ttl, interval, self.check, &*registry)?,
+            registration: registration_options(ttl, interval, self.check, &registries)?,
             shutdown: self.shutdown,
             drain_timeout: self.drain_timeout.unwrap_or(Duration::from_secs(30)),
             hooks: self.hooks,
         };
-        Ok(Service { settings, discovery: Discovery::new(registry), server: Server::new() })
+        Ok(Service { settings, discovery: Discovery::merged(registries), server: Server::new() })
     }
 }
 
@@ -247,7 +248,7 @@ fn registration_options(
     ttl: Option<Value<Duration>>,
     interval: Option<Value<Duration>>,
     check: Option<registration::Check>,
-    registry: &dyn Registry,
+    registries: &[Arc<dyn Registry>],
 ) -> Result<registration::Options, Error> {
     let source = |value: &Option<Value<_>>| value.as_ref().map_or(Source::Default, |it| it.source);
     let sources = (source(&ttl), source(&interval));
@@ -259,15 +260,17 @@ fn registration_options(
         options.interval = interval.value;
     }
     options.check = check;
-    options.validate(registry).map_err(|error| {
-        let (ttl, interval) = sources;
-        error.noting(format_args!("the TTL is from {ttl}, the interval from {interval}"))
-    })?;
+    for registry in registries {
+        options.validate(&**registry).map_err(|error| {
+            let (ttl, interval) = sources;
+            error.noting(format_args!("the TTL is from {ttl}, the interval from {interval}"))
+        })?;
+    }
     Ok(options)
 }
 
-/// The name, a dash and a new UUID, or the UUID alone where the registry has no room for both.
-fn default_id(name: &Value<String>, registry: &dyn Registry) -> Result<String, Error> {
+/// The name, a dash and a new UUID, or the UUID alone where a registry has no room for both.
+fn default_id(name: &Value<String>, registries: &[Arc<dyn Registry>]) -> Result<String, Error> {
     let Value { value: name, source } = name;
     let uuid = Uuid::new_v4().to_string();
     let id = format!("{name}-{uuid}");
@@ -278,7 +281,8 @@ fn default_id(name: &Value<String>, registry: &dyn Registry) -> Result<String, E
             LONGEST - (id.len() - name.len())
         )));
     }
-    let fits = registry.validate(&Node::new(name, &id, "127.0.0.1:1")).is_ok();
+    let node = Node::new(name, &id, "127.0.0.1:1");
+    let fits = registries.iter().all(|registry| registry.validate(&node).is_ok());
     Ok(if fits { id } else { uuid })
 }
 

@@ -168,7 +168,9 @@ impl Service {
     async fn prepare(mut self) -> Result<Self, Error> {
         self.settings.hooks.before_start.run().await?;
         let source = self.settings.registry;
-        self.discovery.registry().prepare().await.map_err(|error| source.note(error))?;
+        for registry in self.discovery.registries() {
+            registry.prepare().await.map_err(|error| source.note(error))?;
+        }
         Ok(self)
     }
 
@@ -199,26 +201,29 @@ impl Service {
         node.metadata.extend(settings.metadata.pairs.clone());
         node.endpoints = endpoints;
         // Else it would be tried for ever: nothing but other options can change it.
-        discovery.registry().validate(&node).map_err(|error| {
-            let (name, id, metadata) = (name.source, id.source, settings.metadata.sources());
-            error.noting(format_args!(
-                "the name is from {name}, the id from {id}, the address from {source}, the metadata \
-                 from {metadata}"
-            ))
-        })?;
-        let registry = discovery.registry().clone();
-        let shown = registry.name().to_owned();
+        let registries = discovery.registries().to_vec();
+        for registry in &registries {
+            registry.validate(&node).map_err(|error| {
+                let (name, id, metadata) = (name.source, id.source, settings.metadata.sources());
+                error.noting(format_args!(
+                    "the name is from {name}, the id from {id}, the address from {source}, the \
+                     metadata from {metadata}"
+                ))
+            })?;
+        }
+        let shown = discovery.name();
+        let is_shared = registries.iter().any(|registry| registry.is_shared());
+        let gap = registries.iter().map(|registry| registry.spread()).max().unwrap_or_default();
         let (claim, registration) = Claim::register(&shown, &node, || {
             tracing::info!(service = node.service, node = node.id, address, "serving");
-            Registration::start(registry, node.clone(), settings.registration)
+            Registration::start_in(registries, node.clone(), settings.registration)
         })?;
-        let is_shared = discovery.registry().is_shared();
         if let Some(warning) = address::unreachable(&asked, bound, &address, is_shared) {
             tracing::warn!(service = node.service, node = node.id, registry = shown, "{warning}");
         }
         let leaving = leave::Leaving {
             service: name.value,
-            gap: discovery.registry().spread(),
+            gap,
             drain_timeout: settings.drain_timeout,
             listening,
             registration,

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -6,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -13,6 +15,7 @@ use tonic_health::pb::{
 
 use crate::{
     Client, Service,
+    discovery::Update,
     fixture::{Echo, Log, Stub, Word, client, register, registered, start},
     registration::RegistrationState,
     registry,
@@ -53,6 +56,32 @@ async fn a_service_is_registered_with_all_that_its_record_tells() {
     assert_eq!(endpoints, all.map(|method| format!("Echo.{method}")));
     handle.stop().await.expect("a clean exit");
     assert_eq!(nodes(registry, "greeter").await, 0, "stopped: deregistered");
+}
+
+#[tokio::test]
+async fn a_node_is_in_every_registry_that_the_url_names_and_found_in_each() {
+    let [one, two] = ["memory://service-several-1", "memory://service-several-2"];
+    let both = format!("{one},{two}");
+    let handle = start(&both, "greeter", Echo::named("greeter")).await;
+    while nodes(one, "greeter").await + nodes(two, "greeter").await < 2 {
+        tokio::task::yield_now().await;
+    }
+    let other = start(two, "greeter", Echo::named("other")).await;
+    let client = client(&both);
+    let mut found = client.discovery().subscribe("greeter");
+    let mut ids = BTreeSet::new();
+    while ids.len() < 2 {
+        match found.next().await.expect("an update") {
+            Update::Reset(nodes) => ids.extend(nodes.iter().map(|node| node.id.clone())),
+            Update::Insert(node) => drop(ids.insert(node.id.clone())),
+            Update::Remove(id) => panic!("{id} is there"),
+        }
+    }
+    assert_eq!(client.discovery().registries().len(), 2);
+    Stub::new("greeter", &client).say(Word::new("hello")).await.expect("one answers");
+    handle.stop().await.expect("a clean exit");
+    assert_eq!((nodes(one, "greeter").await, nodes(two, "greeter").await), (0, 1));
+    other.stop().await.expect("a clean exit");
 }
 
 #[tokio::test]

@@ -226,6 +226,9 @@ impl Node {
         let process = Command::new(program("fault-node"))
             .args(["--id", &id, "--address", &address, "--registry", url, "--journals"])
             .arg(journals)
+            // For registries that write at the node's pod.
+            .env("POD_NAME", &id)
+            .env("POD_NAMESPACE", "default")
             .stdin(Stdio::piped()) // closes with us: the node ends then
             .spawn()
             .expect("a node can be started");

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -17,7 +17,7 @@ use super::{
     connect::{Connect, Ended},
 };
 use crate::{
-    discovery::{Doubts, Neighbours, Status, Update},
+    discovery::{Discovery, Doubts, Neighbours, Status, Update},
     registry::{Node, Registry, memory::Memory},
 };
 
@@ -113,7 +113,7 @@ struct World {
     network: Network,
     updates: mpsc::UnboundedSender<Update>,
     status: watch::Sender<Status>,
-    doubts: Doubts,
+    doubted: Arc<Notify>,
     /// Only for what else is registered.
     registry: Memory,
 }
@@ -127,17 +127,18 @@ fn world() -> World {
 fn world_with(registry: Memory, asked: Arc<dyn Registry>) -> World {
     let (updates, stream) = mpsc::unbounded_channel();
     let status = watch::Sender::new(Status::default());
-    let (network, doubts) = (Network::default(), Doubts::default());
+    let (network, mut doubts) = (Network::default(), Doubts::default());
+    let doubted = doubts.listener();
     let balancer = Balancer::with_connector(
         UnboundedReceiverStream::new(stream),
         status.subscribe(),
-        Neighbours::new(asked, "greeter"),
-        doubts.clone(),
+        Neighbours::new(Discovery::new(asked), "greeter"),
+        doubts,
         network.clone(),
         Options::default().ttl,
         Options::default().penalty,
     );
-    World { balancer, network, updates, status, doubts, registry }
+    World { balancer, network, updates, status, doubted, registry }
 }
 
 fn nodes(ids: &[&str]) -> Update {
@@ -452,7 +453,7 @@ async fn ten_thousand_nodes_connect_and_change_without_ado() {
 async fn a_node_that_cannot_be_reached_puts_the_registrys_word_in_doubt() {
     let world = world();
     let is_doubted = async || {
-        let raised = timeout(Duration::from_millis(100), world.doubts.raised()).await;
+        let raised = timeout(Duration::from_millis(100), world.doubted.notified()).await;
         raised.is_ok()
     };
     world.updates.send(nodes(&["a"])).unwrap();
@@ -469,6 +470,6 @@ async fn a_node_that_cannot_be_reached_puts_the_registrys_word_in_doubt() {
     world.network.set("a:1", Host::Refuses);
     world.network.end(&connection, Ended::Closed("reset".to_owned()));
     assert!(is_doubted().await, "it was lost");
-    let again = timeout(Duration::from_secs(10), world.doubts.raised()).await;
+    let again = timeout(Duration::from_secs(10), world.doubted.notified()).await;
     assert!(again.is_ok(), "and each attempt that fails says so again");
 }

@@ -41,7 +41,7 @@ fn event(short: &str, revision: u64) -> Event {
 }
 
 /// Updates in short: `=[a@x b@y]`, `+a@x`, `-a`.
-fn short(update: &Update) -> String {
+pub(super) fn short(update: &Update) -> String {
     let node = |node: &Arc<Node>| format!("{}@{}", node.id, node.address);
     match update {
         Update::Reset(nodes) => {

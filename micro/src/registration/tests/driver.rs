@@ -324,3 +324,27 @@ async fn a_registry_that_only_reads_is_asked_once() {
     registration.leave().await;
     assert_eq!(registry.calls(), ["register"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_several_registries_one_that_fails_does_not_disturb_the_others() {
+    let registries = [Scripted::new(), Scripted::new()];
+    registries[0].set(Mode::Silent);
+    let all = registries.iter().map(|registry| registry.clone() as Arc<dyn Registry>).collect();
+    let node = Node::new("greeter", "greeter-1", "127.0.0.1:1");
+    let registration = Registration::start_in(all, node, Options::new(TTL));
+    settle().await;
+    assert_eq!(state(&registration), RegistrationState::Registered, "one has it");
+    for _ in 0..100 {
+        sleep(TTL / 10).await;
+        assert!(registries[1].has_record(), "its record stands at every moment");
+    }
+    registries[0].set(Mode::Up(Duration::ZERO));
+    sleep(TTL / 3 + SECOND).await;
+    assert!(registries.iter().all(|registry| registry.has_record()));
+
+    registries[1].set(Mode::Silent);
+    let begin = Instant::now();
+    registration.leave().await;
+    assert!(!registries[0].has_record(), "it leaves where it can");
+    assert!(begin.elapsed() <= 3 * SECOND, "{:?}", begin.elapsed());
+}

@@ -47,7 +47,7 @@ impl fmt::Debug for Options {
 impl Options {
     pub(super) fn of(url: &Url) -> Result<Self, Error> {
         url.without_path()?;
-        url.only_keys(&["format", "tls", "ca", "cert", "key"])?;
+        url.only_keys(&["tls", "ca", "cert", "key", "format"])?;
         let members = url.addresses(DEFAULT_PORT)?;
         let file = |key| match url.option(key) {
             Some("") => Err(url.error(format_args!("option `{key}` names no file"))),
@@ -119,5 +119,29 @@ impl Options {
             options = options.identity(identity);
         }
         Ok(Some(options))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(query: &str) -> Result<Options, String> {
+        let url = Url::parse(&format!("etcd://127.0.0.1{query}")).unwrap();
+        Options::of(&url).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_format_is_to_be_had_and_other_formats_are_another_registry() {
+        assert_eq!(options("").unwrap().formats, [Format::Micro]);
+        let all = options("?format=etcd,kitex,kratos,go-zero,micro").unwrap();
+        let mut expected = FORMATS;
+        expected.reverse();
+        assert_eq!(all.formats, expected);
+        let identity = |query| options(query).unwrap().identity();
+        assert_eq!(identity(""), identity("?format=micro"));
+        assert_ne!(identity("?format=micro,kratos"), identity("?format=kratos,micro"));
+        let error = options("?format=dubbo").unwrap_err();
+        assert!(error.contains("etcd:// has micro, go-zero, kratos, kitex, etcd"), "{error}");
     }
 }

@@ -26,6 +26,7 @@ const MAX_REASON: usize = 200;
 #[derive(Debug)]
 pub(super) enum Json<'a> {
     Null,
+    #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone looks into it"))]
     Bool(bool),
     Number(Number),
     Text(Cow<'a, str>),
@@ -229,6 +230,7 @@ impl<'a> Object<'a> {
         Ok(texts.unwrap_or_default())
     }
 
+    #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone looks into it"))]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Json<'a>)> {
         self.0.iter().map(|(key, json)| (&**key, json))
     }

@@ -22,6 +22,7 @@ const WEIGHT: &str = "weight";
 /// What Kitex takes in place of a weight that is not positive.
 const DEFAULT_WEIGHT: i64 = 10;
 
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone keeps it"))]
 #[derive(Serialize)]
 struct Instance<'a> {
     network: &'a str,
@@ -42,6 +43,7 @@ struct Entry<'a> {
 ///
 /// # Errors
 /// A record over 1 MiB, saying so.
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone keeps it"))]
 pub(in crate::registry) fn encode(node: &Node) -> Result<Vec<u8>, String> {
     let (weight, tags) = (weight(node), tags(node));
     write(&Instance { network: "tcp", address: &node.address, weight, tags })
@@ -51,7 +53,7 @@ pub(in crate::registry) fn encode(node: &Node) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// As [`encode`].
-#[allow(dead_code, reason = "zookeeper:// is to write it")]
+#[cfg_attr(not(feature = "zookeeper"), allow(dead_code, reason = "zookeeper:// alone writes it"))]
 pub(in crate::registry) fn encode_entry(node: &Node) -> Result<Vec<u8>, String> {
     write(&Entry { weight: weight(node), tags: tags(node) })
 }
@@ -61,6 +63,7 @@ pub(in crate::registry) fn encode_entry(node: &Node) -> Result<Vec<u8>, String> 
 /// # Errors
 /// What is wrong and where in the record: besides what is not JSON or of another type, an address
 /// that is not `host:port`, and a network other than TCP.
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "etcd:// alone keeps it"))]
 pub(in crate::registry) fn decode(bytes: &[u8], service: &str) -> Result<Node, String> {
     parse_object(bytes, |record| {
         let network = record.text("network")?;
@@ -75,7 +78,7 @@ pub(in crate::registry) fn decode(bytes: &[u8], service: &str) -> Result<Node, S
 ///
 /// # Errors
 /// As [`decode`], as far as it applies.
-#[allow(dead_code, reason = "zookeeper:// is to read it")]
+#[cfg_attr(not(feature = "zookeeper"), allow(dead_code, reason = "zookeeper:// alone reads it"))]
 pub(in crate::registry) fn decode_entry(
     bytes: &[u8],
     service: &str,
@@ -89,23 +92,31 @@ fn node(record: &Object<'_>, service: &str, address: String) -> Result<Node, Wro
         let why = format!("is {address:?}, not `host:port`");
         return Err(Wrong::new(why).in_field("address"));
     }
-    let weight = match record.integer("weight")? {
-        weight if weight > 0 => weight,
-        _ => DEFAULT_WEIGHT,
-    };
-    let metadata = record.texts("tags")?;
-    let mut node = Node { metadata, ..Node::new(service, address.clone(), address) };
-    node.metadata.insert(WEIGHT.to_owned(), weight.to_string());
-    says_grpc(&mut node);
-    Ok(node)
+    let (weight, tags) = (record.integer("weight")?, record.texts("tags")?);
+    Ok(tagged(Node::new(service, address.clone(), address), weight, tags.into_iter()))
 }
 
-fn weight(node: &Node) -> i64 {
+/// The node, whose metadata is of no account, with this weight and these tags.
+pub(in crate::registry) fn tagged(
+    mut node: Node,
+    weight: i64,
+    tags: impl Iterator<Item = (String, String)>,
+) -> Node {
+    node.metadata = tags.collect();
+    let weight = if weight > 0 { weight } else { DEFAULT_WEIGHT };
+    node.metadata.insert(WEIGHT.to_owned(), weight.to_string());
+    says_grpc(&mut node);
+    node
+}
+
+/// Its weight: 10 unless it is a positive integer.
+pub(in crate::registry) fn weight(node: &Node) -> i64 {
     let weight = node.metadata.get(WEIGHT).and_then(|weight| weight.parse().ok());
     weight.filter(|weight| *weight > 0).unwrap_or(DEFAULT_WEIGHT)
 }
 
-fn tags(node: &Node) -> Option<BTreeMap<&str, &str>> {
+/// What there is to say of it in tags.
+pub(in crate::registry) fn tags(node: &Node) -> Option<BTreeMap<&str, &str>> {
     let tags: BTreeMap<_, _> = facts(node).filter(|(key, _)| *key != WEIGHT).collect();
     (!tags.is_empty()).then_some(tags)
 }

@@ -38,7 +38,7 @@ async fn the_environment_goes_before_the_code() {
     };
     let service = code(builder(variables)).build().await.expect("a service");
     assert_eq!((service.name(), service.id()), ("other", "other-1"));
-    assert_eq!(service.discovery.registry().name(), "memory://service-config-env");
+    assert_eq!(service.discovery.name(), "memory://service-config-env");
     let settings = &service.settings;
     assert_eq!((&*settings.version, &*settings.address.value), ("2.0.0", "127.0.0.2:0"));
     assert_eq!((&*settings.metadata.pairs["zone"], &*settings.metadata.pairs["rack"]), ("b", "7"));
@@ -53,7 +53,7 @@ async fn the_environment_goes_before_the_code() {
 
     let service = code(builder(variables)).without_env().build().await.expect("a service");
     assert_eq!((service.name(), service.id()), ("greeter", "greeter-1"));
-    assert_eq!(service.discovery.registry().name(), "memory://service-config");
+    assert_eq!(service.discovery.name(), "memory://service-config");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ pub use watching::{Watching, told};
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::registry::{Lease, Node, Registry};
+use crate::registry::{Lease, Listing, Node, Registry};
 
 /// The backend cannot do what a case needs: the case ends there, and must be
 /// [declared](Backend::not_applicable).
@@ -29,6 +29,12 @@ pub trait Backend {
     /// The cases that are not in its nature, with the reason before them.
     fn not_applicable(&self) -> &'static [(&'static str, &'static [&'static str])] {
         &[]
+    }
+
+    /// Whether a watch tells every change. One that tells how all stands may pass over what did not
+    /// last, or tell several changes at once. By default it does.
+    fn tells_every_change(&self) -> bool {
+        true
     }
 
     /// Deletes these records as another would: at once, in one change where there is such a thing.
@@ -55,6 +61,12 @@ pub trait Backend {
     /// when this returns.
     async fn own(&self, _node: &Node, _ttl: Duration) -> Result<Owner, Cannot> {
         Err(Cannot)
+    }
+
+    /// Reads a service that has no nodes, if the registry tells such a one from a failure.
+    async fn read_empty(&self, service: &str) -> Result<Listing, Cannot> {
+        let read = self.registry().read(service).await;
+        Ok(read.unwrap_or_else(|error| panic!("read {service}: {error:?}")))
     }
 
     /// Registers a node, if registering is in the registry's nature.

@@ -85,6 +85,15 @@ pub(in crate::registry) fn encode_text(node: &Node) -> Result<Vec<u8>, String> {
     })
 }
 
+/// An endpoint alone, as it is written into a record.
+///
+/// # Errors
+/// As [`encode`].
+#[cfg(any(test, feature = "consul"))]
+pub(super) fn encode_endpoint(of: &Endpoint) -> Result<Vec<u8>, String> {
+    write(&endpoint(of))
+}
+
 fn endpoint(endpoint: &Endpoint) -> GoEndpoint<'_> {
     GoEndpoint {
         request: endpoint.request.as_ref().map(value),

@@ -5,6 +5,8 @@ mod decode;
 mod encode;
 #[cfg(any(test, feature = "nats"))]
 mod event;
+#[cfg(any(test, feature = "consul"))]
+pub(in crate::registry) mod tag;
 
 #[cfg(any(test, feature = "nats"))]
 pub(in crate::registry) use self::event::{

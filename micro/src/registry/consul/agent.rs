@@ -1,0 +1,396 @@
+//! Exchanges with the agent, over HTTP.
+
+use std::{
+    error::Error as StdError,
+    fmt::{self, Write},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use form_urlencoded::Serializer;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::{Client, Method, Response, StatusCode, header::CONTENT_TYPE, redirect::Policy};
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout_at},
+};
+
+use super::options::{At, Options};
+use crate::Error;
+
+/// How long an exchange may take, all its requests together.
+pub(super) const EXCHANGE: Duration = Duration::from_secs(1);
+
+/// How long the rest of a long answer may take: what has begun to come is no silent agent.
+const BODY: Duration = Duration::from_secs(20);
+
+/// The longest answer taken, in bytes: ten thousand nodes with go-micro's usual tags are some
+/// 30 MB.
+const MAX_ANSWER: usize = 128 * 1024 * 1024;
+
+/// The longest part of an answer quoted in an error, in characters.
+const MAX_QUOTED: usize = 300;
+
+/// Exchanges under way at once, watches apart: an agent takes 200 connections from one address.
+const AT_ONCE: usize = 16;
+
+/// Connections kept between exchanges.
+const KEPT: usize = 4;
+
+/// A connection whose agent is gone without a word is given up after some 20 s.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// How often an agent whose watches are silent is asked whether it is still there.
+pub(super) const ALIVE_EVERY: Duration = Duration::from_secs(5);
+
+/// What may stand in a part of a path as it is. Not `.`: of a part that is nothing else a URL makes
+/// another path.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~').remove(b'.');
+
+/// A part of a path.
+pub(super) fn part(text: &str) -> String {
+    utf8_percent_encode(text, PLAIN).to_string()
+}
+
+/// The agent, and the connections to it.
+pub(super) struct Agent {
+    pub(super) options: Options,
+    held: Mutex<Held>,
+    turns: Semaphore,
+    /// When it last said that it is there and has a leader.
+    alive: tokio::sync::Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct Held {
+    client: Option<Client>,
+    /// How many there were: an error speaks against the connections that it was on.
+    generation: u64,
+}
+
+/// A request: to be sent twice without harm.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    method: Method,
+    path: String,
+    query: Vec<(&'static str, String)>,
+    body: Option<Bytes>,
+}
+
+/// What the agent said, whatever it was.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    /// `X-Consul-Index`
+    pub(super) index: Option<u64>,
+    /// Something was left out for want of rights. Never told to those without a token.
+    pub(super) is_filtered: bool,
+    pub(super) body: Bytes,
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Request {
+    pub(super) fn get(path: impl Into<String>) -> Self {
+        Self { method: Method::GET, path: path.into(), query: Vec::new(), body: None }
+    }
+
+    pub(super) fn put(path: impl Into<String>) -> Self {
+        Self { method: Method::PUT, ..Self::get(path) }
+    }
+
+    pub(super) fn post(path: impl Into<String>) -> Self {
+        Self { method: Method::POST, ..Self::get(path) }
+    }
+
+    pub(super) fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
+        self.query.push((key, value.into()));
+        self
+    }
+
+    pub(super) fn with_body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = Some(body.into());
+        self
+    }
+}
+
+impl Agent {
+    pub(super) fn new(options: Options) -> Self {
+        Self {
+            options,
+            held: Mutex::default(),
+            turns: Semaphore::new(AT_ONCE),
+            alive: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// What went wrong at what.
+    pub(super) fn failed(&self, what: &str, why: impl fmt::Display) -> Error {
+        Error::registry(format!("{}: cannot {what}: {why}", self.name()))
+    }
+
+    /// What was answered is nothing that Consul answers.
+    pub(super) fn not_consuls(&self, what: &str, why: impl fmt::Display) -> Error {
+        self.failed(what, format_args!("the answer is not Consul's: {why}"))
+    }
+
+    /// One exchange, over by the deadline.
+    pub(super) async fn call(
+        &self,
+        what: &str,
+        request: Request,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let _turn = self.turn(what, deadline).await?;
+        self.send(what, request, deadline, deadline).await
+    }
+
+    /// Waits for one of few exchanges at once to be over.
+    pub(super) async fn turn(
+        &self,
+        what: &str,
+        deadline: Instant,
+    ) -> Result<SemaphorePermit<'_>, Error> {
+        // Nobody ever closes it.
+        let turn = timeout_at(deadline, self.turns.acquire()).await.ok().and_then(Result::ok);
+        turn.ok_or_else(|| {
+            self.failed(what, format_args!("{AT_ONCE} other exchanges took too long"))
+        })
+    }
+
+    /// One whose answer begins by then, and may be long; or one that waits to begin.
+    pub(super) async fn read(
+        &self,
+        what: &str,
+        request: Request,
+        begins: Instant,
+    ) -> Result<Answer, Error> {
+        self.send(what, request, begins, begins + BODY).await
+    }
+
+    async fn send(
+        &self,
+        what: &str,
+        request: Request,
+        begins: Instant,
+        ends: Instant,
+    ) -> Result<Answer, Error> {
+        let mut is_second = false;
+        let why = loop {
+            let (client, generation) = self.client().map_err(|why| self.failed(what, why))?;
+            // Given up by its caller shortly before its end, it was silent for too long.
+            let silent_from = Some(begins - EXCHANGE / 2);
+            let mut pending = Pending { agent: self, generation, silent_from };
+            let asked = timeout_at(begins, self.ask(&client, &request)).await;
+            let why = match asked {
+                Ok(Ok(response)) => match timeout_at(ends, answer(response)).await {
+                    Ok(Ok(answer)) => {
+                        pending.silent_from = None;
+                        return Ok(answer);
+                    }
+                    Ok(Err(why)) => why,
+                    Err(_) => "the answer took too long".to_owned(),
+                },
+                Ok(Err(why)) => why,
+                Err(_) => "no answer in time".to_owned(),
+            };
+            self.discard(generation);
+            // A connection that was idle may have been broken for as long.
+            if is_second || Instant::now() >= begins {
+                break why;
+            }
+            is_second = true;
+        };
+        Err(self.failed(what, why))
+    }
+
+    /// Finds out whether the agent answers and its cluster has a leader, unless that was found
+    /// lately: without one, nothing that it tells is news.
+    pub(super) async fn is_alive(&self) -> Result<(), Error> {
+        let what = "keep watching";
+        let mut alive = self.alive.lock().await;
+        if alive.is_some_and(|at| at.elapsed() < ALIVE_EVERY / 2) {
+            return Ok(());
+        }
+        let request = Request::get("/v1/status/leader");
+        let answer = self.call(what, request, Instant::now() + EXCHANGE).await?;
+        let leader: String = answer.json(self, what)?;
+        if leader.is_empty() {
+            return Err(self.failed(what, "Consul has no leader"));
+        }
+        *alive = Some(Instant::now());
+        Ok(())
+    }
+
+    async fn ask(&self, client: &Client, request: &Request) -> Result<Response, String> {
+        let mut builder = client.request(request.method.clone(), self.url(request));
+        if let Some(token) = self.options.token()? {
+            builder = builder.header("x-consul-token", token);
+        }
+        if let Some(body) = &request.body {
+            builder = builder.header(CONTENT_TYPE, "application/json").body(body.clone());
+        }
+        builder.send().await.map_err(|error| sources(&error.without_url()))
+    }
+
+    fn url(&self, request: &Request) -> String {
+        let mut query = Serializer::new(String::new());
+        query.extend_pairs(&self.options.tenancy);
+        query.extend_pairs(&request.query);
+        let (base, path, query) = (self.options.base(), &request.path, query.finish());
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("{base}{path}{mark}{query}")
+    }
+
+    fn client(&self) -> Result<(Client, u64), String> {
+        let mut held = self.held();
+        if let Some(client) = &held.client {
+            return Ok((client.clone(), held.generation));
+        }
+        let mut builder = Client::builder()
+            .tls_backend_preconfigured(self.options.tls()?)
+            .no_proxy()
+            // Not even to follow one is the token given away.
+            .redirect(Policy::none())
+            .connect_timeout(EXCHANGE)
+            .pool_max_idle_per_host(KEPT)
+            .tcp_keepalive(KEEPALIVE)
+            .tcp_keepalive_interval(KEEPALIVE_INTERVAL)
+            .tcp_keepalive_retries(KEEPALIVE_RETRIES);
+        if let At::Socket(path) = &self.options.at {
+            builder = builder.unix_socket(path.as_path());
+        }
+        let client = builder.build().map_err(|error| sources(&error))?;
+        held.generation += 1;
+        held.client = Some(client.clone());
+        Ok((client, held.generation))
+    }
+
+    /// Forgets the connections of that time: the next exchange makes new ones.
+    fn discard(&self, generation: u64) {
+        let mut held = self.held();
+        if held.generation == generation {
+            held.client = None;
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An exchange under way. Dropped when it has been silent for too long, it gives up the
+/// connections of its time: the idle ones may be as broken as the one it is on.
+struct Pending<'a> {
+    agent: &'a Agent,
+    generation: u64,
+    silent_from: Option<Instant>,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if self.silent_from.is_some_and(|from| Instant::now() >= from) {
+            self.agent.discard(self.generation);
+        }
+    }
+}
+
+async fn answer(mut response: Response) -> Result<Answer, String> {
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let index = header("x-consul-index").and_then(|index| index.parse().ok());
+    let is_filtered = header("x-consul-results-filtered-by-acls") == Some("true");
+    let status = response.status();
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| sources(&error.without_url()))? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(format!("the answer has more than {MAX_ANSWER} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer { status, index, is_filtered, body: body.freeze() })
+}
+
+impl Answer {
+    /// The answer if it is one of success.
+    pub(super) fn success(self, agent: &Agent, what: &str) -> Result<Self, Error> {
+        if self.status.is_success() {
+            return Ok(self);
+        }
+        Err(agent.failed(what, self.refusal(agent)))
+    }
+
+    /// The answer's JSON.
+    pub(super) fn json<T: DeserializeOwned>(self, agent: &Agent, what: &str) -> Result<T, Error> {
+        let answer = self.success(agent, what)?;
+        serde_json::from_slice(&answer.body).map_err(|error| agent.not_consuls(what, error))
+    }
+
+    /// Why it is none, in Consul's words, and what may help.
+    fn refusal(&self, agent: &Agent) -> String {
+        let said = String::from_utf8_lossy(&self.body);
+        let said: String = said.trim().escape_debug().take(MAX_QUOTED).collect();
+        let remedy = match self.status {
+            StatusCode::FORBIDDEN if said.contains("ACL not found") => {
+                "; Consul knows no such token: it was deleted or has expired"
+            }
+            StatusCode::FORBIDDEN if !agent.options.has_token() => {
+                "; give a token with the option `token` or `token_file`"
+            }
+            StatusCode::FORBIDDEN => {
+                "; the token's policy must have service \"NAME\" { policy = \"write\" } to register, \
+                 service_prefix \"\" { policy = \"read\" } to call others, and node_prefix \"\" { \
+                 policy = \"read\" } for both"
+            }
+            _ => "",
+        };
+        let separator = if said.is_empty() { "" } else { ": " };
+        format!("Consul answered {}{separator}{said}{remedy}", self.status.as_u16())
+    }
+}
+
+fn sources(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        // Wrappers often repeat what they wrap.
+        if !text.ends_with(&next) {
+            let _ = write!(text, ": {next}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::super::url::Url, *};
+
+    #[test]
+    fn every_request_names_its_namespace_and_partition() {
+        let url = Url::parse("consul://h:1?ns=team%20a&partition=b&token=hunter2").unwrap();
+        let agent = Agent::new(Options::of(&url).unwrap());
+        let request = Request::get(format!("/v1/health/service/{}", part("a/b c%.\u{e9}")));
+        assert_eq!(
+            agent.url(&request.with("index", "7")),
+            "http://h:1/v1/health/service/a%2Fb%20c%25.%C3%A9?ns=team+a&partition=b&index=7"
+        );
+        assert_eq!(
+            agent.url(&Request::put("/v1/agent/service/register")),
+            "http://h:1/v1/agent/service/register?ns=team+a&partition=b"
+        );
+        assert!(!format!("{agent:?}").contains("hunter2"));
+    }
+}

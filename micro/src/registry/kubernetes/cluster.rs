@@ -1,0 +1,290 @@
+//! The way to the API server: one client, and exchanges with it.
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use http::StatusCode;
+use hyper_util::{
+    client::legacy::{Client as HttpClient, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use kube::{
+    Client, Error as ClientError,
+    client::{AuthError, Body, ConfigExt as _},
+};
+use tokio::time::timeout;
+use tower::{BoxError, ServiceBuilder};
+
+use super::options::Options;
+use crate::Error;
+
+/// How long an exchange may take, all its requests together.
+pub(super) const EXCHANGE: Duration = Duration::from_secs(1);
+
+/// A connection without a byte for this long is asked, by TCP, whether its peer is still there, and
+/// given up after three questions without an answer: a watch that was cut off ends within 20 s.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRY: Duration = Duration::from_secs(3);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Where the rights are that a program needs.
+const MANIFEST: &str = "deploy/kubernetes/rbac.yaml";
+
+/// The API server, as one process and registry sees it.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    options: Options,
+    held: Mutex<Option<Held>>,
+    /// Making a client is one exchange's work; those that come meanwhile wait for what it makes.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Held {
+    /// Unlike that of any other client of this process.
+    id: u64,
+    client: Client,
+}
+
+/// What a role must allow for a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Right {
+    pub(super) verb: &'static str,
+    pub(super) resource: &'static str,
+}
+
+impl Right {
+    /// A request that needs it.
+    pub(super) async fn with<T>(
+        self,
+        request: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, Failed> {
+        request.await.map_err(|error| Failed { error, right: self })
+    }
+}
+
+/// A request that failed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    error: ClientError,
+    right: Right,
+}
+
+impl Failed {
+    /// What the server answered, if it did.
+    pub(super) fn status(&self) -> Option<StatusCode> {
+        match &self.error {
+            ClientError::Api(status) => StatusCode::from_u16(status.code).ok(),
+            _ => None,
+        }
+    }
+}
+
+/// Why an exchange failed.
+#[derive(Debug)]
+pub(super) struct CallError {
+    text: String,
+    status: Option<StatusCode>,
+}
+
+impl CallError {
+    /// What the server answered, if it did.
+    pub(super) fn status(&self) -> Option<StatusCode> {
+        self.status
+    }
+
+    /// Whether a right is missing.
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.status == Some(StatusCode::FORBIDDEN)
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<CallError> for Error {
+    fn from(error: CallError) -> Self {
+        Self::registry(error.text)
+    }
+}
+
+impl Cluster {
+    pub(super) fn new(options: Options) -> Self {
+        Self { options, held: Mutex::default(), connecting: tokio::sync::Mutex::default() }
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// One exchange with the server, bounded by [`EXCHANGE`]. It may run twice, the second time
+    /// with a new client, so it must do no harm when repeated.
+    pub(super) async fn call<T, F, Fut>(&self, what: &str, exchange: F) -> Result<T, CallError>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<T, Failed>>,
+    {
+        let fail = |why: &str, status| Err(CallError { status, ..self.refuse(what, why) });
+        match timeout(EXCHANGE, self.attempt(exchange)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(Failure::Setup(why))) => fail(&why, None),
+            Ok(Err(Failure::Request(failed))) => fail(&self.describe(&failed), failed.status()),
+            Err(_) => {
+                // Whatever it hangs on, a new one does not.
+                *self.held() = None;
+                fail(&format!("no answer within {EXCHANGE:?}"), None)
+            }
+        }
+    }
+
+    /// The error for what cannot be done.
+    pub(super) fn refuse(&self, what: &str, why: &str) -> CallError {
+        let text = format!("{}: cannot {what}: {why}", self.options.name);
+        CallError { text, status: None }
+    }
+
+    async fn attempt<T, F, Fut>(&self, exchange: F) -> Result<T, Failure>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<T, Failed>>,
+    {
+        loop {
+            let (held, is_new) = self.client().await.map_err(Failure::Setup)?;
+            let failed = match exchange(held.client).await {
+                Ok(value) => return Ok(value),
+                Err(failed) => failed,
+            };
+            // A token is read from its file once a minute, a certificate and a kubeconfig never
+            // again: with what the server does not take, or take any more, a client begins anew.
+            let is_answer =
+                failed.status().is_some_and(|status| status != StatusCode::UNAUTHORIZED);
+            if !is_answer {
+                let mut current = self.held();
+                if current.as_ref().is_some_and(|it| it.id == held.id) {
+                    *current = None;
+                }
+            }
+            if is_answer || is_new {
+                return Err(Failure::Request(failed));
+            }
+        }
+    }
+
+    /// The client, and whether it is new.
+    async fn client(&self) -> Result<(Held, bool), String> {
+        if let Some(held) = self.held().clone() {
+            return Ok((held, false));
+        }
+        let _turn = self.connecting.lock().await;
+        if let Some(held) = self.held().clone() {
+            return Ok((held, false));
+        }
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        let client = self.connect().await?;
+        let held = Held { id: IDS.fetch_add(1, Ordering::Relaxed), client };
+        *self.held() = Some(held.clone());
+        Ok((held, true))
+    }
+
+    /// kube's own stack, less what is not wanted here: it logs every failure as an error and tries
+    /// again by itself, and its connections may wait for ever.
+    async fn connect(&self) -> Result<Client, String> {
+        let config = self.options.config().await?;
+        // rustls wants one for the process when more than one are built in, and kube asks for that.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // One that was faster serves as well.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_connect_timeout(Some(EXCHANGE));
+        connector.set_nodelay(true);
+        connector.set_keepalive(Some(KEEPALIVE));
+        connector.set_keepalive_interval(Some(KEEPALIVE_RETRY));
+        connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
+        let connector = config
+            .rustls_https_connector_with_connector(connector)
+            .map_err(|error| describe(&error))?;
+        let service = ServiceBuilder::new()
+            .layer(config.base_uri_layer())
+            .option_layer(config.auth_layer().map_err(|error| describe(&error))?)
+            .layer(config.extra_headers_layer().map_err(|error| describe(&error))?)
+            .map_err(BoxError::from)
+            .service(HttpClient::builder(TokioExecutor::new()).build::<_, Body>(connector));
+        Ok(Client::new(service, config.default_namespace))
+    }
+
+    /// The failure in words, with what a missing right needs.
+    fn describe(&self, failed: &Failed) -> String {
+        let Failed { error, right: Right { verb, resource } } = failed;
+        match (failed.status(), error) {
+            (Some(StatusCode::FORBIDDEN), ClientError::Api(status)) => format!(
+                "we may not {verb} {resource}: give the service account the role in {MANIFEST}; the \
+                 server says: {}",
+                status.message
+            ),
+            (Some(StatusCode::UNAUTHORIZED), _) => {
+                "the server does not take our credentials: the token or certificate has expired or \
+                 is another cluster's"
+                    .to_owned()
+            }
+            _ => describe(error),
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Failure {
+    /// There is no client.
+    Setup(String),
+    Request(Failed),
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The error in words, causes included.
+pub(super) fn describe(error: &ClientError) -> String {
+    match error {
+        ClientError::Api(status) => format!("{} ({})", status.message, status.code),
+        // It quotes all that the program said, the token with it.
+        ClientError::Auth(AuthError::AuthExecRun { out, .. }) => {
+            format!("the kubeconfig's program for credentials failed: {}", out.status)
+        }
+        ClientError::Service(error) => sources(&**error),
+        error => sources(error),
+    }
+}
+
+fn sources(error: &(dyn StdError + 'static)) -> String {
+    if let Some(AuthError::AuthExecRun { out, .. }) = error.downcast_ref() {
+        return format!("the kubeconfig's program for credentials failed: {}", out.status);
+    }
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        // Wrappers often repeat what they wrap.
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,300 @@
+//! `kubernetes://`: a Service's EndpointSlices, and go-micro's records at pods.
+
+mod cluster;
+mod options;
+mod pod;
+mod read;
+mod target;
+mod view;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, StreamExt, stream};
+use http::StatusCode;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+
+use self::{
+    cluster::{Cluster, Right},
+    options::{Options, OwnPod},
+    pod::Place,
+    target::Target,
+};
+use super::{
+    BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, WatchError, format::gomicro,
+    open, url::Url,
+};
+use crate::{Error, ErrorKind};
+
+/// How long a removal may take to reach everybody: the controller gathers changes of a Service's
+/// endpoints, and other clients than ours ask the API server through a proxy or a name server.
+const SPREAD: Duration = Duration::from_secs(5);
+
+/// There is no TTL; renewals that come more often than this are of no use to anybody.
+const MIN_TTL: Duration = Duration::from_secs(1);
+
+/// Where the pod's name is handed on.
+const MANIFEST: &str = "deploy/kubernetes/deployment.yaml";
+
+const GET: Right = Right { verb: "get", resource: "pods" };
+const PATCH: Right = Right { verb: "patch", resource: "pods" };
+
+/// A registry in a Kubernetes cluster: nodes are found in the EndpointSlices of the Service of the
+/// called name, `greeter` or, with a port, `greeter:9000` or `greeter:grpc`.
+///
+/// Whoever has a Service is found there, whether it has ever heard of micro or not: what Kubernetes
+/// asks of it is readiness. So a node registers by being ready, and what
+/// [`register`](Registry::register) writes are its version, metadata and endpoints, as go-micro has
+/// it: as an annotation of its own pod. Neither expires: there is no TTL, and it is the kubelet
+/// that finds out about a node that was killed.
+///
+/// Every exchange is bounded by 1 s. One that fails, but by the server's word, makes the next begin
+/// with a new client, which reads token, certificates and kubeconfig anew; so does a token that
+/// the server does not take any more.
+///
+/// One URL opened several times in a process (and runtime) is one registry, whose client all share.
+/// Each watch has a connection of its own, as HTTP/1.1 wants it.
+#[derive(Debug)]
+pub struct Kubernetes {
+    cluster: Arc<Cluster>,
+    hint: String,
+}
+
+impl Kubernetes {
+    pub(super) fn open(url: &Url) -> Result<Arc<dyn Registry>, Error> {
+        let options = Options::of(url)?;
+        Ok(open::share(options.identity(), || {
+            let namespace = &options.namespace;
+            let hint = match &options.target {
+                Some(target) => {
+                    format!("{} has the Service {} alone", options.name, target.service)
+                }
+                None => format!(
+                    "{} has what a Service of that name in the namespace {namespace} selects and \
+                     is ready",
+                    options.name
+                ),
+            };
+            Self { cluster: Arc::new(Cluster::new(options)), hint }
+        }))
+    }
+
+    fn refuse(&self, node: &Node, why: &str) -> Error {
+        let (name, id, service) = (self.name(), &node.id, &node.service);
+        Error::config(format!("{name}: cannot register {id} of service {service}: {why}"))
+    }
+
+    /// What is called by this name.
+    ///
+    /// # Errors
+    /// `Config` for what is not to be had here.
+    fn target(&self, called: &str) -> Result<Target, Error> {
+        let options = self.cluster.options();
+        let fail = |why: &str| {
+            let (name, called) = (self.name(), called.escape_debug());
+            Error::config(format!("{name}: cannot look for `{called}`: {why}"))
+        };
+        let mut target = Target::parse(called).map_err(|why| fail(&why))?;
+        if let Some(only) = &options.target {
+            if target.service != only.service {
+                return Err(fail(&format!(
+                    "the registry's URL names the Service {}; leave it out of the URL to call others",
+                    only.service
+                )));
+            }
+            target.port = target.port.or_else(|| only.port.clone());
+        }
+        // A record at a pod can have another name than a Service.
+        if let Err(why) = target.check()
+            && !(options.reads_pods && Place::of(&target.service).is_ok())
+        {
+            return Err(fail(&why));
+        }
+        Ok(target)
+    }
+
+    /// Our own pod.
+    fn pod(&self, what: &str) -> Result<&OwnPod, Error> {
+        self.cluster.options().pod.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "{}: cannot {what}: which pod this is is not known: set POD_NAME and \
+                     POD_NAMESPACE from the pod's own fields, as {MANIFEST} does; outside of a \
+                     cluster there is nothing to register",
+                    self.name()
+                ),
+            )
+        })
+    }
+
+    /// Where the node's record is.
+    fn place(&self, node: &Node) -> Result<Place, Error> {
+        Place::of(&node.service).map_err(|why| self.refuse(node, &why))
+    }
+}
+
+fn what(verb: &str, node: &Node) -> String {
+    format!("{verb} {} of service {}", node.id, node.service)
+}
+
+fn pods(client: Client, pod: &OwnPod) -> Api<Pod> {
+    Api::namespaced(client, &pod.namespace)
+}
+
+impl Registry for Kubernetes {
+    fn name(&self) -> &str {
+        &self.cluster.options().name
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn hint(&self) -> Option<&str> {
+        Some(&self.hint)
+    }
+
+    fn spread(&self) -> Duration {
+        SPREAD
+    }
+
+    fn min_ttl(&self) -> Duration {
+        MIN_TTL
+    }
+
+    fn validate(&self, node: &Node) -> Result<(), Error> {
+        let written = self.place(node)?.write(node, Lease(0));
+        written.map(drop).map_err(|why| self.refuse(node, &why))
+    }
+
+    fn register<'a>(
+        &'a self,
+        node: &'a Node,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Lease, Error>> {
+        async move {
+            let what = what("register", node);
+            let pod = self.pod(&what)?;
+            if ttl < MIN_TTL {
+                let why = format!("a TTL of {ttl:?} is under the least, {MIN_TTL:?}");
+                return Err(self.refuse(node, &why));
+            }
+            let lease = Lease(fastrand::i64(1..));
+            let patch =
+                self.place(node)?.write(node, lease).map_err(|why| self.refuse(node, &why))?;
+            let write = |client| {
+                let (api, patch) = (pods(client, pod), Patch::Strategic(patch.clone()));
+                PATCH.with(
+                    async move { api.patch(&pod.name, &PatchParams::default(), &patch).await },
+                )
+            };
+            self.cluster.call(&what, write).await?;
+            Ok(lease)
+        }
+        .boxed()
+    }
+
+    fn renew<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), RenewError>> {
+        async move {
+            let what = what("renew", node);
+            let pod = self.pod(&what).map_err(RenewError::Failed)?;
+            let place = self.place(node).map_err(RenewError::Failed)?;
+            let get = |client| {
+                let api = pods(client, pod);
+                GET.with(async move { api.get(&pod.name).await })
+            };
+            let found = match self.cluster.call(&what, get).await {
+                Ok(found) => found,
+                Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {
+                    return Err(RenewError::Lost(format!("the pod {} is gone", pod.name)));
+                }
+                Err(error) => return Err(RenewError::Failed(error.into())),
+            };
+            let Some((record, written_under)) = place.stands(&found) else {
+                return Err(RenewError::Lost(format!(
+                    "the pod {} has no record of it any more",
+                    pod.name
+                )));
+            };
+            match gomicro::decode(record.as_bytes()) {
+                Ok(other) if other == *node && written_under == Some(lease) => Ok(()),
+                Ok(other) => Err(RenewError::taken_by(node, &other)),
+                Err(why) => Err(RenewError::Taken(format!(
+                    "the pod's annotation was overwritten with what is no record: {why}"
+                ))),
+            }
+        }
+        .boxed()
+    }
+
+    fn deregister<'a>(&'a self, node: &'a Node, lease: Lease) -> BoxFuture<'a, Result<(), Error>> {
+        async move {
+            let what = what("deregister", node);
+            let pod = self.pod(&what)?;
+            let place = &self.place(node)?;
+            let remove = |client| {
+                let api = pods(client, pod);
+                async move {
+                    loop {
+                        let found = match GET.with(api.get(&pod.name)).await {
+                            Ok(found) => found,
+                            Err(failed) if failed.status() == Some(StatusCode::NOT_FOUND) => {
+                                return Ok(());
+                            }
+                            Err(failed) => return Err(failed),
+                        };
+                        let is_ours =
+                            place.stands(&found).is_some_and(|(record, written_under)| {
+                                // Written back by somebody's hand, it would outlive its node.
+                                let is_ours = || {
+                                    gomicro::decode(record.as_bytes()).is_ok_and(|it| it == *node)
+                                };
+                                written_under.map_or_else(is_ours, |it| it == lease)
+                            });
+                        if !is_ours {
+                            return Ok(());
+                        }
+                        let patch = Patch::Strategic(place.remove(&found));
+                        let params = PatchParams::default();
+                        match PATCH.with(api.patch(&pod.name, &params, &patch)).await {
+                            Err(failed) if failed.status() == Some(StatusCode::NOT_FOUND) => {
+                                return Ok(());
+                            }
+                            // The pod was written meanwhile, perhaps its record.
+                            Err(failed) if failed.status() == Some(StatusCode::CONFLICT) => {}
+                            done => return done.map(drop),
+                        }
+                    }
+                }
+            };
+            Ok(self.cluster.call(&what, remove).await?)
+        }
+        .boxed()
+    }
+
+    fn read<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Listing, Error>> {
+        async move {
+            let target = self.target(service)?;
+            let what = format!("read service {service}");
+            let (version, mut view) = read::view(&self.cluster, &what, &target, None).await?;
+            Ok(view.listing(version))
+        }
+        .boxed()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        async move { Ok(read::services(&self.cluster).await?) }.boxed()
+    }
+
+    fn watch(&self, service: &str, after: u64) -> Watch {
+        match self.target(service) {
+            Ok(target) => watch::watch(self.cluster.clone(), target, after),
+            Err(error) => stream::iter([Err(WatchError::Disconnected(error))]).boxed(),
+        }
+    }
+}

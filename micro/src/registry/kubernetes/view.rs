@@ -1,0 +1,284 @@
+//! What follows from a Service's slices, and from go-micro's records at pods: without IO.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use k8s_openapi::api::{
+    core::v1::Pod,
+    discovery::v1::{Endpoint, EndpointSlice},
+};
+
+use super::{
+    super::{Entry, Event, Listing, Malformed, Node},
+    pod::Place,
+    target::Target,
+};
+
+/// The revision of a node from a slice. A slice is written anew for each of its hundred endpoints,
+/// so that none has a revision of its own; nor does it need one, being told once an address.
+const IN_SLICES: u64 = 1;
+
+/// All that is known of one service.
+#[derive(Debug)]
+pub(super) struct View {
+    target: Target,
+    place: Option<Place>,
+    /// By name: an endpoint is gone when no slice has it any more, and a change of one slice says
+    /// nothing of the others.
+    slices: BTreeMap<String, Slice>,
+    /// The pods with a record of this service, by name.
+    pods: BTreeMap<String, Record>,
+    told: BTreeMap<String, Told>,
+}
+
+#[derive(Debug)]
+struct Slice {
+    revision: u64,
+    endpoints: Result<Vec<Candidate>, String>,
+}
+
+/// An endpoint of a slice, as a node.
+#[derive(Debug)]
+struct Candidate {
+    condition: Condition,
+    is_ipv6: bool,
+    pod: Option<String>,
+    node: Arc<Node>,
+}
+
+/// Whether an endpoint may be called; the better the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Condition {
+    Not,
+    /// It answers, but is on its way out: called only when there is none that is ready.
+    Serving,
+    Ready,
+}
+
+#[derive(Debug)]
+struct Record {
+    revision: u64,
+    node: Result<Arc<Node>, String>,
+}
+
+/// What is under a key: an entry's revision and node, or what is wrong.
+type Told = Result<(u64, Arc<Node>), String>;
+
+impl View {
+    /// Nothing is known yet. With a place, records at pods are of interest too.
+    pub(super) fn new(target: Target, place: Option<Place>) -> Self {
+        let (slices, pods, told) = Default::default();
+        Self { target, place, slices, pods, told }
+    }
+
+    /// Takes in a slice of this Service.
+    pub(super) fn slice(&mut self, slice: &EndpointSlice) {
+        let name = slice.metadata.name.clone().unwrap_or_default();
+        let ports = slice.ports.as_deref().unwrap_or_default();
+        let is_ipv6 = slice.address_type == "IPv6";
+        let candidate = |port| {
+            let target = &self.target;
+            move |endpoint| Candidate::of(endpoint, is_ipv6, target, port)
+        };
+        let endpoints = self
+            .target
+            .resolve(ports)
+            .map(|port| slice.endpoints.iter().filter_map(candidate(port)).collect());
+        self.slices.insert(name, Slice { revision: revision(&slice.metadata), endpoints });
+    }
+
+    pub(super) fn slice_gone(&mut self, name: &str) {
+        self.slices.remove(name);
+    }
+
+    /// Takes in a pod that has, or had, a record of this service.
+    pub(super) fn pod(&mut self, pod: &Pod) {
+        let Some(place) = &self.place else { return };
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let node = match place.read(pod, &self.target.service) {
+            Ok(Some(node)) => Ok(Arc::new(node)),
+            Ok(None) => {
+                self.pods.remove(&name);
+                return;
+            }
+            Err(why) => Err(why),
+        };
+        self.pods.insert(name, Record { revision: revision(&pod.metadata), node });
+    }
+
+    pub(super) fn pod_gone(&mut self, name: &str) {
+        self.pods.remove(name);
+    }
+
+    /// Where the records at pods are that are of interest.
+    pub(super) fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    /// How all stands, which then is what has been told.
+    pub(super) fn listing(&mut self, revision: u64) -> Listing {
+        self.told = self.now();
+        let mut listing = Listing { revision, ..Listing::default() };
+        for (key, told) in &self.told {
+            let key = key.clone();
+            match told {
+                Ok((revision, node)) => {
+                    let (revision, node) = (*revision, node.clone());
+                    listing.entries.push(Entry { key, revision, rank: 0, node });
+                }
+                Err(reason) => listing.malformed.push(Malformed { key, reason: reason.clone() }),
+            }
+        }
+        listing
+    }
+
+    /// What has changed since it was last told: what came before what went.
+    pub(super) fn changes(&mut self) -> Vec<Event> {
+        let now = self.now();
+        let is_new = |(key, told): &(&String, &Told)| self.told.get(*key) != Some(told);
+        let event = |(key, told): (&String, &Told)| match told.clone() {
+            Ok((revision, node)) => Event::Put(Entry { key: key.clone(), revision, rank: 0, node }),
+            Err(reason) => Event::Malformed(Malformed { key: key.clone(), reason }),
+        };
+        let mut events: Vec<_> = now.iter().filter(is_new).map(event).collect();
+        let gone = self.told.keys().filter(|key| !now.contains_key(*key));
+        events.extend(gone.cloned().map(Event::Delete));
+        self.told = now;
+        events
+    }
+
+    fn now(&self) -> BTreeMap<String, Told> {
+        let by_address = self.by_address();
+        // A pod that a slice has is in the slice's hands, whether it may be called or not.
+        let in_slices: HashSet<_> =
+            by_address.values().filter_map(|(_, candidate)| candidate.pod.as_deref()).collect();
+        let mut told = BTreeMap::new();
+        for (pod, record) in &self.pods {
+            let key = format!("pods/{pod}");
+            match &record.node {
+                Err(why) => {
+                    told.insert(key, Err(why.clone()));
+                }
+                Ok(node)
+                    if in_slices.contains(pod.as_str())
+                        || by_address.contains_key(node.address.as_str()) => {}
+                Ok(node) => {
+                    let key = format!("{key}/{}", node.id);
+                    told.insert(key, Ok((record.revision, node.clone())));
+                }
+            }
+        }
+        let candidates = || by_address.values().map(|(_, candidate)| *candidate);
+        let best = candidates().map(|candidate| candidate.condition).max();
+        let least = match best {
+            // Better one that is leaving than none at all: it still answers.
+            Some(Condition::Serving) if told.values().all(Result::is_err) => Condition::Serving,
+            _ => Condition::Ready,
+        };
+        let mut by_id: HashMap<&str, &Candidate> = HashMap::new();
+        for candidate in candidates().filter(|candidate| candidate.condition >= least) {
+            let other = by_id.entry(&candidate.node.id).or_insert(candidate);
+            // A pod of two families is one node.
+            let rank = |it: &Candidate| (it.is_ipv6, it.node.address.clone());
+            if rank(candidate) < rank(other) {
+                *other = candidate;
+            }
+        }
+        for (id, candidate) in by_id {
+            let node = self.with_record(candidate);
+            told.insert(format!("endpoints/{id}"), Ok((IN_SLICES, node)));
+        }
+        for (name, slice) in &self.slices {
+            if let Err(why) = &slice.endpoints {
+                told.insert(format!("slices/{name}"), Err(why.clone()));
+            }
+        }
+        told
+    }
+
+    /// Each address once, as the slice written last has it, which is the one to know when an
+    /// endpoint moves from one slice to another. (Versions are numbers and of one type of object
+    /// comparable, as Kubernetes has promised since KEP-5504.) In one slice an address that a pod
+    /// has left and another has got is the better one's.
+    fn by_address(&self) -> HashMap<&str, (u64, &Candidate)> {
+        let mut by_address: HashMap<&str, (u64, &Candidate)> = HashMap::new();
+        for slice in self.slices.values() {
+            for candidate in slice.endpoints.iter().flatten() {
+                let one = (slice.revision, candidate);
+                let other = by_address.entry(&candidate.node.address).or_insert(one);
+                let rank = |(revision, it): (u64, &Candidate)| (revision, it.condition);
+                if rank(one) > rank(*other) {
+                    *other = one;
+                }
+            }
+        }
+        by_address
+    }
+
+    /// The node, and what its pod's record says of it.
+    fn with_record(&self, candidate: &Candidate) -> Arc<Node> {
+        let record = candidate.pod.as_ref().and_then(|pod| self.pods.get(pod));
+        let Some(Ok(record)) = record.map(|record| &record.node) else {
+            return candidate.node.clone();
+        };
+        // One that does not speak gRPC is at another port.
+        if !record.is_grpc() {
+            return candidate.node.clone();
+        }
+        let mut node = Node::clone(&candidate.node);
+        node.version.clone_from(&record.version);
+        node.endpoints.clone_from(&record.endpoints);
+        let facts = record.metadata.iter().map(|(key, value)| (key.clone(), value.clone()));
+        let from_slice = std::mem::take(&mut node.metadata);
+        node.metadata.extend(facts);
+        node.metadata.extend(from_slice);
+        Arc::new(node)
+    }
+}
+
+impl Candidate {
+    fn of(endpoint: &Endpoint, is_ipv6: bool, target: &Target, port: u16) -> Option<Self> {
+        // What further ones would mean is not said anywhere, and the controller writes one.
+        let host = endpoint.addresses.first()?;
+        let address = if is_ipv6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let pod = endpoint.target_ref.as_ref().filter(|it| it.kind.as_deref() == Some("Pod"));
+        let pod = pod.and_then(|it| it.name.clone());
+        let id = pod.clone().unwrap_or_else(|| address.clone());
+        let mut node = Node::new(&target.service, id, address);
+        let hints = endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_deref());
+        let hints: Vec<_> =
+            hints.unwrap_or_default().iter().map(|zone| zone.name.as_str()).collect();
+        let zone = endpoint.zone.as_deref().or(hints.first().copied());
+        node.metadata.extend(zone.map(|zone| ("zone".to_owned(), zone.to_owned())));
+        if !hints.is_empty() {
+            node.metadata.insert("zone-hints".to_owned(), hints.join(","));
+        }
+        let condition = Condition::of(endpoint);
+        Some(Self { condition, is_ipv6, pod, node: Arc::new(node) })
+    }
+}
+
+impl Condition {
+    fn of(endpoint: &Endpoint) -> Self {
+        let conditions = endpoint.conditions.as_ref();
+        let is_ready = conditions.and_then(|it| it.ready).unwrap_or(true);
+        // Clusters from before there was this one tell of readiness alone.
+        let is_serving = conditions.and_then(|it| it.serving).unwrap_or(is_ready);
+        let is_terminating = conditions.and_then(|it| it.terminating).unwrap_or(false);
+        match (is_ready && !is_terminating, is_serving) {
+            (true, _) => Self::Ready,
+            (false, true) => Self::Serving,
+            (false, false) => Self::Not,
+        }
+    }
+}
+
+/// The object's version. All are etcd's revisions, and no other number is ever written.
+pub(super) fn revision(metadata: &kube::core::ObjectMeta) -> u64 {
+    metadata.resource_version.as_deref().and_then(|it| it.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;
