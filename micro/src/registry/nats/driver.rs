@@ -27,6 +27,9 @@ use crate::Error;
 /// of it is to be within a second.
 pub(super) const EXCHANGE: Duration = Duration::from_millis(850);
 
+/// How long what is late is still waited for: it may lie in a buffer, where it was us who did not run.
+const DOUBT: Duration = Duration::from_millis(100);
+
 /// Dropped, the connection is closed.
 #[derive(Debug)]
 pub(super) struct Driver(Arc<Shared>);
@@ -117,7 +120,8 @@ impl Driver {
         let exchange = async {
             let link = self.0.link(deadline).await?;
             let carried = timeout_at(deadline, self.carried(link, &say)).await;
-            carried.unwrap_or_else(|_| Err(self.0.silent(link))).map(|()| link)
+            // The connection is given up by who listens on it, if it is as silent as it seems.
+            carried.unwrap_or_else(|_| Err(self.0.silence(link))).map(|()| link)
         };
         let name = &self.0.options.name;
         exchange
@@ -258,17 +262,13 @@ impl Shared {
         published.map(|()| number)
     }
 
-    /// Gives a connection up on which nothing comes back. Returns why.
-    fn silent(&self, id: u64) -> String {
-        let why = {
-            let state = self.state();
-            match state.link.as_ref().filter(|link| link.id == id) {
-                Some(link) => link.publisher.silence(EXCHANGE),
-                None => return state.why.clone(),
-            }
-        };
-        self.discard(id, &why);
-        why
+    /// The words for a connection on which nothing comes back.
+    fn silence(&self, id: u64) -> String {
+        let state = self.state();
+        match state.link.as_ref().filter(|link| link.id == id) {
+            Some(link) => link.publisher.silence(EXCHANGE),
+            None => state.why.clone(),
+        }
     }
 
     /// Gives a connection up.
@@ -295,32 +295,38 @@ impl Shared {
     }
 }
 
+/// What is due on a connection.
+struct Due {
+    say: Vec<Say>,
+    /// When to look again.
+    wake_at: Option<Instant>,
+    /// Whether something published has not come back in time.
+    is_late: bool,
+}
+
 /// Hears what comes over a connection and says what is to be said, until it is given up.
 async fn run(shared: Arc<Shared>, id: u64, mut subscriptions: Subscriptions) {
+    let mut late_since = None;
     loop {
-        let (say, wake_at, is_overdue) = shared.elapse(id);
-        if is_overdue {
-            shared.silent(id);
-            return;
-        }
+        let Due { say, wake_at, is_late } = shared.elapse(id);
+        late_since = is_late.then(|| late_since.unwrap_or_else(Instant::now));
         for say in say {
             match timeout(EXCHANGE, shared.publish(id, &say)).await {
                 Ok(Ok(_)) => {}
                 // A record too long for this server is told to whoever registers it.
                 Ok(Err(why)) => tracing::debug!("nats: not published: {why}"),
-                Err(_) => {
-                    shared.silent(id);
-                    return;
-                }
+                Err(_) => return shared.discard(id, &shared.silence(id)),
             }
         }
         let due = async {
-            match wake_at {
+            match late_since.map(|since| since + DOUBT).into_iter().chain(wake_at).min() {
                 Some(at) => sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
+            // What is there is heard before anything is taken for late.
+            biased;
             heard = subscriptions.next() => match heard {
                 Heard::Lost(why) => return shared.discard(id, &why),
                 Heard::Told(message) => shared.hear(id, &message, |bus, now, bytes| {
@@ -335,30 +341,35 @@ async fn run(shared: Arc<Shared>, id: u64, mut subscriptions: Subscriptions) {
                     bus.answered(now, bytes, message::ttl(&message));
                 }),
             },
-            () = due => {}
+            () = due => {
+                if late_since.is_some_and(|since| since + DOUBT <= Instant::now()) {
+                    return shared.discard(id, &shared.silence(id));
+                }
+            }
             () = shared.wake.notified() => {}
         }
     }
 }
 
 impl Shared {
-    /// What is to be said now, when to look again, and whether something published is not coming back.
-    fn elapse(&self, id: u64) -> (Vec<Say>, Option<Instant>, bool) {
+    fn elapse(&self, id: u64) -> Due {
         let mut state = self.state();
         let now = Instant::now();
         let before = state.bus.revision();
         state.bus.elapsed(now);
         let is_changed = state.bus.revision() != before;
         let say = state.bus.take_say();
-        let outstanding = state.link.as_ref().filter(|link| link.id == id);
-        let oldest = outstanding.and_then(|link| link.outstanding.values().min().copied());
-        let overdue = oldest.map(|published| published + EXCHANGE);
-        let wake_at = state.bus.wake_at().into_iter().chain(overdue).min();
+        let link = state.link.as_ref().filter(|link| link.id == id);
+        let oldest = link.and_then(|link| link.outstanding.values().min().copied());
+        let late_at = oldest.map(|published| published + EXCHANGE);
+        let is_late = late_at.is_some_and(|at| at <= now);
+        let late_at = late_at.filter(|_| !is_late);
+        let wake_at = state.bus.wake_at().into_iter().chain(late_at).min();
         drop(state);
         if is_changed {
             self.changed.send_modify(|count| *count += 1);
         }
-        (say, wake_at, overdue.is_some_and(|at| at <= now))
+        Due { say, wake_at, is_late }
     }
 
     /// Hands a message to the bus, unless it is one of ours that comes back.
