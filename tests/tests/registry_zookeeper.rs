@@ -38,14 +38,13 @@ impl Backend for InZooKeeper {
         registry::open(&self.0.url()).expect("the URL is well-formed")
     }
 
+    /// A watch begins with how all stands, however that came about.
+    fn tells_every_change(&self) -> bool {
+        false
+    }
+
     fn not_applicable(&self) -> &'static [(&'static str, &'static [&'static str])] {
-        &[
-            ("ZooKeeper keeps no history to forget", &["a_gap_in_the_watch_is_told"]),
-            (
-                "a watch begins with how all stands, however that came about",
-                &["updates_come_in_order_each_with_a_revision_of_its_own"],
-            ),
-        ]
+        &[("ZooKeeper keeps no history to forget", &["a_gap_in_the_watch_is_told"])]
     }
 
     async fn delete(&self, nodes: &[Node]) -> Result<(), Cannot> {
