@@ -43,10 +43,13 @@ impl Matrix {
         matrix
     }
 
-    /// A test of a registry's own file, or one of the faults that every registry has to bear.
+    /// A test of a registry's own files, `registry_NAME_...`, or one of the faults that every registry
+    /// has to bear.
     fn put(&mut self, file: &str, name: &str, outcome: &'static str) -> (String, String) {
-        let (registry, test) =
-            name.split_once("::").unwrap_or((file.trim_start_matches("registry_"), name));
+        let (registry, test) = match file.strip_prefix("registry_") {
+            Some(file) => (file.split('_').next().unwrap_or_default(), name),
+            None => name.split_once("::").unwrap_or((file, name)),
+        };
         let (registry, test) = (registry.to_owned(), test.replace('_', " "));
         self.registries.insert(registry.clone());
         self.cells.entry(test.clone()).or_default().insert(registry.clone(), outcome);
