@@ -43,6 +43,7 @@ mod config;
 mod deadline;
 pub mod descriptor;
 pub mod discovery;
+mod duration;
 mod error;
 #[cfg(test)]
 mod fixture;

@@ -189,7 +189,7 @@ impl Etcd {
     pub async fn snapshot(&self) -> Snapshot {
         let file = self.process.dir().join("snapshot");
         let _ = fs::remove_file(&file);
-        let mut etcdctl = Command::new(server("etcdctl-3.6"));
+        let mut etcdctl = Command::new(server(&format!("etcdctl-{}", version())));
         etcdctl.args(["--endpoints", &self.address(), "snapshot", "save"]).arg(&file);
         process::run(etcdctl).await;
         Snapshot(file)
@@ -202,7 +202,9 @@ impl Etcd {
     pub async fn restore(&mut self, snapshot: &Snapshot) {
         self.kill();
         self.data += 1;
-        let mut etcdutl = Command::new(server("etcdutl-3.6"));
+        // 3.4 has it in etcdctl.
+        let tool = if version() == "3.4" { "etcdctl" } else { "etcdutl" };
+        let mut etcdutl = Command::new(server(&format!("{tool}-{}", version())));
         etcdutl
             .args(["snapshot", "restore", "--name", &self.name])
             .args(["--initial-cluster", &self.cluster])
@@ -267,7 +269,7 @@ impl Etcd {
         ];
         let arguments = arguments.into_iter().flatten().chain(["--unsafe-no-fsync"]);
         let arguments = arguments.chain(self.options.flags.iter().map(String::as_str));
-        self.process.spawn(server("etcd-3.6"), arguments, &[]);
+        self.process.spawn(server(&format!("etcd-{}", version())), arguments, &[]);
     }
 
     /// Waits until it serves; false if it ended since a port was taken.
@@ -280,6 +282,11 @@ impl Etcd {
         };
         self.process.serves(is_healthy).await
     }
+}
+
+/// Which etcd: 3.6, unless `MICRO_TEST_ETCD` names an older one, to see that it will do.
+fn version() -> String {
+    std::env::var("MICRO_TEST_ETCD").unwrap_or_else(|_| "3.6".to_owned())
 }
 
 impl Server for Etcd {

@@ -1,12 +1,18 @@
 //! `etcd://` while etcd is away: down, stopped, wiped, restored, or a member of three.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use micro::{
+    Client, Service,
+    registration::RegistrationState,
     registry::{self, Lease, Node, Registry, RenewError, WatchError},
     testing::registry::Watching,
 };
-use tests::etcd::Etcd;
+use tests::{
+    echo::Echo,
+    etcd::Etcd,
+    proto::echo::{EchoClient, SayRequest, register_echo_handler},
+};
 use tokio::time::{Instant, sleep};
 
 const TTL: Duration = Duration::from_secs(60);
@@ -269,4 +275,38 @@ async fn members_without_a_majority_refuse_in_time_and_name_each() {
         assert!(start.elapsed() < Duration::from_secs(10));
         sleep(Duration::from_millis(50)).await;
     }
+}
+
+#[tokio::test]
+async fn a_client_with_a_cache_starts_and_calls_while_etcd_is_down() {
+    let mut etcd = Etcd::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("nodes.json");
+    let mut service = Service::builder("echo").registry(etcd.url()).build().await.unwrap();
+    register_echo_handler(service.server(), Echo);
+    let service = service.start().await.unwrap();
+    let mut registered = service.registration();
+    registered.wait_for(|state| *state == RegistrationState::Registered).await.unwrap();
+
+    let url = format!("{}?cache={}", etcd.url(), file.display());
+    let call = async || {
+        let client = Client::builder().registry(&url).build().unwrap();
+        let echo = EchoClient::new("echo", &client);
+        (echo.say(SayRequest { payload: "hi".into() }).await, client)
+    };
+    let (reply, client) = call().await;
+    reply.expect("etcd knows the node");
+    while !fs::read_to_string(&file).is_ok_and(|text| text.contains(service.address())) {
+        sleep(Duration::from_millis(50)).await;
+    }
+    drop(client);
+
+    etcd.kill();
+    let (reply, client) = call().await;
+    reply.expect("the cache knows the node");
+    let status = client.discovery().subscribe("echo").status();
+    assert!(status.borrow().stale.is_some(), "{status:?}");
+    let without = Client::builder().registry(etcd.url()).build().unwrap();
+    let unknown = EchoClient::new("echo", &without).say(SayRequest { payload: "hi".into() });
+    unknown.timeout(Duration::from_secs(1)).await.expect_err("nobody else knows it");
 }

@@ -157,6 +157,7 @@ impl<L: Clone> Members<L> {
         match update {
             Update::Insert(node) => self.insert(node, now),
             Update::Remove(id) => self.remove(&id, now),
+            Update::Forget => self.forget_all(),
             Update::Reset(nodes) => {
                 let kept: HashSet<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
                 let gone = self.listed.keys().filter(|id| !kept.contains(&***id));
@@ -296,6 +297,18 @@ impl<L: Clone> Members<L> {
                 self.out.actions.extend(member.pick());
             }
         }
+    }
+
+    /// Gives every node up, and its connection: what is under way on it may finish.
+    fn forget_all(&mut self) {
+        for member in self.members.values_mut() {
+            self.out.actions.extend(member.unpick());
+            self.out.actions.extend(member.link.take().map(Action::Close));
+        }
+        self.members.clear();
+        self.listed.clear();
+        self.out.timers.clear();
+        (self.ready, self.untried, self.linger) = (0, 0, false);
     }
 
     fn disconnected(&mut self, attempt: &Attempt, event: Event, now: Instant) {

@@ -265,9 +265,9 @@ impl ClientBuilder {
             }
         }
         self.layers.check_names()?;
-        let registries = self.given.registries(self.registry)?.value;
+        let discovery = self.given.discovery(self.registry)?.value;
         let settings = self.settings.given(&self.given, self.request_timeout, self.retries)?;
-        Ok(Client::over(Discovery::merged(registries), settings, self.layers))
+        Ok(Client::over(discovery, settings, self.layers))
     }
 }
 

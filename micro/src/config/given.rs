@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
-use super::{Pairs, Setting, Source, Value, duration, value::pairs};
-use crate::Error;
+use super::{Pairs, Setting, Source, Value, value::pairs};
+use crate::{Error, duration};
 
 /// The environment's and the command line's values, as written.
 ///

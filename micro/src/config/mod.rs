@@ -5,7 +5,6 @@
 //! which of several values is in force and where it came from, and how to open the registry that
 //! is named. What a value is for is known to `service` and `client`, above.
 
-pub(crate) mod duration;
 mod given;
 mod registry;
 mod setting;

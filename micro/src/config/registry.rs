@@ -1,12 +1,7 @@
 //! Which registry is meant.
 
-use std::sync::Arc;
-
 use super::{Given, Setting, Source, Value};
-use crate::{
-    Error,
-    registry::{self, Registry},
-};
+use crate::{Error, discovery::Discovery, registry};
 
 /// go-micro's words that stand for a registry at an address, each with the address that go-micro
 /// takes if none is given.
@@ -27,14 +22,11 @@ impl Given {
     /// Opens the registry in force, or those, if the URL names several.
     ///
     /// # Errors
-    /// `Config` as [`registry::open`], with where the URL came from.
-    pub(crate) fn registries(
-        &self,
-        code: Option<String>,
-    ) -> Result<Value<Vec<Arc<dyn Registry>>>, Error> {
+    /// `Config` as [`Discovery::open`], with where the URL came from.
+    pub(crate) fn discovery(&self, code: Option<String>) -> Result<Value<Discovery>, Error> {
         let written = self.string(Setting::Registry, code.clone())?;
         let Value { value: url, source } = self.registry_url(code)?;
-        let value = registry::open_all(&url).map_err(|error| match written {
+        let value = Discovery::open(&url).map_err(|error| match written {
             // The URL in the error is none that the user knows of.
             Some(Value { value: word, .. }) if is_word(&word) => {
                 error.noting(format_args!("which is what `{word}` from {source} stands for"))

@@ -102,7 +102,7 @@ fn an_empty_flag_is_refused_and_sets_nothing_aside() {
         assert!(error.starts_with(text), "{error}");
     }
     let given = given(&[("MICRO_REGISTRY", "memory://a")], &[(Setting::Registry, "")]);
-    assert!(given.registries(None).expect_err("it is empty").is_config());
+    assert!(given.discovery(None).expect_err("it is empty").is_config());
 }
 
 fn no_text(variable: &str) -> Given {
@@ -121,7 +121,7 @@ fn a_variable_that_is_no_text_is_refused_with_its_name_its_value_and_the_form() 
         ("MICRO_REGISTRY", "a URL such as etcd://127.0.0.1:2379"),
         ("MICRO_REGISTRY_ADDRESS", "host:port,.."),
     ] {
-        let error = no_text(variable).registries(None).expect_err("no text").to_string();
+        let error = no_text(variable).discovery(None).expect_err("no text").to_string();
         assert_eq!(error, format!("{variable} is not UTF-8: write {form}"), "no password");
     }
 }
@@ -189,7 +189,7 @@ fn the_error_for_a_registry_names_what_was_written() {
         (&[], Some("eureka"), "`eureka` from registry() stands for)"),
         (&[("MICRO_REGISTRY", "consul://")], None, "(from MICRO_REGISTRY)"),
     ] {
-        let error = given(variables, &[]).registries(code.map(str::to_owned)).expect_err(end);
+        let error = given(variables, &[]).discovery(code.map(str::to_owned)).expect_err(end);
         assert!(error.to_string().ends_with(end), "{error}");
     }
 }
@@ -222,7 +222,7 @@ fn no_error_about_a_registry_shows_its_password() {
             (&[("MICRO_REGISTRY", url)][..], &[][..], "MICRO_REGISTRY"),
             (&[], &[(Setting::Registry, url)], "--registry"),
         ] {
-            let error = given(variables, flags).registries(None).expect_err(url);
+            let error = given(variables, flags).discovery(None).expect_err(url);
             let text = format!("{error:?}");
             assert!(text.contains(source) && !text.contains("secret"), "{text}");
         }

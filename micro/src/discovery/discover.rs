@@ -38,6 +38,9 @@ impl Discover {
                     self.changes.push_back(Change::Remove(id));
                 }
             }
+            Update::Forget => {
+                self.changes.extend(self.known.drain().map(|(id, _)| Change::Remove(id)));
+            }
             Update::Reset(nodes) => {
                 let mut gone = self.known.clone();
                 for node in nodes {

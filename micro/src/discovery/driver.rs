@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::{
     Discovery, Status, Update,
+    cache::Cache,
     fanout::{Doubts, Fanout, Shared},
     merge::Merge,
     records::Changes,
@@ -42,10 +43,16 @@ pub(super) fn start(discovery: Discovery, service: &str) -> Arc<Shared> {
     let mut doubts = Doubts::default();
     let mut drivers = Vec::new();
     for (index, registry) in registries.iter().enumerate() {
-        let asks = registry.learns_by_asking().then(|| doubts.listener());
-        let outlet = outlet.clone();
-        let drive = drive(registry.clone(), service.to_owned(), index, outlet, asks);
-        drivers.push(tokio::spawn(drive).abort_handle());
+        let follow = &discovery.follow()[index];
+        let cache = follow.cache.clone().map(|file| Cache::new(file, registry.name(), service));
+        let follower = Follower {
+            registry: registry.clone(),
+            service: service.to_owned(),
+            max_stale: follow.max_stale,
+            cache,
+            doubts: registry.learns_by_asking().then(|| doubts.listener()),
+        };
+        drivers.push(tokio::spawn(follower.drive(index, outlet.clone())).abort_handle());
     }
     Arc::new(Shared::new(fanout, status, drivers, doubts, service.to_owned(), discovery))
 }
@@ -61,10 +68,8 @@ impl Outlet {
     /// Nodes are published before the status that follows from them.
     fn publish(&self, registry: usize, updates: Vec<Update>, status: Status) {
         let mut merge = self.merge.lock().unwrap_or_else(PoisonError::into_inner);
-        let updates = updates.into_iter().flat_map(|update| merge.update(registry, update));
-        let updates = updates.collect();
+        let (updates, now) = merge.take(registry, updates, status);
         self.fanout.publish(updates);
-        let now = merge.status(registry, status);
         self.status.send_if_modified(|status| {
             let is_new = *status != now;
             *status = now;
@@ -73,40 +78,62 @@ impl Outlet {
     }
 }
 
-async fn drive(
+/// What follows one service in one registry.
+struct Follower {
     registry: Arc<dyn Registry>,
     service: String,
-    index: usize,
-    outlet: Arc<Outlet>,
+    max_stale: Option<Duration>,
+    cache: Option<Cache>,
     doubts: Option<Arc<Notify>>,
-) {
-    let mut state = State::new(Instant::now(), Rng::new());
-    let mut reading: Option<BoxFuture<'_, Result<Listing, Error>>> = None;
-    let mut watching: Option<Watch> = None;
-    let mut event = Event::Elapsed;
-    loop {
-        let step = state.handle(Instant::now(), event);
-        for note in &step.notes {
-            log(&*registry, &service, note);
-        }
-        outlet.publish(index, step.updates, state.status());
-        match step.action {
-            Some(Action::Read) => reading = Some(Box::pin(read(&*registry, &service))),
-            Some(Action::Watch { after }) => {
-                // The old one goes first: they may share a stream to the registry.
-                drop(watching.take());
-                watching = Some(registry.watch(&service, after));
+}
+
+impl Follower {
+    async fn drive(self, index: usize, outlet: Arc<Outlet>) {
+        let Self { registry, service, max_stale, cache, doubts } = self;
+        let mut state = State::new(Instant::now(), max_stale, Rng::new());
+        let mut remembering = cache.clone().map(|cache| Box::pin(cache.load()) as BoxFuture<'_, _>);
+        let kept = cache.map(|cache| {
+            let (kept, nodes) = watch::channel(Vec::new());
+            // Ends with the sender, once it has written what it was told last.
+            tokio::spawn(cache.keep(nodes));
+            kept
+        });
+        let mut reading: Option<BoxFuture<'_, Result<Listing, Error>>> = None;
+        let mut watching: Option<Watch> = None;
+        let mut event = Event::Elapsed;
+        loop {
+            let is_read = matches!(event, Event::Read(Ok(_)));
+            let step = state.handle(Instant::now(), event);
+            for note in &step.notes {
+                log(&*registry, &service, note);
             }
-            None => {}
+            let is_new = is_read || !step.updates.is_empty();
+            outlet.publish(index, step.updates, state.status());
+            if let Some(kept) = &kept
+                && is_new
+                && let Some(nodes) = state.confirmed()
+            {
+                kept.send_replace(nodes);
+            }
+            match step.action {
+                Some(Action::Read) => reading = Some(Box::pin(read(&*registry, &service))),
+                Some(Action::Watch { after }) => {
+                    // The old one goes first: they may share a stream to the registry.
+                    drop(watching.take());
+                    watching = Some(registry.watch(&service, after));
+                }
+                None => {}
+            }
+            // The watch comes last, so that one that never pauses starves nothing.
+            event = tokio::select! {
+                biased;
+                outcome = answer(&mut reading) => Event::Read(outcome),
+                Some((nodes, age)) = answer(&mut remembering) => Event::Remembered(nodes, age),
+                () = wake(state.wake_at()) => Event::Elapsed,
+                () = raised(&doubts) => Event::Doubted,
+                outcome = next(&mut watching) => Event::Watched(outcome),
+            };
         }
-        // The watch comes last, so that one that never pauses starves nothing.
-        event = tokio::select! {
-            biased;
-            outcome = answer(&mut reading) => Event::Read(outcome),
-            () = wake(state.wake_at()) => Event::Elapsed,
-            () = raised(&doubts) => Event::Doubted,
-            outcome = next(&mut watching) => Event::Watched(outcome),
-        };
     }
 }
 
@@ -165,6 +192,10 @@ fn log(registry: &dyn Registry, service: &str, note: &Note) {
                 registry, "discovery: keeping the nodes known so far, trying on: {error}"
             );
         }
+        Note::Remembered => {
+            warn!(service, registry, "discovery: starting with the nodes of the cache");
+        }
+        Note::GivenUp(error) => warn!(service, registry, "discovery: {error}"),
         Note::Refused(error) => {
             warn!(service, registry, "discovery: the registry cannot be asked for it: {error}");
         }

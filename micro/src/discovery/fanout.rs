@@ -110,6 +110,7 @@ impl Fanout {
                 }
                 Update::Insert(node) => drop(nodes.insert(node.id.as_str().into(), node.clone())),
                 Update::Remove(id) => drop(nodes.remove(id)),
+                Update::Forget => nodes.clear(),
             }
             for queue in queues.values_mut() {
                 queue.push(update.clone());
@@ -123,6 +124,12 @@ impl Fanout {
 
 impl Queue {
     fn push(&mut self, update: Update) {
+        if matches!(update, Update::Forget) {
+            // Whatever came before is of no interest any more.
+            self.reset = false;
+            self.updates = VecDeque::from([update]);
+            return;
+        }
         // What is still to be looked up will have it in.
         if self.reset {
             return;

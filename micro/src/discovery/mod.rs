@@ -20,9 +20,11 @@
 //! | the revision went back: the registry was wiped or restored | as above | the differences |
 //! | a node cannot be reached, and the registry tells of changes only when asked ([DNS](crate::guide::registries::dns)) | all is read, at most once a second | the differences |
 //! | a watch that says nothing, wrongly | all is read every 5 min +-20%, and the watch begun anew | the differences |
+//! | the registry is down when a client starts, and its URL has a `cache` | what was known last is read from that file | these nodes; [`Status::stale`] |
+//! | the registry has not answered for longer than its URL's `max_stale` allows | all its nodes are given up, until it answers | [`Update::Forget`]; [`Status::error`] |
 //! | a record cannot be decoded | the last good one under its key stays; one log line a key | nothing |
 //!
-//! An error never removes a node.
+//! An error never removes a node, unless `max_stale` is set, which it is not by default.
 
 // `State` decides when to read and when to watch (a machine without IO), `Records` which of the
 // records are in force, the driver does the IO and the fan-out hands updates to subscribers, and
@@ -34,10 +36,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use tokio::runtime;
+use tokio::{runtime, time::Instant};
 
-use crate::registry::{Node, Registry};
+use crate::{
+    Error,
+    registry::{self, Follow, Node, Registry},
+};
 
+mod cache;
 mod discover;
 mod driver;
 mod fanout;
@@ -68,6 +74,9 @@ pub enum Update {
     Insert(Arc<Node>),
     /// The node of this id is gone.
     Remove(Arc<str>),
+    /// No node is to be called any more, connected or not: the registry has been silent for longer
+    /// than `max_stale` allows.
+    Forget,
 }
 
 /// How the watch on a service fares.
@@ -81,6 +90,9 @@ pub struct Status {
     /// Whether that error is for good: the registry cannot hold a service of this name, or not work
     /// on this machine at all, and is not asked again.
     pub refused: bool,
+    /// Since when the registry's word is not to be had, so that the nodes are those known then; of
+    /// several registries the first to fall silent counts. `None` while all is followed.
+    pub stale: Option<Instant>,
     /// Records left out since they cannot be decoded (or, where an earlier one under the same key
     /// could, not followed).
     pub malformed: usize,
@@ -97,6 +109,8 @@ pub struct Discovery(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     registries: Vec<Arc<dyn Registry>>,
+    /// How each of them is followed.
+    follow: Vec<Follow>,
     /// The watches under way, by service name and by the runtime that runs them. Weak, so that
     /// they end with their last subscriber.
     services: Mutex<HashMap<(String, runtime::Id), Weak<Shared>>>,
@@ -108,6 +122,16 @@ impl Discovery {
         Self::merged(vec![registry])
     }
 
+    /// Finds nodes in the registry that a URL names, or in several, as its options `cache` and
+    /// `max_stale` say.
+    ///
+    /// # Errors
+    /// `Config` as [`registry::open_all`].
+    pub fn open(url: &str) -> Result<Self, Error> {
+        let (registries, follow) = registry::open_followed(url)?.into_iter().unzip();
+        Ok(Self::following(registries, follow))
+    }
+
     /// Follows the nodes of several registries as one set, as a fleet that moves from one to another
     /// needs it: a node is there while one of them has it, with the record of the first that has it.
     /// One that fails does not disturb the others.
@@ -115,23 +139,34 @@ impl Discovery {
     /// # Panics
     /// When there is none.
     pub fn merged(registries: Vec<Arc<dyn Registry>>) -> Self {
+        let follow = vec![Follow::default(); registries.len()];
+        Self::following(registries, follow)
+    }
+
+    fn following(registries: Vec<Arc<dyn Registry>>, follow: Vec<Follow>) -> Self {
         /// By the registries' addresses, which are nobody else's while a discovery holds them.
-        static OPENED: Mutex<BTreeMap<Vec<usize>, Weak<Inner>>> = Mutex::new(BTreeMap::new());
+        type Opened = BTreeMap<(Vec<usize>, Vec<Follow>), Weak<Inner>>;
+        static OPENED: Mutex<Opened> = Mutex::new(BTreeMap::new());
         assert!(!registries.is_empty(), "nodes are found in a registry");
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         opened.retain(|_, inner| inner.strong_count() > 0);
         let addresses: Vec<_> = registries.iter().map(|it| Arc::as_ptr(it).addr()).collect();
-        if let Some(inner) = opened.get(&addresses).and_then(Weak::upgrade) {
+        let key = (addresses, follow.clone());
+        if let Some(inner) = opened.get(&key).and_then(Weak::upgrade) {
             return Self(inner);
         }
-        let inner = Arc::new(Inner { registries, services: Mutex::default() });
-        opened.insert(addresses, Arc::downgrade(&inner));
+        let inner = Arc::new(Inner { registries, follow, services: Mutex::default() });
+        opened.insert(key, Arc::downgrade(&inner));
         Self(inner)
     }
 
     /// The registries that are asked: one, unless they are [`merged`](Self::merged).
     pub fn registries(&self) -> &[Arc<dyn Registry>] {
         &self.0.registries
+    }
+
+    fn follow(&self) -> &[Follow] {
+        &self.0.follow
     }
 
     /// The registries for people: `etcd://127.0.0.1:2379`, or several with commas.

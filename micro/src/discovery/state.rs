@@ -12,7 +12,7 @@ use super::{
 use crate::{
     Error,
     backoff::Backoff,
-    registry::{Batch, Listing, Malformed, WatchError},
+    registry::{Batch, Entry, Listing, Malformed, Node, WatchError},
 };
 
 /// How often all is read again though the watch says nothing is wrong, give or take a fifth.
@@ -34,6 +34,8 @@ pub(super) enum Event {
     Read(Result<Listing, Error>),
     /// The watch asked for last brought this.
     Watched(Result<Batch, WatchError>),
+    /// What the registry had when it was last heard of, and how long ago that was: from the cache.
+    Remembered(Vec<Arc<Node>>, Duration),
     /// A node that is listed was not to be reached, and the registry tells of no change unasked.
     Doubted,
 }
@@ -52,6 +54,10 @@ pub(super) enum Note {
     Malformed(Malformed),
     /// The first failure since things went well. Those that follow are silent.
     Trouble(Arc<str>),
+    /// The nodes are those of the cache.
+    Remembered,
+    /// The nodes are given up.
+    GivenUp(Arc<str>),
     /// The first success after that.
     Recovered,
     /// The registry cannot hold the service's name: the last note of all.
@@ -77,6 +83,14 @@ pub(super) struct State {
     synced: bool,
     error: Option<Arc<str>>,
     refused: bool,
+    /// Since when the registry's word is not to be had.
+    stale: Option<Instant>,
+    /// How long that may last.
+    max_stale: Option<Duration>,
+    /// Whether it has lasted too long, and all nodes were given up.
+    forgotten: bool,
+    /// What the cache has, until it is needed or the registry answers.
+    remembered: Option<(Vec<Arc<Node>>, Instant)>,
     reading: Option<Reading>,
     /// When the last read began.
     read_began: Option<Instant>,
@@ -108,7 +122,7 @@ enum Trouble {
 }
 
 impl State {
-    pub(super) fn new(now: Instant, mut rng: Rng) -> Self {
+    pub(super) fn new(now: Instant, max_stale: Option<Duration>, mut rng: Rng) -> Self {
         let backoff = Backoff::full_jitter(FIRST_RETRY, LAST_RETRY).with_rng(rng.fork());
         Self {
             records: Records::default(),
@@ -116,6 +130,10 @@ impl State {
             synced: false,
             error: None,
             refused: false,
+            stale: None,
+            max_stale,
+            forgotten: false,
+            remembered: None,
             reading: None,
             read_began: None,
             watching: None,
@@ -130,7 +148,18 @@ impl State {
     pub(super) fn handle(&mut self, now: Instant, event: Event) -> Step {
         let mut step = Step::default();
         match event {
-            Event::Elapsed => step.action = self.elapsed(now),
+            Event::Elapsed => {
+                self.give_up_if_too_stale(now, &mut step);
+                step.action = self.elapsed(now);
+            }
+            Event::Remembered(nodes, age) if !self.synced && !nodes.is_empty() => {
+                let then = now.checked_sub(age).unwrap_or(now);
+                self.remembered = Some((nodes, then));
+                if self.error.is_some() {
+                    self.remember(&mut step);
+                }
+            }
+            Event::Remembered(..) => {}
             Event::Read(outcome) => {
                 // Without a place to put it, it is the answer to a question withdrawn.
                 if let Some(reading) = self.reading.take() {
@@ -138,7 +167,7 @@ impl State {
                         Ok(listing) => self.listed(now, reading, listing, &mut step),
                         Err(error) if error.is_config() => self.refused(&error, &mut step),
                         Err(error) => {
-                            self.failed(&error, &mut step);
+                            self.failed(now, &error, &mut step);
                             self.read_at = Some(now + self.backoff.next());
                         }
                     }
@@ -161,10 +190,54 @@ impl State {
 
     /// When to hand in [`Event::Elapsed`]; never while there is only an answer to wait for.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        match (self.read_at, self.watch_at) {
-            (Some(read), Some(watch)) => Some(read.min(watch)),
-            (read, watch) => read.or(watch),
+        [self.read_at, self.watch_at, self.gives_up_at()].into_iter().flatten().min()
+    }
+
+    /// When the nodes are too old to be called, unless the registry answers.
+    fn gives_up_at(&self) -> Option<Instant> {
+        let known = !self.forgotten && !self.refused;
+        self.stale.filter(|_| known)?.checked_add(self.max_stale?)
+    }
+
+    fn give_up_if_too_stale(&mut self, now: Instant, step: &mut Step) {
+        if self.gives_up_at().is_none_or(|at| now < at) {
+            return;
         }
+        self.forgotten = true;
+        self.remembered = None;
+        self.records.replace(Listing::default());
+        let (_, changes) = self.records.settle();
+        step.updates = vec![Update::Forget];
+        let max_stale = self.max_stale.unwrap_or_default();
+        let last = self.error.as_deref().unwrap_or("it is silent");
+        let error: Arc<str> = format!(
+            "the registry's nodes were given up: it has not answered for {max_stale:?}, its \
+             max_stale: {last}"
+        )
+        .into();
+        step.notes.push(Note::GivenUp(error.clone()));
+        step.notes.extend(changes.map(Note::Changed));
+        self.error = Some(error);
+    }
+
+    /// Calls the nodes of the cache into being, for want of the registry's own word.
+    fn remember(&mut self, step: &mut Step) {
+        let Some((nodes, then)) = self.remembered.take() else {
+            return;
+        };
+        self.stale = Some(then);
+        let entries = nodes.into_iter().map(|node| Entry {
+            // No registry's, so that its own records take their place.
+            key: format!("cache/{}", node.id),
+            revision: 0,
+            rank: 0,
+            node,
+        });
+        self.records.replace(Listing { entries: entries.collect(), ..Listing::default() });
+        let (_, changes) = self.records.settle();
+        step.notes.push(Note::Remembered);
+        step.notes.extend(changes.map(Note::Changed));
+        step.updates = vec![Update::Reset(self.records.nodes())];
     }
 
     pub(super) fn status(&self) -> Status {
@@ -172,9 +245,15 @@ impl State {
             synced: self.synced,
             error: self.error.clone(),
             refused: self.refused,
+            stale: self.stale,
             malformed: self.records.malformed(),
             not_grpc: self.records.not_grpc(),
         }
+    }
+
+    /// All nodes, if they are what the registry has now.
+    pub(super) fn confirmed(&self) -> Option<Vec<Arc<Node>>> {
+        (self.synced && self.stale.is_none()).then(|| self.records.nodes())
     }
 
     fn elapsed(&mut self, now: Instant) -> Option<Action> {
@@ -219,6 +298,9 @@ impl State {
             step.updates = vec![Update::Reset(self.records.nodes())];
         }
         self.error = None;
+        self.stale = None;
+        self.forgotten = false;
+        self.remembered = None;
         if self.trouble == Trouble::Noted {
             self.trouble = Trouble::Over;
             step.notes.push(Note::Recovered);
@@ -251,7 +333,7 @@ impl State {
             self.well();
         }
         if let WatchError::Disconnected(error) = error {
-            self.failed(error, step);
+            self.failed(now, error, step);
         }
         let retry = Some(now + self.backoff.next());
         match error {
@@ -265,13 +347,20 @@ impl State {
         }
     }
 
-    fn failed(&mut self, error: &Error, step: &mut Step) {
+    fn failed(&mut self, now: Instant, error: &Error, step: &mut Step) {
         let error: Arc<str> = format!("{error:?}").into();
         if self.trouble == Trouble::None {
             self.trouble = Trouble::Noted;
             step.notes.push(Note::Trouble(error.clone()));
         }
-        self.error = Some(error);
+        // What was given up is said until the registry answers.
+        if !self.forgotten {
+            self.error = Some(error);
+        }
+        self.stale.get_or_insert(now);
+        if !self.synced {
+            self.remember(step);
+        }
     }
 
     /// Nothing that time could heal: neither reads nor watches any more.

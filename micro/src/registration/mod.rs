@@ -83,9 +83,9 @@ pub type Check =
 /// A day: beyond any use, and within what clocks and registries can count.
 const LONGEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The bound of leaving: that of a registration under way and of the removal, and a margin. It
-/// counts when a check blocks its thread, and with it the driver.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The bound of leaving: that of a registration under way, of giving its former lease back and of
+/// the removal, and a margin. It counts when a check blocks its thread, and with it the driver.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How a node is kept in the registry.
 #[derive(Clone)]
@@ -219,8 +219,8 @@ impl Registration {
     ///
     /// A registration that is being written is awaited first, so that its record can be removed,
     /// unless the registry [undoes](Registry::undoes_dropped) it;
-    /// that and the removal are bounded by 1 s each, and all of it by 3 s where a check blocks its
-    /// thread. When the registry does not answer the record goes with its TTL.
+    /// that, giving its former lease back, and the removal are bounded by 1 s each, and all of it by
+    /// 4 s where a check blocks its thread. When the registry does not answer the record goes with its TTL.
     ///
     /// # Cancel safety
     /// Dropping the future drops the registration: renewals end, the record goes with its TTL.

@@ -41,10 +41,11 @@ impl Report {
 fn worth(state: RegistrationState) -> u8 {
     match state {
         RegistrationState::Registered => 6,
-        RegistrationState::Leaving => 5,
-        RegistrationState::Registering => 4,
-        RegistrationState::Lost => 3,
-        RegistrationState::ReadOnly => 2,
+        // Those who look there find it by other means, whatever comes of the others.
+        RegistrationState::ReadOnly => 5,
+        RegistrationState::Leaving => 4,
+        RegistrationState::Registering => 3,
+        RegistrationState::Lost => 2,
         RegistrationState::Idle => 1,
         RegistrationState::Gone => 0,
     }

@@ -22,6 +22,7 @@ pub mod dns;
 pub mod etcd;
 #[cfg(feature = "file")]
 pub mod file;
+mod follow;
 mod format;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
@@ -42,7 +43,9 @@ mod url;
 #[cfg(feature = "zookeeper")]
 pub mod zookeeper;
 
+pub(crate) use follow::Follow;
 pub use node::{Endpoint, Node, Value};
+pub(crate) use open::open_followed;
 pub use open::{open, open_all};
 pub use static_list::StaticList;
 pub(crate) use url::is_loopback;

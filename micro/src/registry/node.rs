@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::format::gomicro;
 use crate::descriptor::{MethodDescriptor, MethodKind, ServiceDescriptor, TypeDescriptor};
 
 /// One registered instance of a service.
@@ -37,6 +38,16 @@ impl Node {
             metadata: ["protocol", "server", "transport"].map(grpc).into(),
             endpoints: Vec::new(),
         }
+    }
+
+    /// The record as go-micro writes it, for what keeps records elsewhere than in a registry.
+    pub(crate) fn to_record(&self) -> Result<Vec<u8>, String> {
+        gomicro::encode(self)
+    }
+
+    /// The node of such a record.
+    pub(crate) fn from_record(record: &[u8]) -> Result<Self, String> {
+        gomicro::decode(record)
     }
 
     /// Whether the node speaks gRPC: its metadata says `protocol=grpc`, as go-micro's gRPC nodes

@@ -8,7 +8,7 @@ use std::{
 use tokio::runtime;
 
 use super::{
-    Registry,
+    Follow, Registry,
     memory::Memory,
     static_list::StaticList,
     url::{Url, redacted},
@@ -133,6 +133,11 @@ fn built_in() -> String {
 /// roots; `ca` names a PEM file of roots to check it against instead, `cert` and `key` the PEM
 /// files of a client certificate; each of these three implies `tls=true`.
 ///
+/// Every URL may say how its nodes are followed: `cache=FILE` keeps the last known ones in that file,
+/// so that a client starts from them while the registry is down, and `max_stale=10m` gives all of them
+/// up when the registry has not answered for so long, which it otherwise may for ever. Neither makes
+/// another registry of it.
+///
 /// `format` lists whose records are written and read, `micro` unless it is there: of etcd's, some of
 /// `micro,go-zero,kratos,kitex,etcd`. All that are named are written, and all are read; where one
 /// node's record is there in several, the format named first is believed. What each is, and what is
@@ -149,7 +154,7 @@ fn built_in() -> String {
 /// is off; the text names the URL without its password, and the remedy.
 pub fn open(url: &str) -> Result<Arc<dyn Registry>, Error> {
     match &several(url)[..] {
-        [url] => open_one(url),
+        [url] => open_one(url).map(|(registry, _)| registry),
         several => {
             let urls: Vec<_> = several.iter().map(|url| redacted(url)).collect();
             Err(Error::config(format!(
@@ -169,16 +174,21 @@ pub fn open(url: &str) -> Result<Arc<dyn Registry>, Error> {
 /// # Errors
 /// As [`open`]; and `Config` for one that is there twice.
 pub fn open_all(url: &str) -> Result<Vec<Arc<dyn Registry>>, Error> {
-    let mut registries: Vec<Arc<dyn Registry>> = Vec::new();
+    Ok(open_followed(url)?.into_iter().map(|(registry, _)| registry).collect())
+}
+
+/// The same, each with how it is followed.
+pub(crate) fn open_followed(url: &str) -> Result<Vec<(Arc<dyn Registry>, Follow)>, Error> {
+    let mut registries: Vec<(Arc<dyn Registry>, Follow)> = Vec::new();
     for url in several(url) {
-        let registry = open_one(url)?;
-        if registries.iter().any(|other| Arc::ptr_eq(other, &registry)) {
+        let opened = open_one(url)?;
+        if registries.iter().any(|(other, _)| Arc::ptr_eq(other, &opened.0)) {
             let url = redacted(url);
             return Err(Error::config(format!(
                 "registry URL `{url}` is there twice; leave one out"
             )));
         }
-        registries.push(registry);
+        registries.push(opened);
     }
     Ok(registries)
 }
@@ -204,7 +214,7 @@ fn several(urls: &str) -> Vec<&str> {
     several
 }
 
-fn open_one(url: &str) -> Result<Arc<dyn Registry>, Error> {
+fn open_one(url: &str) -> Result<(Arc<dyn Registry>, Follow), Error> {
     if url.is_empty() {
         return Err(missing());
     }
@@ -212,7 +222,8 @@ fn open_one(url: &str) -> Result<Arc<dyn Registry>, Error> {
         let url = redacted(url);
         return Err(Error::config(format!("registry URL `{url}`: nothing follows its last comma")));
     }
-    let url = Url::parse(url)?;
+    let mut url = Url::parse(url)?;
+    let follow = Follow::taken_from(&mut url)?;
     let scheme = url.scheme.as_str();
     let Some(kind) = KINDS.iter().find(|kind| kind.scheme == scheme) else {
         let built_in = built_in();
@@ -221,7 +232,7 @@ fn open_one(url: &str) -> Result<Arc<dyn Registry>, Error> {
         );
     };
     match kind.open {
-        Some(open) => open(&url),
+        Some(open) => Ok((open(&url)?, follow)),
         None => Err(url.error(format_args!(
             "{scheme}:// needs micro's feature `{scheme}`{}; write \
              `micro = {{ features = [\"{scheme}\"], .. }}`",
@@ -384,6 +395,25 @@ mod tests {
         ] {
             let error = open_all(urls).unwrap_err();
             assert!(error.is_config() && error.to_string().contains(why), "{urls}: {error}");
+        }
+    }
+
+    #[test]
+    fn how_a_registry_is_followed_is_no_part_of_it() {
+        let opened = open_followed("memory://open-follow?max_stale=1m30s&cache=/a/b.json").unwrap();
+        let [(registry, follow)] = &opened[..] else { panic!("one: {opened:?}") };
+        let max_stale = Some(std::time::Duration::from_secs(90));
+        assert_eq!(*follow, Follow { max_stale, cache: Some("/a/b.json".into()) });
+        assert!(Arc::ptr_eq(registry, &open("memory://open-follow").unwrap()));
+        for (options, why) in [
+            ("max_stale=soon", "option `max_stale`: `soon` is no duration; write it as in `90s`"),
+            ("max_stale=0", "`0` is no duration"),
+            ("max_stale=", "`` is no duration"),
+            ("cache=", "option `cache` names no file"),
+            ("cache=a&cache=b", "option `cache` is there twice"),
+        ] {
+            let error = open(&format!("memory://a?{options}")).unwrap_err();
+            assert!(error.is_config() && error.to_string().contains(why), "{options}: {error}");
         }
     }
 

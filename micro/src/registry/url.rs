@@ -134,8 +134,12 @@ impl Url {
         for (index, (key, _)) in self.query.iter().enumerate() {
             if !known.contains(&key.as_str()) {
                 let remedy = match known {
-                    [] => format!("{}:// takes none", self.scheme),
-                    _ => format!("{}:// knows {}", self.scheme, known.join(", ")),
+                    [] => format!("{}:// takes none but cache and max_stale", self.scheme),
+                    _ => format!(
+                        "{}:// knows {}, cache and max_stale",
+                        self.scheme,
+                        known.join(", ")
+                    ),
                 };
                 return Err(self.error(format_args!("unknown option `{key}`; {remedy}")));
             }
@@ -144,6 +148,19 @@ impl Url {
             }
         }
         Ok(())
+    }
+
+    /// Takes a query key out, and returns its value.
+    ///
+    /// # Errors
+    /// `Config` when it is there twice.
+    pub(super) fn take(&mut self, key: &str) -> Result<Option<String>, Error> {
+        let mut values: Vec<_> =
+            self.query.extract_if(.., |(name, _)| name == key).map(|(_, value)| value).collect();
+        if values.len() > 1 {
+            return Err(self.error(format_args!("option `{key}` is there twice")));
+        }
+        Ok(values.pop())
     }
 
     /// The value of a query key.
@@ -352,7 +369,7 @@ mod tests {
         let error = url.only_keys(&["tls", "ca"]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "registry URL `etcd://a?..`: unknown option `ttl`; etcd:// knows tls, ca"
+            "registry URL `etcd://a?..`: unknown option `ttl`; etcd:// knows tls, ca, cache and max_stale"
         );
         let url = Url::parse("etcd://a?tls=true&tls=true").unwrap();
         assert!(url.only_keys(&["tls"]).unwrap_err().to_string().contains("`tls` is there twice"));

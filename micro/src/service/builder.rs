@@ -8,7 +8,6 @@ use super::{Service, hooks::Hooks};
 use crate::{
     Error, Server, client,
     config::{Given, Pairs, Setting, Source, Value},
-    discovery::Discovery,
     registration,
     registry::{BoxFuture, Node, Registry},
 };
@@ -211,14 +210,14 @@ impl ServiceBuilder {
     #[expect(clippy::unused_async, reason = "registries to come connect here")]
     pub async fn build(self) -> Result<Service, Error> {
         let given = &self.given;
-        let Value { value: registries, source: registry_source } =
-            given.registries(self.registry)?;
+        let Value { value: discovery, source: registry_source } = given.discovery(self.registry)?;
+        let registries = discovery.registries();
         let name = Value { value: self.name, source: Source::Code(Setting::ServerName) };
         let name = given.string(Setting::ServerName, None)?.unwrap_or(name);
         check_name("name", &name)?;
         let id = match given.string(Setting::ServerId, self.id)? {
             Some(id) => id,
-            None => Value::by_default(default_id(&name, &registries)?),
+            None => Value::by_default(default_id(&name, registries)?),
         };
         check_name("id", &id)?;
         let version = given.string(Setting::ServerVersion, self.version)?;
@@ -234,12 +233,12 @@ impl ServiceBuilder {
             advertise: given.string(Setting::ServerAdvertise, self.advertise)?,
             registry: registry_source,
             client: client::Settings::default().given(given, None, None)?,
-            registration: registration_options(ttl, interval, self.check, &registries)?,
+            registration: registration_options(ttl, interval, self.check, registries)?,
             shutdown: self.shutdown,
             drain_timeout: self.drain_timeout.unwrap_or(Duration::from_secs(30)),
             hooks: self.hooks,
         };
-        Ok(Service { settings, discovery: Discovery::merged(registries), server: Server::new() })
+        Ok(Service { settings, discovery, server: Server::new() })
     }
 }
 

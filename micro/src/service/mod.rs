@@ -69,11 +69,11 @@ use claim::Claim;
 /// 1. the hooks [before the stop](ServiceBuilder::before_stop) run, while the node is registered
 ///    and takes calls (each at most for the [hook timeout](ServiceBuilder::hook_timeout));
 /// 2. `grpc.health.v1` says `NOT_SERVING`;
-/// 3. the record is removed from the registry (at most 1 s, or 2 s if it is being written or
-///    removed just then, or 3 s if a [check](ServiceBuilder::register_check) blocks its thread;
+/// 3. the record is removed from the registry (at most 1 s, or 3 s if it is being written or
+///    removed just then, or 4 s if a [check](ServiceBuilder::register_check) blocks its thread;
 ///    after that its TTL removes it);
 /// 4. calls are still taken for as long as the registry needs to spread the removal
-///    (memory 0, mDNS 0.2 s, etcd 1 s);
+///    (memory 0, mDNS 0.2 s, etcd 1 s, Consul 2 s, Kubernetes 5 s);
 /// 5. the listener closes, connections get a GOAWAY, and calls under way finish or are cut after
 ///    the [drain timeout](ServiceBuilder::drain_timeout);
 /// 6. the hooks [after the stop](ServiceBuilder::after_stop) run.

@@ -1,8 +1,6 @@
 //! Three nodes, each a process of its own, and what can be done to one.
 
 use std::{
-    io,
-    net::TcpListener,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
@@ -19,7 +17,7 @@ use tokio::{
 };
 
 use super::{Journal, Visit, now};
-use crate::programs::program;
+use crate::{ports, programs::program};
 
 /// The name under which the nodes are registered.
 pub const SERVICE: &str = "ledger";
@@ -248,8 +246,7 @@ impl Drop for Node {
 /// # Panics
 /// When there is none.
 pub fn free_address() -> String {
-    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    address.map_err(io::Error::other).expect("a free port").to_string()
+    format!("127.0.0.1:{}", ports::free())
 }
 
 /// Waits until the shared clock says `at`.

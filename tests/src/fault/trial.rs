@@ -98,6 +98,8 @@ impl Trial {
             }
             time::sleep(Duration::from_millis(50)).await;
         }
+        // More than a TTL later nobody is listed who is not there.
+        assert_eq!(self.fleet.listed().await, Some(self.fleet.ids()), "the nodes, and no others");
         let took = incomplete_until - returned;
         self.recovery = self.recovery.max(took);
         took

@@ -213,6 +213,21 @@ fn when_the_registry_empties_the_set_all_that_linger_are_picked_again() {
 }
 
 #[test]
+fn what_is_to_be_forgotten_is_closed_at_once() {
+    let mut world = World::with(&["a", "b", "c"]);
+    world.remove(0, "c");
+    world.insert(0, "d");
+    world.update(1_000, Update::Forget);
+    assert_eq!((world.picks(), world.closed.len(), world.members.listed()), (vec![], 3, 0));
+    assert_eq!(world.members.wakes_at(), None);
+    let late = world.connected(1_500, "d");
+    assert_eq!(world.closed.last(), Some(&late), "nobody waits for it any more");
+    world.insert(2_000, "a");
+    world.connected(2_010, "a");
+    assert_eq!(world.picks(), ["a"]);
+}
+
+#[test]
 fn an_empty_reset_retains_every_connected_node() {
     let mut world = World::with(&["a", "b"]);
     world.insert(0, "never-connected");

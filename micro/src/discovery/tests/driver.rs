@@ -7,7 +7,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::discover::{Change, Discover as _};
 
 use super::{scripted::Scripted, short};
-use crate::discovery::{Discover, Discovery, Subscription};
+use crate::{
+    discovery::{Discover, Discovery, Subscription},
+    registry::Follow,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -250,4 +253,39 @@ async fn towers_discover_tells_of_what_has_changed_and_no_more() {
     settle().await;
     assert_eq!([change(&mut nodes).await, change(&mut nodes).await], ["+d@v", "-a"]);
     assert!(nodes.next().now_or_never().is_none());
+}
+
+/// With a cache, and with a bound.
+fn following(registry: &Arc<Scripted>, cache: &std::path::Path) -> Discovery {
+    fastrand::seed(7);
+    let follow = Follow { max_stale: Some(60 * SECOND), cache: Some(cache.to_owned()) };
+    Discovery::following(vec![registry.clone()], vec![follow])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_starts_with_what_was_known_last_while_its_registry_is_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("cache.json");
+    let registry = Scripted::new(&["a@x:1"]);
+    let mut updates = following(&registry, &cache).subscribe("greeter");
+    assert_eq!(next(&mut updates).await, "=[a@x:1]");
+    registry.write(&["b@y:2"]);
+    assert_eq!(next(&mut updates).await, "+b@y:2");
+    drop(updates);
+    while !std::fs::read_to_string(&cache).is_ok_and(|text| text.contains("\"b\"")) {
+        sleep(SECOND).await;
+    }
+
+    registry.lock().down = true;
+    let mut updates = following(&registry, &cache).subscribe("greeter");
+    assert_eq!(next(&mut updates).await, "=[a@x:1 b@y:2]");
+    let status = updates.status();
+    assert!(status.borrow().stale.is_some() && !status.borrow().synced);
+    assert_eq!(next(&mut updates).await, "forget", "a minute is as long as it may last");
+    let error = status.borrow().error.clone().expect("it says why");
+    assert!(error.contains("max_stale"), "{error}");
+
+    registry.lock().down = false;
+    assert_eq!(next(&mut updates).await, "=[a@x:1 b@y:2]");
+    assert!(status.borrow().synced && status.borrow().stale.is_none());
 }

@@ -24,7 +24,13 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let now = Instant::now();
-        Self { now, state: State::new(now, Rng::with_seed(seed)) }
+        Self { now, state: State::new(now, None, Rng::with_seed(seed)) }
+    }
+
+    /// One whose registry may be silent for so long.
+    fn bounded(max_stale: Duration) -> Self {
+        let now = Instant::now();
+        Self { now, state: State::new(now, Some(max_stale), Rng::with_seed(7)) }
     }
 
     /// One that has read these records at this revision, and watches.
@@ -42,6 +48,8 @@ impl World {
             Note::Malformed(malformed) => Some(format!("malformed:{}", malformed.key)),
             Note::Trouble(error) => Some(format!("trouble:{error}")),
             Note::Recovered => Some("recovered".to_owned()),
+            Note::Remembered => Some("remembered".to_owned()),
+            Note::GivenUp(_) => Some("given-up".to_owned()),
             Note::Refused(error) => Some(format!("refused:{error}")),
             Note::Changed(_) => None, // as the updates say
         });
@@ -75,6 +83,12 @@ impl World {
     fn reset(&mut self, revision: u64, records: &[&str]) -> String {
         let events = vec![registry::Event::Reset(listed(revision, records))];
         self.hand(Event::Watched(Ok(Batch { revision, events })))
+    }
+
+    /// What the cache has.
+    fn remembered(&mut self, records: &[&str], age: Duration) -> String {
+        let nodes = listed(0, records).entries.into_iter().map(|entry| entry.node).collect();
+        self.hand(Event::Remembered(nodes, age))
     }
 
     fn read_fails(&mut self) -> String {
@@ -421,4 +435,102 @@ fn a_doubt_does_not_ask_a_registry_that_has_refused() {
     world.hand(Event::Read(Err(Error::config("`.` is no name"))));
     assert_eq!(world.hand(Event::Doubted), "");
     assert_eq!(world.state.wake_at(), None);
+}
+
+#[test]
+fn how_old_the_registrys_word_is_counts_from_the_failure_to_the_next_answer() {
+    let mut world = World::with(5, &["a@x"]);
+    assert_eq!(world.status().stale, None);
+    world.pass(10_000);
+    world.disconnected();
+    let since = world.status().stale;
+    assert_eq!(since, Some(world.now));
+    world.wake();
+    world.pass(500);
+    world.read_fails();
+    assert_eq!(world.status().stale, since, "it was silent before");
+    world.wake();
+    world.listing(6, &["a@x#5"]);
+    assert_eq!(world.status().stale, None);
+}
+
+#[test]
+fn nodes_whose_registry_is_silent_for_too_long_are_given_up_and_come_back_with_it() {
+    let max_stale = Duration::from_secs(60);
+    let mut world = World::bounded(max_stale);
+    world.wake();
+    world.listing(5, &["a@x", "b@y"]);
+    world.pass(10_000);
+    world.disconnected();
+    let given_up_at = world.now + max_stale;
+    let told = loop {
+        let told = world.wake();
+        world.read_fails();
+        if told.contains("forget") {
+            break told;
+        }
+        assert!(world.now < given_up_at);
+    };
+    assert!(told.starts_with("given-up forget"), "{told}");
+    assert_eq!(world.now, given_up_at);
+    let error = world.error().expect("there is one");
+    assert!(error.contains("has not answered for 60s, its max_stale: down"), "{error}");
+    for _ in 0..10 {
+        assert!(!world.wake().contains("forget"), "once is enough");
+        world.read_fails();
+        assert_eq!(world.error().as_deref(), Some(&*error), "it is said until all is well");
+    }
+    world.wake();
+    let told = world.listing(5, &["a@x", "b@y"]);
+    assert_eq!(told, "recovered +a@x +b@y watch>5");
+    assert_eq!((world.error(), world.status().stale), (None, None));
+}
+
+#[test]
+fn without_a_bound_nodes_are_kept_for_ever() {
+    let mut world = World::with(5, &["a@x"]);
+    world.disconnected();
+    for _ in 0..10_000 {
+        assert_eq!(world.wake(), "read");
+        assert_eq!(world.read_fails(), "");
+    }
+}
+
+#[test]
+fn what_is_remembered_serves_until_the_registry_answers() {
+    let mut world = World::new(7);
+    assert_eq!(world.wake(), "read");
+    let hour = Duration::from_secs(3600);
+    assert_eq!(world.remembered(&["a@x", "b@y"], hour), "", "the registry may well answer");
+    let told = world.read_fails();
+    assert_eq!(told, "trouble:down remembered =[a@x b@y]");
+    let status = world.status();
+    assert_eq!((status.synced, status.stale), (false, Some(world.now - hour)));
+    assert_eq!(world.wake(), "read");
+    assert_eq!(world.read_fails(), "");
+    world.wake();
+    assert_eq!(world.listing(9, &["b@y#3", "c@z#9"]), "recovered =[b@y c@z] watch>9");
+    assert_eq!((world.status().synced, world.status().stale), (true, None));
+    assert_eq!(world.batch(10, &["-b"]), "-b", "under the registry's own keys");
+}
+
+#[test]
+fn what_is_remembered_too_late_or_too_old_is_of_no_use() {
+    let mut world = World::with(5, &["a@x"]);
+    assert_eq!(world.remembered(&["b@y"], Duration::ZERO), "");
+    world.disconnected();
+    world.wake();
+    assert_eq!(world.read_fails(), "", "the registry has spoken since");
+
+    // The file may be slower than the registry's refusal.
+    let mut world = World::new(7);
+    world.wake();
+    world.read_fails();
+    assert_eq!(world.remembered(&["b@y"], Duration::ZERO), "remembered =[b@y]");
+
+    let mut world = World::bounded(Duration::from_secs(60));
+    world.wake();
+    world.remembered(&["b@y"], Duration::from_secs(61));
+    world.read_fails();
+    assert_eq!(world.wake(), "given-up forget");
 }

@@ -49,5 +49,6 @@ pub(super) fn short(update: &Update) -> String {
         }
         Update::Insert(it) => format!("+{}", node(it)),
         Update::Remove(id) => format!("-{id}"),
+        Update::Forget => "forget".to_owned(),
     }
 }

@@ -73,6 +73,7 @@ impl Subscriber {
                 Update::Remove(id) => {
                     assert!(self.0.remove(&**id).is_some(), "{id} was not there to go");
                 }
+                Update::Forget => panic!("there is no bound"),
             }
         }
     }
@@ -207,7 +208,7 @@ impl World {
         Self {
             now,
             history: vec![Content::new()],
-            state: State::new(now, Rng::with_seed(7)),
+            state: State::new(now, None, Rng::with_seed(7)),
             subscriber: Subscriber::default(),
             reading: None,
             watching_after: None,

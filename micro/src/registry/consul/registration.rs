@@ -22,6 +22,9 @@ const MAX_META: usize = 64;
 const MAX_META_KEY: usize = 128;
 const MAX_META_VALUE: usize = 512;
 
+/// The largest weight that Consul takes.
+const MAX_WEIGHT: i64 = 65_535;
+
 /// A node that stays critical for this long is deregistered by its agent, beyond the TTL, and at
 /// the least that Consul has and go-micro takes.
 const KEPT_CRITICAL: Duration = Duration::from_secs(5);
@@ -38,7 +41,7 @@ pub(super) struct Registration {
     id: String,
     name: String,
     tags: Vec<String>,
-    port: u16,
+    port: i64,
     address: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     tagged_addresses: BTreeMap<String, Address>,
@@ -91,7 +94,7 @@ impl Registration {
             id: node.id.clone(),
             name: node.service.clone(),
             tags: Vec::new(),
-            port,
+            port: port.into(),
             address: host.trim_matches(['[', ']']).to_owned(),
             tagged_addresses: BTreeMap::new(),
             meta: BTreeMap::new(),
@@ -138,6 +141,9 @@ impl Registration {
             }
         }
         let weight = kitex::weight(node);
+        if weight > MAX_WEIGHT {
+            return Err(format!("Consul takes no weight over {MAX_WEIGHT}, as {weight} is"));
+        }
         self.weights = Some(Weights { passing: weight, warning: weight });
         Ok(())
     }

@@ -21,7 +21,7 @@ const OWN_ADDRESSES: [&str; 6] = ["lan", "wan", "lan_ipv4", "wan_ipv4", "lan_ipv
 pub(super) struct Address {
     pub(super) address: String,
     #[serde(default)]
-    pub(super) port: u16,
+    pub(super) port: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +41,8 @@ pub(super) struct Service {
     pub(super) service: String,
     pub(super) tags: Option<Vec<String>>,
     pub(super) address: String,
-    pub(super) port: u16,
+    /// Consul takes any number.
+    pub(super) port: i64,
     pub(super) tagged_addresses: Option<BTreeMap<String, Address>>,
     pub(super) meta: Option<BTreeMap<String, String>>,
     pub(super) weights: Option<Weights>,
@@ -240,6 +241,24 @@ mod tests {
             "Service": service,
             "Checks": [{ "CheckID": "serfHealth", "Status": status }]
         }])
+    }
+
+    #[test]
+    fn a_port_that_is_none_spoils_its_own_service_alone() {
+        let service = |port: i64| {
+            serde_json::json!({
+                "ID": format!("a-{port}"), "Service": "a", "Port": port,
+                "Meta": { "protocol": "grpc" },
+                "TaggedAddresses": { "lan": { "Address": "10.0.0.9", "Port": port } }
+            })
+        };
+        let all = [80, 70_000, -1].map(|port| healthy(&service(port), "passing")[0].clone());
+        let listing = listed(serde_json::json!(all), &[Format::Micro]);
+        assert_eq!(listing.entries.len(), 1);
+        assert_eq!(listing.entries[0].node.address, "10.0.0.9:80");
+        let reasons: Vec<_> = listing.malformed.iter().map(|it| &*it.reason).collect();
+        assert_eq!(reasons.len(), 2);
+        assert!(reasons.iter().all(|it| it.contains("not `host:port`")), "{reasons:?}");
     }
 
     #[test]

@@ -135,13 +135,20 @@ impl Cluster {
         Fut: Future<Output = Result<T, Failed>>,
     {
         let fail = |why: &str, status| Err(CallError { status, ..self.refuse(what, why) });
+        let id = |held: &Option<Held>| held.as_ref().map(|held| held.id);
+        let before = id(&self.held());
         match timeout(EXCHANGE, self.attempt(exchange)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Failure::Setup(why))) => fail(&why, None),
             Ok(Err(Failure::Request(failed))) => fail(&self.describe(&failed), failed.status()),
             Err(_) => {
-                // Whatever it hangs on, a new one does not.
-                *self.held() = None;
+                // Whatever it hangs on, a new one does not. One that another exchange has made
+                // meanwhile is left to it.
+                let mut held = self.held();
+                if id(&held) == before {
+                    *held = None;
+                }
+                drop(held);
                 fail(&format!("no answer within {EXCHANGE:?}"), None)
             }
         }

@@ -144,9 +144,17 @@ impl Watcher {
             Err(error) => return Err(broken(error)),
         };
         let is_service = self.target.check().is_ok();
-        let slices =
+        let mut slices =
             is_service.then(|| Feed::new(read::slices_of(&self.target.service), self.seen));
-        let pods = view.place().map(|place| Feed::new(place.selector(), self.seen));
+        let mut pods = view.place().map(|place| Feed::new(place.selector(), self.seen));
+        // Before all is told, which is to discovery a watch that holds: where one may list and not
+        // watch, it would list again and again without a pause.
+        if let Some(slices) = &mut slices {
+            slices.connect(&self.cluster, &self.what).await?;
+        }
+        if let Some(pods) = &mut pods {
+            pods.connect(&self.cluster, &self.what).await?;
+        }
         let listing = view.listing(self.seen);
         self.open = Some(Open { view, slices, pods });
         Ok(Batch { revision: self.seen, events: vec![Event::Reset(listing)] })
@@ -179,9 +187,7 @@ impl<K: Kind> Feed<K> {
         loop {
             let silence = if self.has_bookmarks { SILENCE } else { SILENCE_WITHOUT_BOOKMARKS };
             let Some(stream) = &mut self.stream else {
-                self.stream = Some(self.open(cluster, what).await?);
-                self.opened = Instant::now();
-                self.last = self.opened;
+                self.connect(cluster, what).await?;
                 continue;
             };
             let Ok(next) = timeout_at(self.last + silence, stream.next()).await else {
@@ -219,11 +225,7 @@ impl<K: Kind> Feed<K> {
         }
     }
 
-    async fn open(
-        &mut self,
-        cluster: &Cluster,
-        what: &str,
-    ) -> Result<BoxStream<'static, Result<WatchEvent<K>, ClientError>>, WatchError> {
+    async fn connect(&mut self, cluster: &Cluster, what: &str) -> Result<(), WatchError> {
         let right = Right { verb: "watch", resource: K::RESOURCE };
         let version = self.seen.to_string();
         let params = WatchParams::default().labels(&self.selector).timeout(LENGTH);
@@ -232,7 +234,10 @@ impl<K: Kind> Feed<K> {
             let (params, version) = (params.clone(), version.clone());
             right.with(async move { Ok(api.watch(&params, &version).await?.boxed()) })
         };
-        cluster.call(what, open).await.map_err(broken)
+        self.stream = Some(cluster.call(what, open).await.map_err(broken)?);
+        self.opened = Instant::now();
+        self.last = self.opened;
+        Ok(())
     }
 }
 

@@ -408,7 +408,9 @@ impl Bus {
     }
 
     fn forget_unreadable(&mut self, key: &Key) {
-        if let Some((record, _)) = self.unreadable.remove(key) {
+        if let Some((record, _)) = self.unreadable.remove(key)
+            && self.known.get(key).is_none()
+        {
             self.store.tell(&key.0, Event::Delete(record.key));
         }
     }

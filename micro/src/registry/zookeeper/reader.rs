@@ -231,7 +231,8 @@ pub(super) async fn records(
         async move {
             match answer.await {
                 Ok((value, stat)) => Ok(Some(Record { path, value, stat })),
-                Err(ClientError::NoNode) => Ok(None),
+                // What we may not read is somebody else's, and no reason to do without the rest.
+                Err(ClientError::NoNode | ClientError::NoAuth) => Ok(None),
                 Err(error) => Err(error),
             }
         }

@@ -2,8 +2,8 @@ use std::{ffi::OsString, time::Duration};
 
 use crate::{
     Client, Service, ServiceBuilder, client,
-    config::{Given, Setting, duration},
-    registration,
+    config::{Given, Setting},
+    duration, registration,
 };
 
 fn environment(variables: &[(&str, &str)]) -> Given {
