@@ -32,9 +32,10 @@ fn each_example_is_short_listed_and_linked_from_the_guide() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a folder of the project");
     let read = |path: &Path| fs::read_to_string(path).expect("it can be read");
     let guide = root.join("micro/src/guide");
-    let chapters =
-        fs::read_dir(&guide).expect("the guide").map(|entry| read(&entry.unwrap().path()));
-    let guide = chapters.collect::<String>();
+    let entries = |folder: &Path| fs::read_dir(folder).expect("the guide").map(Result::unwrap);
+    let chapters = entries(&guide).chain(entries(&guide.join("registries")));
+    let chapters = chapters.map(|entry| entry.path()).filter(|path| path.is_file());
+    let guide = chapters.map(|path| read(&path)).collect::<String>();
     let sources = read(&root.join("micro/src/guide/examples.rs"));
     let list = read(&root.join("examples/README.md"));
     for entry in fs::read_dir(root.join("examples/src/bin")).expect("the examples") {

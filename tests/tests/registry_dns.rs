@@ -107,6 +107,7 @@ async fn next(updates: &mut Subscription) -> String {
         }
         Update::Insert(node) => format!("+{}", node.id),
         Update::Remove(id) => format!("-{id}"),
+        Update::Forget => "forget".to_owned(),
     }
 }
 

@@ -153,6 +153,7 @@ async fn next(updates: &mut Subscription) -> (String, Duration) {
         }
         Update::Insert(node) => format!("+{}", short(&node)),
         Update::Remove(id) => format!("-{id}"),
+        Update::Forget => "forget".to_owned(),
     };
     (update, start.elapsed())
 }

@@ -245,6 +245,7 @@ async fn a_server_that_is_away_or_silent_is_left_within_a_second_and_followed_ag
         Update::Reset(nodes) => nodes.iter().map(|node| node.id.clone()).collect(),
         Update::Insert(node) => format!("+{}", node.id),
         Update::Remove(id) => format!("-{id}"),
+        Update::Forget => "forget".to_owned(),
     };
     assert_eq!(ids(updates.next().await), "a");
 

@@ -177,9 +177,12 @@ pub fn open_all(url: &str) -> Result<Vec<Arc<dyn Registry>>, Error> {
     Ok(open_followed(url)?.into_iter().map(|(registry, _)| registry).collect())
 }
 
+/// A registry, and how it is followed.
+type Followed = (Arc<dyn Registry>, Follow);
+
 /// The same, each with how it is followed.
-pub(crate) fn open_followed(url: &str) -> Result<Vec<(Arc<dyn Registry>, Follow)>, Error> {
-    let mut registries: Vec<(Arc<dyn Registry>, Follow)> = Vec::new();
+pub(crate) fn open_followed(url: &str) -> Result<Vec<Followed>, Error> {
+    let mut registries: Vec<Followed> = Vec::new();
     for url in several(url) {
         let opened = open_one(url)?;
         if registries.iter().any(|(other, _)| Arc::ptr_eq(other, &opened.0)) {
@@ -214,7 +217,7 @@ fn several(urls: &str) -> Vec<&str> {
     several
 }
 
-fn open_one(url: &str) -> Result<(Arc<dyn Registry>, Follow), Error> {
+fn open_one(url: &str) -> Result<Followed, Error> {
     if url.is_empty() {
         return Err(missing());
     }
