@@ -33,7 +33,9 @@ struct Inner {
 }
 
 impl Error {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    /// An error of a [registry](crate::registry::Registry) of your own. The text is for people, in lower
+    /// case and without a full stop: it names what failed and where, and the remedy.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner { kind, message: message.into(), source: None }))
     }
 
@@ -45,11 +47,9 @@ impl Error {
         Self::new(ErrorKind::Registry, message)
     }
 
+    /// The same with what it follows from, which its text need not repeat.
     #[must_use]
-    pub(crate) fn with_source(
-        mut self,
-        source: impl Into<Box<dyn StdError + Send + Sync>>,
-    ) -> Self {
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }

@@ -28,6 +28,12 @@ pub mod first_service {}
 pub mod from_tonic {}
 #[doc = include_str!("registries.md")]
 pub mod registries {
+    #[doc = include_str!("registries/own.md")]
+    ///
+    /// ```
+    #[doc = include_str!("../../tests/own_registry/table.rs")]
+    /// ```
+    pub mod own {}
     #[doc = include_str!("registries/kubernetes.md")]
     pub mod kubernetes {}
     #[doc = include_str!("registries/dns.md")]

@@ -46,7 +46,7 @@ pub mod zookeeper;
 pub(crate) use follow::Follow;
 pub use node::{Endpoint, Node, Value};
 pub(crate) use open::open_followed;
-pub use open::{open, open_all};
+pub use open::{install, open, open_all};
 pub use static_list::StaticList;
 pub(crate) use url::is_loopback;
 pub(crate) use url::redacted;
@@ -176,7 +176,8 @@ pub enum RenewError {
 }
 
 impl RenewError {
-    pub(crate) fn taken_by(own: &Node, other: &Node) -> Self {
+    /// [`Taken`](Self::Taken) by that node, with what to do about it.
+    pub fn taken_by(own: &Node, other: &Node) -> Self {
         Self::Taken(format!(
             "the record of {} at {} was overwritten by a node at {}; two processes with one id take \
              it from each other: an id must be unique in its service; give each its own, or leave the \

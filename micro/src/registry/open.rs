@@ -1,7 +1,7 @@
 //! From a URL to a registry.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
 };
 
@@ -11,7 +11,7 @@ use super::{
     Follow, Registry,
     memory::Memory,
     static_list::StaticList,
-    url::{Url, redacted},
+    url::{Url, is_scheme, redacted},
 };
 use crate::Error;
 
@@ -199,12 +199,7 @@ pub(crate) fn open_followed(url: &str) -> Result<Vec<Followed>, Error> {
 /// The URLs that are written with commas between them. What follows a comma begins a URL if it has
 /// a scheme, and else is one more host.
 fn several(urls: &str) -> Vec<&str> {
-    let is_url = |text: &str| {
-        let scheme = text.split("://").next().unwrap_or_default();
-        scheme.len() < text.len()
-            && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
-    };
+    let is_url = |text: &str| text.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme));
     let mut several = Vec::new();
     let mut start = 0;
     for (comma, _) in urls.match_indices(',') {
@@ -229,6 +224,11 @@ fn open_one(url: &str) -> Result<Followed, Error> {
     let follow = Follow::taken_from(&mut url)?;
     let scheme = url.scheme.as_str();
     let Some(kind) = KINDS.iter().find(|kind| kind.scheme == scheme) else {
+        let own = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner).get(scheme).cloned();
+        if let Some(open) = own {
+            let text = url.text();
+            return Ok((try_share(text.clone(), || open(&text))?, follow));
+        }
         let built_in = built_in();
         return Err(
             url.error(format_args!("no registry has the scheme `{scheme}`; built in: {built_in}"))
@@ -244,22 +244,69 @@ fn open_one(url: &str) -> Result<Followed, Error> {
     }
 }
 
+type OpenOwn = Arc<dyn Fn(&str) -> Result<Arc<dyn Registry>, Error> + Send + Sync>;
+
+/// What was installed, by scheme.
+static INSTALLED: Mutex<BTreeMap<String, OpenOwn>> = Mutex::new(BTreeMap::new());
+
+/// Adds a [registry of your own](crate::guide::registries::own) under a scheme. From then on its URLs
+/// are taken wherever ours are: in code, in `MICRO_REGISTRY` and in flags, and beside others.
+///
+/// `open` is given the URL without `cache` and `max_stale`, and does as [`open`](fn@open) does: it
+/// connects nothing yet, and fails with `Config` for a URL that it cannot use. While the registry is
+/// held, the same URL is not opened again in the same runtime.
+///
+/// # Errors
+/// `Config` when the scheme is none, or there is a registry of that scheme.
+pub fn install<F>(scheme: &str, open: F) -> Result<(), Error>
+where
+    F: Fn(&str) -> Result<Arc<dyn Registry>, Error> + Send + Sync + 'static,
+{
+    if !is_scheme(scheme) {
+        let scheme = scheme.escape_debug();
+        return Err(Error::config(format!(
+            "`{scheme}` is no scheme: use letters, digits, `+`, `-` and `.`, and a letter first"
+        )));
+    }
+    let scheme = scheme.to_ascii_lowercase();
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if installed.contains_key(&scheme) || KINDS.iter().any(|kind| kind.scheme == scheme) {
+        return Err(Error::config(format!(
+            "a registry of the scheme `{scheme}` cannot be installed: there is one already"
+        )));
+    }
+    installed.insert(scheme, Arc::new(open));
+    Ok(())
+}
+
 type Opened = HashMap<(String, Option<runtime::Id>), Weak<dyn Registry>>;
 
 /// The registry of this identity, scheme included: the one that the runtime has open already, or
 /// else a new one. A registry's connections live in the runtime that made them.
 pub(super) fn share<R: Registry>(identity: String, make: impl FnOnce() -> R) -> Arc<dyn Registry> {
+    let made: Result<_, std::convert::Infallible> =
+        try_share(identity, || Ok(Arc::new(make()) as _));
+    match made {
+        Ok(registry) => registry,
+        Err(never) => match never {},
+    }
+}
+
+fn try_share<E>(
+    identity: String,
+    make: impl FnOnce() -> Result<Arc<dyn Registry>, E>,
+) -> Result<Arc<dyn Registry>, E> {
     static OPENED: LazyLock<Mutex<Opened>> = LazyLock::new(Mutex::default);
     let runtime = runtime::Handle::try_current().ok().map(|runtime| runtime.id());
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     opened.retain(|_, registry| registry.strong_count() > 0);
     let key = (identity, runtime);
     if let Some(registry) = opened.get(&key).and_then(Weak::upgrade) {
-        return registry;
+        return Ok(registry);
     }
-    let registry: Arc<dyn Registry> = Arc::new(make());
+    let registry = make()?;
     opened.insert(key, Arc::downgrade(&registry));
-    registry
+    Ok(registry)
 }
 
 /// The error for a program that was given no registry at all: an empty URL.

@@ -21,6 +21,7 @@ pub(super) struct Url {
     /// Pairs in their order, decoded.
     pub(super) query: Vec<(String, String)>,
     redacted: String,
+    written: String,
 }
 
 impl fmt::Debug for Url {
@@ -35,10 +36,6 @@ impl Url {
         let fail = |why: &str| Error::config(format!("registry URL `{redacted}`: {why}"));
         let Some((scheme, rest)) = url.split_once("://") else {
             return Err(fail("it has no scheme; write scheme://.., such as `memory://`"));
-        };
-        let is_scheme = |scheme: &str| {
-            scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-                && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
         };
         if !is_scheme(scheme) {
             return Err(fail("its scheme is not a word; write scheme://.., such as `memory://`"));
@@ -77,6 +74,7 @@ impl Url {
             path: path.to_owned(),
             query: form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
             redacted,
+            written: url.to_owned(),
         })
     }
 
@@ -150,6 +148,17 @@ impl Url {
         Ok(())
     }
 
+    /// As it was written, but for the options that were [taken](Self::take) out. With the password.
+    pub(super) fn text(&self) -> String {
+        let before = self.written.split('?').next().unwrap_or_default();
+        if self.query.is_empty() {
+            return before.to_owned();
+        }
+        let query =
+            form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.query).finish();
+        format!("{before}?{query}")
+    }
+
     /// Takes a query key out, and returns its value.
     ///
     /// # Errors
@@ -168,6 +177,12 @@ impl Url {
     pub(super) fn option(&self, key: &str) -> Option<&str> {
         self.query.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
+}
+
+/// Whether it is what goes before `://`.
+pub(super) fn is_scheme(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
 }
 
 /// Host and port of `host`, `host:port`, `[v6]` or `[v6]:port`; none if it is no such thing.
