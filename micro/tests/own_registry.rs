@@ -91,3 +91,12 @@ async fn its_urls_are_taken_wherever_ours_are() {
         assert!(error.is_config() && error.to_string().contains(why), "{error}");
     }
 }
+
+#[tokio::test]
+async fn one_that_opens_another_on_its_way_is_opened() {
+    registry::install("behind", |_| registry::open("memory://own-behind")).expect("a new scheme");
+    let behind = registry::open("behind://x").unwrap();
+    assert!(Arc::ptr_eq(&behind, &registry::open("memory://own-behind").unwrap()));
+    registry::install("within", |url| registry::open(&url.replace("within", "behind"))).unwrap();
+    assert!(Arc::ptr_eq(&behind, &registry::open("within://x").unwrap()));
+}

@@ -85,6 +85,35 @@ fn url(namespace: &Namespace, kubeconfig: &std::path::Path) -> String {
     format!("kubernetes://{}?kubeconfig={}", namespace.name, kubeconfig.display())
 }
 
+/// Else discovery, told all time and again, would ask again without a pause.
+#[tokio::test]
+async fn a_watch_that_is_not_allowed_fails_before_it_tells_anything() {
+    let server = Shared::get().await;
+    let namespace = server.namespace().await;
+    apply_rights(&namespace, &["greeter-micro", "greeter-micro-records"]).await;
+    let name = json!({ "name": "lister" });
+    let rule = json!({
+        "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"]
+    });
+    create::<Role>(&namespace, json!({ "kind": "Role", "metadata": name, "rules": [rule] })).await;
+    let binding = json!({
+        "kind": "RoleBinding", "metadata": name,
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "lister" },
+        "subjects": [{ "kind": "ServiceAccount", "name": "greeter", "namespace": namespace.name }]
+    });
+    create::<RoleBinding>(&namespace, binding).await;
+    let slice = Slice::of(&[endpoint("greeter-0", "10.1.0.4", Stage::Ready)]);
+    namespace.put_slice("greeter", "greeter-a", &slice).await;
+    let kubeconfig = sign_in(&server, &namespace, "lister").await;
+    let registry = registry::open(&url(&namespace, &kubeconfig)).unwrap();
+    allowed(&*registry).await;
+    let listing = registry.read("greeter").await.unwrap();
+    assert_eq!(listing.entries.len(), 1);
+    let mut watching = Watching::after_revision(&registry, "greeter", listing.revision);
+    let error = format!("{:?}", watching.next_or_end().await.unwrap_err());
+    assert!(error.contains("we may not watch endpointslices:"), "{error}");
+}
+
 #[tokio::test]
 async fn the_manifests_rights_are_enough_and_a_missing_one_is_named() {
     let server = Shared::get().await;

@@ -454,3 +454,20 @@ async fn kratoss_and_kitexs_records_are_written_and_read() {
     registry.deregister(&node, lease).await.unwrap();
     assert_eq!(registry.read("echo").await.unwrap().entries.len(), 1);
 }
+
+#[tokio::test]
+async fn a_record_that_we_may_not_read_spoils_nothing() {
+    let zookeeper = ZooKeeper::start().await;
+    let registry = registry::open(&zookeeper.url()).unwrap();
+    registry.register(&Node::new("greeter", "a", "127.0.0.1:1"), TTL).await.unwrap();
+    let mut watching = Watching::from_now(&registry, "greeter").await;
+    let connector = Client::connector().with_auth("digest", b"other:secret");
+    let other = connector.connect(&zookeeper.address()).await.unwrap();
+    let own = CreateMode::Persistent.with_acls(Acls::creator_all());
+    other.create("/micro-registry/greeter/private", b"{}", &own).await.unwrap();
+    registry.register(&Node::new("greeter", "b", "127.0.0.1:2"), TTL).await.unwrap();
+    assert_eq!(watching.events(1).await, ["+b@127.0.0.1:2"]);
+    let listing = registry.read("greeter").await.unwrap();
+    let ids: Vec<_> = listing.entries.iter().map(|entry| &*entry.node.id).collect();
+    assert_eq!(ids, ["a", "b"]);
+}

@@ -35,6 +35,7 @@ pub mod memory;
 pub mod nats;
 mod node;
 mod open;
+mod share;
 #[cfg(any(feature = "mdns", feature = "nats"))]
 mod size;
 mod static_list;

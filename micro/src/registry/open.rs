@@ -1,15 +1,14 @@
 //! From a URL to a registry.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
 };
-
-use tokio::runtime;
 
 use super::{
     Follow, Registry,
     memory::Memory,
+    share::try_share,
     static_list::StaticList,
     url::{Url, is_scheme, redacted},
 };
@@ -277,36 +276,6 @@ where
     }
     installed.insert(scheme, Arc::new(open));
     Ok(())
-}
-
-type Opened = HashMap<(String, Option<runtime::Id>), Weak<dyn Registry>>;
-
-/// The registry of this identity, scheme included: the one that the runtime has open already, or
-/// else a new one. A registry's connections live in the runtime that made them.
-pub(super) fn share<R: Registry>(identity: String, make: impl FnOnce() -> R) -> Arc<dyn Registry> {
-    let made: Result<_, std::convert::Infallible> =
-        try_share(identity, || Ok(Arc::new(make()) as _));
-    match made {
-        Ok(registry) => registry,
-        Err(never) => match never {},
-    }
-}
-
-fn try_share<E>(
-    identity: String,
-    make: impl FnOnce() -> Result<Arc<dyn Registry>, E>,
-) -> Result<Arc<dyn Registry>, E> {
-    static OPENED: LazyLock<Mutex<Opened>> = LazyLock::new(Mutex::default);
-    let runtime = runtime::Handle::try_current().ok().map(|runtime| runtime.id());
-    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-    opened.retain(|_, registry| registry.strong_count() > 0);
-    let key = (identity, runtime);
-    if let Some(registry) = opened.get(&key).and_then(Weak::upgrade) {
-        return Ok(registry);
-    }
-    let registry = make()?;
-    opened.insert(key, Arc::downgrade(&registry));
-    Ok(registry)
 }
 
 /// The error for a program that was given no registry at all: an empty URL.

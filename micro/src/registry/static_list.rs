@@ -6,7 +6,8 @@ use futures_util::{FutureExt, StreamExt, future, stream};
 use percent_encoding::percent_decode_str;
 
 use super::{
-    BoxFuture, Entry, Lease, Listing, Node, Registry, RenewError, Watch, open,
+    BoxFuture, Entry, Lease, Listing, Node, Registry, RenewError, Watch,
+    share::share,
     url::{Url, host_and_port, redact_hosts},
 };
 use crate::{Error, ErrorKind};
@@ -54,7 +55,7 @@ impl StaticList {
             }
         }
         let name = format!("static://{}", url.hosts);
-        Ok(open::share(name.clone(), || Self { name, services }))
+        Ok(share(name.clone(), || Self { name, services }))
     }
 
     fn refusal(&self, what: &str, node: &Node) -> Error {

@@ -19,7 +19,7 @@ use self::{
     registration::{Registration, check_id},
     service::Local,
 };
-use super::{BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, open, url::Url};
+use super::{BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, share::share, url::Url};
 use crate::Error;
 
 /// Consul itself has no least; under it, its own way from a check to the watchers takes too much of
@@ -55,7 +55,7 @@ pub struct Consul {
 impl Consul {
     pub(super) fn open(url: &Url) -> Result<Arc<dyn Registry>, Error> {
         let options = Options::of(url)?;
-        Ok(open::share(options.identity(), || Self { agent: Arc::new(Agent::new(options)) }))
+        Ok(share(options.identity(), || Self { agent: Arc::new(Agent::new(options)) }))
     }
 
     fn record(&self, node: &Node) -> Result<Registration, Error> {

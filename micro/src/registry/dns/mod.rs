@@ -16,8 +16,8 @@ use futures_util::{FutureExt, StreamExt, future, stream};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
-    Batch, BoxFuture, Event, Lease, Listing, Node, Registry, RenewError, Watch, WatchError, open,
-    url::Url,
+    Batch, BoxFuture, Event, Lease, Listing, Node, Registry, RenewError, Watch, WatchError,
+    share::share, url::Url,
 };
 use crate::{Error, ErrorKind};
 
@@ -55,7 +55,7 @@ type Service = Arc<tokio::sync::Mutex<Known>>;
 impl Dns {
     pub(super) fn open(url: &Url) -> Result<Arc<dyn Registry>, Error> {
         let target = Target::of(url)?;
-        Ok(open::share(target.identity(), || {
+        Ok(share(target.identity(), || {
             Self(Arc::new(Inner {
                 target,
                 revision: AtomicU64::new(0),

@@ -21,7 +21,8 @@ use self::{
     record::{Own, Range, Record, key_of, service_of},
 };
 use super::{
-    BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, format::Format, open, url::Url,
+    BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, format::Format, share::share,
+    url::Url,
 };
 use crate::Error;
 
@@ -62,7 +63,7 @@ pub struct Etcd {
 impl Etcd {
     pub(super) fn open(url: &Url) -> Result<Arc<dyn Registry>, Error> {
         let options = Options::of(url)?;
-        Ok(open::share(options.identity(), || Self {
+        Ok(share(options.identity(), || Self {
             members: Arc::new(Members::new(options)),
             keep_alives: KeepAlives::default(),
         }))

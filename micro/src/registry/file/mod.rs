@@ -21,7 +21,7 @@ use tracing::warn;
 
 use super::{
     Batch, BoxFuture, Entry, Event, Lease, Listing, Node, Registry, RenewError, Watch, WatchError,
-    open, url::Url,
+    share::share, url::Url,
 };
 use crate::{Error, ErrorKind};
 
@@ -93,7 +93,7 @@ impl File {
         let name = format!("file://{written}");
         let identity = format!("file://{}", path.display());
         let state = Mutex::default();
-        Ok(open::share(identity, || Self(Arc::new(Inner { name, path, state }))))
+        Ok(share(identity, || Self(Arc::new(Inner { name, path, state }))))
     }
 
     fn refusal(&self, what: &str, node: &Node) -> Error {

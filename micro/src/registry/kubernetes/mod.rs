@@ -26,7 +26,7 @@ use self::{
 };
 use super::{
     BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, WatchError, format::gomicro,
-    open, url::Url,
+    share::share, url::Url,
 };
 use crate::{Error, ErrorKind};
 
@@ -67,7 +67,7 @@ pub struct Kubernetes {
 impl Kubernetes {
     pub(super) fn open(url: &Url) -> Result<Arc<dyn Registry>, Error> {
         let options = Options::of(url)?;
-        Ok(open::share(options.identity(), || {
+        Ok(share(options.identity(), || {
             let namespace = &options.namespace;
             let hint = match &options.target {
                 Some(target) => {

@@ -30,7 +30,8 @@ use self::{
     responder::Standing,
 };
 use super::{
-    BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, open,
+    BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch,
+    share::share,
     url::{Url, redact_hosts},
 };
 use crate::Error;
@@ -102,7 +103,7 @@ impl Mdns {
         };
         let interface = interface.filter(|ip: &Ipv4Addr| !ip.is_loopback());
         let name = format!("mdns://{}", interface.map(|ip| ip.to_string()).unwrap_or_default());
-        Ok(open::share(name.clone(), || Self::on(name, interface)))
+        Ok(share(name.clone(), || Self::on(name, interface)))
     }
 
     fn on(name: String, interface: Option<Ipv4Addr>) -> Self {

@@ -22,7 +22,8 @@ use self::{
     options::Options,
 };
 use super::{
-    BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, format::gomicro, open, url::Url,
+    BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, format::gomicro, share::share,
+    url::Url,
 };
 use crate::Error;
 
@@ -68,7 +69,7 @@ pub struct Nats {
 impl Nats {
     pub(super) fn open(url: &Url) -> Result<Arc<dyn Registry>, Error> {
         let options = Options::of(url)?;
-        Ok(open::share(options.identity(), || Self { driver: Arc::new(Driver::new(options)) }))
+        Ok(share(options.identity(), || Self { driver: Arc::new(Driver::new(options)) }))
     }
 
     fn refuse(&self, node: &Node, why: &str) -> Error {

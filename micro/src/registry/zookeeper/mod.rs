@@ -24,7 +24,8 @@ use self::{
     record::{Folder, Own, Record, other, service_of},
 };
 use super::{
-    BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, format::Format, open, url::Url,
+    BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, format::Format, share::share,
+    url::Url,
 };
 use crate::Error;
 
@@ -71,7 +72,7 @@ impl fmt::Debug for ZooKeeper {
 impl ZooKeeper {
     pub(super) fn open(url: &Url) -> Result<Arc<dyn Registry>, Error> {
         let options = Options::of(url)?;
-        Ok(open::share(options.identity(), || Self {
+        Ok(share(options.identity(), || Self {
             reader: Arc::new(Reader::new(options)),
             leases: Leases::default(),
         }))
