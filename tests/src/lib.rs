@@ -1,6 +1,7 @@
 //! What the tests against real programs share: the servers and peers, the fault
 //! suite's parts, the benchmarks' parts and the generated code.
 
+pub mod away;
 pub mod bench;
 pub mod consul;
 pub mod dns;

@@ -1,53 +1,20 @@
 //! `consul://` while Consul is away: down, stopped, wiped, without a leader, or slow.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use micro::{
-    registry::{self, Lease, Node, Registry, RenewError, WatchError},
+    registry::{self, Lease, RenewError, WatchError},
     testing::registry::Watching,
 };
-use tests::consul::{Consul, Options};
+use tests::{
+    away::{TTL, fails_in_time, ids, node, register},
+    consul::{Consul, Options},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
     time::{Instant, sleep},
 };
-
-const TTL: Duration = Duration::from_secs(60);
-
-/// The bound of an exchange, and what a busy machine may add to it.
-const BOUND: Duration = Duration::from_millis(1500);
-
-fn node(id: &str) -> Node {
-    Node::new("greeter", id, "127.0.0.1:1")
-}
-
-async fn ids(registry: &Arc<dyn Registry>) -> Vec<String> {
-    let listing = registry.read("greeter").await.unwrap();
-    listing.entries.iter().map(|entry| entry.node.id.clone()).collect()
-}
-
-/// Tries until it succeeds, as whoever keeps a node registered does.
-async fn register(registry: &Arc<dyn Registry>, node: &Node) -> Lease {
-    let start = Instant::now();
-    loop {
-        match registry.register(node, TTL).await {
-            Ok(lease) => return lease,
-            Err(error) => assert!(start.elapsed() < Duration::from_secs(15), "{error:?}"),
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// Fails, and in time.
-async fn fails_in_time<T: std::fmt::Debug, E: std::fmt::Debug>(
-    exchange: impl Future<Output = Result<T, E>>,
-) -> E {
-    let start = Instant::now();
-    let error = exchange.await.expect_err("Consul is away");
-    assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
-    error
-}
 
 #[tokio::test]
 async fn consul_may_start_after_us() {
@@ -172,7 +139,7 @@ async fn a_cluster_outlives_its_leader_and_a_server_alone_is_not_trusted() {
     let ours = members.iter().position(|member| !is_leader(member)).unwrap();
     let lost = members.iter().position(is_leader).expect("one of the three leads");
     let registry = registry::open(&members[ours].url()).unwrap();
-    let lease = register(&registry, &node("a")).await;
+    let lease = register(&registry, &node("a"), TTL).await;
     let mut watching = Watching::from_now(&registry, "greeter").await;
 
     members[lost].kill();
@@ -187,7 +154,7 @@ async fn a_cluster_outlives_its_leader_and_a_server_alone_is_not_trusted() {
         assert!(start.elapsed() < Duration::from_secs(15), "no new leader");
         sleep(Duration::from_millis(50)).await;
     }
-    register(&registry, &node("b")).await;
+    register(&registry, &node("b"), TTL).await;
     let told = watching.next_or_end().await;
     assert!(matches!(told, Ok(_) | Err(WatchError::Disconnected(_))), "{told:?}");
     assert_eq!(ids(&registry).await, ["a", "b"]);

@@ -1,55 +1,20 @@
 //! `etcd://` while etcd is away: down, stopped, wiped, restored, or a member of three.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, time::Duration};
 
 use micro::{
     Client, Service,
     registration::RegistrationState,
-    registry::{self, Lease, Node, Registry, RenewError, WatchError},
+    registry::{self, RenewError, WatchError},
     testing::registry::Watching,
 };
 use tests::{
+    away::{TTL, fails_in_time, ids, node, register},
     echo::Echo,
     etcd::Etcd,
     proto::echo::{EchoClient, SayRequest, register_echo_handler},
 };
 use tokio::time::{Instant, sleep};
-
-const TTL: Duration = Duration::from_secs(60);
-
-/// The bound of an exchange, and what a busy machine may add to it.
-const BOUND: Duration = Duration::from_millis(1500);
-
-fn node(id: &str) -> Node {
-    Node::new("greeter", id, "127.0.0.1:1")
-}
-
-async fn ids(registry: &Arc<dyn Registry>) -> Vec<String> {
-    let listing = registry.read("greeter").await.unwrap();
-    listing.entries.iter().map(|entry| entry.node.id.clone()).collect()
-}
-
-/// Registers once etcd answers again, as whoever keeps a node registered does.
-async fn register(registry: &Arc<dyn Registry>, node: &Node) -> Lease {
-    let start = Instant::now();
-    loop {
-        match registry.register(node, TTL).await {
-            Ok(lease) => return lease,
-            Err(error) => assert!(start.elapsed() < Duration::from_secs(10), "{error:?}"),
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// Fails, and in time.
-async fn fails_in_time<T: std::fmt::Debug, E: std::fmt::Debug>(
-    exchange: impl Future<Output = Result<T, E>>,
-) -> E {
-    let start = Instant::now();
-    let error = exchange.await.expect_err("etcd is away");
-    assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
-    error
-}
 
 #[tokio::test]
 async fn etcd_may_start_after_us() {
@@ -216,7 +181,7 @@ async fn members_stand_in_for_one_another() {
         }
         let mut watching = Watching::from_now(&registry, "greeter").await;
         let other = node(&format!("killed-{index}"));
-        register(&registry, &other).await;
+        register(&registry, &other, TTL).await;
         assert!(watching.events(1).await[0].starts_with("+killed-"));
         member.restart().await;
     }

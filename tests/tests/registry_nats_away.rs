@@ -7,22 +7,11 @@ use micro::{
     testing::registry::Watching,
 };
 use tempfile::TempDir;
-use tests::nats::Nats;
+use tests::{
+    away::{TTL, fails_in_time, ids, node},
+    nats::Nats,
+};
 use tokio::time::{Instant, sleep};
-
-const TTL: Duration = Duration::from_secs(60);
-
-/// The bound of an exchange, and what a busy machine may add to it.
-const BOUND: Duration = Duration::from_millis(1500);
-
-fn node(id: &str) -> Node {
-    Node::new("greeter", id, "127.0.0.1:1")
-}
-
-async fn ids(registry: &Arc<dyn Registry>) -> Vec<String> {
-    let listing = registry.read("greeter").await.unwrap();
-    listing.entries.iter().map(|entry| entry.node.id.clone()).collect()
-}
 
 /// What is read once NATS answers again, as whoever looks for nodes does.
 async fn ids_once_back(registry: &Arc<dyn Registry>) -> Vec<String> {
@@ -47,16 +36,6 @@ async fn renewed(registry: &Arc<dyn Registry>, node: &Node, lease: Lease) {
         }
         sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// Fails, and in time.
-async fn fails_in_time<T: std::fmt::Debug, E: std::fmt::Debug>(
-    exchange: impl Future<Output = Result<T, E>>,
-) -> E {
-    let start = Instant::now();
-    let error = exchange.await.expect_err("NATS is away");
-    assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
-    error
 }
 
 #[tokio::test]

@@ -1,42 +1,17 @@
 //! `zookeeper://` while ZooKeeper is away: down, stopped, wiped, restored, or not to be reached.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use micro::{
     registry::{self, Lease, Node, Registry, RenewError, WatchError},
     testing::registry::Watching,
 };
-use tests::zookeeper::ZooKeeper;
+use tests::{
+    away::{TTL, fails_in_time, ids, node, register},
+    zookeeper::ZooKeeper,
+};
 use tokio::time::{Instant, sleep};
 use zookeeper_client::{Acls, CreateMode};
-
-const TTL: Duration = Duration::from_secs(60);
-
-/// The bound of an exchange, and what a busy machine may add to it.
-const BOUND: Duration = Duration::from_millis(1500);
-
-fn node(id: &str) -> Node {
-    Node::new("greeter", id, "127.0.0.1:1")
-}
-
-async fn ids(registry: &Arc<dyn Registry>) -> Vec<String> {
-    let listing = registry.read("greeter").await.unwrap();
-    let mut ids: Vec<_> = listing.entries.iter().map(|entry| entry.node.id.clone()).collect();
-    ids.sort_unstable();
-    ids
-}
-
-/// Registers once ZooKeeper answers again, as whoever keeps a node registered does.
-async fn register(registry: &Arc<dyn Registry>, node: &Node, ttl: Duration) -> Lease {
-    let start = Instant::now();
-    loop {
-        match registry.register(node, ttl).await {
-            Ok(lease) => return lease,
-            Err(error) => assert!(start.elapsed() < Duration::from_secs(10), "{error:?}"),
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-}
 
 /// Renews until there is an answer.
 async fn renew(registry: &Arc<dyn Registry>, node: &Node, lease: Lease) -> Result<(), RenewError> {
@@ -50,16 +25,6 @@ async fn renew(registry: &Arc<dyn Registry>, node: &Node, lease: Lease) -> Resul
         }
         sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// Fails, and in time.
-async fn fails_in_time<T: fmt::Debug, E: fmt::Debug>(
-    exchange: impl Future<Output = Result<T, E>>,
-) -> E {
-    let start = Instant::now();
-    let error = exchange.await.expect_err("ZooKeeper is away");
-    assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
-    error
 }
 
 async fn ends_disconnected(watching: &mut Watching) {
