@@ -41,7 +41,7 @@ pub fn server(name: &str) -> PathBuf {
 /// When they do not build.
 pub fn build_examples() {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--package", "examples", "--bins", "--features", "etcd"]);
+    cargo.args(["build", "--quiet", "--package", "examples", "--bins", "--all-features"]);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }

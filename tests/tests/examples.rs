@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    path::Path,
     process::{Output, Stdio},
     sync::Once,
     time::Duration,
@@ -9,7 +10,7 @@ use std::{
 
 use tests::{
     etcd::Etcd,
-    programs::{build_examples, program},
+    programs::{build_examples, program, root},
 };
 use tokio::{
     process::Command,
@@ -187,6 +188,46 @@ async fn greeter_client_finds_both_servers_in_etcd() {
             break;
         }
         assert!(Instant::now() < limit, "20 calls did not reach both servers:\n{out}");
+    }
+}
+
+macro_rules! the_greeter_on {
+    ($($registry:ident)*) => {
+        mod the_greeter_is_found_on {
+            $(
+                #[tokio::test]
+                async fn $registry() {
+                    super::greets_on(stringify!($registry)).await;
+                }
+            )*
+        }
+    };
+}
+
+the_greeter_on! { consul dns etcd file kubernetes mdns nats r#static zookeeper }
+
+/// By the one command that starts all of it: server, nodes and client.
+async fn greets_on(registry: &str) {
+    let registry = registry.trim_start_matches("r#");
+    let greeters = example("greeter-server").as_std().get_program().to_owned();
+    let mut run = Command::new(root().join("examples/registries/run"));
+    run.arg(registry).env("MICRO_EXAMPLES", Path::new(&greeters).parent().unwrap());
+    // A server that is not there yet is built first.
+    let output = output(run, Duration::from_secs(600)).await;
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{out}\n{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<_> = out.lines().collect();
+    let (commands, greetings) = lines.split_at(3);
+    for (line, program) in commands.iter().zip(["server", "server", "client"]) {
+        assert!(line.starts_with(&format!("$ greeter-{program} --registry ")), "{out}");
+        assert!(line.contains(&format!("{registry}://")), "{out}");
+    }
+    assert_eq!(greetings.len(), 6, "{out}");
+    for line in greetings {
+        assert!(
+            ["1", "2"].map(|n| format!("Hello, world! (node-{n})")).contains(&(*line).to_owned()),
+            "{out}"
+        );
     }
 }
 

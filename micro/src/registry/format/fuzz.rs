@@ -99,10 +99,14 @@ const PIECES: [&[u8]; 12] = [
     b"  ",
 ];
 
+fn inputs() -> u64 {
+    env::var("MICRO_FUZZ_INPUTS")
+        .map_or(INPUTS, |inputs| inputs.parse().expect("MICRO_FUZZ_INPUTS is a number of inputs"))
+}
+
 #[test]
 fn no_record_panics_or_takes_more_memory_than_it_should() {
-    let inputs = env::var("MICRO_FUZZ_INPUTS")
-        .map_or(INPUTS, |inputs| inputs.parse().expect("MICRO_FUZZ_INPUTS is a number of inputs"));
+    let inputs = inputs();
     let mut decoded = [0_u64; DECODERS.len()];
     for number in 0..inputs {
         let bytes = input(&mut Rng::with_seed(number));
@@ -118,6 +122,51 @@ fn no_record_panics_or_takes_more_memory_than_it_should() {
     // Of every 200 inputs at least one is still a record in each format, or little would be tried.
     let fewest = decoded.iter().min().unwrap_or(&0);
     assert!(*fewest >= inputs / 200, "{decoded:?} of {inputs}");
+}
+
+/// go-micro's tags in Consul, plain and deflated: what is inflated may be long, the tag is not.
+#[test]
+fn no_tag_panics_or_takes_more_memory_than_a_record_may_hold() {
+    use super::{gomicro::tag, json::MAX_LEN};
+
+    let mut ours = Node::new("greeter", "greeter-1", "127.0.0.1:1");
+    ours.metadata.insert("zone".to_owned(), "<a>".to_owned());
+    let deflated = tag::encode_tags(&ours).unwrap();
+    let mut read = 0;
+    for number in 0..inputs() {
+        let rng = &mut Rng::with_seed(number);
+        let tags: Vec<_> = (0..rng.usize(1..4))
+            .map(|_| match rng.bool() {
+                true => [b"t=", b"e=", b"v="][rng.usize(..3)]
+                    .iter()
+                    .copied()
+                    .chain(input(rng))
+                    .collect(),
+                false => {
+                    let mut tag = deflated[rng.usize(..deflated.len())].clone().into_bytes();
+                    (0..rng.usize(..3)).for_each(|_| cut(&mut tag, rng));
+                    tag
+                }
+            })
+            .map(|tag: Vec<u8>| String::from_utf8_lossy(&tag).into_owned())
+            .collect();
+        let length: usize = tags.iter().map(String::len).sum();
+        let most = PER_BYTE * (length + MAX_LEN) + FOR_ANY;
+        let run = || {
+            let region = Region::new(&INSTRUMENTED_SYSTEM);
+            let decoded = tag::decode_tags(tags.iter().map(String::as_str));
+            (decoded, region.change().bytes_allocated)
+        };
+        let Ok((decoded, took)) = catch_unwind(AssertUnwindSafe(run)) else {
+            panic!("input {number}: {tags:?}");
+        };
+        assert!(took <= most, "input {number}: {took} bytes allocated for {length}");
+        match decoded {
+            Ok(_) => read += 1,
+            Err(why) => assert!(!why.is_empty() && why.len() < 1000, "{why}"),
+        }
+    }
+    assert!(read >= inputs() / 20, "{read} of {}", inputs());
 }
 
 /// Long records of what takes the most for its length.
