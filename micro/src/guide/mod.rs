@@ -34,6 +34,12 @@ pub mod registries {
     #[doc = include_str!("../../tests/own_registry/table.rs")]
     /// ```
     pub mod own {}
+    #[doc = include_str!("registries/memory.md")]
+    pub mod memory {}
+    #[doc = include_str!("registries/static.md")]
+    pub mod static_list {}
+    #[doc = include_str!("registries/etcd.md")]
+    pub mod etcd {}
     #[doc = include_str!("registries/kubernetes.md")]
     pub mod kubernetes {}
     #[doc = include_str!("registries/dns.md")]

@@ -152,11 +152,7 @@ fn no_tag_panics_or_takes_more_memory_than_a_record_may_hold() {
             .collect();
         let length: usize = tags.iter().map(String::len).sum();
         let most = PER_BYTE * (length + MAX_LEN) + FOR_ANY;
-        let run = || {
-            let region = Region::new(&INSTRUMENTED_SYSTEM);
-            let decoded = tag::decode_tags(tags.iter().map(String::as_str));
-            (decoded, region.change().bytes_allocated)
-        };
+        let run = || allocated(most, || tag::decode_tags(tags.iter().map(String::as_str)));
         let Ok((decoded, took)) = catch_unwind(AssertUnwindSafe(run)) else {
             panic!("input {number}: {tags:?}");
         };
@@ -212,21 +208,27 @@ fn no_bomb_takes_more_memory_than_it_should() {
     }
 }
 
-/// Whether it is a node in this format.
-fn check(format: &str, decode: Decode, bytes: &[u8]) -> bool {
-    let most = PER_BYTE * bytes.len() + FOR_ANY;
+/// What comes of it, and the bytes that it allocated, measured anew while those are too many.
+fn allocated<T>(most: usize, run: impl Fn() -> T) -> (T, usize) {
     let measured = || {
         let region = Region::new(&INSTRUMENTED_SYSTEM);
-        let decoded = decode(bytes);
-        (decoded, region.change().bytes_allocated)
+        let outcome = run();
+        (outcome, region.change().bytes_allocated)
     };
-    let (decoded, mut took) = measured();
+    let (outcome, mut took) = measured();
     for _ in 1..MEASURED {
         if took <= most {
             break;
         }
         took = took.min(measured().1);
     }
+    (outcome, took)
+}
+
+/// Whether it is a node in this format.
+fn check(format: &str, decode: Decode, bytes: &[u8]) -> bool {
+    let most = PER_BYTE * bytes.len() + FOR_ANY;
+    let (decoded, took) = allocated(most, || decode(bytes));
     let length = bytes.len();
     assert!(
         took <= most,
