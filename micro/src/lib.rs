@@ -29,6 +29,7 @@
 //! | `kubernetes` | `kubernetes://` registries |
 //! | `file` | `file://` registries |
 //! | `init-tracing` | `init_tracing`: logs on standard error, for programs without a subscriber of their own |
+//! | `metrics` | what registration and discovery do, as OpenTelemetry metrics: the [guide](guide::metrics) |
 //! | `nats` | `nats://` registries |
 //! | `testing` | `testing`: the conformance suite for a registry of your own |
 //! | `tonic-channel` | `discovery::tonic_channel`: discovery beneath tonic's own balanced channel |
@@ -56,6 +57,7 @@ mod include;
 #[cfg(feature = "init-tracing")]
 mod init_tracing;
 pub mod layer;
+mod metrics;
 mod near;
 pub mod registration;
 pub mod registry;

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     Error,
+    metrics::DiscoveryMetrics,
     registry::{BoxFuture, Listing, Registry, Watch, WatchError},
 };
 
@@ -100,14 +101,19 @@ impl Follower {
         });
         let mut reading: Option<BoxFuture<'_, Result<Listing, Error>>> = None;
         let mut watching: Option<Watch> = None;
+        let metrics = DiscoveryMetrics::start(&*registry, &service);
         let mut event = Event::Elapsed;
         loop {
+            if let Event::Read(outcome) = &event {
+                metrics.read(outcome.is_ok());
+            }
             let is_read = matches!(event, Event::Read(Ok(_)));
             let step = state.handle(Instant::now(), event);
             for note in &step.notes {
                 log(&*registry, &service, note);
             }
             let is_new = is_read || !step.updates.is_empty();
+            metrics.found(state.found(), step.updates.len());
             outlet.publish(index, step.updates, state.status());
             if let Some(kept) = &kept
                 && is_new

@@ -116,6 +116,11 @@ impl Records {
         self.exposed.values().cloned().collect()
     }
 
+    /// How many nodes are in force.
+    pub(super) fn len(&self) -> usize {
+        self.exposed.len()
+    }
+
     /// How many keys hold what cannot be decoded.
     pub(super) fn malformed(&self) -> usize {
         self.malformed.len()

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     Error,
     backoff::Backoff,
+    metrics::Found,
     registry::{Batch, Entry, Listing, Malformed, Node, WatchError},
 };
 
@@ -245,6 +246,18 @@ impl State {
             synced: self.synced,
             error: self.error.clone(),
             refused: self.refused,
+            stale: self.stale,
+            malformed: self.records.malformed(),
+            not_grpc: self.records.not_grpc(),
+        }
+    }
+
+    /// How it stands, in numbers.
+    pub(super) fn found(&self) -> Found {
+        Found {
+            revision: self.seen,
+            nodes: self.records.len(),
+            synced: self.synced,
             stale: self.stale,
             malformed: self.records.malformed(),
             not_grpc: self.records.not_grpc(),

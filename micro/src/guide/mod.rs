@@ -8,6 +8,7 @@
 //! | [registries] | which one when, and what happens when it fails |
 //! | [configuration] | code, environment, flags; hooks, layers, logs |
 //! | [shutdown] | leaving without dropping a call |
+//! | [metrics] | what is told to OpenTelemetry, and what to be woken by |
 //! | [testing] | services and clients in one test, over `memory://` |
 //! | [from tonic](from_tonic) | what stays, what changes, one step at a time |
 //! | [errors] | every error's text, its cause and its remedy |
@@ -26,6 +27,8 @@ pub mod examples;
 pub mod first_service {}
 #[doc = include_str!("from_tonic.md")]
 pub mod from_tonic {}
+#[doc = include_str!("metrics.md")]
+pub mod metrics {}
 #[doc = include_str!("registries.md")]
 pub mod registries {
     #[doc = include_str!("registries/own.md")]

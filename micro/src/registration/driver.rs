@@ -23,6 +23,7 @@ use super::{
 use crate::{
     Error,
     backoff::Backoff,
+    metrics::RegistrationMetrics,
     registry::{Node, Registry, RenewError},
 };
 
@@ -51,12 +52,19 @@ pub(super) async fn drive(
             pending::<()>().await;
         }
     });
+    let metrics = RegistrationMetrics::start(&*registry, &node, &RegistrationState::NAMES);
     let mut event = Event::Elapsed;
     loop {
+        match &event {
+            Event::Registered(Ok(_)) => metrics.registered(),
+            Event::Renewed(outcome) => metrics.renewed(outcome),
+            _ => {}
+        }
         let (notes, work) = state.handle(Instant::now(), event);
         for note in notes {
             log(&*registry, &node, &note);
             if let Note::Entered(state, _) = note {
+                metrics.entered(state.name());
                 report.enter(state);
             }
         }

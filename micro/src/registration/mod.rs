@@ -60,17 +60,19 @@ pub enum RegistrationState {
     Gone,
 }
 
+impl RegistrationState {
+    /// In the order of the variants.
+    const NAMES: [&str; 7] =
+        ["idle", "registering", "registered", "lost", "read-only", "leaving", "gone"];
+
+    fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
 impl fmt::Display for RegistrationState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Idle => "idle",
-            Self::Registering => "registering",
-            Self::Registered => "registered",
-            Self::Lost => "lost",
-            Self::ReadOnly => "read-only",
-            Self::Leaving => "leaving",
-            Self::Gone => "gone",
-        })
+        f.write_str(self.name())
     }
 }
 
