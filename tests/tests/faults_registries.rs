@@ -11,6 +11,7 @@ use tests::{
     consul::Consul,
     etcd::Etcd,
     fault::{Cannot, Fleet, SERVICE, Server, TTL, Trial, now},
+    kubernetes::Kubernetes,
     link::Link,
     nats::Nats,
     proto::ledger::{Entry, LedgerClient},
@@ -179,26 +180,51 @@ async fn down_at_the_start<S: Server>() -> Result<(), Cannot> {
     Ok(())
 }
 
+/// Holds how a fault ended to what the table says of it.
+fn judge(fault: &str, ended: Result<(), Cannot>, declared: &[(&str, &str)]) {
+    let why = declared.iter().find(|(cannot, _)| *cannot == fault).map(|(_, why)| why);
+    match (ended, why) {
+        (Ok(()), None) => {}
+        // What the matrix of registries and tests is made of.
+        (Err(Cannot), Some(why)) => println!("{fault} does not apply: {why}"),
+        (Err(Cannot), None) => {
+            panic!("the server cannot have {fault}, and the table does not say so")
+        }
+        (Ok(()), Some(why)) => panic!("{fault} is declared not to apply ({why}), and passes"),
+    }
+}
+
 macro_rules! every_fault {
-    ($name:ident: $server:ty: $($fault:ident)*) => {
+    ($name:ident: $server:ty, not $declared:tt: $($fault:ident)*) => {
         mod $name {
             use super::*;
+
+            every_fault! { @declared $server: $declared }
+
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $fault() {
-                    if let Err(Cannot(why)) = super::$fault::<$server>().await {
-                        println!("{} does not apply: {why}", stringify!($fault));
-                    }
+                    let ended = super::$fault::<$server>().await;
+                    judge(stringify!($fault), ended, DECLARED);
                 }
             )*
         }
     };
+    (@declared $server:ty: { $($cannot:ident: $why:literal)* }) => {
+        const DECLARED: &[(&str, &str)] = &[$({
+            // There is such a fault.
+            let _ = super::$cannot::<$server>;
+            (stringify!($cannot), $why)
+        }),*];
+    };
 }
 
+/// A test for every fault and server. The faults in braces are those that the server cannot have, and
+/// why: they are tried all the same, and one that can be done fails.
 macro_rules! every_server {
-    ($($name:ident: $server:ty),*) => {
+    ($($name:ident: $server:ty, not $declared:tt;)*) => {
         $(every_fault! {
-            $name: $server:
+            $name: $server, not $declared:
             every_lease_lost
             every_record_deleted
             every_record_overwritten
@@ -215,4 +241,16 @@ macro_rules! every_server {
     };
 }
 
-every_server! { consul: Consul, etcd: Etcd, nats: Nats, zookeeper: ZooKeeper }
+every_server! {
+    consul: Consul, not {};
+    etcd: Etcd, not {};
+    kubernetes: Kubernetes, not {
+        every_lease_lost: "nothing expires: a record goes with its pod"
+    };
+    nats: Nats, not {
+        every_lease_lost: "the server keeps no leases: a node's TTL is its listeners'"
+        wiped: "nothing is stored: a restart is all that can be done to it"
+        restored_to_an_older_state: "nothing is stored: a restart is all that can be done to it"
+    };
+    zookeeper: ZooKeeper, not {};
+}
