@@ -4,6 +4,7 @@
 pub mod away;
 pub mod bench;
 pub mod consul;
+pub mod datagrams;
 pub mod dns;
 pub mod echo;
 pub mod etcd;

@@ -10,7 +10,7 @@ use micro::Client;
 use tests::{
     consul::Consul,
     etcd::Etcd,
-    fault::{Cannot, Fleet, SERVICE, Server, TTL, Trial, now},
+    fault::{Cannot, Fleet, SERVICE, Server, TTL, Trial, judge, now},
     kubernetes::Kubernetes,
     link::Link,
     nats::Nats,
@@ -180,26 +180,12 @@ async fn down_at_the_start<S: Server>() -> Result<(), Cannot> {
     Ok(())
 }
 
-/// Holds how a fault ended to what the table says of it.
-fn judge(fault: &str, ended: Result<(), Cannot>, declared: &[(&str, &str)]) {
-    let why = declared.iter().find(|(cannot, _)| *cannot == fault).map(|(_, why)| why);
-    match (ended, why) {
-        (Ok(()), None) => {}
-        // What the matrix of registries and tests is made of.
-        (Err(Cannot), Some(why)) => println!("{fault} does not apply: {why}"),
-        (Err(Cannot), None) => {
-            panic!("the server cannot have {fault}, and the table does not say so")
-        }
-        (Ok(()), Some(why)) => panic!("{fault} is declared not to apply ({why}), and passes"),
-    }
-}
-
-macro_rules! every_fault {
-    ($name:ident: $server:ty, not $declared:tt: $($fault:ident)*) => {
+macro_rules! on_server {
+    ($name:ident: $server:ty, not { $($cannot:ident: $why:literal)* } => $($fault:ident)*) => {
         mod $name {
             use super::*;
 
-            every_fault! { @declared $server: $declared }
+            const DECLARED: &[(&str, &str)] = &[$((stringify!($cannot), $why)),*];
 
             $(
                 #[tokio::test(flavor = "multi_thread")]
@@ -210,34 +196,13 @@ macro_rules! every_fault {
             )*
         }
     };
-    (@declared $server:ty: { $($cannot:ident: $why:literal)* }) => {
-        const DECLARED: &[(&str, &str)] = &[$({
-            // There is such a fault.
-            let _ = super::$cannot::<$server>;
-            (stringify!($cannot), $why)
-        }),*];
-    };
 }
 
 /// A test for every fault and server. The faults in braces are those that the server cannot have, and
 /// why: they are tried all the same, and one that can be done fails.
 macro_rules! every_server {
     ($($name:ident: $server:ty, not $declared:tt;)*) => {
-        $(every_fault! {
-            $name: $server, not $declared:
-            every_lease_lost
-            every_record_deleted
-            every_record_overwritten
-            killed_and_restarted
-            wiped
-            restored_to_an_older_state
-            stopped_for_three_ttls
-            connection_cut
-            connection_black_holed
-            five_seconds_slow
-            credentials_expired_and_renewed
-            down_at_the_start
-        })*
+        $(tests::every_fault! { on_server! { $name: $server, not $declared } })*
     };
 }
 

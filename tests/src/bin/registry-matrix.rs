@@ -100,6 +100,8 @@ fn cell(file: &str, name: &str) -> Option<(String, String)> {
         Some(file) => (file.split('_').next()?, name),
         None => name.split_once("::")?,
     };
+    // `static` is a word of the language's.
+    let registry = registry.trim_start_matches("r#");
     Some((registry.to_owned(), test.replace('_', " ")))
 }
 
