@@ -51,7 +51,7 @@ async fn check(mut trial: Trial, returned: Duration) -> Result<(), Cannot> {
     let took = trial.all_listed(returned).await;
     // The client still follows the registry: a node that takes another's place is called.
     assert!(trial.fleet.terminate(0).await.success());
-    trial.restart(0).await;
+    trial.replace(0).await;
     trial.finish(0).await;
     assert!(took <= BACK_WITHIN, "the nodes were back {took:?} after the registry");
     Ok(())

@@ -156,9 +156,18 @@ impl Fleet {
     /// Starts a node that has ended again, on its address and with a new id, as a fresh process of
     /// a user's would have; waits until it is registered and says when.
     pub async fn restart(&mut self, node: usize) -> Duration {
-        let old = &self.nodes[node];
-        let generation = old.generation + 1;
-        let (name, address) = (old.name, old.address.clone());
+        let address = self.nodes[node].address.clone();
+        self.start_at(node, address).await
+    }
+
+    /// The same on another address, which only the registry tells.
+    pub async fn replace(&mut self, node: usize) -> Duration {
+        self.start_at(node, free_address()).await
+    }
+
+    async fn start_at(&mut self, node: usize, address: String) -> Duration {
+        let Node { name, generation, .. } = self.nodes[node];
+        let generation = generation + 1;
         self.nodes[node] = Node::start(name, generation, address, &self.url, self.journals.path());
         self.registered(node).await
     }

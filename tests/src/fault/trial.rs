@@ -85,6 +85,13 @@ impl Trial {
         at
     }
 
+    /// Starts a node on another address in place of one that has ended, and expects it to be called.
+    pub async fn replace(&mut self, node: usize) -> Duration {
+        let at = self.fleet.replace(node).await;
+        self.returns.push((self.fleet.id(node).to_owned(), at));
+        at
+    }
+
     /// The faults done so far.
     pub fn faults(&self) -> Vec<Fault> {
         self.faults.clone()
