@@ -5,6 +5,7 @@ pub mod away;
 pub mod bench;
 pub mod consul;
 pub mod datagrams;
+pub mod dead_link;
 pub mod dns;
 pub mod echo;
 pub mod etcd;
