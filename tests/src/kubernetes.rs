@@ -2,6 +2,8 @@
 //! controller: no pod runs, and nothing makes EndpointSlices of pods. The tests write both
 //! themselves, in the sequence that kubelet and controller do.
 
+mod faults;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -26,7 +28,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{Mutex, oneshot};
 
 use crate::{
-    etcd::Etcd,
+    etcd::{Etcd, Snapshot},
     ports,
     process::{self, Process},
     programs::server,
@@ -40,8 +42,9 @@ pub struct Kubernetes {
     port: u16,
     etcd: Etcd,
     process: Process,
-    /// The pods of the namespace `default`: made anew when all else is wiped.
-    pods: Vec<String>,
+    remembered: Option<Snapshot>,
+    /// Whether URLs are those of a service account, whose token ends with it.
+    is_guarded: bool,
 }
 
 impl Kubernetes {
@@ -77,19 +80,14 @@ impl Kubernetes {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let process = Process::stopped("kube-apiserver");
         let port = ports::free();
-        let kubernetes = Self { flags, port, etcd, process, pods: Vec::new() };
+        let (remembered, is_guarded) = (None, false);
+        let kubernetes = Self { flags, port, etcd, process, remembered, is_guarded };
         let key = KeyPair::generate().expect("a key");
         kubernetes.write("sa.key", &key.serialize_pem());
         kubernetes.write("sa.pub", &key.public_key_pem());
         kubernetes.write("tokens.csv", "admin-token,admin,1,system:masters\n");
         kubernetes.write_kubeconfig("admin", "admin-token");
         kubernetes
-    }
-
-    /// The registry's URL: the namespace `default`, records at pods included, since nothing but
-    /// them is written when a node registers.
-    pub fn url(&self) -> String {
-        format!("kubernetes://default?kubeconfig={}&format=micro", self.kubeconfig().display())
     }
 
     /// The port on loopback.
@@ -107,7 +105,7 @@ impl Kubernetes {
     /// # Panics
     /// When it cannot be written.
     pub fn write_kubeconfig(&self, name: &str, token: &str) -> PathBuf {
-        write_kubeconfig(self.process.dir(), self.port, name, token)
+        write_kubeconfig(self.process.dir(), self.port, name, &json!({ "token": token }))
     }
 
     /// Stops it where it is (SIGSTOP): its port still accepts, nothing answers.
@@ -137,31 +135,6 @@ impl Kubernetes {
         }
         self.spawn();
         assert!(self.serves().await, "its port was taken while it was down");
-    }
-
-    /// Kills it and starts it on the same port with nothing in it, but for the pods that
-    /// [`Kubernetes::run_pods`] made: as a kubelet would, which has not gone anywhere.
-    ///
-    /// # Panics
-    /// As [`Kubernetes::start`].
-    pub async fn wipe(&mut self) {
-        self.kill();
-        self.etcd.wipe().await;
-        self.restart().await;
-        let pods = std::mem::take(&mut self.pods);
-        self.run_pods(&pods.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    }
-
-    /// Makes pods in the namespace `default`, as if a kubelet ran them.
-    ///
-    /// # Panics
-    /// When the server refuses.
-    pub async fn run_pods(&mut self, names: &[&str]) {
-        let default = Namespace::open(&self.kubeconfig(), "default").await;
-        for name in names {
-            default.run_pod(name).await;
-        }
-        self.pods.extend(names.iter().map(|name| (*name).to_owned()));
     }
 
     /// Makes etcd forget all changes up to now.
@@ -236,7 +209,7 @@ pub async fn client(kubeconfig: &Path) -> Result<Client, Box<dyn std::error::Err
     Ok(Client::try_from(config)?)
 }
 
-fn write_kubeconfig(dir: &Path, port: u16, name: &str, token: &str) -> PathBuf {
+fn write_kubeconfig(dir: &Path, port: u16, name: &str, user: &Json) -> PathBuf {
     let cluster = json!({
         "server": format!("https://127.0.0.1:{port}"),
         "certificate-authority": dir.join("certs/apiserver.crt"),
@@ -245,7 +218,7 @@ fn write_kubeconfig(dir: &Path, port: u16, name: &str, token: &str) -> PathBuf {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{ "name": "test", "cluster": cluster }],
-        "users": [{ "name": "test", "user": { "token": token } }],
+        "users": [{ "name": "test", "user": user }],
         "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
         "current-context": "test",
     });
@@ -299,8 +272,16 @@ impl Shared {
 
     /// As [`Kubernetes::write_kubeconfig`].
     pub fn write_kubeconfig(&self, name: &str, token: &str) -> PathBuf {
+        self.write_kubeconfig_of(name, &json!({ "token": token }))
+    }
+
+    /// The same of a user, as a kubeconfig has it.
+    ///
+    /// # Panics
+    /// As [`Kubernetes::write_kubeconfig`].
+    pub fn write_kubeconfig_of(&self, name: &str, user: &Json) -> PathBuf {
         let dir = self.kubeconfig.parent().expect("a file in a folder");
-        write_kubeconfig(dir, self.port, name, token)
+        write_kubeconfig(dir, self.port, name, user)
     }
 
     /// A namespace that nobody else has.

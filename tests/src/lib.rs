@@ -4,6 +4,8 @@
 pub mod away;
 pub mod bench;
 pub mod consul;
+pub mod datagrams;
+pub mod dead_link;
 pub mod dns;
 pub mod echo;
 pub mod etcd;

@@ -184,9 +184,6 @@ impl Nats {
     }
 }
 
-/// Why it cannot be set back, or be emptied.
-const STORES_NOTHING: Cannot = Cannot("nothing is stored: a restart is all that can be done to it");
-
 impl Server for Nats {
     const NAME: &'static str = "nats";
 
@@ -219,22 +216,6 @@ impl Server for Nats {
 
     fn resume(&self) {
         self.resume();
-    }
-
-    async fn wipe(&mut self) -> Result<(), Cannot> {
-        Err(STORES_NOTHING)
-    }
-
-    async fn remember(&mut self) -> Result<(), Cannot> {
-        Err(STORES_NOTHING)
-    }
-
-    async fn go_back(&mut self) -> Result<(), Cannot> {
-        Err(STORES_NOTHING)
-    }
-
-    async fn lose(&self, _: &Node) -> Result<(), Cannot> {
-        Err(Cannot("the server keeps no leases: a node's TTL is its listeners'"))
     }
 
     async fn delete(&self, node: &Node) -> Result<(), Cannot> {

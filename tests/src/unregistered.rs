@@ -23,9 +23,17 @@ const CALLERS: usize = 16;
 /// # Panics
 /// When it does not start.
 pub async fn node(address: &str) -> Handle {
+    node_in("memory://unregistered", address).await
+}
+
+/// The same of one that registers there.
+///
+/// # Panics
+/// As [`node`].
+pub async fn node_in(registry: &str, address: &str) -> Handle {
     let mut service = Service::builder("echo")
         .without_env()
-        .registry("memory://unregistered")
+        .registry(registry)
         .address(address)
         .build()
         .await

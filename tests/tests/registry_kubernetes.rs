@@ -271,6 +271,17 @@ async fn a_record_is_lost_with_its_pod_and_taken_with_its_annotation() {
     );
     registry.deregister(&node, lease).await.unwrap();
 
+    // Nobody finds a record without its labels.
+    for label in ["micro.mu/selector-greeter", "micro.mu/type"] {
+        let lease = registry.register(&node, TTL).await.unwrap();
+        namespace.patch_pod("greeter-1", json!({ "labels": { (label): null } })).await;
+        let renewed = registry.renew(&node, lease).await;
+        assert!(
+            matches!(&renewed, Err(RenewError::Lost(why)) if why.contains("lost a label")),
+            "{label}: {renewed:?}"
+        );
+    }
+
     // A pod of the same name, as a StatefulSet makes one, is another.
     let lease = registry.register(&node, TTL).await.unwrap();
     namespace.delete_pod("greeter-1").await;

@@ -53,18 +53,15 @@ where
     api.create(&PostParams::default(), &object).await.expect(&name);
 }
 
-/// Applies `rbac.yaml`, but for the roles and bindings that are left out.
-async fn apply_rights(namespace: &Namespace, left_out: &[&str]) {
-    for object in manifest("rbac.yaml") {
-        let name = object["metadata"]["name"].as_str().expect("a name").to_owned();
-        if left_out.contains(&name.as_str()) {
-            continue;
-        }
+/// Applies a manifest of rights, but for its bindings unless they are wanted.
+async fn apply_rights(namespace: &Namespace, name: &str, are_bound: bool) {
+    for object in manifest(name) {
         match object["kind"].as_str() {
             Some("ServiceAccount") => create::<ServiceAccount>(namespace, object).await,
             Some("Role") => create::<Role>(namespace, object).await,
-            Some("RoleBinding") => create::<RoleBinding>(namespace, object).await,
-            other => panic!("{other:?} in rbac.yaml"),
+            Some("RoleBinding") if are_bound => create::<RoleBinding>(namespace, object).await,
+            Some("RoleBinding") => {}
+            other => panic!("{other:?} in {name}"),
         }
     }
 }
@@ -90,7 +87,7 @@ fn url(namespace: &Namespace, kubeconfig: &std::path::Path) -> String {
 async fn a_watch_that_is_not_allowed_fails_before_it_tells_anything() {
     let server = Shared::get().await;
     let namespace = server.namespace().await;
-    apply_rights(&namespace, &["greeter-micro", "greeter-micro-records"]).await;
+    apply_rights(&namespace, "rbac.yaml", false).await;
     let name = json!({ "name": "lister" });
     let rule = json!({
         "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"]
@@ -118,8 +115,7 @@ async fn a_watch_that_is_not_allowed_fails_before_it_tells_anything() {
 async fn the_manifests_rights_are_enough_and_a_missing_one_is_named() {
     let server = Shared::get().await;
     let namespace = server.namespace().await;
-    let binding = ["greeter-micro", "greeter-micro-records"];
-    apply_rights(&namespace, &binding).await;
+    apply_rights(&namespace, "rbac.yaml", false).await;
     let kubeconfig = sign_in(&server, &namespace, "greeter").await;
     let url = url(&namespace, &kubeconfig);
     let registry = registry::open(&format!("{url}&pod=greeter-0")).unwrap();
@@ -134,14 +130,14 @@ async fn the_manifests_rights_are_enough_and_a_missing_one_is_named() {
         let text = error.to_string();
         assert!(error.is_registry(), "{error:?}");
         assert!(text.contains(&format!("we may not {verb} {resource}:")), "{text}");
-        assert!(text.contains("deploy/kubernetes/rbac.yaml"), "{text}");
+        assert!(text.contains("deploy/kubernetes/rbac.yaml;"), "{text}");
         // As the server says it, for whoever has to give the right.
         assert!(text.contains("system:serviceaccount:"), "{text}");
     }
 
-    // What is left is for records at pods alone, and its lack takes nothing down.
+    // What is in the other manifest is for records at pods alone, and its lack takes nothing down.
     for object in manifest("rbac.yaml") {
-        if object["metadata"]["name"] == "greeter-micro" {
+        if object["kind"] == "RoleBinding" {
             create::<RoleBinding>(&namespace, object).await;
         }
     }
@@ -153,7 +149,11 @@ async fn the_manifests_rights_are_enough_and_a_missing_one_is_named() {
     let listing = with_records.read("greeter").await.unwrap();
     assert_eq!(listing.entries[0].node.id, "greeter-0");
     let error = with_records.read("nobody").await.unwrap_err();
-    assert!(error.to_string().contains("we may not list pods:"), "{error}");
+    let error = error.to_string();
+    assert!(
+        error.contains("we may not list pods:") && error.contains("rbac-records.yaml"),
+        "{error}"
+    );
     let ready = |pod, address| endpoint(pod, address, Stage::Ready);
     let two = [ready("greeter-0", "10.1.0.4"), ready("greeter-9", "10.1.0.9")];
     let mut without_pods = Watching::after(&with_records, "greeter", &listing);
@@ -161,11 +161,7 @@ async fn the_manifests_rights_are_enough_and_a_missing_one_is_named() {
     assert_eq!(watching.events(1).await, ["+greeter-9@10.1.0.9:9000"]);
     assert_eq!(without_pods.events(1).await, ["+greeter-9@10.1.0.9:9000"]);
 
-    for object in manifest("rbac.yaml") {
-        if object["metadata"]["name"] == "greeter-micro-records" {
-            create::<RoleBinding>(&namespace, object).await;
-        }
-    }
+    apply_rights(&namespace, "rbac-records.yaml", true).await;
     let end = Instant::now() + Duration::from_secs(10);
     while with_records.read("nobody").await.is_err() {
         assert!(Instant::now() < end, "the right was given");
@@ -226,7 +222,7 @@ async fn the_other_manifests_are_taken_by_the_server() {
 async fn a_token_that_expires_is_read_anew() {
     let server = Shared::get().await;
     let namespace = server.namespace().await;
-    apply_rights(&namespace, &[]).await;
+    apply_rights(&namespace, "rbac.yaml", true).await;
     let wrong = server.write_kubeconfig(&format!("{}-wrong", namespace.name), "s3cret-token");
     let registry = registry::open(&url(&namespace, &wrong)).unwrap();
     let error = registry.read("greeter").await.unwrap_err();
@@ -259,6 +255,32 @@ async fn a_token_that_expires_is_read_anew() {
     server.write_kubeconfig(&format!("{}-wrong", namespace.name), &new);
     registry.read("greeter").await.expect("the same client has the new token at once");
     assert!(file.exists());
+}
+
+#[tokio::test]
+async fn a_program_that_takes_long_to_have_credentials_is_waited_for_by_those_that_come_later() {
+    let server = Shared::get().await;
+    let namespace = server.namespace().await;
+    let credential = json!({
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "kind": "ExecCredential",
+        "status": { "token": "admin-token" },
+    });
+    let program = json!({ "exec": {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": "sh",
+        "args": ["-c", format!("sleep 2; echo '{credential}'")],
+        "interactiveMode": "Never",
+    } });
+    let kubeconfig = server.write_kubeconfig_of(&format!("{}-slow", namespace.name), &program);
+    let registry = registry::open(&url(&namespace, &kubeconfig)).unwrap();
+    let start = Instant::now();
+    let error = registry.read("greeter").await.unwrap_err();
+    assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+    assert!(error.to_string().contains("still being asked for"), "{error}");
+    while let Err(error) = registry.read("greeter").await {
+        assert!(start.elapsed() < Duration::from_secs(20), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! Prints which registry passed which test, from the logs of `tests/run registries` on standard
-//! input: a row each test that several registries share, and beneath the table why one does not apply.
+//! input: a row for each test that most registries share, and beneath the table why one does not
+//! apply. Of those that share it, none may leave it out without a reason.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, Read},
+    process::ExitCode,
 };
 
 #[derive(Default)]
@@ -28,40 +30,39 @@ impl Matrix {
                 }
                 ["test", name, "...", outcome] => {
                     let outcome = if outcome == "ok" { "ok" } else { "FAIL" };
-                    matrix.put(file, name, outcome);
+                    if let Some(cell) = cell(file, name) {
+                        matrix.put(cell, outcome);
+                    }
                 }
                 ["----", name, "stdout", "----"] => current = name,
                 _ => {
-                    if let Some((_, why)) = line.split_once(" does not apply: ") {
-                        let (registry, test) = matrix.put(file, current, "-");
+                    if let Some((_, why)) = line.split_once(" does not apply: ")
+                        && let Some((registry, test)) = cell(file, current)
+                    {
+                        matrix.put((registry.clone(), test.clone()), "-");
                         matrix.reasons.entry((registry, why.to_owned())).or_default().insert(test);
                     }
                 }
             }
         }
-        matrix.cells.retain(|_, row| row.len() > 1);
+        // What a few share, they merely named alike.
+        matrix.cells.retain(|_, row| 2 * row.len() > matrix.registries.len());
         matrix
     }
 
-    /// A test of a registry's own files, `registry_NAME_...`, or one of the faults that every registry
-    /// has to bear.
-    fn put(&mut self, file: &str, name: &str, outcome: &'static str) -> (String, String) {
-        let (registry, test) = match file.strip_prefix("registry_") {
-            Some(file) => (file.split('_').next().unwrap_or_default(), name),
-            None => name.split_once("::").unwrap_or((file, name)),
-        };
-        let (registry, test) = (registry.to_owned(), test.replace('_', " "));
+    fn put(&mut self, (registry, test): (String, String), outcome: &'static str) {
         self.registries.insert(registry.clone());
-        let cell = self.cells.entry(test.clone()).or_default().entry(registry.clone());
+        let cell = self.cells.entry(test).or_default().entry(registry).or_insert(outcome);
         // Of several runs, as with several versions of a server, the worst counts.
-        let cell = cell.or_insert(outcome);
-        if *cell != "FAIL" {
+        let rank = |outcome| ["ok", "-", "FAIL"].iter().position(|it| *it == outcome);
+        if rank(outcome) > rank(*cell) {
             *cell = outcome;
         }
-        (registry, test)
     }
 
-    fn print(&self) {
+    /// Says whether every cell has a word.
+    fn print(&self) -> bool {
+        let mut is_complete = true;
         let columns: Vec<_> = self
             .registries
             .iter()
@@ -74,22 +75,39 @@ impl Matrix {
         for (test, row) in &self.cells {
             print!("{test:width$}");
             for registry in &columns {
-                let cell = row.get(*registry).copied().unwrap_or_default();
+                let cell = row.get(*registry).copied().unwrap_or("?");
+                is_complete &= cell != "?";
                 print!("  {cell:width$}", width = registry.len());
             }
             println!();
         }
-        println!("\n-: does not apply");
+        println!(
+            "\n-: does not apply{}",
+            if is_complete { "" } else { "; ?: NO TEST AND NO REASON" }
+        );
         for ((registry, why), tests) in &self.reasons {
             let tests: Vec<_> = tests.iter().map(String::as_str).collect();
             println!("{registry}: {why}: {}", tests.join(", "));
         }
+        is_complete
     }
 }
 
-fn main() -> io::Result<()> {
+/// The registry and the test: one of a registry's own files, `registry_NAME_...`, or one of the faults
+/// that every registry has to bear, `NAME::...`.
+fn cell(file: &str, name: &str) -> Option<(String, String)> {
+    let (registry, test) = match file.strip_prefix("registry_") {
+        Some(file) => (file.split('_').next()?, name),
+        None => name.split_once("::")?,
+    };
+    // `static` is a word of the language's.
+    let registry = registry.trim_start_matches("r#");
+    Some((registry.to_owned(), test.replace('_', " ")))
+}
+
+fn main() -> io::Result<ExitCode> {
     let mut log = String::new();
     io::stdin().read_to_string(&mut log)?;
-    Matrix::of(&log).print();
-    Ok(())
+    let is_complete = Matrix::of(&log).print();
+    Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use micro::registry::{self, Registry};
+use micro::registry::{self, Entry, Registry};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
@@ -58,7 +58,15 @@ impl Fleet {
     /// # Panics
     /// As [`Fleet::start`].
     pub async fn beside_others(url: &str) -> Self {
-        let mut fleet = Self::unregistered(url);
+        Self::in_several(url, url).await
+    }
+
+    /// The same of nodes that register in several registries, one of which is looked into: `seen`.
+    ///
+    /// # Panics
+    /// As [`Fleet::start`].
+    pub async fn in_several(url: &str, seen: &str) -> Self {
+        let mut fleet = Self::unregistered_in(url, seen);
         for node in 0..fleet.nodes.len() {
             fleet.registered(node).await;
         }
@@ -70,8 +78,12 @@ impl Fleet {
     /// # Panics
     /// As [`Fleet::start`].
     pub fn unregistered(url: &str) -> Self {
+        Self::unregistered_in(url, url)
+    }
+
+    fn unregistered_in(url: &str, seen: &str) -> Self {
         let journals = tempfile::tempdir().expect("a folder for the journals");
-        let registry = registry::open(url).expect("a registry's URL");
+        let registry = registry::open(seen).expect("a registry's URL");
         let start = |name| Node::start(name, 1, free_address(), url, journals.path());
         let nodes = ["a", "b", "c"].map(start).into();
         Self { url: url.to_owned(), registry, nodes, journals, _alone: None }
@@ -144,9 +156,18 @@ impl Fleet {
     /// Starts a node that has ended again, on its address and with a new id, as a fresh process of
     /// a user's would have; waits until it is registered and says when.
     pub async fn restart(&mut self, node: usize) -> Duration {
-        let old = &self.nodes[node];
-        let generation = old.generation + 1;
-        let (name, address) = (old.name, old.address.clone());
+        let address = self.nodes[node].address.clone();
+        self.start_at(node, address).await
+    }
+
+    /// The same on another address, which only the registry tells.
+    pub async fn replace(&mut self, node: usize) -> Duration {
+        self.start_at(node, free_address()).await
+    }
+
+    async fn start_at(&mut self, node: usize, address: String) -> Duration {
+        let Node { name, generation, .. } = self.nodes[node];
+        let generation = generation + 1;
         self.nodes[node] = Node::start(name, generation, address, &self.url, self.journals.path());
         self.registered(node).await
     }
@@ -159,11 +180,17 @@ impl Fleet {
         Visit::read_all(self.journals.path()).expect("journals can be read")
     }
 
-    /// The ids that the registry lists now, sorted; `None` when it does not answer.
+    /// The ids that the registry lists now, sorted, each that is not at its node's address with the
+    /// one it has; `None` when it does not answer.
     pub async fn listed(&self) -> Option<Vec<String>> {
         let read = time::timeout(Duration::from_secs(1), self.registry.read(SERVICE)).await;
         let listing = read.ok()?.ok()?;
-        let mut ids: Vec<_> = listing.entries.iter().map(|entry| entry.node.id.clone()).collect();
+        let id = |entry: &Entry| {
+            let registry::Node { id, address, .. } = &*entry.node;
+            let is_ours = self.nodes.iter().any(|it| it.id == *id && it.address == *address);
+            if is_ours { id.clone() } else { format!("{id} at {address}") }
+        };
+        let mut ids: Vec<_> = listing.entries.iter().map(id).collect();
         ids.sort();
         Some(ids)
     }

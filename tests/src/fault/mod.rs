@@ -12,6 +12,7 @@ mod journal;
 mod report;
 mod server;
 mod silent;
+mod table;
 mod trial;
 
 pub use audit::{Audit, Fault};
@@ -21,6 +22,7 @@ pub use journal::{Journal, Visit};
 pub use report::{Line, record};
 pub use server::{Cannot, Server};
 pub use silent::Silent;
+pub use table::judge;
 pub use trial::{CALLERS, Trial};
 
 use std::time::{Duration, SystemTime};

@@ -1,12 +1,10 @@
 //! What may happen to a registry's server, whichever it is.
 
 use micro::registry::Node;
+pub use micro::testing::registry::Cannot;
 
-/// Why a server cannot have a fault.
-#[derive(Debug)]
-pub struct Cannot(pub &'static str);
-
-/// A registry's server in the hands of the fault suite: one fresh, with its data.
+/// A registry's server in the hands of the fault suite: one fresh, with its data. What it does not
+/// provide, it cannot have done to it, and the table of faults says why.
 #[allow(async_fn_in_trait, reason = "the faults are generic, and no future leaves its test")]
 pub trait Server: Sized {
     /// As the table names it.
@@ -35,22 +33,34 @@ pub trait Server: Sized {
     fn resume(&self);
 
     /// Starts it on the same ports with nothing in it.
-    async fn wipe(&mut self) -> Result<(), Cannot>;
+    async fn wipe(&mut self) -> Result<(), Cannot> {
+        Err(Cannot)
+    }
 
     /// Notes what it holds.
-    async fn remember(&mut self) -> Result<(), Cannot>;
+    async fn remember(&mut self) -> Result<(), Cannot> {
+        Err(Cannot)
+    }
 
     /// Starts it on the same ports with what it held when it was told to remember.
-    async fn go_back(&mut self) -> Result<(), Cannot>;
+    async fn go_back(&mut self) -> Result<(), Cannot> {
+        Err(Cannot)
+    }
 
     /// Ends the node's lease, check or session, as if its time were over.
-    async fn lose(&self, node: &Node) -> Result<(), Cannot>;
+    async fn lose(&self, _node: &Node) -> Result<(), Cannot> {
+        Err(Cannot)
+    }
 
     /// Deletes the node's record, and leaves its lease.
-    async fn delete(&self, node: &Node) -> Result<(), Cannot>;
+    async fn delete(&self, _node: &Node) -> Result<(), Cannot> {
+        Err(Cannot)
+    }
 
     /// Writes another node's record over this one's: one that cannot be reached.
-    async fn overwrite(&self, node: &Node) -> Result<(), Cannot>;
+    async fn overwrite(&self, _node: &Node) -> Result<(), Cannot> {
+        Err(Cannot)
+    }
 
     /// A server, started, whose URL has credentials that [`expire`](Self::expire).
     async fn guarded() -> Result<Self, Cannot>;

@@ -29,7 +29,7 @@ impl Trial {
     /// # Panics
     /// When a node does not start.
     pub async fn start(name: &str, url: &str) -> Self {
-        Self::over(Fleet::start(url).await, name, Duration::ZERO).await
+        Self::over(Fleet::start(url).await, url, name, Duration::ZERO).await
     }
 
     /// The same while other trials go on, so that the callers make pauses.
@@ -37,11 +37,19 @@ impl Trial {
     /// # Panics
     /// As [`Trial::start`].
     pub async fn beside_others(name: &str, url: &str) -> Self {
-        Self::over(Fleet::beside_others(url).await, name, Duration::from_millis(40)).await
+        Self::of_fleet(Fleet::beside_others(url).await, url, name).await
     }
 
-    async fn over(fleet: Fleet, name: &str, pause: Duration) -> Self {
-        let client = Client::builder().registry(&fleet.url).build().expect("a client");
+    /// The same of this fleet, with a client whose registries are these.
+    ///
+    /// # Panics
+    /// As [`Trial::start`].
+    pub async fn of_fleet(fleet: Fleet, client: &str, name: &str) -> Self {
+        Self::over(fleet, client, name, Duration::from_millis(40)).await
+    }
+
+    async fn over(fleet: Fleet, client: &str, name: &str, pause: Duration) -> Self {
+        let client = Client::builder().registry(client).build().expect("a client");
         let callers = Callers::start_with(&LedgerClient::new(SERVICE, &client), CALLERS, pause);
         time::sleep(Duration::from_secs(1)).await;
         let (name, recovery) = (name.to_owned(), Duration::ZERO);
@@ -73,6 +81,13 @@ impl Trial {
     /// Starts a node again that has ended, and expects it to be called again.
     pub async fn restart(&mut self, node: usize) -> Duration {
         let at = self.fleet.restart(node).await;
+        self.returns.push((self.fleet.id(node).to_owned(), at));
+        at
+    }
+
+    /// Starts a node on another address in place of one that has ended, and expects it to be called.
+    pub async fn replace(&mut self, node: usize) -> Duration {
+        let at = self.fleet.replace(node).await;
         self.returns.push((self.fleet.id(node).to_owned(), at));
         at
     }

@@ -16,10 +16,10 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use kube::{
-    Client, Error as ClientError,
+    Client, Config, Error as ClientError,
     client::{AuthError, Body, ConfigExt as _},
 };
-use tokio::time::timeout;
+use tokio::{task::JoinHandle, time::timeout};
 use tower::{BoxError, ServiceBuilder};
 
 use super::options::Options;
@@ -28,22 +28,28 @@ use crate::Error;
 /// How long an exchange may take, all its requests together.
 pub(super) const EXCHANGE: Duration = Duration::from_secs(1);
 
+/// How long making a client may take: a kubeconfig may name a program that asks elsewhere for the
+/// credentials. It goes on beside the exchanges, which wait for it as long as they last.
+const CONNECT: Duration = Duration::from_secs(30);
+
 /// A connection without a byte for this long is asked, by TCP, whether its peer is still there, and
 /// given up after three questions without an answer: a watch that was cut off ends within 20 s.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRY: Duration = Duration::from_secs(3);
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// Where the rights are that a program needs.
+/// Where the rights are that a program needs, and those for records at pods.
 const MANIFEST: &str = "deploy/kubernetes/rbac.yaml";
+const MANIFEST_OF_RECORDS: &str = "deploy/kubernetes/rbac-records.yaml";
 
 /// The API server, as one process and registry sees it.
 #[derive(Debug)]
 pub(super) struct Cluster {
     options: Options,
     held: Mutex<Option<Held>>,
-    /// Making a client is one exchange's work; those that come meanwhile wait for what it makes.
-    connecting: tokio::sync::Mutex<()>,
+    /// The client in the making: exchanges wait for it in turn, and the first that sees its end
+    /// takes it.
+    connecting: tokio::sync::Mutex<Option<JoinHandle<Result<Held, String>>>>,
 }
 
 #[derive(Clone)]
@@ -123,6 +129,14 @@ impl Cluster {
         Self { options, held: Mutex::default(), connecting: tokio::sync::Mutex::default() }
     }
 
+    /// One whose client is this, until an exchange fails.
+    #[cfg(test)]
+    pub(super) fn with_client(options: Options, client: Client) -> Self {
+        let cluster = Self::new(options);
+        *cluster.held() = Some(Held { id: u64::MAX, client });
+        cluster
+    }
+
     pub(super) fn options(&self) -> &Options {
         &self.options
     }
@@ -149,6 +163,10 @@ impl Cluster {
                     *held = None;
                 }
                 drop(held);
+                if self.connecting.try_lock().map_or(true, |connecting| connecting.is_some()) {
+                    let why = "the credentials are still being asked for";
+                    return fail(&format!("{why} after {EXCHANGE:?}"), None);
+                }
                 fail(&format!("no answer within {EXCHANGE:?}"), None)
             }
         }
@@ -192,54 +210,33 @@ impl Cluster {
         if let Some(held) = self.held().clone() {
             return Ok((held, false));
         }
-        let _turn = self.connecting.lock().await;
+        let mut connecting = self.connecting.lock().await;
         if let Some(held) = self.held().clone() {
             return Ok((held, false));
         }
-        static IDS: AtomicU64 = AtomicU64::new(0);
-        let client = self.connect().await?;
-        let held = Held { id: IDS.fetch_add(1, Ordering::Relaxed), client };
+        let options = &self.options;
+        let made = connecting.get_or_insert_with(|| tokio::spawn(connect(options.clone()))).await;
+        *connecting = None;
+        let held = made.map_err(|error| format!("no client can be made: {error}"))??;
         *self.held() = Some(held.clone());
         Ok((held, true))
-    }
-
-    /// kube's own stack, less what is not wanted here: it logs every failure as an error and tries
-    /// again by itself, and its connections may wait for ever.
-    async fn connect(&self) -> Result<Client, String> {
-        let config = self.options.config().await?;
-        // rustls wants one for the process when more than one are built in, and kube asks for that.
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            // One that was faster serves as well.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_connect_timeout(Some(EXCHANGE));
-        connector.set_nodelay(true);
-        connector.set_keepalive(Some(KEEPALIVE));
-        connector.set_keepalive_interval(Some(KEEPALIVE_RETRY));
-        connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
-        let connector = config
-            .rustls_https_connector_with_connector(connector)
-            .map_err(|error| describe(&error))?;
-        let service = ServiceBuilder::new()
-            .layer(config.base_uri_layer())
-            .option_layer(config.auth_layer().map_err(|error| describe(&error))?)
-            .layer(config.extra_headers_layer().map_err(|error| describe(&error))?)
-            .map_err(BoxError::from)
-            .service(HttpClient::builder(TokioExecutor::new()).build::<_, Body>(connector));
-        Ok(Client::new(service, config.default_namespace))
     }
 
     /// The failure in words, with what a missing right needs.
     fn describe(&self, failed: &Failed) -> String {
         let Failed { error, right: Right { verb, resource } } = failed;
         match (failed.status(), error) {
-            (Some(StatusCode::FORBIDDEN), ClientError::Api(status)) => format!(
-                "we may not {verb} {resource}: give the service account the role in {MANIFEST}; the \
-                 server says: {}",
-                status.message
-            ),
+            (Some(StatusCode::FORBIDDEN), ClientError::Api(status)) => {
+                let manifest = match (*verb, *resource) {
+                    ("list" | "watch", "pods") => MANIFEST_OF_RECORDS,
+                    _ => MANIFEST,
+                };
+                format!(
+                    "we may not {verb} {resource}: give the service account the role in {manifest}; \
+                     the server says: {}",
+                    status.message
+                )
+            }
             (Some(StatusCode::UNAUTHORIZED), _) => {
                 "the server does not take our credentials: the token or certificate has expired or \
                  is another cluster's"
@@ -252,6 +249,49 @@ impl Cluster {
     fn held(&self) -> MutexGuard<'_, Option<Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn connect(options: Options) -> Result<Held, String> {
+    static IDS: AtomicU64 = AtomicU64::new(0);
+    let config = options.config().await?;
+    // It waits for a program that the kubeconfig names.
+    let building = tokio::task::spawn_blocking(|| build(config));
+    match timeout(CONNECT, building).await {
+        Ok(built) => {
+            let client = built.map_err(|error| format!("no client can be made: {error}"))??;
+            Ok(Held { id: IDS.fetch_add(1, Ordering::Relaxed), client })
+        }
+        Err(_) => {
+            Err(format!("the kubeconfig's program for credentials has not ended after {CONNECT:?}"))
+        }
+    }
+}
+
+/// kube's own stack, less what is not wanted here: it logs every failure as an error and tries
+/// again by itself, and its connections may wait for ever.
+fn build(config: Config) -> Result<Client, String> {
+    // rustls wants one for the process when more than one are built in, and kube asks for that.
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // One that was faster serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_connect_timeout(Some(EXCHANGE));
+    connector.set_nodelay(true);
+    connector.set_keepalive(Some(KEEPALIVE));
+    connector.set_keepalive_interval(Some(KEEPALIVE_RETRY));
+    connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
+    let connector = config
+        .rustls_https_connector_with_connector(connector)
+        .map_err(|error| describe(&error))?;
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer().map_err(|error| describe(&error))?)
+        .layer(config.extra_headers_layer().map_err(|error| describe(&error))?)
+        .map_err(BoxError::from)
+        .service(HttpClient::builder(TokioExecutor::new()).build::<_, Body>(connector));
+    Ok(Client::new(service, config.default_namespace))
 }
 
 enum Failure {

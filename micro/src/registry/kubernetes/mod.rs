@@ -8,7 +8,11 @@ mod target;
 mod view;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures_util::{FutureExt, StreamExt, stream};
 use http::StatusCode;
@@ -17,12 +21,14 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
+use tokio::time::Instant;
 
 use self::{
     cluster::{Cluster, Right},
     options::{Options, OwnPod},
     pod::Place,
     target::Target,
+    view::View,
 };
 use super::{
     BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, WatchError, format::gomicro,
@@ -36,6 +42,9 @@ const SPREAD: Duration = Duration::from_secs(5);
 
 /// There is no TTL; renewals that come more often than this are of no use to anybody.
 const MIN_TTL: Duration = Duration::from_secs(1);
+
+/// How long what was read of a service is kept for the watch that follows it.
+const KEPT: Duration = Duration::from_secs(5);
 
 /// Where the pod's name is handed on.
 const MANIFEST: &str = "deploy/kubernetes/deployment.yaml";
@@ -62,6 +71,9 @@ const PATCH: Right = Right { verb: "patch", resource: "pods" };
 pub struct Kubernetes {
     cluster: Arc<Cluster>,
     hint: String,
+    /// What was read last of each service, and when: a watch begins with it, and would have to read
+    /// it once more.
+    last_read: Mutex<HashMap<String, (Instant, u64, View)>>,
 }
 
 impl Kubernetes {
@@ -79,7 +91,7 @@ impl Kubernetes {
                     options.name
                 ),
             };
-            Self { cluster: Arc::new(Cluster::new(options)), hint }
+            Self { cluster: Arc::new(Cluster::new(options)), hint, last_read: Mutex::default() }
         }))
     }
 
@@ -130,6 +142,10 @@ impl Kubernetes {
                 ),
             )
         })
+    }
+
+    fn last_read(&self) -> MutexGuard<'_, HashMap<String, (Instant, u64, View)>> {
+        self.last_read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the node's record is.
@@ -206,7 +222,8 @@ impl Registry for Kubernetes {
             let place = self.place(node).map_err(RenewError::Failed)?;
             let get = |client| {
                 let api = pods(client, pod);
-                GET.with(async move { api.get(&pod.name).await })
+                // Of a pod that is all there is to know here: the rest is many times larger.
+                GET.with(async move { Ok(api.get_metadata(&pod.name).await?.metadata) })
             };
             let found = match self.cluster.call(&what, get).await {
                 Ok(found) => found,
@@ -221,6 +238,12 @@ impl Registry for Kubernetes {
                     pod.name
                 )));
             };
+            if !place.is_marked(&found) {
+                return Err(RenewError::Lost(format!(
+                    "the pod {} has lost a label that its record is found by",
+                    pod.name
+                )));
+            }
             match gomicro::decode(record.as_bytes()) {
                 Ok(other) if other == *node && written_under == Some(lease) => Ok(()),
                 Ok(other) => Err(RenewError::taken_by(node, &other)),
@@ -241,8 +264,8 @@ impl Registry for Kubernetes {
                 let api = pods(client, pod);
                 async move {
                     loop {
-                        let found = match GET.with(api.get(&pod.name)).await {
-                            Ok(found) => found,
+                        let found = match GET.with(api.get_metadata(&pod.name)).await {
+                            Ok(found) => found.metadata,
                             Err(failed) if failed.status() == Some(StatusCode::NOT_FOUND) => {
                                 return Ok(());
                             }
@@ -282,7 +305,11 @@ impl Registry for Kubernetes {
             let target = self.target(service)?;
             let what = format!("read service {service}");
             let (version, mut view) = read::view(&self.cluster, &what, &target, None).await?;
-            Ok(view.listing(version))
+            let listing = view.listing(version);
+            let mut last_read = self.last_read();
+            last_read.retain(|_, (read, ..)| read.elapsed() < KEPT);
+            last_read.insert(service.to_owned(), (Instant::now(), version, view));
+            Ok(listing)
         }
         .boxed()
     }
@@ -293,7 +320,13 @@ impl Registry for Kubernetes {
 
     fn watch(&self, service: &str, after: u64) -> Watch {
         match self.target(service) {
-            Ok(target) => watch::watch(self.cluster.clone(), target, after),
+            Ok(target) => {
+                let read = self.last_read().remove(service);
+                let read =
+                    read.filter(|(read, version, _)| read.elapsed() < KEPT && *version == after);
+                let view = read.map(|(.., view)| view);
+                watch::watch(self.cluster.clone(), target, after, view)
+            }
             Err(error) => stream::iter([Err(WatchError::Disconnected(error))]).boxed(),
         }
     }

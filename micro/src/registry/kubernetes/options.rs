@@ -81,7 +81,7 @@ impl Options {
                 Some(target.map_err(|why| url.error(why))?)
             }
         };
-        let own_namespace = source.namespace().map_err(|why| url.error(why))?;
+        let own_namespace = source.check().map_err(|why| url.error(why))?;
         let namespace = match url.hosts.as_str() {
             "" => own_namespace.clone(),
             namespace => namespace.to_owned(),
@@ -104,6 +104,13 @@ impl Options {
             None => format!("kubernetes://{namespace}"),
         };
         Ok(Self { name, namespace, target, reads_pods, pod, source })
+    }
+
+    /// Those of a cluster that is not asked.
+    #[cfg(test)]
+    pub(super) fn of_nowhere() -> Self {
+        let (name, namespace) = ("kubernetes://shop".to_owned(), "shop".to_owned());
+        Self { name, namespace, target: None, reads_pods: false, pod: None, source: Source::Pod }
     }
 
     /// What two URLs of one registry have in common.
@@ -135,8 +142,8 @@ impl Source {
         }
     }
 
-    /// The namespace that is ours: the pod's, or the context's.
-    fn namespace(&self) -> Result<String, String> {
+    /// Whether it can be used; and the namespace that is ours: the pod's, or the context's.
+    fn check(&self) -> Result<String, String> {
         let (file, context) = match self {
             Self::Pod => {
                 let config = Config::incluster().map_err(|error| in_pod(&error))?;
@@ -157,7 +164,18 @@ impl Source {
                 names.join(", ").escape_debug()
             ));
         };
-        let namespace = named.context.as_ref().and_then(|context| context.namespace.clone());
+        let context = named.context.as_ref();
+        let cluster = context.map(|context| &context.cluster);
+        let cluster = kubeconfig.clusters.iter().find(|it| Some(&it.name) == cluster);
+        let proxy = cluster.and_then(|it| it.cluster.as_ref()?.proxy_url.as_ref());
+        if proxy.is_some_and(|proxy| !proxy.is_empty()) {
+            return Err(format!(
+                "the kubeconfig's cluster `{}` is behind a proxy (`proxy-url`), and kubernetes:// \
+                 goes through none: use a context whose server is reached directly",
+                cluster.map(|it| &*it.name).unwrap_or_default().escape_debug()
+            ));
+        }
+        let namespace = context.and_then(|context| context.namespace.clone());
         Ok(namespace.unwrap_or_else(|| "default".to_owned()))
     }
 
@@ -264,6 +282,12 @@ current-context: plain
             let why = options(&url.replace('F', &file), &[]).unwrap_err();
             assert!(why.contains(said), "{url}: {why}");
         }
+        let proxied =
+            KUBECONFIG.replace("127.0.0.1:1'", "127.0.0.1:1', proxy-url: 'http://10.0.0.9'");
+        fs::write(Path::new(&file), proxied).unwrap();
+        let why = options(&format!("kubernetes://shop?kubeconfig={file}"), &[]).unwrap_err();
+        assert!(why.contains("cluster `c` is behind a proxy"), "{why}");
+
         let why = options("kubernetes://shop", &[(SERVICE_HOST, "10.0.0.1")]).unwrap_err();
         assert!(why.contains("the service account's files"), "{why}");
         fs::remove_file(Path::new(&file)).unwrap();

@@ -1,6 +1,7 @@
 //! go-micro's records at pods: where they are, and how one is read and written.
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::core::ObjectMeta;
 use serde_json::{Value as Json, json};
 
 use super::super::{Lease, Node, format::gomicro};
@@ -15,6 +16,7 @@ const MAX_ANNOTATIONS: usize = 256 * 1024;
 const MAX_NAME: usize = 63;
 
 const SERVICE: &str = "service";
+const TYPE: &str = "micro.mu/type";
 const ANNOTATION: &str = "micro.mu/service-";
 
 /// Where the record of a service is.
@@ -85,27 +87,36 @@ impl Place {
             ));
         }
         Ok(json!({ "metadata": {
-            "labels": { "micro.mu/type": SERVICE, (self.label()): SERVICE },
+            "labels": { (TYPE): SERVICE, (self.label()): SERVICE },
             "annotations": { (self.annotation()): record, (self.lease()): lease.0.to_string() },
         } }))
     }
 
     /// The patch that removes it from the pod as it was seen, and from no other.
-    pub(super) fn remove(&self, seen: &Pod) -> Json {
+    pub(super) fn remove(&self, seen: &ObjectMeta) -> Json {
         json!({ "metadata": {
-            "resourceVersion": seen.metadata.resource_version,
-            "uid": seen.metadata.uid,
+            "resourceVersion": seen.resource_version,
+            "uid": seen.uid,
             "labels": { (self.label()): null },
             "annotations": { (self.annotation()): null, (self.lease()): null },
         } })
     }
 
     /// What stands at the pod: the record's text, and the lease it was written under.
-    pub(super) fn stands(&self, pod: &Pod) -> Option<(String, Option<Lease>)> {
-        let annotations = pod.metadata.annotations.as_ref()?;
+    pub(super) fn stands(&self, pod: &ObjectMeta) -> Option<(String, Option<Lease>)> {
+        let annotations = pod.annotations.as_ref()?;
         let record = annotations.get(&self.annotation())?.clone();
         let lease = annotations.get(&self.lease()).and_then(|lease| lease.parse().ok());
         Some((record, lease.map(Lease)))
+    }
+
+    /// Whether the pod has the labels that its record is found by.
+    pub(super) fn is_marked(&self, pod: &ObjectMeta) -> bool {
+        let has = |label: &str| {
+            let value = pod.labels.as_ref().and_then(|labels| labels.get(label));
+            value.is_some_and(|value| value == SERVICE)
+        };
+        has(TYPE) && has(&self.label())
     }
 
     /// The node that the pod's record tells of; none if there is none, or the pod is not, or not
@@ -117,7 +128,7 @@ impl Place {
         if !is_running(pod) {
             return Ok(None);
         }
-        let Some((record, _)) = self.stands(pod) else { return Ok(None) };
+        let Some((record, _)) = self.stands(&pod.metadata) else { return Ok(None) };
         let node = gomicro::decode(record.as_bytes())?;
         if node.service == service {
             return Ok(Some(node));
@@ -176,7 +187,7 @@ mod tests {
         let written = pod(written);
         assert_eq!(place.read(&written, "team/pay.svc"), Ok(Some(node)));
         assert_eq!(place.read(&written, "team_pay.svc"), Ok(None), "it only looks the same");
-        assert_eq!(place.stands(&written), Some((record.to_owned(), Some(Lease(-7)))));
+        assert_eq!(place.stands(&written.metadata), Some((record.to_owned(), Some(Lease(-7)))));
         assert_eq!(services(&written).collect::<Vec<_>>(), ["team/pay.svc"]);
 
         for field in ["phase", "deletion"] {
@@ -204,7 +215,7 @@ mod tests {
         let other = r#"{"name":"b","nodes":[{"id":"b-1"}]}"#;
         let why = place.read(&with(other), "a").unwrap_err();
         assert_eq!(why, r#"the record is of service "b""#);
-        assert_eq!(place.stands(&with("{")), Some(("{".to_owned(), None)));
+        assert_eq!(place.stands(&with("{").metadata), Some(("{".to_owned(), None)));
     }
 
     #[test]

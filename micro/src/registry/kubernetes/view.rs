@@ -36,7 +36,15 @@ pub(super) struct View {
 #[derive(Debug)]
 struct Slice {
     revision: u64,
-    endpoints: Result<Vec<Candidate>, String>,
+    endpoints: Result<Vec<Candidate>, Unclear>,
+}
+
+/// A slice whose port to call is not known.
+#[derive(Debug)]
+struct Unclear {
+    why: String,
+    /// The pods in it that are not to be called, at no port.
+    not_ready: Vec<String>,
 }
 
 /// An endpoint of a slice, as a node.
@@ -82,10 +90,14 @@ impl View {
             let target = &self.target;
             move |endpoint| Candidate::of(endpoint, is_ipv6, target, port)
         };
-        let endpoints = self
-            .target
-            .resolve(ports)
-            .map(|port| slice.endpoints.iter().filter_map(candidate(port)).collect());
+        let endpoints = match self.target.resolve(ports) {
+            Ok(port) => Ok(slice.endpoints.iter().filter_map(candidate(port)).collect()),
+            Err(why) => {
+                let not_ready = |it: &&Endpoint| Condition::of(it) != Condition::Ready;
+                let not_ready = slice.endpoints.iter().filter(not_ready).filter_map(pod_of);
+                Err(Unclear { why, not_ready: not_ready.map(str::to_owned).collect() })
+            }
+        };
         self.slices.insert(name, Slice { revision: revision(&slice.metadata), endpoints });
     }
 
@@ -151,9 +163,14 @@ impl View {
 
     fn now(&self) -> BTreeMap<String, Told> {
         let by_address = self.by_address();
-        // A pod that a slice has is in the slice's hands, whether it may be called or not.
-        let in_slices: HashSet<_> =
-            by_address.values().filter_map(|(_, candidate)| candidate.pod.as_deref()).collect();
+        // A pod that a slice has is in the slice's hands, whether it may be called or not. Where the
+        // slice's port is not clear, the record has one, for pods that are ready.
+        let unclear = self.slices.values().filter_map(|slice| slice.endpoints.as_ref().err());
+        let in_slices: HashSet<_> = by_address
+            .values()
+            .filter_map(|candidate| candidate.pod.as_deref())
+            .chain(unclear.flat_map(|unclear| unclear.not_ready.iter().map(String::as_str)))
+            .collect();
         let mut told = BTreeMap::new();
         for (pod, record) in &self.pods {
             let key = format!("pods/{pod}");
@@ -170,7 +187,7 @@ impl View {
                 }
             }
         }
-        let candidates = || by_address.values().map(|(_, candidate)| *candidate);
+        let candidates = || by_address.values().copied();
         let best = candidates().map(|candidate| candidate.condition).max();
         let least = match best {
             // Better one that is leaving than none at all: it still answers.
@@ -191,30 +208,42 @@ impl View {
             told.insert(format!("endpoints/{id}"), Ok((IN_SLICES, node)));
         }
         for (name, slice) in &self.slices {
-            if let Err(why) = &slice.endpoints {
+            if let Err(Unclear { why, .. }) = &slice.endpoints {
                 told.insert(format!("slices/{name}"), Err(why.clone()));
             }
         }
         told
     }
 
-    /// Each address once, as the slice written last has it, which is the one to know when an
-    /// endpoint moves from one slice to another. (Versions are numbers and of one type of object
-    /// comparable, as Kubernetes has promised since KEP-5504.) In one slice an address that a pod
-    /// has left and another has got is the better one's.
-    fn by_address(&self) -> HashMap<&str, (u64, &Candidate)> {
-        let mut by_address: HashMap<&str, (u64, &Candidate)> = HashMap::new();
+    /// Each address once.
+    ///
+    /// An endpoint that moves from one slice to another is as the slice written last has it.
+    /// (Versions are numbers and of one type of object comparable, as Kubernetes has promised since
+    /// KEP-5504.) An address that one pod has left and another has got is the better one's, whichever
+    /// slice was written last: each slice tells of its own pod.
+    fn by_address(&self) -> HashMap<&str, &Candidate> {
+        let mut by_endpoint: HashMap<_, (u64, &Candidate)> = HashMap::new();
         for slice in self.slices.values() {
             for candidate in slice.endpoints.iter().flatten() {
                 let one = (slice.revision, candidate);
-                let other = by_address.entry(&candidate.node.address).or_insert(one);
+                let endpoint = (candidate.node.address.as_str(), candidate.pod.as_deref());
+                let other = by_endpoint.entry(endpoint).or_insert(one);
                 let rank = |(revision, it): (u64, &Candidate)| (revision, it.condition);
                 if rank(one) > rank(*other) {
                     *other = one;
                 }
             }
         }
-        by_address
+        let mut by_address: HashMap<&str, (u64, &Candidate)> = HashMap::new();
+        // At last by id, so that a tie is not left to chance.
+        let rank = |(revision, it): (u64, &Candidate)| (it.condition, revision, it.node.id.clone());
+        for ((address, _), one) in by_endpoint {
+            let other = by_address.entry(address).or_insert(one);
+            if rank(one) > rank(*other) {
+                *other = one;
+            }
+        }
+        by_address.into_iter().map(|(address, (_, candidate))| (address, candidate)).collect()
     }
 
     /// The node, and what its pod's record says of it.
@@ -243,8 +272,7 @@ impl Candidate {
         // What further ones would mean is not said anywhere, and the controller writes one.
         let host = endpoint.addresses.first()?;
         let address = if is_ipv6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        let pod = endpoint.target_ref.as_ref().filter(|it| it.kind.as_deref() == Some("Pod"));
-        let pod = pod.and_then(|it| it.name.clone());
+        let pod = pod_of(endpoint).map(str::to_owned);
         let id = pod.clone().unwrap_or_else(|| address.clone());
         let mut node = Node::new(&target.service, id, address);
         let hints = endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_deref());
@@ -258,6 +286,12 @@ impl Candidate {
         let condition = Condition::of(endpoint);
         Some(Self { condition, is_ipv6, pod, node: Arc::new(node) })
     }
+}
+
+/// The pod behind an endpoint, if it is one.
+fn pod_of(endpoint: &Endpoint) -> Option<&str> {
+    let pod = endpoint.target_ref.as_ref().filter(|it| it.kind.as_deref() == Some("Pod"));
+    pod?.name.as_deref()
 }
 
 impl Condition {

@@ -34,17 +34,22 @@ const SILENCE_WITHOUT_BOOKMARKS: Duration = Duration::from_secs(LENGTH as u64 + 
 /// A watch that ends sooner, having brought nothing, is not followed by another at once.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// Watches a service from `after`: all as of then is read once more, since what follows from a
-/// change depends on it, and told as a reset that changes nothing.
+/// Watches a service from `after`: all as of then is read once more unless it is given, since what
+/// follows from a change depends on it, and told as a reset that changes nothing.
 ///
 /// # Recovery
 /// A watch that the server ends in its time is opened again from the last version seen, bookmarks
 /// included. All else ends the stream: `Compacted` when the server has forgotten what came after
 /// that version (410 Gone), or has yet to reach it; `Ended` when it ends watches at once; all else
 /// is `Disconnected`.
-pub(super) fn watch(cluster: Arc<Cluster>, target: Target, after: u64) -> Watch {
+pub(super) fn watch(
+    cluster: Arc<Cluster>,
+    target: Target,
+    after: u64,
+    view: Option<View>,
+) -> Watch {
     let what = format!("watch service {}", target.service);
-    let watcher = Watcher { cluster, target, what, seen: after, open: None };
+    let watcher = Watcher { cluster, target, what, seen: after, view, open: None };
     stream::unfold(Some(watcher), |watcher| async {
         let mut watcher = watcher?;
         let next = watcher.next().await;
@@ -60,6 +65,8 @@ struct Watcher {
     target: Target,
     what: String,
     seen: u64,
+    /// All as of `seen`, if it is known.
+    view: Option<View>,
     open: Option<Open>,
 }
 
@@ -130,18 +137,25 @@ impl Watcher {
         now.is_ok_and(|(version, _)| version < self.seen)
     }
 
+    async fn read(&mut self) -> Result<View, WatchError> {
+        let at = Some(self.seen);
+        match read::view(&self.cluster, &self.what, &self.target, at).await {
+            Ok((_, view)) => Ok(view),
+            Err(error) if error.status().is_none() && self.is_ahead().await => {
+                Err(WatchError::Compacted)
+            }
+            Err(error) => Err(broken(error)),
+        }
+    }
+
     async fn open(&mut self) -> Result<Batch, WatchError> {
         // No version that any object has, and to the server no version at all.
         if self.seen == 0 {
             return Err(WatchError::Compacted);
         }
-        let view = read::view(&self.cluster, &self.what, &self.target, Some(self.seen)).await;
-        let mut view = match view {
-            Ok((_, view)) => view,
-            Err(error) if error.status().is_none() && self.is_ahead().await => {
-                return Err(WatchError::Compacted);
-            }
-            Err(error) => return Err(broken(error)),
+        let mut view = match self.view.take() {
+            Some(view) => view,
+            None => self.read().await?,
         };
         let is_service = self.target.check().is_ok();
         let mut slices =
@@ -255,3 +269,6 @@ fn broken(error: CallError) -> WatchError {
         _ => WatchError::Disconnected(Error::from(error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,6 +149,11 @@ fn slices_are_one_list_and_a_change_of_one_is_none_of_the_others() {
     // An address that one pod has left and another has got.
     view.slice(&slice("u", 10, &["e@10.1.0.5 Rst", "f@10.1.0.5", "d@10.1.0.4"]));
     assert_eq!(changes(&mut view), "+endpoints/f@10.1.0.5:9000");
+    // The same in two slices: the one that is written last tells of its own pod.
+    view.slice(&slice("v", 11, &["g@10.1.0.5 RSt"]));
+    assert_eq!(changes(&mut view), "");
+    view.slice(&slice("v", 12, &["g@10.1.0.5"]));
+    assert_eq!(changes(&mut view), "+endpoints/g@10.1.0.5:9000 -endpoints/f");
 }
 
 #[test]
@@ -175,6 +180,17 @@ fn a_slice_whose_port_is_not_clear_spoils_no_other() {
     assert!(listing.malformed[0].reason.contains("http=80, metrics=90"), "{listing:?}");
     view.slice(&slice("unclear", 3, &["a@10.1.0.1"]));
     assert_eq!(changes(&mut view), "+endpoints/a@10.1.0.1:9000 -slices/unclear");
+}
+
+#[test]
+fn a_slice_whose_port_is_not_clear_still_says_which_pods_are_not_called() {
+    let mut view = view();
+    view.pod(&pod("a", 1, Some(&Node::new("greeter", "greeter-1", "10.1.0.1:9000"))));
+    view.pod(&pod("b", 2, Some(&Node::new("greeter", "greeter-2", "10.1.0.2:9000"))));
+    let mut unclear = slice("unclear", 3, &["a@10.1.0.1 RST", "b@10.1.0.2 rsT"]);
+    unclear.ports = serde_json::from_value(json!([{ "port": 80 }, { "port": 90 }])).unwrap();
+    view.slice(&unclear);
+    assert_eq!(changes(&mut view), "+pods/b/greeter-2@10.1.0.2:9000 ?slices/unclear");
 }
 
 #[test]

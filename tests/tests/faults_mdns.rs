@@ -1,0 +1,121 @@
+//! What may happen to `mdns://` while calls go on. There is no server: each node tells of itself, and
+//! is asked itself. So what can be done is what anybody on the network can say in a node's name.
+
+use std::{collections::BTreeSet, net::UdpSocket, time::Duration};
+
+use micro::{
+    registry::{Event, Malformed},
+    testing::registry::Watching,
+};
+use tests::{
+    fault::{Cannot, SERVICE, TTL, Trial, judge, now},
+    namespace,
+};
+/// As for the registries that have a server.
+const BACK_WITHIN: Duration = Duration::from_secs(TTL.as_secs() / 3 + 1);
+
+const NO_SERVER: &str = "there is no server: each node tells of itself";
+
+const DECLARED: &[(&str, &str)] = &[
+    (
+        "every_lease_lost",
+        "there are no leases: what a node says holds for 120 s, and is said again",
+    ),
+    ("killed_and_restarted", NO_SERVER),
+    ("wiped", NO_SERVER),
+    ("restored_to_an_older_state", NO_SERVER),
+    ("stopped_for_three_ttls", NO_SERVER),
+    (
+        "connection_cut",
+        "datagrams have no connection, and the loopback interface carries the calls too",
+    ),
+    ("connection_black_holed", NO_SERVER),
+    ("five_seconds_slow", NO_SERVER),
+    ("credentials_expired_and_renewed", "whoever is on the network may ask and tell"),
+    ("down_at_the_start", NO_SERVER),
+];
+
+/// Does a fault, if it is one that can be done.
+async fn bear(fault: &str) -> Result<(), Cannot> {
+    let ttl = match fault {
+        "every_record_deleted" => 0,
+        "every_record_overwritten" => 120,
+        _ => return Err(Cannot),
+    };
+    let mut trial =
+        Trial::beside_others(&format!("mdns: {}", fault.replace('_', " ")), "mdns://").await;
+    let mut watching = Watching::from_now(&trial.fleet.registry, SERVICE).await;
+    let said = now();
+    for id in trial.fleet.ids() {
+        tell(&id, ttl);
+    }
+    // Each is taken for gone, or for none, and is then back by its own word.
+    let (mut struck, mut back) = (BTreeSet::new(), BTreeSet::new());
+    let ids: BTreeSet<_> = trial.fleet.ids().into_iter().collect();
+    while back != ids {
+        for event in watching.next().await.events {
+            match event {
+                Event::Put(entry) if struck.contains(&entry.node.id) => {
+                    back.insert(entry.node.id.clone());
+                }
+                Event::Delete(key) | Event::Malformed(Malformed { key, .. }) => {
+                    struck.extend(key.rsplit('/').next().map(str::to_owned));
+                }
+                _ => {}
+            }
+        }
+    }
+    let took = now() - said;
+    assert!(took <= BACK_WITHIN, "the nodes were back {took:?} after what was said of them");
+    assert_eq!(trial.all_listed(now()).await, Duration::ZERO, "and for good");
+    assert!(trial.fleet.terminate(0).await.success());
+    trial.replace(0).await;
+    trial.finish(0).await;
+    Ok(())
+}
+
+/// Says in the node's name that it is at port 9, with a text that is none; or, with a TTL of zero, that
+/// it is gone.
+fn tell(id: &str, ttl: u32) {
+    let mut name = Vec::new();
+    for label in format!("{id}.{SERVICE}.micro.").split('.') {
+        name.push(u8::try_from(label.len()).expect("it is short"));
+        name.extend(label.as_bytes());
+    }
+    let srv = [&[0, 0, 0, 0, 0, 9][..], &name].concat();
+    // A response, of three records.
+    let mut packet = vec![0, 0, 0x84, 0, 0, 0, 0, 3, 0, 0, 0, 0];
+    for (kind, data) in [(33, &srv[..]), (1, &[127, 0, 0, 1]), (16, b"\x04what")] {
+        packet.extend(&name);
+        packet.extend([0, kind, 0, 1]);
+        packet.extend(ttl.to_be_bytes());
+        packet.extend(u16::try_from(data.len()).expect("it is short").to_be_bytes());
+        packet.extend(data);
+    }
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.send_to(&packet, "224.0.0.251:5353").expect("the packet is sent");
+}
+
+macro_rules! on_mdns {
+    (=> $($fault:ident)*) => {
+        mod mdns {
+            use super::*;
+
+            $(
+                #[test]
+                fn $fault() {
+                    let fault = stringify!($fault);
+                    if DECLARED.iter().any(|(cannot, _)| *cannot == fault) {
+                        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+                        return judge(fault, runtime.block_on(bear(fault)), DECLARED);
+                    }
+                    namespace::on_loopback(&format!("mdns::{fault}"), async {
+                        judge(fault, bear(fault).await, DECLARED);
+                    });
+                }
+            )*
+        }
+    };
+}
+
+tests::every_fault! { on_mdns! {} }

@@ -1,0 +1,54 @@
+//! A registry whose connections go silent and are never closed, while calls go on. (Kubernetes' own
+//! watch has a bound for that, longer than a test, which is tested on a paused clock.)
+
+use std::time::Duration;
+
+use tests::{
+    consul::Consul,
+    dead_link::DeadLink,
+    etcd::Etcd,
+    fault::{Server, TTL, Trial, now},
+    nats::Nats,
+    zookeeper::ZooKeeper,
+};
+use tokio::time::sleep;
+
+/// A renewal every TTL/3, and a second for the registration itself.
+const BACK_WITHIN: Duration = Duration::from_secs(TTL.as_secs() / 3 + 1);
+
+async fn silent_for_good<S: Server>() {
+    let mut server = S::stopped();
+    server.restart().await;
+    let link = DeadLink::to(&server.address()).await;
+    let name = format!("{}: connections silent for good", S::NAME);
+    let mut trial = Trial::beside_others(&name, &server.url_at(&link.address)).await;
+    link.silence();
+    sleep(TTL + Duration::from_secs(5)).await;
+    link.mend();
+    let took = trial.all_listed(now()).await;
+    // The client has found out too, and follows.
+    assert!(trial.fleet.terminate(0).await.success());
+    trial.replace(0).await;
+    trial.finish(0).await;
+    assert!(took <= BACK_WITHIN, "the nodes were back {took:?} after the link");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consul() {
+    silent_for_good::<Consul>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd() {
+    silent_for_good::<Etcd>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nats() {
+    silent_for_good::<Nats>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zookeeper() {
+    silent_for_good::<ZooKeeper>().await;
+}

@@ -1,0 +1,401 @@
+//! What may happen to the registries that no process writes its own record in, or that are within the
+//! process: none of it may fail a call, and nodes are followed again afterwards.
+//!
+//! A fault has the name of the one that it is to the others; what it is here, stands where it is done.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use micro::{
+    Client, Handle,
+    registry::{self, Registry},
+};
+use tempfile::TempDir;
+use tests::{
+    datagrams::Datagrams,
+    dns::Dns,
+    fault::{Cannot, TTL, judge},
+    ports,
+    proto::echo::{EchoClient, SayRequest},
+    unregistered::{Callers, node, node_in},
+};
+use tokio::time::{Instant, sleep};
+
+/// How long something is gone, if it is not silent.
+const AWAY_FOR_A_MOMENT: Duration = Duration::from_secs(5);
+
+/// How long it is silent or slow: longer than a TTL.
+const AWAY: Duration = Duration::from_secs(20);
+
+/// One longest wait between attempts, 3 s, and a second for the attempt: as the guide has it for a file
+/// that is mended and a name server that is back. A DNS record's TTL of 1 s comes on top.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(3 + 1 + 1);
+
+/// Where somebody else is the registry, and lists nodes.
+trait Source: Sized {
+    /// One that lists nothing yet, with a way to it that the fault can be done to. Nodes are at
+    /// these addresses, or will be.
+    async fn new(fault: &str, addresses: &[String]) -> Self;
+
+    fn url(&self) -> String;
+
+    /// A node at this address.
+    async fn node(&self, address: &str) -> Handle {
+        node(address).await
+    }
+
+    /// Lists these nodes and no others.
+    async fn list(&mut self, addresses: &[String]);
+
+    /// Does a fault to what lists these nodes, and ends it.
+    async fn strike(&mut self, fault: &str, listed: &[String]) -> Result<(), Cannot>;
+}
+
+async fn bear<S: Source>(fault: &str) -> Result<(), Cannot> {
+    let port = ports::free();
+    let addresses: Vec<_> = (2..=5).map(|host| format!("127.0.0.{host}:{port}")).collect();
+    let (listed, next) = addresses.split_at(3);
+    let mut source = S::new(fault, &addresses).await;
+    let mut nodes = Vec::new();
+    for address in listed {
+        nodes.push(source.node(address).await);
+    }
+    if fault == "down_at_the_start" {
+        let client = Client::builder().without_env().registry(source.url()).build().unwrap();
+        let echo = EchoClient::new("echo", &client);
+        let say = async |patience| {
+            let request = SayRequest { payload: "hi".into() };
+            echo.say(request).timeout(patience).await
+        };
+        if say(Duration::from_secs(1)).await.is_ok() {
+            return Err(Cannot);
+        }
+        source.list(listed).await;
+        say(FOLLOWED_WITHIN)
+            .await
+            .expect("a call that waits is answered once the registry is there");
+    } else {
+        source.list(listed).await;
+    }
+    let callers = Callers::start(&source.url()).await;
+    sleep(Duration::from_secs(1)).await;
+    if fault != "down_at_the_start" {
+        source.strike(fault, listed).await?;
+    }
+    // Whoever does not follow has no node left.
+    let _next = source.node(&next[0]).await;
+    source.list(next).await;
+    sleep(FOLLOWED_WITHIN).await;
+    for node in nodes {
+        node.stop().await.expect("it leaves");
+    }
+    sleep(Duration::from_secs(1)).await;
+    callers.finish().await;
+    Ok(())
+}
+
+/// The nodes as they were before: one that is gone is among them, and one that came is not.
+fn older(listed: &[String]) -> Vec<String> {
+    let [first, second, third] = listed else { panic!("three nodes") };
+    vec![first.clone(), second.clone(), third.replace("127.0.0.4", "127.0.0.9")]
+}
+
+/// A name, a server that knows it, and a link to it.
+struct Name {
+    server: Dns,
+    runs: bool,
+    link: Datagrams,
+    through_link: bool,
+    port: String,
+}
+
+impl Source for Name {
+    async fn new(fault: &str, addresses: &[String]) -> Self {
+        let server = Dns::stopped();
+        let link = Datagrams::to(server.port()).await;
+        let through_link = fault.starts_with("connection_") || fault == "five_seconds_slow";
+        let (_, port) = addresses[0].split_once(':').expect("a port");
+        Self { server, runs: false, link, through_link, port: port.to_owned() }
+    }
+
+    fn url(&self) -> String {
+        let port = if self.through_link { self.link.port() } else { self.server.port() };
+        format!("dns://127.0.0.1:{port}/echo.test:{}", self.port)
+    }
+
+    async fn list(&mut self, addresses: &[String]) {
+        let host = |address: &String| address.split(':').next().unwrap_or_default().to_owned();
+        let records: Vec<_> =
+            addresses.iter().map(|address| format!("echo 1 A {}", host(address))).collect();
+        let records: Vec<_> = records.iter().map(String::as_str).collect();
+        if self.runs {
+            self.server.set(&records).await;
+        } else {
+            self.server.set_and_restart(&records).await;
+            self.runs = true;
+        }
+    }
+
+    async fn strike(&mut self, fault: &str, listed: &[String]) -> Result<(), Cannot> {
+        match fault {
+            // The name is there and has no address.
+            "every_record_deleted" => {
+                self.server.set(&["echo 1 TXT x"]).await;
+                sleep(AWAY_FOR_A_MOMENT).await;
+                self.list(listed).await;
+            }
+            // With what is no zone: each answer is a failure.
+            "every_record_overwritten" => {
+                self.server.break_zone().await;
+                sleep(AWAY_FOR_A_MOMENT).await;
+                self.runs = false;
+                self.list(listed).await;
+            }
+            "killed_and_restarted" => {
+                self.server.kill();
+                sleep(AWAY_FOR_A_MOMENT).await;
+                self.server.restart().await;
+            }
+            // No name is there.
+            "wiped" => {
+                self.server.wipe().await;
+                sleep(AWAY_FOR_A_MOMENT).await;
+                self.list(listed).await;
+            }
+            "restored_to_an_older_state" => {
+                self.list(&older(listed)).await;
+                sleep(AWAY_FOR_A_MOMENT).await;
+                self.list(listed).await;
+            }
+            "stopped_for_three_ttls" => {
+                self.server.pause();
+                sleep(3 * TTL).await;
+                self.server.resume();
+            }
+            "connection_cut" => {
+                self.link.cut().await;
+                sleep(AWAY_FOR_A_MOMENT).await;
+                self.link.mend().await;
+            }
+            "connection_black_holed" => {
+                self.link.silence();
+                sleep(AWAY).await;
+                self.link.mend().await;
+            }
+            "five_seconds_slow" => {
+                self.link.slow(Duration::from_secs(5));
+                sleep(AWAY).await;
+                self.link.mend().await;
+            }
+            _ => return Err(Cannot),
+        }
+        Ok(())
+    }
+}
+
+/// A file in a folder.
+struct Listed {
+    dir: TempDir,
+}
+
+impl Listed {
+    fn folder(&self) -> PathBuf {
+        self.dir.path().join("folder")
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder().join("nodes.toml")
+    }
+
+    fn replace(&self, text: &str) {
+        let beside = self.folder().join("new");
+        fs::write(&beside, text).expect("a file is written");
+        fs::rename(&beside, self.file()).expect("a file is renamed");
+    }
+}
+
+impl Source for Listed {
+    async fn new(_: &str, _: &[String]) -> Self {
+        let listed = Self { dir: TempDir::new().expect("a folder for a folder") };
+        fs::create_dir(listed.folder()).expect("a folder for a file");
+        listed
+    }
+
+    fn url(&self) -> String {
+        format!("file://{}", self.file().display())
+    }
+
+    async fn list(&mut self, addresses: &[String]) {
+        self.replace(&format!("[echo]\nnodes = {addresses:?}\n"));
+    }
+
+    async fn strike(&mut self, fault: &str, listed: &[String]) -> Result<(), Cannot> {
+        let aside = self.dir.path().join("aside");
+        match fault {
+            // The service is there and has no node.
+            "every_record_deleted" => self.list(&[]).await,
+            // Where it lies, with what is no list.
+            "every_record_overwritten" => fs::write(self.file(), "[echo\n").expect("it is written"),
+            // The file is gone, and back.
+            "killed_and_restarted" => {
+                fs::rename(self.file(), &aside).expect("it is moved");
+                sleep(AWAY_FOR_A_MOMENT).await;
+                fs::rename(&aside, self.file()).expect("it is moved back");
+                return Ok(());
+            }
+            "wiped" => self.replace(""),
+            "restored_to_an_older_state" => self.list(&older(listed)).await,
+            // The folder is gone, and back.
+            "connection_cut" => {
+                fs::rename(self.folder(), &aside).expect("it is moved");
+                sleep(AWAY_FOR_A_MOMENT).await;
+                fs::rename(&aside, self.folder()).expect("it is moved back");
+                return Ok(());
+            }
+            _ => return Err(Cannot),
+        }
+        sleep(AWAY_FOR_A_MOMENT).await;
+        self.list(listed).await;
+        Ok(())
+    }
+}
+
+/// A registry of this process, where nodes register themselves.
+struct Within {
+    url: String,
+}
+
+impl Source for Within {
+    async fn new(_: &str, _: &[String]) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        Self { url: format!("memory://faults-{}", COUNT.fetch_add(1, Ordering::Relaxed)) }
+    }
+
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    async fn node(&self, address: &str) -> Handle {
+        node_in(&self.url, address).await
+    }
+
+    async fn list(&mut self, _: &[String]) {}
+
+    /// Another program part takes the record over, which is to have it in hand, and is then not the
+    /// owner that it should be. The node's next renewal finds out.
+    async fn strike(&mut self, fault: &str, _: &[String]) -> Result<(), Cannot> {
+        let registry = registry::open(&self.url).expect("a registry");
+        let records = registry.read("echo").await.expect("it is read").entries;
+        assert_eq!(records.len(), 3, "{records:?}");
+        for record in &records {
+            let mut taken = (*record.node).clone();
+            match fault {
+                // Nobody renews it.
+                "every_lease_lost" => {
+                    let ttl = registry.min_ttl().max(Duration::from_secs(1));
+                    registry.register(&taken, ttl).await.expect("it is taken over");
+                }
+                "every_record_deleted" => {
+                    let lease = registry.register(&taken, TTL).await.expect("it is taken over");
+                    registry.deregister(&taken, lease).await.expect("it is deleted");
+                }
+                "every_record_overwritten" => {
+                    "127.0.0.1:1".clone_into(&mut taken.address);
+                    registry.register(&taken, TTL).await.expect("it is taken over");
+                }
+                _ => return Err(Cannot),
+            }
+        }
+        let start = Instant::now();
+        while !is_back(&*registry, &records).await {
+            let limit = TTL / 3 + Duration::from_secs(1);
+            assert!(start.elapsed() < limit, "the nodes are back within {limit:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the records are as they were, but for who wrote them last.
+async fn is_back(registry: &dyn Registry, records: &[registry::Entry]) -> bool {
+    let now = registry.read("echo").await.expect("it is read").entries;
+    let is_back = |record: &registry::Entry| {
+        now.iter().any(|it| it.node == record.node && it.revision > record.revision)
+    };
+    records.iter().all(is_back)
+}
+
+/// The nodes in a URL.
+struct Named {
+    url: String,
+}
+
+impl Source for Named {
+    async fn new(_: &str, addresses: &[String]) -> Self {
+        Self { url: format!("static://echo={}", addresses.join(",")) }
+    }
+
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    async fn list(&mut self, _: &[String]) {}
+
+    async fn strike(&mut self, _: &str, _: &[String]) -> Result<(), Cannot> {
+        Err(Cannot)
+    }
+}
+
+macro_rules! on_source {
+    ($name:ident: $source:ty, not { $($why:literal: $($cannot:ident)*;)* } => $($fault:ident)*) => {
+        mod $name {
+            use super::*;
+
+            const DECLARED: &[(&str, &str)] = &[$($((stringify!($cannot), $why)),*),*];
+
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $fault() {
+                    let ended = bear::<$source>(stringify!($fault)).await;
+                    judge(stringify!($fault), ended, DECLARED);
+                }
+            )*
+        }
+    };
+}
+
+/// A test for every fault and source. In braces are the faults that it cannot have, behind the reason:
+/// they are tried all the same.
+macro_rules! every_source {
+    ($($name:ident: $source:ty, not $declared:tt;)*) => {
+        $(tests::every_fault! { on_source! { $name: $source, not $declared } })*
+    };
+}
+
+every_source! {
+    dns: Name, not {
+        "nobody holds a lease on what is in a zone": every_lease_lost;
+        "whoever asks may know": credentials_expired_and_renewed;
+    };
+    file: Listed, not {
+        "nobody holds a lease on a line": every_lease_lost;
+        "a file answers at once or not at all": stopped_for_three_ttls connection_black_holed
+            five_seconds_slow;
+        "a file's rights are the process's, which does not sign in": credentials_expired_and_renewed;
+    };
+    memory: Within, not {
+        "it is in the process, and ends with it": killed_and_restarted wiped
+            restored_to_an_older_state stopped_for_three_ttls connection_cut connection_black_holed
+            five_seconds_slow credentials_expired_and_renewed down_at_the_start;
+    };
+    r#static: Named, not {
+        "its nodes are in the URL, and nobody is asked": every_lease_lost every_record_deleted
+            every_record_overwritten killed_and_restarted wiped restored_to_an_older_state
+            stopped_for_three_ttls connection_cut connection_black_holed five_seconds_slow
+            credentials_expired_and_renewed down_at_the_start;
+    };
+}
