@@ -297,6 +297,11 @@ impl Shared {
         &self.kubeconfig
     }
 
+    /// The port on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// As [`Kubernetes::write_kubeconfig`].
     pub fn write_kubeconfig(&self, name: &str, token: &str) -> PathBuf {
         let dir = self.kubeconfig.parent().expect("a file in a folder");
