@@ -36,7 +36,6 @@ pub mod nats;
 mod node;
 mod open;
 mod share;
-#[cfg(any(feature = "mdns", feature = "nats"))]
 mod size;
 mod static_list;
 mod store;
