@@ -13,6 +13,7 @@ pub mod interop;
 pub mod kubernetes;
 pub mod lines;
 pub mod link;
+pub mod nacos;
 pub mod namespace;
 pub mod nats;
 pub mod ports;
