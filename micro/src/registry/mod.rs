@@ -31,6 +31,8 @@ mod left_out;
 #[cfg(feature = "mdns")]
 pub mod mdns;
 pub mod memory;
+#[cfg(feature = "nacos")]
+pub mod nacos;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod node;
