@@ -356,8 +356,8 @@ mod tests {
         }
     }
 
-    fn read(under: &str, instance: ServiceInstance, formats: &[Format]) -> Result<Found, String> {
-        node("helloworld", under, &instance, formats)
+    fn read(under: &str, instance: &ServiceInstance, formats: &[Format]) -> Result<Found, String> {
+        node("helloworld", under, instance, formats)
     }
 
     #[test]
@@ -373,17 +373,17 @@ mod tests {
             instance_id: Some("10.0.3.7#9000#DEFAULT#DEFAULT_GROUP@@helloworld".to_owned()),
             ..gomicro.clone()
         };
-        let found = read("helloworld", named, &ALL).unwrap();
+        let found = read("helloworld", &named, &ALL).unwrap();
         assert_eq!(found.key, "helloworld/10.0.3.7:9000");
         assert_eq!(found.node.id, "10.0.3.7#9000#DEFAULT#DEFAULT_GROUP@@helloworld");
         assert_eq!((found.node.version.as_str(), found.rank), ("latest", 0));
         assert!(found.node.is_grpc() && !found.node.metadata.contains_key("version"));
         assert_eq!(found.node.metadata["registry"], "nacos");
-        assert_eq!(read("helloworld", gomicro, &ALL).unwrap().node.id, "10.0.3.7:9000");
+        assert_eq!(read("helloworld", &gomicro, &ALL).unwrap().node.id, "10.0.3.7:9000");
         // Its default protocol is its own.
         let mucp = instance(&[("protocol", "mucp")]);
-        assert!(!read("helloworld", mucp, &ALL).unwrap().node.is_grpc());
-        assert!(!read("helloworld", instance(&[]), &[Format::Micro]).unwrap().node.is_grpc());
+        assert!(!read("helloworld", &mucp, &ALL).unwrap().node.is_grpc());
+        assert!(!read("helloworld", &instance(&[]), &[Format::Micro]).unwrap().node.is_grpc());
     }
 
     #[test]
@@ -409,7 +409,7 @@ mod tests {
             ("zone", "a"),
         ];
         assert_eq!(said, expected.into());
-        let found = read("helloworld", it.clone(), &ALL).unwrap();
+        let found = read("helloworld", it, &ALL).unwrap();
         assert_eq!(found.node, node);
         assert_eq!(found.key, "helloworld/helloworld-1");
     }
@@ -441,7 +441,7 @@ mod tests {
             facts(&record.instance),
             [("kind", "grpc"), ("region", "eu"), ("version", "v1.0.0")].into()
         );
-        let found = read("helloworld.grpc", record.instance.clone(), &[Format::Kratos]).unwrap();
+        let found = read("helloworld.grpc", &record.instance, &[Format::Kratos]).unwrap();
         let read = &found.node;
         assert_eq!((read.version.as_str(), read.address.as_str()), ("v1.0.0", "10.0.3.7:9000"));
         assert!(
@@ -453,7 +453,7 @@ mod tests {
         node.metadata.insert("scheme".to_owned(), "grpcs".to_owned());
         let records = written(&node, &[Format::Kratos]);
         assert_eq!(records[0].instance.weight, 7.0);
-        let found = self::read("helloworld.grpc", records[0].instance.clone(), &ALL).unwrap();
+        let found = self::read("helloworld.grpc", &records[0].instance, &ALL).unwrap();
         assert_eq!(found.node.metadata["scheme"], "grpcs");
         assert_eq!(found.rank, 1);
     }
@@ -467,7 +467,7 @@ mod tests {
         assert_eq!(record.service, "helloworld");
         assert_eq!(record.instance.weight, 20.0);
         assert_eq!(facts(&record.instance), [("zone", "a")].into());
-        let found = read("helloworld", record.instance.clone(), &[Format::Kitex]).unwrap();
+        let found = read("helloworld", &record.instance, &[Format::Kitex]).unwrap();
         assert_eq!(found.node.id, "10.0.3.7:9000");
         assert_eq!((&*found.node.metadata["weight"], &*found.node.metadata["zone"]), ("20", "a"));
         assert!(found.node.is_grpc());
@@ -480,7 +480,7 @@ mod tests {
         let names: Vec<_> = records.iter().map(|record| record.service.as_str()).collect();
         assert_eq!(names, ["helloworld", "helloworld.grpc"]);
         assert_eq!(records[0].instance.weight, 10.0, "Kitex's");
-        let found = read("helloworld", records[0].instance.clone(), &ALL).unwrap();
+        let found = read("helloworld", &records[0].instance, &ALL).unwrap();
         assert_eq!((found.node, found.rank), (node, 0));
         for (name, formats, service) in [
             ("a.grpc", &ALL[..], Some("a")),
