@@ -107,6 +107,24 @@ async fn services_without_a_subscriber_are_followed_in_no_great_number() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_registry_that_does_not_list_its_services_is_named_beside_one_that_does() {
+    let (one, other) = (Scripted::new(&[]), Scripted::new(&[]));
+    let merged = Discovery::merged(vec![one.clone(), other.clone()]);
+    let ask = async || merged.subscribe("users").neighbours().ask().await;
+    let told = "registered there: 'gretel'; is 'users' running, and on the same registry?";
+    assert_eq!(ask().await.as_deref(), Some(told));
+    other.lock().down = true;
+    let told = "registered there: 'gretel'; not known is what else there is: scripted://: cannot \
+                list services: refused; is 'users' running, and on the same registry?";
+    assert_eq!(ask().await.as_deref(), Some(told));
+    one.lock().silent = true;
+    assert_eq!(ask().await, None, "neither says");
+    other.lock().down = false;
+    let told = ask().await.expect("one says");
+    assert!(told.contains("there is: scripted://: no answer within 2s; is"), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_late_subscriber_gets_all_nodes_and_then_the_same_updates() {
     let registry = Scripted::new(&["a@x"]);
     let discovery = discovery(&registry);
