@@ -270,6 +270,11 @@ impl Shared {
         &self.kubeconfig
     }
 
+    /// The port on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// As [`Kubernetes::write_kubeconfig`].
     pub fn write_kubeconfig(&self, name: &str, token: &str) -> PathBuf {
         self.write_kubeconfig_of(name, &json!({ "token": token }))

@@ -15,12 +15,15 @@ pub mod interop;
 pub mod kubernetes;
 pub mod lines;
 pub mod link;
+pub mod log;
+pub mod nacos;
 pub mod namespace;
 pub mod nats;
 pub mod ports;
 pub mod process;
 pub mod programs;
 pub mod projects;
+pub mod raw;
 pub mod unregistered;
 pub mod zookeeper;
 

@@ -27,3 +27,18 @@ pub fn free() -> u16 {
     }
     panic!("no port between {FIRST} and {} is free", FIRST + COUNT);
 }
+
+/// The same for a server that takes another port so much higher as well.
+///
+/// # Panics
+/// As [`free`].
+pub fn free_with(offset: u16) -> u16 {
+    for _ in 0..COUNT {
+        let port = free();
+        let other = port + offset;
+        if other < FIRST + COUNT && TcpListener::bind(("127.0.0.1", other)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no two ports {offset} apart between {FIRST} and {} are free", FIRST + COUNT);
+}

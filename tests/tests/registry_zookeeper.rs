@@ -466,8 +466,18 @@ async fn a_record_that_we_may_not_read_spoils_nothing() {
     let own = CreateMode::Persistent.with_acls(Acls::creator_all());
     other.create("/micro-registry/greeter/private", b"{}", &own).await.unwrap();
     registry.register(&Node::new("greeter", "b", "127.0.0.1:2"), TTL).await.unwrap();
-    assert_eq!(watching.events(1).await, ["+b@127.0.0.1:2"]);
+    let mut told = watching.events(2).await;
+    told.sort();
+    assert_eq!(told, ["+b@127.0.0.1:2", "?private"]);
     let listing = registry.read("greeter").await.unwrap();
     let ids: Vec<_> = listing.entries.iter().map(|entry| &*entry.node.id).collect();
     assert_eq!(ids, ["a", "b"]);
+    let [malformed] = &listing.malformed[..] else { panic!("{listing:?}") };
+    assert_eq!(malformed.key, "/micro-registry/greeter/private");
+    assert!(malformed.reason.contains("may not be read"), "{malformed:?}");
+    other.create("/micro-registry/theirs", b"", &own).await.unwrap();
+    assert_eq!(registry.list().await.unwrap(), ["greeter"], "nor does a folder");
+    other.delete("/micro-registry/greeter/private", None).await.unwrap();
+    // ZooKeeper tells nobody of what he may not read: the next reading does.
+    assert!(registry.read("greeter").await.unwrap().malformed.is_empty());
 }

@@ -5,9 +5,10 @@ use crate::{Error, discovery::Discovery, registry};
 
 /// go-micro's words that stand for a registry at an address, each with the address that go-micro
 /// takes if none is given.
-const WITH_ADDRESS: [(&str, &str); 4] = [
+const WITH_ADDRESS: [(&str, &str); 5] = [
     ("consul", "127.0.0.1:8500"),
     ("etcd", "127.0.0.1:2379"),
+    ("nacos", "127.0.0.1:8848"),
     ("nats", "127.0.0.1:4222"),
     ("zookeeper", "127.0.0.1:2181"),
 ];

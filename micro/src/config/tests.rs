@@ -161,6 +161,7 @@ fn the_registry_is_a_url_or_go_micros_word_and_addresses() {
         (&[("MICRO_REGISTRY", "etcd")], None, None, "etcd://127.0.0.1:2379 by MICRO_REGISTRY"),
         (&[("MICRO_REGISTRY", "zookeeper")], None, None, "zookeeper://127.0.0.1:2181 by MICRO_"),
         (&[("MICRO_REGISTRY", "consul")], None, None, "consul://127.0.0.1:8500 by MICRO_REGISTRY"),
+        (&[("MICRO_REGISTRY", "nacos")], None, None, "nacos://127.0.0.1:8848 by MICRO_REGISTRY"),
         (&[("MICRO_REGISTRY", "nats")], None, None, "nats://127.0.0.1:4222 by MICRO_REGISTRY"),
         (&[("MICRO_REGISTRY", "memory")], None, None, "memory:// by MICRO_REGISTRY"),
         (&[("MICRO_REGISTRY", "mdns")], None, None, "mdns:// by MICRO_REGISTRY"),

@@ -53,6 +53,8 @@ pub mod registries {
     pub mod zookeeper {}
     #[doc = include_str!("registries/consul.md")]
     pub mod consul {}
+    #[doc = include_str!("registries/nacos.md")]
+    pub mod nacos {}
     #[doc = include_str!("registries/nats.md")]
     pub mod nats {}
 }

@@ -31,12 +31,13 @@ mod left_out;
 #[cfg(feature = "mdns")]
 pub mod mdns;
 pub mod memory;
+#[cfg(feature = "nacos")]
+pub mod nacos;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod node;
 mod open;
 mod share;
-#[cfg(any(feature = "mdns", feature = "nats"))]
 mod size;
 mod static_list;
 mod store;

@@ -71,6 +71,12 @@ const KINDS: &[Kind] = &[
         needs: "",
     },
     Kind {
+        scheme: "nacos",
+        example: "nacos://127.0.0.1:8848",
+        open: with!("nacos", super::nacos::Nacos::open),
+        needs: "",
+    },
+    Kind {
         scheme: "consul",
         example: "consul://127.0.0.1:8500",
         open: with!("consul", super::consul::Consul::open),
@@ -121,6 +127,7 @@ fn built_in() -> String {
 /// | `static://greeter=127.0.0.1:3456,127.0.0.1:3457;other=..` | [`StaticList`]: only reads |
 /// | `etcd://[user:password@]h1:2379,h2:2379[?format=..&tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
 /// | `consul://127.0.0.1:8500[?token=..&dc=..&near=..]`, `consul:///run/consul.sock` | Consul, with the feature `consul`; 8500 is the default port. All options are in [its chapter](crate::guide::registries::consul) |
+/// | `nacos://[user:password@]h1:8848,h2:8848[?namespace=..&group=..&cluster=..&grpc_port=..&format=..]` | Nacos, with the feature `nacos`; 8848 is the default port. All options are in [its chapter](crate::guide::registries::nacos) |
 /// | `dns://[server/]name[:port]` | what [DNS](crate::guide::registries::dns) says of a name, or of one for each service (`{service}.example:50051`); only reads; with the feature `dns` |
 /// | `kubernetes://[namespace][/service[:port]][?kubeconfig=..&context=..&format=micro&pod=..]` | Kubernetes, with the feature `kubernetes`: the pod's own cluster and namespace, unless named |
 /// | `nats://[user:password@]h1:4222,h2:4222[?creds=..&tls=true&ca=..&cert=..&key=..]` | go-micro's bus over NATS, with the feature `nats`; 4222 is the default port; a user alone is a token, and `creds` names a file of credentials |

@@ -3,12 +3,14 @@
 use super::{Endpoint, Node, Value};
 
 /// The most that one record may take: a node of 400 methods with eight fields in each message does.
+#[cfg(any(feature = "mdns", feature = "nats"))]
 pub(super) const MAX_NODE: usize = 1024 * 1024;
 
 /// What a node takes that was told by a text of this length.
 ///
 /// # Errors
 /// That it is too much.
+#[cfg(any(feature = "mdns", feature = "nats"))]
 pub(super) fn of_record(text: &[u8], node: &Node) -> Result<usize, String> {
     let size = 512 + text.len() + of_node(node);
     if size > MAX_NODE {

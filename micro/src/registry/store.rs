@@ -8,7 +8,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Batch, Entry, Event, Lease, Node, RenewError};
+use super::{Batch, Entry, Event, Lease, Node, RenewError, size};
+
+/// What the history may take, in bytes, besides its limit in changes: a record may have 1 MiB.
+const MAX_HISTORY: usize = 16 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -21,6 +24,8 @@ pub(super) struct Store {
     /// One change a revision, without a gap, the newest last.
     history: VecDeque<Change>,
     limit: usize,
+    /// What the history takes.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -36,6 +41,7 @@ struct Change {
     revision: u64,
     service: String,
     event: Event,
+    size: usize,
 }
 
 /// The changes later than some revision.
@@ -55,6 +61,7 @@ impl Store {
             leases: 0,
             history: VecDeque::new(),
             limit,
+            bytes: 0,
         }
     }
 
@@ -164,6 +171,7 @@ impl Store {
     pub(super) fn forget_history(&mut self) {
         self.revision += 1;
         self.history.clear();
+        self.bytes = 0;
     }
 
     fn remove(&mut self, id: &(String, String)) {
@@ -175,10 +183,16 @@ impl Store {
     /// Writes a change of a service into the history.
     pub(super) fn tell(&mut self, service: &str, event: Event) {
         self.revision += 1;
-        let change = Change { revision: self.revision, service: service.to_owned(), event };
+        let size = match &event {
+            Event::Put(entry) => size::of_node(&entry.node),
+            _ => size_of::<Change>(),
+        };
+        let change = Change { revision: self.revision, service: service.to_owned(), event, size };
         self.history.push_back(change);
-        if self.history.len() > self.limit {
-            self.history.pop_front();
+        self.bytes += size;
+        while self.history.len() > self.limit || self.bytes > MAX_HISTORY {
+            let Some(oldest) = self.history.pop_front() else { break };
+            self.bytes -= oldest.size;
         }
     }
 }
@@ -190,4 +204,31 @@ fn id_of(node: &Node) -> (String, String) {
 /// A record's key.
 pub(super) fn key(service: &str, id: &str) -> String {
     format!("{service}/{id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_changes_are_forgotten_before_there_are_many() {
+        let mut store = Store::new(1024);
+        let mut large = Node::new("a", "a-1", "h:1");
+        large.metadata.insert("notes".to_owned(), "x".repeat(MAX_HISTORY / 4));
+        for version in 0..8 {
+            large.version = version.to_string();
+            store.put(&large, Duration::from_secs(1), Instant::now());
+            assert!(store.bytes <= MAX_HISTORY);
+        }
+        assert_eq!(store.history.len(), 3);
+        let Since::Batches(batches) = store.since("a", 5) else { panic!("they are there") };
+        assert_eq!(batches.iter().map(|it| it.revision).collect::<Vec<_>>(), [6, 7, 8]);
+        assert!(matches!(store.since("a", 4), Since::Compacted), "who lags reads all");
+        large.metadata.insert("notes".to_owned(), "x".repeat(MAX_HISTORY));
+        store.put(&large, Duration::from_secs(1), Instant::now());
+        assert!(matches!(store.since("a", 8), Since::Compacted));
+        assert!(matches!(store.since("a", 9), Since::Batches(none) if none.is_empty()));
+        store.forget_history();
+        assert_eq!(store.bytes, 0);
+    }
 }

@@ -20,9 +20,12 @@ use crate::{
     registry::{self, Batch, Entry, Listing, Malformed, Node, WatchError},
 };
 
-/// A record as the model has it: (revision, id, address, whether it speaks gRPC).
+/// A record as the model has it: (revision, id, address, whether it speaks gRPC). One of id [`BROKEN`]
+/// cannot be decoded.
 type Record = (u64, u8, u8, bool);
 type Content = BTreeMap<u8, Record>;
+
+const BROKEN: u8 = u8::MAX;
 
 fn node(&(_, id, address, is_grpc): &Record) -> Arc<Node> {
     let mut node = Node::new("greeter", format!("id{id}"), format!("host:{address}"));
@@ -34,6 +37,10 @@ fn node(&(_, id, address, is_grpc): &Record) -> Arc<Node> {
 
 fn entry(key: u8, record: &Record) -> Entry {
     Entry { key: format!("key{key}"), revision: record.0, rank: rank(key), node: node(record) }
+}
+
+fn broken(key: u8) -> Malformed {
+    Malformed { key: format!("key{key}"), reason: String::new() }
 }
 
 /// A key's format, and so its rank, is always the same.
@@ -152,9 +159,14 @@ proptest! {
 #[derive(Debug, Clone)]
 enum Move {
     Put(u8, u8, u8),
+    /// A record that cannot be decoded is written, under a key that never had another: else whoever
+    /// knows the last good one keeps it.
+    Break(u8),
     Delete(u8),
     /// The watch hands over its next batch.
     Deliver,
+    /// It tells how all stands, and leaves out how that came.
+    Reset,
     Ended,
     Compacted,
     Disconnected,
@@ -175,11 +187,11 @@ enum Move {
 fn moves(with_restore: bool) -> impl Strategy<Value = Vec<Move>> {
     let one = prop_oneof![
         6 => (0..5u8, 0..4u8, 0..4u8).prop_map(|(key, id, at)| Move::Put(key, id, at)),
-        3 => (0..5u8).prop_map(Move::Delete),
+        1 => (5..7u8).prop_map(Move::Break),
+        3 => (0..7u8).prop_map(Move::Delete),
         8 => Just(Move::Deliver),
-        1 => Just(Move::Ended),
-        1 => Just(Move::Compacted),
-        1 => Just(Move::Disconnected),
+        2 => Just(Move::Reset),
+        3 => prop::sample::select(vec![Move::Ended, Move::Compacted, Move::Disconnected]),
         4 => any::<bool>().prop_map(|late| Move::Answer { late }),
         1 => Just(Move::Refuse),
         4 => Just(Move::Wake),
@@ -220,20 +232,34 @@ impl World {
         self.history.last().unwrap()
     }
 
+    /// How many keys hold what cannot be decoded.
+    fn broken(&self) -> usize {
+        self.content().values().filter(|record| record.1 == BROKEN).count()
+    }
+
     fn revision(&self) -> u64 {
         self.history.len() as u64 - 1
     }
 
     fn listing(&self) -> Listing {
-        let entries = self.content().iter().map(|(key, record)| entry(*key, record)).collect();
-        Listing { revision: self.revision(), entries, malformed: Vec::new() }
+        let mut listing = Listing { revision: self.revision(), ..Listing::default() };
+        for (key, record) in self.content() {
+            match record.1 {
+                BROKEN => listing.malformed.push(broken(*key)),
+                _ => listing.entries.push(entry(*key, record)),
+            }
+        }
+        listing
     }
 
     fn batch(&self, revision: u64) -> Batch {
         let index = usize::try_from(revision).unwrap();
         let (before, after) = (&self.history[index - 1], &self.history[index]);
         let puts = after.iter().filter(|(key, record)| before.get(key) != Some(record));
-        let puts = puts.map(|(key, record)| registry::Event::Put(entry(*key, record)));
+        let puts = puts.map(|(key, record)| match record.1 {
+            BROKEN => registry::Event::Malformed(broken(*key)),
+            _ => registry::Event::Put(entry(*key, record)),
+        });
         let deletes = before.keys().filter(|key| !after.contains_key(key));
         let deletes = deletes.map(|key| registry::Event::Delete(format!("key{key}")));
         Batch { revision, events: puts.chain(deletes).collect() }
@@ -273,6 +299,15 @@ impl World {
         true
     }
 
+    fn reset(&mut self) {
+        if self.watching_after.is_some_and(|after| after <= self.revision()) {
+            let (revision, listing) = (self.revision(), self.listing());
+            self.watching_after = Some(revision);
+            let events = vec![registry::Event::Reset(listing)];
+            self.hand(Event::Watched(Ok(Batch { revision, events })));
+        }
+    }
+
     fn break_watch(&mut self, error: WatchError) {
         if self.watching_after.take().is_some() {
             let step = self.hand(Event::Watched(Err(error)));
@@ -301,12 +336,16 @@ impl World {
             Move::Put(key, id, address) => self.change(|content, revision| {
                 content.insert(key, (revision, id, address, true));
             }),
+            Move::Break(key) => self.change(|content, revision| {
+                content.insert(key, (revision, BROKEN, BROKEN, false));
+            }),
             Move::Delete(key) => self.change(|content, _| {
                 content.remove(&key);
             }),
             Move::Deliver => {
                 self.deliver();
             }
+            Move::Reset => self.reset(),
             Move::Ended => self.break_watch(WatchError::Ended),
             Move::Compacted => self.break_watch(WatchError::Compacted),
             Move::Disconnected => {
@@ -351,6 +390,7 @@ proptest! {
         moves.into_iter().for_each(|it| world.play(&it));
         world.heal();
         prop_assert_eq!(&world.subscriber.0, &in_force(world.content()));
+        prop_assert_eq!(world.state.status().malformed, world.broken());
     }
 
     #[test]
@@ -359,5 +399,6 @@ proptest! {
         moves.into_iter().for_each(|it| world.play(&it));
         world.heal();
         prop_assert_eq!(&world.subscriber.0, &in_force(world.content()));
+        prop_assert_eq!(world.state.status().malformed, world.broken());
     }
 }

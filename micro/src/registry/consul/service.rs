@@ -57,6 +57,7 @@ pub(super) struct Check {
     check_id: String,
     status: String,
     notes: String,
+    modify_index: u64,
 }
 
 /// What the agent knows of a service of its own.
@@ -110,6 +111,14 @@ impl Healthy {
         own_check(self.checks.as_ref(), id)
     }
 
+    /// When it was last registered. Consul passes over what is written into a service as it was; the
+    /// lease in the notes of the check of its TTL is a new one each time. Each pass of that check is
+    /// not told in the catalog, only another state.
+    fn revision(&self) -> u64 {
+        let check = self.check(&self.service.id).map_or(0, |check| check.modify_index);
+        check.max(self.service.modify_index)
+    }
+
     /// The node, unless a check of its own or of its machine is critical. As with go-micro, one in
     /// `warning` still counts.
     fn read(&self, service: &str, formats: &[Format]) -> Option<Result<Entry, Malformed>> {
@@ -120,7 +129,7 @@ impl Healthy {
         let read = self.service.node(service, &self.node.address, formats);
         Some(match read {
             Ok((rank, node)) => {
-                Ok(Entry { key, revision: self.service.modify_index, rank, node: Arc::new(node) })
+                Ok(Entry { key, revision: self.revision(), rank, node: Arc::new(node) })
             }
             Err(reason) => Err(Malformed { key, reason }),
         })
@@ -279,6 +288,17 @@ mod tests {
         assert!(
             listed(serde_json::json!([{ "Service": {} }]), &[Format::Micro]).malformed.is_empty()
         );
+    }
+
+    #[test]
+    fn a_check_of_its_ttl_that_was_written_anew_is_a_new_registration() {
+        let mut found = healthy(&serde_json::json!({ "ID": "a-1", "ModifyIndex": 5 }), "passing");
+        let checks = serde_json::json!([
+            { "CheckID": "serfHealth", "Status": "passing", "ModifyIndex": 9 },
+            { "CheckID": "service:a-1", "Status": "passing", "ModifyIndex": 7 }
+        ]);
+        found[0]["Checks"] = checks;
+        assert_eq!(listed(found, &[Format::Micro]).entries[0].revision, 7);
     }
 
     #[test]

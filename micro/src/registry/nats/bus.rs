@@ -63,6 +63,9 @@ pub(super) enum Say {
 pub(super) struct Bus {
     store: Store,
     known: Known,
+    /// What was said last of our own nodes. One that is announced anew is kept only once all have been
+    /// told; who asks before is not to hear the old word after the new one.
+    said: HashMap<Key, (Arc<Node>, Duration)>,
     /// The services that are followed.
     browses: HashMap<String, Browse>,
     /// Records that cannot be read, each until when.
@@ -89,6 +92,7 @@ impl Bus {
         Self {
             store: Store::new(HISTORY),
             known: Known::default(),
+            said: HashMap::new(),
             browses: HashMap::new(),
             unreadable: BTreeMap::new(),
             services: BTreeMap::new(),
@@ -109,8 +113,8 @@ impl Bus {
             *until = now + FOREIGN_TTL;
         }
         self.store.forget_history();
-        let own = self.known.own().map(|held| Say::Create(held.node.clone(), held.ttl));
-        self.say = own.collect();
+        let own = self.known.own().map(|held| self.said_of(held));
+        self.say = own.map(|(node, ttl)| Say::Create(node, ttl)).collect();
         self.say.extend(self.browses.keys().cloned().map(Say::Get));
     }
 
@@ -170,11 +174,27 @@ impl Bus {
         told.chain(self.known.own().map(|held| held.node.service.as_str()))
     }
 
+    /// This is published now.
+    pub(super) fn says(&mut self, say: &Say) {
+        if let Say::Create(node, ttl) = say {
+            let key = (node.service.clone(), node.id.clone());
+            if self.known.get(&key).is_some_and(|held| held.is_own) {
+                self.said.insert(key, (node.clone(), *ttl));
+            }
+        }
+    }
+
+    fn said_of(&self, held: &Held) -> (Arc<Node>, Duration) {
+        let said = self.said.get(&(held.node.service.clone(), held.node.id.clone()));
+        said.cloned().unwrap_or_else(|| (held.node.clone(), held.ttl))
+    }
+
     /// A node of ours that has been announced.
     pub(super) fn register(&mut self, now: Instant, node: &Node, ttl: Duration) -> Lease {
         let ttl = ttl.min(NEVER);
         let lease = self.store.put(node, NEVER, now);
         let size = size::of_node(node);
+        self.said.remove(&(node.service.clone(), node.id.clone()));
         self.known.insert(Held::new(now, Arc::new(node.clone()), lease, ttl, true, size));
         lease
     }
@@ -258,9 +278,9 @@ impl Bus {
             "list" => true,
             _ => false,
         };
-        let own = self.known.own().filter(is_meant);
-        let answers = own.map(|held| Say::Answer(to.to_owned(), held.node.clone(), held.ttl));
-        self.say.extend(answers);
+        let own = self.known.own().filter(is_meant).map(|held| self.said_of(held));
+        let answers = own.map(|(node, ttl)| Say::Answer(to.to_owned(), node, ttl));
+        self.say.extend(answers.collect::<Vec<_>>());
     }
 
     /// When [`elapsed`](Self::elapsed) is due. Without a bus never: time stands still.
@@ -402,6 +422,7 @@ impl Bus {
     }
 
     fn forget(&mut self, key: &Key) {
+        self.said.remove(key);
         if let Some(held) = self.known.remove(key) {
             self.store.delete(&held.node, held.lease);
         }
@@ -423,6 +444,7 @@ impl Bus {
         services.dedup();
         let entries: usize = services.iter().map(|it| self.store.entries(it).len()).sum();
         assert_eq!(entries, self.known.len(), "the store holds what is known");
+        assert!(self.said.keys().all(|key| self.known.get(key).is_some()));
         assert!(self.unreadable.len() <= MAX_UNREADABLE && self.services.len() <= MAX_SERVICES);
     }
 }

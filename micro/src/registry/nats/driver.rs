@@ -243,11 +243,12 @@ impl Shared {
     async fn publish(&self, id: u64, say: &Say) -> Result<u64, String> {
         let (publisher, outgoing, number) = {
             let mut state = self.state();
-            state.number += 1;
-            let number = state.number;
-            let why = state.why.clone();
-            let link = state.link.as_mut().filter(|link| link.id == id).ok_or(why)?;
+            let State { bus, link, number, why, .. } = &mut *state;
+            *number += 1;
+            let number = *number;
+            let link = link.as_mut().filter(|link| link.id == id).ok_or_else(|| why.clone())?;
             let outgoing = Outgoing::of(say, &self.origin, number)?;
+            bus.says(say);
             if outgoing.comes_back {
                 link.outstanding.insert(number, Instant::now());
             }

@@ -59,8 +59,8 @@ const SPREAD: Duration = Duration::from_millis(500);
 /// Whoever can publish on the two subjects can tell of nodes, and delete them: permissions of NATS are
 /// what keeps others off. A record that cannot be read is one of the [`Listing`]'s malformed, up to 64
 /// of them. What is kept of all that others say is bounded: 16 384 nodes of the services that are looked
-/// for, 1 MiB for one and 64 MiB for all, and the last 1024 changes; what has no room is left out, with a
-/// warning once a minute at most.
+/// for, 1 MiB for one and 64 MiB for all, and the last 1024 changes, or 16 MiB of them; what has no room
+/// is left out, with a warning once a minute at most.
 #[derive(Debug)]
 pub struct Nats {
     driver: Arc<Driver>,

@@ -93,7 +93,7 @@ mod tests {
 
     fn record(id: &str, service: &str, mzxid: i64) -> Record {
         let value = gomicro::encode(&Node::new(service, id, "h:1")).unwrap();
-        Record { path: path(id), value, stat: Stat { mzxid, ..STAT } }
+        Record { path: path(id), value: Some(value), stat: Stat { mzxid, ..STAT } }
     }
 
     fn path(id: &str) -> String {
@@ -155,11 +155,14 @@ mod tests {
         let ours = Some(record("x", "team/pay", 2));
         assert_eq!(told(&mut known, vec![change("x", 2, ours)]), "2: +x");
         assert_eq!(told(&mut known, vec![change("x", 3, other(3))]), "3: -x");
-        let broken = Record { value: b"{".to_vec(), ..record("y", "team/pay", 4) };
+        let broken = Record { value: Some(b"{".to_vec()), ..record("y", "team/pay", 4) };
         assert_eq!(told(&mut known, vec![change("y", 4, Some(broken))]), "4: ?y");
-        assert_eq!(told(&mut known, vec![change("y", 5, None)]), "5: -y");
+        let hidden = || Some(Record::hidden(path("y")));
+        assert_eq!(told(&mut known, vec![change("y", 5, hidden())]), "5: ?y");
+        assert_eq!(told(&mut known, vec![change("y", 5, hidden())]), "");
+        assert_eq!(told(&mut known, vec![change("y", 6, None)]), "6: -y");
         // Neither the folder itself nor what lies deeper is a record.
-        let elsewhere = |path: &str| (Change { path: path.to_owned(), revision: 6 }, None);
+        let elsewhere = |path: &str| (Change { path: path.to_owned(), revision: 7 }, None);
         let changes = vec![elsewhere("/micro-registry/team-pay"), elsewhere(&path("a/b"))];
         assert_eq!(told(&mut known, changes), "");
     }

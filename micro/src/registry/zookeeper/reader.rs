@@ -230,9 +230,10 @@ pub(super) async fn records(
         let answer = client.get_data(&path);
         async move {
             match answer.await {
-                Ok((value, stat)) => Ok(Some(Record { path, value, stat })),
-                // What we may not read is somebody else's, and no reason to do without the rest.
-                Err(ClientError::NoNode | ClientError::NoAuth) => Ok(None),
+                Ok((value, stat)) => Ok(Some(Record { path, value: Some(value), stat })),
+                Err(ClientError::NoNode) => Ok(None),
+                // No reason to do without the rest.
+                Err(ClientError::NoAuth) => Ok(Some(Record::hidden(path))),
                 Err(error) => Err(error),
             }
         }

@@ -27,11 +27,44 @@ const EPHEMERAL: &str = "ephemeral";
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) path: String,
-    pub(super) value: Vec<u8>,
+    /// None where its rights (its ACL) let others read it, and not us.
+    pub(super) value: Option<Vec<u8>>,
     pub(super) stat: Stat,
 }
 
 impl Record {
+    /// One that we may not read, and of whose last write we know nothing.
+    pub(super) fn hidden(path: String) -> Self {
+        let stat = Stat {
+            czxid: 0,
+            mzxid: 0,
+            pzxid: 0,
+            ctime: 0,
+            mtime: 0,
+            version: 0,
+            cversion: 0,
+            aversion: 0,
+            ephemeral_owner: 0,
+            data_length: 0,
+            num_children: 0,
+        };
+        Self { path, value: None, stat }
+    }
+
+    /// What it says.
+    ///
+    /// # Errors
+    /// That we may not know.
+    fn value(&self) -> Result<&[u8], String> {
+        const HIDDEN: &str = "it may not be read: the rights there (its ACL) are others'";
+        self.value.as_deref().ok_or_else(|| HIDDEN.to_owned())
+    }
+
+    /// Whether it says this.
+    pub(super) fn says(&self, value: &[u8]) -> bool {
+        self.value.as_deref() == Some(value)
+    }
+
     /// The revision of its last write.
     pub(super) fn revision(&self) -> u64 {
         revision(self.stat.mzxid)
@@ -137,10 +170,11 @@ impl Folder {
 }
 
 fn node(format: Format, service: &str, record: &Record) -> Result<Option<Node>, String> {
+    let value = record.value()?;
     let node = match format {
-        Format::Kratos => kratos::decode(&record.value)?,
-        Format::Kitex => kitex::decode_entry(&record.value, service, path::last(&record.path))?,
-        _ => gomicro::decode(&record.value)?,
+        Format::Kratos => kratos::decode(value)?,
+        Format::Kitex => kitex::decode_entry(value, service, path::last(&record.path))?,
+        _ => gomicro::decode(value)?,
     };
     if node.service == service {
         return Ok(Some(node));
@@ -153,16 +187,17 @@ fn node(format: Format, service: &str, record: &Record) -> Result<Option<Node>, 
 
 /// Whose node a record in a format is; none if that cannot be told.
 pub(super) fn service_of(format: Format, record: &Record) -> Option<String> {
+    let value = record.value().ok()?;
     match format {
-        Format::Kratos => kratos::decode(&record.value).ok().map(|node| node.service),
+        Format::Kratos => kratos::decode(value).ok().map(|node| node.service),
         // Kitex's folders lie beside anything else that ZooKeeper is used for.
         Format::Kitex => {
             let (service, address) =
                 (path::last(path::parent(&record.path)), path::last(&record.path));
             host_and_port(address)?.1?;
-            kitex::decode_entry(&record.value, service, address).ok().map(|node| node.service)
+            kitex::decode_entry(value, service, address).ok().map(|node| node.service)
         }
-        _ => gomicro::decode(&record.value).ok().map(|node| node.service),
+        _ => gomicro::decode(value).ok().map(|node| node.service),
     }
 }
 
@@ -171,9 +206,10 @@ pub(super) fn service_of(format: Format, record: &Record) -> Option<String> {
 /// # Errors
 /// When that is no record.
 pub(super) fn other(format: Format, own: &Node, record: &Record) -> Result<Node, String> {
+    let value = record.value()?;
     match format {
-        Format::Kratos => kratos::decode(&record.value),
-        Format::Kitex => kitex::decode_entry(&record.value, &own.service, path::last(&record.path)),
-        _ => gomicro::decode(&record.value),
+        Format::Kratos => kratos::decode(value),
+        Format::Kitex => kitex::decode_entry(value, &own.service, path::last(&record.path)),
+        _ => gomicro::decode(value),
     }
 }

@@ -89,7 +89,7 @@ pub(in crate::registry) fn encode_text(node: &Node) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// As [`encode`].
-#[cfg(any(test, feature = "consul"))]
+#[cfg(any(test, feature = "consul", feature = "nacos"))]
 pub(super) fn encode_endpoint(of: &Endpoint) -> Result<Vec<u8>, String> {
     write(&endpoint(of))
 }

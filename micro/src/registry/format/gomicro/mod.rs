@@ -5,7 +5,7 @@ mod decode;
 mod encode;
 #[cfg(any(test, feature = "nats"))]
 mod event;
-#[cfg(any(test, feature = "consul"))]
+#[cfg(any(test, feature = "consul", feature = "nacos"))]
 pub(in crate::registry) mod tag;
 
 #[cfg(any(test, feature = "nats"))]

@@ -104,6 +104,29 @@ fn a_node_is_there_as_long_as_it_says_so() {
 }
 
 #[test]
+fn who_asks_hears_what_was_said_last() {
+    let mut at = At::new();
+    let [first, second] = [1, 2].map(|port| Arc::new(node("a", port)));
+    let lease = at.bus.register(at.now, &first, TTL);
+    let answer = |bus: &mut Bus| {
+        bus.asked(at.now, &gomicro::encode_get("greeter"), "_INBOX.1");
+        bus.take_say()
+    };
+    let answered = |node: &Arc<Node>| [Say::Answer("_INBOX.1".into(), node.clone(), TTL)];
+    assert_eq!(answer(&mut at.bus), answered(&first));
+    // All are told of it anew, and one asks who may have heard that.
+    at.bus.says(&Say::Create(second.clone(), TTL));
+    assert_eq!(answer(&mut at.bus), answered(&second));
+    at.bus.standing(at.now, &first, lease).expect("it is not known yet that they were");
+    let lease = at.bus.register(at.now, &second, TTL);
+    assert_eq!(answer(&mut at.bus), answered(&second));
+    at.bus.says(&Say::Create(first, TTL));
+    assert!(at.bus.deregister(&second, lease));
+    assert_eq!(answer(&mut at.bus), []);
+    at.bus.check();
+}
+
+#[test]
 fn a_silent_node_that_answers_when_asked_stays() {
     let mut at = At::new();
     let document = gomicro::encode(&node("a", 1)).unwrap();

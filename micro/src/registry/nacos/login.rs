@@ -1,0 +1,245 @@
+//! Signing in, by HTTP: everything else is gRPC.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use nacos_sdk::api::plugin::{AuthContext, AuthPlugin, LoginIdentityContext, RequestResource};
+use serde::Deserialize;
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout},
+};
+use tracing::warn;
+
+/// The bound of one attempt that nobody waits for.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// The longest answer taken, in bytes.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// What the client is told to add to each request. It takes the place of the SDK's own plugin, which
+/// puts the password into the URL and, where that fails, into the log.
+pub(super) struct Login {
+    /// `host:port` of the server's main port.
+    server: String,
+    user: Option<(String, String)>,
+    token: Mutex<Option<Token>>,
+    /// The SDK's own, which lives as long as the process.
+    runtime: OnceLock<Handle>,
+    is_started: AtomicBool,
+    is_over: AtomicBool,
+}
+
+struct Token {
+    text: String,
+    /// When it is due to be replaced.
+    due: Instant,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    access_token: String,
+    /// In seconds.
+    token_ttl: u64,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+impl Login {
+    pub(super) fn new(server: String, user: Option<(String, String)>) -> Self {
+        Self {
+            server,
+            user,
+            token: Mutex::new(None),
+            runtime: OnceLock::new(),
+            is_started: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+        }
+    }
+
+    /// Signs in, unless that is done or there is nobody to sign in.
+    ///
+    /// # Errors
+    /// In words, without the password.
+    pub(super) async fn ensure(&self) -> Result<(), String> {
+        let Some((user, password)) = &self.user else { return Ok(()) };
+        let is_due = |token: &Token| token.due <= Instant::now();
+        if self.token().as_ref().is_some_and(|token| !is_due(token)) {
+            return Ok(());
+        }
+        let answer =
+            self.ask(user, password).await.map_err(|why| format!("cannot sign in: {why}"))?;
+        // Half of its time, as it is looked at every 30 s.
+        let due = Instant::now() + Duration::from_secs(answer.token_ttl.min(1 << 24)) / 2;
+        *self.token() = Some(Token { text: answer.access_token, due });
+        Ok(())
+    }
+
+    async fn ask(&self, user: &str, password: &str) -> Result<Answer, String> {
+        let form = form_urlencoded::Serializer::new(String::new())
+            .append_pair("username", user)
+            .append_pair("password", password)
+            .finish();
+        let request = Request::post(format!("http://{}/nacos/v1/auth/login", self.server))
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Full::new(Bytes::from(form)))
+            .map_err(|error| error.to_string())?;
+        // Made anew each time: its connections would belong to whichever runtime was first.
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let answer = client.request(request).await.map_err(|error| chain(&error))?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| error.to_string())?.to_bytes();
+        if !status.is_success() {
+            let text = String::from_utf8_lossy(&body);
+            let text: String = text.trim().chars().take(200).collect();
+            return Err(format!("{status}: {}", text.escape_debug()));
+        }
+        serde_json::from_slice(&body).map_err(|_| "the answer is not Nacos's".to_owned())
+    }
+
+    /// The token is worth nothing: the next [`ensure`](Self::ensure) asks for another.
+    pub(super) fn forget(&self) {
+        *self.token() = None;
+    }
+
+    /// Nobody needs it any more. (The SDK asks for ever.)
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
+    /// A runtime that lives as long as the process, if there is one.
+    pub(super) fn runtime(&self) -> Option<Handle> {
+        self.runtime.get().cloned().or_else(|| Handle::try_current().ok())
+    }
+
+    fn token(&self) -> std::sync::MutexGuard<'_, Option<Token>> {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AuthPlugin for Login {
+    /// Called once within the making of a client, and every 30 s in the SDK's own runtime after that.
+    fn login<'a, 'b>(
+        &'a self,
+        _: Arc<Vec<String>>,
+        _: Arc<AuthContext>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async {
+            if !self.is_started.swap(true, Ordering::Relaxed) {
+                return;
+            }
+            let _ = self.runtime.set(Handle::current());
+            if self.is_over.load(Ordering::Relaxed) {
+                return;
+            }
+            let why = match timeout(ATTEMPT, self.ensure()).await {
+                Ok(Ok(())) => return,
+                Ok(Err(why)) => why,
+                Err(_) => format!("cannot sign in: no answer within {ATTEMPT:?}"),
+            };
+            warn!(server = self.server, "nacos: {why}");
+        })
+    }
+
+    fn get_login_identity(&self, _: RequestResource) -> LoginIdentityContext {
+        match &*self.token() {
+            Some(token) => LoginIdentityContext::default().add_context("accessToken", &token.text),
+            None => LoginIdentityContext::default(),
+        }
+    }
+}
+
+/// The error and what caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A server that answers once, and what it was asked.
+    async fn answering(answer: &str) -> (String, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let answer = format!(
+            "HTTP/1.1 {}\r\ncontent-length: {}\r\n\r\n{answer}",
+            if answer.starts_with('{') { "200 OK" } else { "403 Forbidden" },
+            answer.len()
+        );
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut asked, mut part) = (String::new(), [0; 4096]);
+            while !asked.contains("password=") {
+                let length = stream.read(&mut part).await.unwrap();
+                asked.push_str(std::str::from_utf8(&part[..length]).unwrap());
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            asked
+        });
+        (address, asked)
+    }
+
+    fn login(server: String) -> Login {
+        Login::new(server, Some(("me".to_owned(), "s3cret&=".to_owned())))
+    }
+
+    #[tokio::test]
+    async fn the_password_is_in_the_body_and_the_token_in_the_requests() {
+        let (server, asked) =
+            answering(r#"{"accessToken":"t0ken","tokenTtl":18000,"globalAdmin":true}"#).await;
+        let login = login(server);
+        login.ensure().await.unwrap();
+        let asked = asked.await.unwrap();
+        let (head, body) = asked.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("POST /nacos/v1/auth/login HTTP/1.1"), "{head}");
+        assert!(!head.contains("s3cret"), "{head}");
+        assert_eq!(body, "username=me&password=s3cret%26%3D");
+        assert_eq!(login.token().as_ref().unwrap().text, "t0ken");
+        login.ensure().await.expect("it is good for hours");
+        assert!(!format!("{login:?}").contains("s3cret"));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_in_nacos_words() {
+        let (server, _asked) = answering("unknown user!").await;
+        let why = login(server).ensure().await.unwrap_err();
+        assert_eq!(why, "cannot sign in: 403 Forbidden: unknown user!");
+        let (server, _asked) = answering("{}").await;
+        let why = login(server).ensure().await.unwrap_err();
+        assert_eq!(why, "cannot sign in: the answer is not Nacos's");
+        assert_eq!(Login::new("nowhere".to_owned(), None).ensure().await, Ok(()));
+    }
+}

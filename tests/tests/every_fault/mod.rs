@@ -1,0 +1,198 @@
+//! The faults, and a test of each for each server.
+
+use std::time::Duration;
+
+use micro::Client;
+use tests::{
+    fault::{Cannot, Fleet, SERVICE, Server, TTL, Trial, now},
+    link::Link,
+    proto::ledger::{Entry, LedgerClient},
+};
+use tokio::time::{sleep, timeout};
+
+/// A renewal every TTL/3, and a second for the registration itself.
+const BACK_WITHIN: Duration = Duration::from_secs(TTL.as_secs() / 3 + 1);
+
+/// One longest wait between attempts, TTL/5 for those who register and 3 s for those who look, and a
+/// second for the attempt.
+const JOINED_WITHIN: Duration = Duration::from_secs(3 + 1);
+
+/// How long a server or its link is gone.
+const AWAY_FOR_A_MOMENT: Duration = Duration::from_secs(5);
+
+/// How long it is silent or slow: longer than a TTL.
+const AWAY: Duration = Duration::from_secs(20);
+
+async fn trial<S: Server>(fault: &str, server: &S) -> Trial {
+    trial_at::<S>(fault, &server.url_at(&server.address())).await
+}
+
+async fn trial_at<S: Server>(fault: &str, url: &str) -> Trial {
+    Trial::beside_others(&format!("{}: {fault}", S::NAME), url).await
+}
+
+async fn started<S: Server>() -> S {
+    let mut server = S::stopped();
+    server.restart().await;
+    server
+}
+
+/// All nodes come back in time, and no call fails, then and after.
+async fn check(mut trial: Trial, returned: Duration) -> Result<(), Cannot> {
+    let took = trial.all_listed(returned).await;
+    // The client still follows the registry: a node that takes another's place is called.
+    assert!(trial.fleet.terminate(0).await.success());
+    trial.replace(0).await;
+    trial.finish(0).await;
+    assert!(took <= BACK_WITHIN, "the nodes were back {took:?} after the registry");
+    Ok(())
+}
+
+pub(crate) async fn every_lease_lost<S: Server>() -> Result<(), Cannot> {
+    let server = started::<S>().await;
+    let trial = trial("every lease lost", &server).await;
+    for node in trial.fleet.records().await {
+        server.lose(&node).await?;
+    }
+    check(trial, now()).await
+}
+
+pub(crate) async fn every_record_deleted<S: Server>() -> Result<(), Cannot> {
+    let server = started::<S>().await;
+    let trial = trial("every record deleted", &server).await;
+    for node in trial.fleet.records().await {
+        server.delete(&node).await?;
+    }
+    check(trial, now()).await
+}
+
+pub(crate) async fn every_record_overwritten<S: Server>() -> Result<(), Cannot> {
+    let server = started::<S>().await;
+    let trial = trial("every record overwritten", &server).await;
+    for node in trial.fleet.records().await {
+        server.overwrite(&node).await?;
+    }
+    check(trial, now()).await
+}
+
+pub(crate) async fn killed_and_restarted<S: Server>() -> Result<(), Cannot> {
+    let mut server = started::<S>().await;
+    let trial = trial("killed and restarted", &server).await;
+    server.kill();
+    sleep(AWAY_FOR_A_MOMENT).await;
+    server.restart().await;
+    check(trial, now()).await
+}
+
+pub(crate) async fn wiped<S: Server>() -> Result<(), Cannot> {
+    let mut server = started::<S>().await;
+    let trial = trial("wiped", &server).await;
+    server.wipe().await?;
+    check(trial, now()).await
+}
+
+pub(crate) async fn restored_to_an_older_state<S: Server>() -> Result<(), Cannot> {
+    let mut server = started::<S>().await;
+    let mut trial = trial("restored to an older state", &server).await;
+    server.remember().await?;
+    // The older state has a node that is gone, and lacks the one that took its place.
+    assert!(trial.fleet.terminate(1).await.success());
+    trial.restart(1).await;
+    sleep(Duration::from_secs(3)).await;
+    server.go_back().await?;
+    check(trial, now()).await
+}
+
+pub(crate) async fn stopped_for_three_ttls<S: Server>() -> Result<(), Cannot> {
+    let server = started::<S>().await;
+    let trial = trial("stopped for 3 x TTL", &server).await;
+    server.pause();
+    sleep(3 * TTL).await;
+    server.resume();
+    check(trial, now()).await
+}
+
+pub(crate) async fn connection_cut<S: Server>() -> Result<(), Cannot> {
+    let server = started::<S>().await;
+    let link = Link::to(&server.address()).await;
+    let trial = trial_at::<S>("connection cut", &server.url_at(&link.address)).await;
+    link.cut().await;
+    sleep(AWAY_FOR_A_MOMENT).await;
+    link.mend().await;
+    check(trial, now()).await
+}
+
+pub(crate) async fn connection_black_holed<S: Server>() -> Result<(), Cannot> {
+    let server = started::<S>().await;
+    let link = Link::to(&server.address()).await;
+    let trial = trial_at::<S>("connection black-holed", &server.url_at(&link.address)).await;
+    link.silence().await;
+    sleep(AWAY).await;
+    link.mend().await;
+    check(trial, now()).await
+}
+
+pub(crate) async fn five_seconds_slow<S: Server>() -> Result<(), Cannot> {
+    let server = started::<S>().await;
+    let link = Link::to(&server.address()).await;
+    let trial = trial_at::<S>("5 s slow for 20 s", &server.url_at(&link.address)).await;
+    link.slow(Duration::from_secs(5)).await;
+    sleep(AWAY).await;
+    link.mend().await;
+    check(trial, now()).await
+}
+
+pub(crate) async fn credentials_expired_and_renewed<S: Server>() -> Result<(), Cannot> {
+    let server = S::guarded().await?;
+    let trial = trial("credentials expired and renewed", &server).await;
+    server.expire().await;
+    sleep(AWAY).await;
+    server.renew().await;
+    check(trial, now()).await
+}
+
+pub(crate) async fn down_at_the_start<S: Server>() -> Result<(), Cannot> {
+    let mut server = S::stopped();
+    let url = server.url_at(&server.address());
+    let fleet = Fleet::unregistered(&url);
+    let client = Client::builder().registry(&url).build().expect("a client");
+    let ledger = LedgerClient::new(SERVICE, &client);
+    let early = ledger.read(Entry { id: 0 }).timeout(Duration::from_secs(3)).await;
+    early.expect_err("nothing can be known yet");
+    server.restart().await;
+    let joined = async {
+        let called = ledger.read(Entry { id: 1 }).timeout(JOINED_WITHIN).await;
+        called.expect("a call that waits is answered once the registry is there");
+        while fleet.listed().await.is_none_or(|ids| ids.len() < 3) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(JOINED_WITHIN, joined).await.expect("the nodes register within a step of the backoff");
+    Ok(())
+}
+
+macro_rules! on_server {
+    ($name:ident: $server:ty, not { $($cannot:ident: $why:literal)* } => $($fault:ident)*) => {
+        mod $name {
+            use super::*;
+
+            const DECLARED: &[(&str, &str)] = &[$((stringify!($cannot), $why)),*];
+
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $fault() {
+                    let ended = $crate::every_fault::$fault::<$server>().await;
+                    tests::fault::judge(stringify!($fault), ended, DECLARED);
+                }
+            )*
+        }
+    };
+}
+
+/// A test for every fault and server. The faults in braces are those that the server cannot have, and
+/// why: they are tried all the same, and one that can be done fails.
+macro_rules! every_server {
+    ($($name:ident: $server:ty, not $declared:tt;)*) => {
+        $(tests::every_fault! { on_server! { $name: $server, not $declared } })*
+    };
+}
