@@ -312,6 +312,8 @@ impl Registry for ZooKeeper {
             let open = |client: Client| {
                 let folders = &folders;
                 async move {
+                    // A member that is behind would deny what was written just now.
+                    client.sync("/").await?;
                     let found = folders.iter().map(|folder| children(&client, &folder.path));
                     let found = try_join_all(found).await?;
                     Ok((client, found))
