@@ -244,3 +244,101 @@ async fn what_refuses_for_a_while_is_a_failure_and_no_loss() {
         assert!(matches!(ended, Err(WatchError::Disconnected(_))), "{ended:?}");
     }
 }
+
+/// Answers each request with what is made of its first line, on a connection of its own.
+async fn scripted<F, Fut>(answer: F) -> String
+where
+    F: Fn(String) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = String> + Send,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("consul://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut head = vec![0; 4096];
+                let length = stream.read(&mut head).await.unwrap_or(0);
+                let head = String::from_utf8_lossy(&head[..length]).into_owned();
+                let answer = answer(head.lines().next().unwrap_or_default().to_owned()).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+                // What is shorter than it says is to be continued.
+                let _ = stream.read(&mut [0]).await;
+            });
+        }
+    });
+    url
+}
+
+fn http(status: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\nX-Consul-Index: 7\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+#[tokio::test]
+async fn an_empty_list_of_which_nobody_knows_whether_it_is_whole_is_none() {
+    for (status, is_believed) in [
+        ("401 Unauthorized", true),
+        ("404 Not Found", true),
+        ("500 Internal Server Error", false),
+        ("429 Too Many Requests", false),
+        ("403 Forbidden", false),
+    ] {
+        let url = scripted(async move |line: String| match line.contains("/acl/authorize") {
+            true => http(status, "so it is"),
+            false => http("200 OK", "[]"),
+        });
+        let registry = registry::open(&url.await).unwrap();
+        let read = registry.read("greeter").await;
+        assert_eq!(read.is_ok(), is_believed, "{status}: {read:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_waits_for_no_long_read() {
+    let url = scripted(async |line: String| match line.contains("/v1/health/service/greeter ") {
+        // The list begins to come, and goes on for long.
+        true => "HTTP/1.1 200 OK\r\nX-Consul-Index: 7\r\nContent-Length: 999\r\n\r\n[".to_owned(),
+        false => http("404 Not Found", r#"{"Service":null,"Checks":[]}"#),
+    });
+    let registry = registry::open(&url.await).unwrap();
+    let read = |_| {
+        let registry = registry.clone();
+        tokio::spawn(async move { registry.read("greeter").await.map(drop) })
+    };
+    let reads: Vec<_> = (0..40).map(read).collect();
+    sleep(Duration::from_millis(200)).await;
+    let renewed = registry.renew(&node("a"), Lease(1)).await;
+    assert!(matches!(renewed, Err(RenewError::Lost(_))), "the agent says so: {renewed:?}");
+    reads.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn many_watches_on_an_agent_that_falls_silent_end_together() {
+    let url = scripted(async |line: String| {
+        if line.contains("/v1/status/leader") || line.contains("index=") {
+            std::future::pending::<()>().await;
+        }
+        let found = r#"{"Node":{"Node":"n","Address":"127.0.0.1"},"Checks":[],"Service":{"ID":"a","Service":"greeter","Port":1}}"#;
+        http("200 OK", &format!("[{found}]"))
+    });
+    let registry = registry::open(&url.await).unwrap();
+    let watch = |_| {
+        let registry = registry.clone();
+        tokio::spawn(async move {
+            let mut watching = Watching::after_revision(&registry, "greeter", 1);
+            while watching.next_or_end().await.is_ok() {}
+        })
+    };
+    let watches: Vec<_> = (0..12).map(watch).collect();
+    let start = Instant::now();
+    for watch in watches {
+        watch.await.unwrap();
+    }
+    // Asked for after 5 s, and found in one.
+    assert!(start.elapsed() > Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}

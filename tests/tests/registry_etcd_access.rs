@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
+use etcd_client::{Client, ConnectOptions, GetOptions, Permission, PermissionType};
 use micro::{
     registry::{self, Node},
     testing::registry::Watching,
@@ -86,6 +86,20 @@ async fn a_change_of_users_does_not_lock_out() {
     root.user_delete("someone").await.unwrap();
     Watching::after_revision(&registry, "greeter", 1).events(1).await;
     registry.register(&node("b"), TTL).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_registration_that_is_refused_leaves_neither_a_lease_nor_a_part() {
+    let etcd = guarded().await;
+    let url = format!("{}?format=micro,kratos", with_user(&etcd, "micro:p%40ss%2Fword%3F"));
+    let registry = registry::open(&url).unwrap();
+    let error = registry.register(&node("a"), TTL).await.unwrap_err();
+    assert!(error.to_string().contains("permission denied"), "{error}");
+    let root = ConnectOptions::new().with_user("root", "admin");
+    let mut root = Client::connect([etcd.address()], Some(root)).await.unwrap();
+    assert!(root.leases().await.unwrap().leases().is_empty(), "a lease is left");
+    let all = GetOptions::new().with_all_keys();
+    assert!(root.get("", Some(all)).await.unwrap().kvs().is_empty(), "a key is left");
 }
 
 #[tokio::test]

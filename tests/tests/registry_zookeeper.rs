@@ -11,7 +11,7 @@ use tests::zookeeper::ZooKeeper;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use zookeeper_client::{Acls, Client, CreateMode, CreateOptions, Error as ClientError};
 
@@ -162,12 +162,12 @@ async fn a_record_that_is_not_in_our_session_is_taken() {
     registry.deregister(&node, lease).await.unwrap();
     assert!(client.check_stat(&path).await.unwrap().is_none());
 
-    // Other bytes, in our session.
+    // Other bytes, in our session: nobody holds on to them.
     let lease = registry.register(&node, TTL).await.unwrap();
     client.set_data(&path, b"{}", None).await.unwrap();
     let renewed = registry.renew(&node, lease).await;
     assert!(
-        matches!(&renewed, Err(RenewError::Taken(why)) if why.contains("no record")),
+        matches!(&renewed, Err(RenewError::Lost(why)) if why.contains("own session")),
         "{renewed:?}"
     );
 
@@ -176,6 +176,30 @@ async fn a_record_that_is_not_in_our_session_is_taken() {
     client.create(&path, b"{}", &PERSISTENT).await.unwrap();
     registry.deregister(&node, lease).await.unwrap();
     assert_eq!(client.get_data(&path).await.unwrap().0, b"{}");
+}
+
+#[tokio::test]
+async fn a_session_is_kept_while_somebody_tries_to_renew_it() {
+    let backend = InZooKeeper::start().await;
+    let registry = backend.registry();
+    let client = backend.0.client().await;
+    let node = Node::new("tried", "tried-1", "127.0.0.1:1");
+    let path = path(&node);
+    let ttl = Duration::from_secs(2);
+    let lease = registry.register(&node, ttl).await.unwrap();
+    let (value, _) = client.get_data(&path).await.unwrap();
+    client.set_data(&path, b"{}", None).await.unwrap();
+    let start = Instant::now();
+    while start.elapsed() < 2 * ttl {
+        let renewed = registry.renew(&node, lease).await;
+        assert!(
+            matches!(&renewed, Err(RenewError::Lost(why)) if why.contains("own session")),
+            "{renewed:?}"
+        );
+        sleep(Duration::from_millis(200)).await;
+    }
+    client.set_data(&path, &value, None).await.unwrap();
+    registry.renew(&node, lease).await.expect("the session is there");
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! `zookeeper://` while ZooKeeper is away: down, stopped, wiped, restored, or not to be reached.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use micro::{
     registry::{self, Lease, Node, Registry, RenewError, WatchError},
@@ -10,7 +13,11 @@ use tests::{
     away::{TTL, fails_in_time, ids, node, register},
     zookeeper::ZooKeeper,
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep},
+};
 use zookeeper_client::{Acls, CreateMode};
 
 /// Renews until there is an answer.
@@ -234,8 +241,63 @@ async fn a_refusing_or_silent_member_costs_no_more_than_the_first_exchange() {
         assert_eq!(ids(&registry).await, ["a"]);
         assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     }
-    // A session is asked for at a member chosen at random: now and then at the silent one.
-    register(&registry, &node("b"), TTL).await;
+    for id in 0..8 {
+        let register = registry.register(&node(&id.to_string()), TTL).await;
+        register.expect("a session is asked for at a member that answers");
+    }
+}
+
+/// The kinds of requests in what a client sends, in their order.
+fn requests(mut sent: &[u8]) -> Vec<i32> {
+    let mut kinds = Vec::new();
+    let mut is_first = true;
+    while let Some((length, rest)) = sent.split_first_chunk() {
+        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap();
+        // The first asks for a session, and has no kind.
+        if !std::mem::replace(&mut is_first, false) {
+            kinds.push(i32::from_be_bytes(*rest[4..].first_chunk().unwrap()));
+        }
+        sent = &rest[length..];
+    }
+    kinds
+}
+
+#[tokio::test]
+async fn a_member_catches_up_before_it_is_read() {
+    const SYNC: i32 = 9;
+    const PING: i32 = 11;
+    const GET_CHILDREN: i32 = 12;
+    let zookeeper = ZooKeeper::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let to = zookeeper.address();
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let heard = sent.clone();
+    let between = tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let (mut client_reads, mut client_writes) = client.into_split();
+        let server = TcpStream::connect(to).await.unwrap();
+        let (mut server_reads, mut server_writes) = server.into_split();
+        let back = async { tokio::io::copy(&mut server_reads, &mut client_writes).await };
+        let forth = async {
+            let mut bytes = [0; 4096];
+            loop {
+                let length = client_reads.read(&mut bytes).await.unwrap();
+                heard.lock().unwrap().extend_from_slice(&bytes[..length]);
+                server_writes.write_all(&bytes[..length]).await.unwrap();
+            }
+        };
+        tokio::select! {
+            _ = back => {}
+            () = forth => {}
+        }
+    });
+    let registry = registry::open(&format!("zookeeper://{address}")).unwrap();
+    registry.read("greeter").await.unwrap();
+    let mut requests = requests(&sent.lock().unwrap());
+    requests.retain(|kind| *kind != PING);
+    assert_eq!(requests[..2], [SYNC, GET_CHILDREN]);
+    between.abort();
 }
 
 #[tokio::test]

@@ -128,6 +128,7 @@ impl Follower {
                     drop(watching.take());
                     watching = Some(registry.watch(&service, after));
                 }
+                Some(Action::Rest) => (reading, watching) = (None, None),
                 None => {}
             }
             // The watch comes last, so that one that never pauses starves nothing.

@@ -5,12 +5,15 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use futures_core::Stream;
 use tokio::{
+    runtime,
     sync::{Notify, watch},
     task::AbortHandle,
+    time::{Instant, sleep_until},
 };
 
 use super::{Discover, Discovery, Neighbours, Status, Update};
@@ -18,6 +21,10 @@ use crate::registry::Node;
 
 /// How many updates a subscriber may be behind: with one more he gets them as one `Reset`.
 const QUEUE_LIMIT: usize = 1024;
+
+/// How long a service is followed after its last subscriber: whoever makes a client a call finds
+/// its nodes there, also while the registry is away.
+pub(super) const KEPT: Duration = Duration::from_secs(60);
 
 /// What the subscriptions of one service share: the nodes, and the tasks that follow the registries.
 #[derive(Debug)]
@@ -29,6 +36,10 @@ pub(super) struct Shared {
     service: String,
     /// Whoever asks the same registries next is to find this.
     discovery: Discovery,
+    /// Where the drivers run.
+    runtime: runtime::Handle,
+    /// Until when this is kept though nobody is subscribed; none while it is not.
+    kept_until: Mutex<Option<Instant>>,
 }
 
 impl Shared {
@@ -40,7 +51,36 @@ impl Shared {
         service: String,
         discovery: Discovery,
     ) -> Self {
-        Self { fanout, status, drivers, doubts, service, discovery }
+        let (runtime, kept_until) = (runtime::Handle::current(), Mutex::default());
+        Self { fanout, status, drivers, doubts, service, discovery, runtime, kept_until }
+    }
+
+    /// Keeps this for [`KEPT`] from now, unless as many others are kept as may be. One whom the
+    /// registry has refused is not: who subscribes next asks again.
+    fn keep(self: &Arc<Self>) {
+        if self.status.borrow().refused {
+            return;
+        }
+        let mut kept_until = self.kept_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept_until.is_none() {
+            let Some(place) = self.discovery.place_to_keep() else { return };
+            let shared = self.clone();
+            // A runtime that is shutting down drops it at once.
+            self.runtime.spawn(async move {
+                while let Some(until) = shared.keeps_until() {
+                    sleep_until(until).await;
+                }
+                drop(place);
+            });
+        }
+        *kept_until = Some(Instant::now() + KEPT);
+    }
+
+    /// None once it is over.
+    fn keeps_until(&self) -> Option<Instant> {
+        let mut kept_until = self.kept_until.lock().unwrap_or_else(PoisonError::into_inner);
+        kept_until.take_if(|until| *until <= Instant::now());
+        *kept_until
     }
 }
 
@@ -147,7 +187,8 @@ impl Queue {
 ///
 /// The first is a `Reset` with all nodes, as soon as they have been read once: at once for a service
 /// that others follow already. A subscriber who falls more than 1024 updates behind gets a `Reset` in
-/// their place. Dropping the last subscription of a service ends its watch.
+/// their place. A minute after the last subscription of a service was dropped its watch ends, unless
+/// there is another by then.
 #[derive(Debug)]
 pub struct Subscription {
     shared: Arc<Shared>,
@@ -208,6 +249,12 @@ impl Stream for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.shared.fanout.lock().queues.remove(&self.queue);
+        let mut inner = self.shared.fanout.lock();
+        inner.queues.remove(&self.queue);
+        let is_last = inner.queues.is_empty();
+        drop(inner);
+        if is_last {
+            self.shared.keep();
+        }
     }
 }

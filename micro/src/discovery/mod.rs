@@ -24,6 +24,9 @@
 //! | the registry has not answered for longer than its URL's `max_stale` allows | all its nodes are given up, until it answers | [`Update::Forget`]; [`Status::error`] |
 //! | a record cannot be decoded | the last good one under its key stays; one log line a key | nothing |
 //!
+//! A service that nobody is subscribed to any more is followed for another minute: who makes a client
+//! a call has its nodes also while the registry is down.
+//!
 //! An error never removes a node, unless `max_stale` is set, which it is not by default.
 
 // `State` decides when to read and when to watch (a machine without IO), `Records` which of the
@@ -36,7 +39,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use tokio::{runtime, time::Instant};
+use tokio::{
+    runtime,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use crate::{
     Error,
@@ -112,9 +119,15 @@ struct Inner {
     /// How each of them is followed.
     follow: Vec<Follow>,
     /// The watches under way, by service name and by the runtime that runs them. Weak, so that
-    /// they end with their last subscriber.
+    /// they end some time after their last subscriber.
     services: Mutex<HashMap<(String, runtime::Id), Weak<Shared>>>,
+    /// Places for those without one.
+    kept: Arc<Semaphore>,
 }
+
+/// Services followed for a while without a subscriber: whoever asks for ever new ones must not have
+/// as many watches.
+const MOST_KEPT: usize = 64;
 
 impl Discovery {
     /// Asks nothing of the registry before the first [`subscribe`](Self::subscribe).
@@ -155,7 +168,8 @@ impl Discovery {
         if let Some(inner) = opened.get(&key).and_then(Weak::upgrade) {
             return Self(inner);
         }
-        let inner = Arc::new(Inner { registries, follow, services: Mutex::default() });
+        let kept = Arc::new(Semaphore::new(MOST_KEPT));
+        let inner = Arc::new(Inner { registries, follow, services: Mutex::default(), kept });
         opened.insert(key, Arc::downgrade(&inner));
         Self(inner)
     }
@@ -163,6 +177,11 @@ impl Discovery {
     /// The registries that are asked: one, unless they are [`merged`](Self::merged).
     pub fn registries(&self) -> &[Arc<dyn Registry>] {
         &self.0.registries
+    }
+
+    /// For a service without a subscriber, while there is one.
+    fn place_to_keep(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.kept.clone().try_acquire_owned().ok()
     }
 
     fn follow(&self) -> &[Follow] {
@@ -177,8 +196,8 @@ impl Discovery {
 
     /// Follows the nodes of a service.
     ///
-    /// All subscriptions to one service in one runtime share one watch, which ends with the last
-    /// of them, or with the runtime.
+    /// All subscriptions to one service in one runtime share one watch, which ends a minute after
+    /// the last of them (at once if 64 other services are kept that way), or with the runtime.
     ///
     /// # Panics
     /// Outside a tokio runtime.

@@ -6,7 +6,10 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::Discovery;
-use crate::near::{self, clip};
+use crate::{
+    near::{self, clip},
+    registry::Registry,
+};
 
 /// The bound of one question, for a call that waits for its node meanwhile.
 const LIST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,29 +41,46 @@ impl Neighbours {
         format!("is '{service}' running, and on the same registry?{hint}")
     }
 
-    /// Why, as far as what is registered there tells it, near names first; `None` when the registry
-    /// does not say in time, or the service itself has come meanwhile.
+    /// Why, as far as what is registered there tells it, near names first, and which of several
+    /// registries do not say; `None` when none does in time, or the service itself has come
+    /// meanwhile.
     pub(crate) async fn ask(self) -> Option<String> {
-        let lists = self
-            .discovery
-            .registries()
-            .iter()
-            .map(|registry| async { timeout(LIST_TIMEOUT, registry.list()).await.ok()?.ok() });
-        let lists: Vec<_> = join_all(lists).await.into_iter().flatten().collect();
-        if lists.is_empty() {
-            return None;
+        let mut names = BTreeSet::new();
+        let mut silent = String::new();
+        let mut is_told = false;
+        for list in join_all(self.discovery.registries().iter().map(|it| list(&**it))).await {
+            match list {
+                Ok(services) => {
+                    is_told = true;
+                    names.extend(services);
+                }
+                Err(Some(why)) => {
+                    silent.extend(["; not known is what else there is: ", clip(&why)])
+                }
+                Err(None) => {}
+            }
         }
-        let names: BTreeSet<_> = lists.into_iter().flatten().collect();
-        if names.iter().any(|name| **name == *self.service) {
+        if !is_told || names.iter().any(|name| **name == *self.service) {
             return None;
         }
         let names = || names.iter().map(String::as_str);
         let Some(list) = near::list(&self.service, names()) else {
-            return Some(format!("no service at all is registered there; {}", self.no_idea()));
+            let nothing = if silent.is_empty() { "no service at all" } else { "no service" };
+            return Some(format!("{nothing} is registered there{silent}; {}", self.no_idea()));
         };
         Some(match near::meant(&self.service, names()) {
-            Some(name) => format!("did you mean {name}? registered there: {list}"),
-            None => format!("registered there: {list}; {}", self.no_idea()),
+            Some(name) => format!("did you mean {name}? registered there: {list}{silent}"),
+            None => format!("registered there: {list}{silent}; {}", self.no_idea()),
         })
+    }
+}
+
+/// The services of one registry, or why it does not say, unless it never does.
+async fn list(registry: &dyn Registry) -> Result<Vec<String>, Option<String>> {
+    match timeout(LIST_TIMEOUT, registry.list()).await {
+        Ok(Ok(services)) => Ok(services),
+        Ok(Err(error)) if error.is_unsupported() => Err(None),
+        Ok(Err(error)) => Err(Some(error.to_string())),
+        Err(_) => Err(Some(format!("{}: no answer within {LIST_TIMEOUT:?}", registry.name()))),
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     Error,
     backoff::Backoff,
     metrics::Found,
-    registry::{Batch, Entry, Listing, Malformed, Node, WatchError},
+    registry::{self, Batch, Entry, Listing, Malformed, Node, WatchError},
 };
 
 /// How often all is read again though the watch says nothing is wrong, give or take a fifth.
@@ -21,6 +21,9 @@ const REREAD: Duration = Duration::from_secs(5 * 60);
 
 /// How often all is read again since a node cannot be reached, at most.
 const DOUBTED: Duration = Duration::from_secs(1);
+
+/// Changes held beside a read under way. With more the read is given up, and begun anew later.
+const MOST_HELD: usize = 4096;
 
 /// The ceilings of the waits between attempts. A watch that lived longer than the last was well.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -45,7 +48,11 @@ pub(super) enum Event {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Read,
-    Watch { after: u64 },
+    Watch {
+        after: u64,
+    },
+    /// No more of either, also of what is under way.
+    Rest,
 }
 
 /// What is worth a log line.
@@ -111,6 +118,27 @@ struct Reading {
     seen_before: u64,
     /// What the watch brought meanwhile: the listing may be from before it.
     held: Vec<Batch>,
+    /// The revision of the last [`Reset`](registry::Event::Reset) that it brought. It held the place
+    /// of all before it, and it holds that of a listing that is older.
+    reset: Option<u64>,
+}
+
+impl Reading {
+    /// Takes in what the watch brought; false when that has become too much.
+    fn hold(&mut self, batch: &Batch) -> bool {
+        if batch.events.iter().any(|event| matches!(event, registry::Event::Reset(_))) {
+            self.held.clear();
+            self.reset = Some(batch.revision);
+            return true;
+        }
+        self.held.push(batch.clone());
+        self.held.iter().map(|batch| batch.events.len().max(1)).sum::<usize>() <= MOST_HELD
+    }
+
+    /// Whether all that stood at a later revision than this one is known already.
+    fn is_overtaken(&self, revision: u64) -> bool {
+        revision >= self.seen_before && self.reset.is_some_and(|reset| reset > revision)
+    }
 }
 
 /// How much of a failure has been noted.
@@ -166,7 +194,7 @@ impl State {
                 if let Some(reading) = self.reading.take() {
                     match outcome {
                         Ok(listing) => self.listed(now, reading, listing, &mut step),
-                        Err(error) if error.is_config() => self.refused(&error, &mut step),
+                        Err(error) if error.is_config() => self.refused(now, &error, &mut step),
                         Err(error) => {
                             self.failed(now, &error, &mut step);
                             self.read_at = Some(now + self.backoff.next());
@@ -177,7 +205,9 @@ impl State {
             Event::Watched(outcome) => {
                 if let Some(since) = self.watching {
                     match outcome {
-                        Ok(batch) if batch.revision >= self.seen => self.changed(batch, &mut step),
+                        Ok(batch) if batch.revision >= self.seen => {
+                            self.changed(now, batch, &mut step);
+                        }
                         // The revision went back.
                         Ok(_) => self.broken(now, since, &WatchError::Compacted, &mut step),
                         Err(error) => self.broken(now, since, &error, &mut step),
@@ -273,7 +303,7 @@ impl State {
         let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
         if due(&mut self.read_at) {
             self.read_began = Some(now);
-            self.reading = Some(Reading { seen_before: self.seen, held: Vec::new() });
+            self.reading = Some(Reading { seen_before: self.seen, held: Vec::new(), reset: None });
             return Some(Action::Read);
         }
         due(&mut self.watch_at).then(|| self.watch(now))
@@ -296,16 +326,9 @@ impl State {
     }
 
     fn listed(&mut self, now: Instant, reading: Reading, listing: Listing, step: &mut Step) {
-        let revision = listing.revision;
-        let mut malformed = self.records.replace(listing);
-        self.seen = revision;
-        if revision >= reading.seen_before {
-            for batch in reading.held.into_iter().filter(|batch| batch.revision > revision) {
-                self.seen = batch.revision;
-                malformed.extend(batch.events.into_iter().flat_map(|it| self.records.apply(it)));
-            }
+        if !reading.is_overtaken(listing.revision) {
+            self.replace(reading, listing, step);
         }
-        step.notes.extend(malformed.into_iter().map(Note::Malformed));
         self.settle(step);
         if !std::mem::replace(&mut self.synced, true) {
             step.updates = vec![Update::Reset(self.records.nodes())];
@@ -323,9 +346,23 @@ impl State {
         step.action = Some(self.watch(now));
     }
 
-    fn changed(&mut self, batch: Batch, step: &mut Step) {
-        if let Some(reading) = &mut self.reading {
-            reading.held.push(batch.clone());
+    fn replace(&mut self, reading: Reading, listing: Listing, step: &mut Step) {
+        let revision = listing.revision;
+        let mut malformed = self.records.replace(listing);
+        self.seen = revision;
+        if revision >= reading.seen_before {
+            for batch in reading.held.into_iter().filter(|batch| batch.revision > revision) {
+                self.seen = batch.revision;
+                malformed.extend(batch.events.into_iter().flat_map(|it| self.records.apply(it)));
+            }
+        }
+        step.notes.extend(malformed.into_iter().map(Note::Malformed));
+    }
+
+    fn changed(&mut self, now: Instant, batch: Batch, step: &mut Step) {
+        if self.reading.as_mut().is_some_and(|reading| !reading.hold(&batch)) {
+            self.reading = None;
+            self.read_at = Some(now + LAST_RETRY);
         }
         self.seen = batch.revision;
         let malformed = batch.events.into_iter().flat_map(|event| self.records.apply(event));
@@ -377,11 +414,18 @@ impl State {
     }
 
     /// Nothing that time could heal: neither reads nor watches any more.
-    fn refused(&mut self, error: &Error, step: &mut Step) {
+    fn refused(&mut self, now: Instant, error: &Error, step: &mut Step) {
         let error: Arc<str> = format!("{error:?}").into();
         step.notes.push(Note::Refused(error.clone()));
         self.error = Some(error);
         self.refused = true;
+        if self.synced {
+            self.stale.get_or_insert(now);
+        }
+        self.read_at = None;
+        self.watch_at = None;
+        self.watching = None;
+        step.action = Some(Action::Rest);
     }
 
     /// The watch holds: the next failure is the first of its kind, unless reads fail beside it.

@@ -8,7 +8,7 @@ use tower::discover::{Change, Discover as _};
 
 use super::{scripted::Scripted, short};
 use crate::{
-    discovery::{Discover, Discovery, Subscription},
+    discovery::{Discover, Discovery, MOST_KEPT, Subscription, fanout::KEPT},
     registry::Follow,
 };
 
@@ -30,7 +30,7 @@ fn discovery(registry: &Arc<Scripted>) -> Discovery {
 }
 
 #[tokio::test(start_paused = true)]
-async fn subscribers_share_one_watch_which_ends_with_the_last_of_them() {
+async fn subscribers_share_one_watch_which_ends_a_while_after_the_last_of_them() {
     let registry = Scripted::new(&["a@x"]);
     let discovery = discovery(&registry);
     assert_eq!(registry.reads(), 0, "nothing is asked before the first subscription");
@@ -44,7 +44,9 @@ async fn subscribers_share_one_watch_which_ends_with_the_last_of_them() {
     registry.write(&["b@y"]);
     assert_eq!(next(&mut second).await, "+b@y");
     drop(second);
-    settle().await;
+    sleep(KEPT / 2).await;
+    assert_eq!(registry.watchers(), 1, "somebody may come back");
+    sleep(KEPT).await;
     assert_eq!(registry.watchers(), 0);
 
     let mut third = discovery.subscribe("greeter");
@@ -67,8 +69,59 @@ async fn all_discoveries_of_one_registry_share_one_watch_a_service() {
     assert_eq!(next(&mut late).await, "=[a@x]");
     assert_eq!(registry.watchers(), 1, "a subscription outlives the discovery it came from");
     drop((subscriptions, late));
-    settle().await;
+    sleep(2 * KEPT).await;
     assert_eq!(registry.watchers(), 0, "the last subscriber is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_subscribes_anew_for_each_call_has_the_nodes_while_the_registry_is_down() {
+    let registry = Scripted::new(&["a@x"]);
+    assert_eq!(next(&mut discovery(&registry).subscribe("greeter")).await, "=[a@x]");
+    registry.lock().down = true;
+    registry.cut();
+    for _ in 0..10 {
+        sleep(KEPT * 3 / 4).await;
+        let mut updates = discovery(&registry).subscribe("greeter");
+        assert_eq!(next(&mut updates).now_or_never().as_deref(), Some("=[a@x]"));
+        assert!(updates.status().borrow().stale.is_some());
+    }
+    sleep(2 * KEPT).await;
+    let mut updates = discovery(&registry).subscribe("greeter");
+    assert!(timeout(SECOND, updates.next()).await.is_err(), "nobody has asked for too long");
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_without_a_subscriber_are_followed_in_no_great_number() {
+    let registry = Scripted::new(&["a@x"]);
+    let discovery = discovery(&registry);
+    let follow = async |numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            next(&mut discovery.subscribe(&format!("greeter-{number}"))).await;
+        }
+        settle().await;
+        registry.watchers()
+    };
+    assert_eq!(follow(0..200).await, MOST_KEPT);
+    sleep(2 * KEPT).await;
+    assert_eq!(follow(200..203).await, 3, "there is place again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_does_not_list_its_services_is_named_beside_one_that_does() {
+    let (one, other) = (Scripted::new(&[]), Scripted::new(&[]));
+    let merged = Discovery::merged(vec![one.clone(), other.clone()]);
+    let ask = async || merged.subscribe("users").neighbours().ask().await;
+    let told = "registered there: 'gretel'; is 'users' running, and on the same registry?";
+    assert_eq!(ask().await.as_deref(), Some(told));
+    other.lock().down = true;
+    let told = "registered there: 'gretel'; not known is what else there is: scripted://: cannot \
+                list services: refused; is 'users' running, and on the same registry?";
+    assert_eq!(ask().await.as_deref(), Some(told));
+    one.lock().silent = true;
+    assert_eq!(ask().await, None, "neither says");
+    other.lock().down = false;
+    let told = ask().await.expect("one says");
+    assert!(told.contains("there is: scripted://: no answer within 2s; is"), "{told}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -276,6 +329,7 @@ async fn a_client_starts_with_what_was_known_last_while_its_registry_is_down() {
         sleep(SECOND).await;
     }
 
+    sleep(2 * KEPT).await;
     registry.lock().down = true;
     let mut updates = following(&registry, &cache).subscribe("greeter");
     assert_eq!(next(&mut updates).await, "=[a@x:1 b@y:2]");

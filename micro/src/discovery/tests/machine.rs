@@ -56,6 +56,7 @@ impl World {
         let action = step.action.iter().map(|action| match action {
             Action::Read => "read".to_owned(),
             Action::Watch { after } => format!("watch>{after}"),
+            Action::Rest => "rest".to_owned(),
         });
         notes.chain(step.updates.iter().map(short)).chain(action).collect::<Vec<_>>().join(" ")
     }
@@ -211,10 +212,23 @@ fn a_name_that_the_registry_cannot_hold_is_asked_for_once() {
     let mut world = World::new(7);
     assert_eq!(world.wake(), "read");
     let error = Error::config("`.` is no name");
-    assert_eq!(world.hand(Event::Read(Err(error))), "refused:`.` is no name");
+    assert_eq!(world.hand(Event::Read(Err(error))), "refused:`.` is no name rest");
     assert_eq!(world.state.wake_at(), None, "time heals nothing");
     let Status { synced, error, refused, .. } = world.status();
     assert_eq!((synced, error.as_deref(), refused), (false, Some("`.` is no name"), true));
+}
+
+#[test]
+fn a_registry_that_refuses_to_be_read_again_is_watched_no_more() {
+    let mut world = World::with(5, &["a@x"]);
+    assert_eq!(world.wake(), "read");
+    let error = Error::config("no multicast");
+    assert_eq!(world.hand(Event::Read(Err(error))), "refused:no multicast rest");
+    assert_eq!(world.batch(6, &["b@y"]), "", "its nodes are no longer followed");
+    assert_eq!(world.disconnected(), "");
+    assert_eq!(world.state.wake_at(), None);
+    let Status { refused, stale, .. } = world.status();
+    assert_eq!((refused, stale), (true, Some(world.now)));
 }
 
 #[test]
@@ -279,6 +293,43 @@ fn the_watch_goes_on_while_all_is_read_again() {
     assert_eq!(world.batch(7, &["-a"]), "-a");
     // Answered between the two: newer than the first, older than the second.
     assert_eq!(world.listing(6, &["a@x#5", "b@y#6"]), "watch>7");
+}
+
+#[test]
+fn what_the_watch_resets_takes_the_place_of_an_older_listing() {
+    let mut world = World::with(5, &["a@x"]);
+    assert_eq!(world.wake(), "read");
+    assert_eq!(world.batch(6, &["b@y"]), "+b@y");
+    assert_eq!(world.reset(8, &["a@x#5", "b@y#6", "c@z#8"]), "+c@z");
+    assert_eq!(world.batch(9, &["-a"]), "-a");
+    // From the moment before the reset.
+    assert_eq!(world.listing(7, &["a@x#5", "d@v#7"]), "watch>9");
+
+    assert_eq!(world.wake(), "read");
+    assert_eq!(world.reset(10, &["b@y#6"]), "-c");
+    assert_eq!(world.batch(12, &["e@u"]), "+e@u");
+    assert_eq!(world.batch(13, &["-e"]), "-e");
+    // From between the reset and what came after.
+    assert_eq!(world.listing(12, &["b@y#6", "d@v#11", "e@u#12"]), "+d@v watch>13");
+
+    assert_eq!(world.wake(), "read");
+    assert_eq!(world.reset(14, &["b@y#6"]), "-d");
+    // Wiped meanwhile: what was reset is of another history.
+    assert_eq!(world.listing(2, &["f@t"]), "+f@t -b watch>2");
+}
+
+#[test]
+fn a_read_beside_which_too_much_changes_is_given_up_and_begun_anew() {
+    let mut world = World::with(5, &["a@x"]);
+    assert_eq!(world.wake(), "read");
+    let events = ["b@y", "-b"].repeat(1024);
+    world.batch(6, &events);
+    world.batch(7, &events);
+    assert_eq!(world.batch(8, &["c@z"]), "+c@z", "what is not held is taken in all the same");
+    assert_eq!(world.listing(5, &["a@x"]), "", "and not taken back");
+    assert_eq!(world.waits(), Duration::from_secs(3));
+    assert_eq!(world.wake(), "read");
+    assert_eq!(world.listing(8, &["a@x#5", "c@z#8"]), "watch>8");
 }
 
 #[test]

@@ -277,6 +277,7 @@ impl World {
                     assert_eq!(self.subscriber.0, in_force(then), "nothing up to there is missing");
                 }
             }
+            Some(Action::Rest) => unreachable!("no name is refused here"),
             None => {}
         }
         step

@@ -9,7 +9,7 @@ use tokio::{
 use tonic::transport::{Endpoint, channel::Change};
 
 use super::scripted::Scripted;
-use crate::discovery::{Discovery, tonic::forward};
+use crate::discovery::{Discovery, fanout::KEPT, tonic::forward};
 
 type Changes = Receiver<Change<Arc<str>, Endpoint>>;
 
@@ -72,7 +72,7 @@ async fn the_subscription_ends_with_the_channel() {
     next(&mut changes).await;
     assert_eq!(registry.watchers(), 1);
     drop(changes);
-    settle().await;
+    sleep(2 * KEPT).await;
     assert_eq!(registry.watchers(), 0);
 }
 

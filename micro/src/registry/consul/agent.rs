@@ -36,6 +36,10 @@ const MAX_QUOTED: usize = 300;
 /// Exchanges under way at once, watches apart: an agent takes 200 connections from one address.
 const AT_ONCE: usize = 16;
 
+/// Reads of all nodes, or services, under way at once. Each may take as long as its answer is long, so
+/// they have turns of their own: a renewal waits for no read.
+const READS_AT_ONCE: usize = 8;
+
 /// Connections kept between exchanges.
 const KEPT: usize = 4;
 
@@ -61,8 +65,14 @@ pub(super) struct Agent {
     pub(super) options: Options,
     held: Mutex<Held>,
     turns: Semaphore,
-    /// When it last said that it is there and has a leader.
-    alive: tokio::sync::Mutex<Option<Instant>>,
+    reads: Semaphore,
+    alive: tokio::sync::Mutex<Option<Alive>>,
+}
+
+/// Whether it said that it is there and has a leader, or why not, and when that was.
+struct Alive {
+    at: Instant,
+    outcome: Result<(), String>,
 }
 
 #[derive(Default)]
@@ -128,6 +138,7 @@ impl Agent {
             options,
             held: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
+            reads: Semaphore::new(READS_AT_ONCE),
             alive: tokio::sync::Mutex::default(),
         }
     }
@@ -153,20 +164,30 @@ impl Agent {
         request: Request,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let _turn = self.turn(what, deadline).await?;
+        let _turn = self.one_of(&self.turns, AT_ONCE, what, deadline).await?;
         self.send(what, request, deadline, deadline).await
     }
 
-    /// Waits for one of few exchanges at once to be over.
+    /// Waits for one of few reads at once to be over.
     pub(super) async fn turn(
         &self,
         what: &str,
         deadline: Instant,
     ) -> Result<SemaphorePermit<'_>, Error> {
+        self.one_of(&self.reads, READS_AT_ONCE, what, deadline).await
+    }
+
+    async fn one_of<'a>(
+        &self,
+        turns: &'a Semaphore,
+        at_once: usize,
+        what: &str,
+        deadline: Instant,
+    ) -> Result<SemaphorePermit<'a>, Error> {
         // Nobody ever closes it.
-        let turn = timeout_at(deadline, self.turns.acquire()).await.ok().and_then(Result::ok);
+        let turn = timeout_at(deadline, turns.acquire()).await.ok().and_then(Result::ok);
         turn.ok_or_else(|| {
-            self.failed(what, format_args!("{AT_ONCE} other exchanges took too long"))
+            self.failed(what, format_args!("{at_once} other exchanges took too long"))
         })
     }
 
@@ -217,20 +238,34 @@ impl Agent {
     }
 
     /// Finds out whether the agent answers and its cluster has a leader, unless that was found
-    /// lately: without one, nothing that it tells is news.
+    /// lately: without one, nothing that it tells is news. Those who ask while somebody finds out
+    /// share what he finds, also if that is a failure.
     pub(super) async fn is_alive(&self) -> Result<(), Error> {
-        let what = "keep watching";
+        let asked = Instant::now();
         let mut alive = self.alive.lock().await;
-        if alive.is_some_and(|at| at.elapsed() < ALIVE_EVERY / 2) {
-            return Ok(());
-        }
+        let holds = |alive: &&Alive| match alive.outcome {
+            Ok(()) => alive.at.elapsed() < ALIVE_EVERY / 2,
+            Err(_) => alive.at >= asked,
+        };
+        let outcome = match alive.as_ref().filter(holds) {
+            Some(alive) => alive.outcome.clone(),
+            None => {
+                let outcome = self.leader().await.map_err(|error| error.to_string());
+                *alive = Some(Alive { at: Instant::now(), outcome: outcome.clone() });
+                outcome
+            }
+        };
+        outcome.map_err(Error::registry)
+    }
+
+    async fn leader(&self) -> Result<(), Error> {
+        let what = "keep watching";
         let request = Request::get("/v1/status/leader");
         let answer = self.call(what, request, Instant::now() + EXCHANGE).await?;
         let leader: String = answer.json(self, what)?;
         if leader.is_empty() {
             return Err(self.failed(what, "Consul has no leader"));
         }
-        *alive = Some(Instant::now());
         Ok(())
     }
 

@@ -44,8 +44,8 @@ const TURN: usize = 16;
 /// `/micro/registry/SERVICE/ID` with go-micro's JSON as its value, written under a lease of its
 /// own in a revision of its own, never without a lease. With the URL's option `format` records are
 /// kept as other fleets have them, instead or as well: see
-/// [formats](crate::guide::registries#formats). All that a node has hang on its one lease: each is
-/// written by itself, the first format's first, and they go together, in one revision.
+/// [formats](crate::guide::registries#formats). All that a node has hang on its one lease: they come
+/// in one revision, and go in one.
 ///
 /// Every exchange is bounded by 1 s, members tried in turn as long as they fail at once; one that
 /// does not answer in time is left, with its connection, for the next exchange to begin at
@@ -173,12 +173,17 @@ impl Registry for Etcd {
                 }
                 let records = Own::all(self.formats(), node, Lease(lease))
                     .map_err(etcd_client::Error::InvalidArgs)?;
-                let mut kv = connection.client.kv_client();
-                // One by one, since go-micro's watchers take in but the first change of a revision;
-                // and the first format first, so that nobody sees the node as a later one has it.
-                for Own { key, value, .. } in records {
-                    let options = PutOptions::new().with_lease(lease);
-                    kv.put(key, value, Some(options)).await?;
+                // In one revision: nobody sees the node as a later format has it, and a try that
+                // fails leaves nothing of it. go-micro's watchers, who take in but the first change
+                // of a revision, have one key in it.
+                let puts = records.into_iter().map(|Own { key, value, .. }| {
+                    TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease)))
+                });
+                let puts = Txn::new().and_then(puts.collect::<Vec<_>>());
+                if let Err(error) = connection.client.kv_client().txn(puts).await {
+                    // Every try would leave one for its TTL. Where etcd is away, so is this.
+                    let _ = connection.client.lease_client().revoke(lease).await;
+                    return Err(error);
                 }
                 Ok(Lease(lease))
             };

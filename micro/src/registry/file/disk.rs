@@ -47,10 +47,17 @@ impl Identity {
         Self { unix, modified: metadata.modified().ok(), bytes: metadata.len() }
     }
 
+    /// By all of its time stamps: whoever copies a file with its times leaves an old one at what was
+    /// written this moment.
     fn is_settled(&self) -> bool {
-        let age =
-            self.modified.and_then(|modified| SystemTime::now().duration_since(modified).ok());
-        age.is_some_and(|age| age > SETTLES)
+        let now = SystemTime::now();
+        let is_old = |at: SystemTime| now.duration_since(at).is_ok_and(|age| age > SETTLES);
+        let changed = self.unix.map(|(_, _, seconds, _)| {
+            // Rounded up to the next second, which is no matter here.
+            let seconds = u64::try_from(seconds).ok()?.checked_add(1)?;
+            SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+        });
+        self.modified.is_some_and(is_old) && changed.is_none_or(|at| at.is_some_and(is_old))
     }
 }
 

@@ -15,7 +15,7 @@ use percent_encoding::percent_decode_str;
 use tokio::{
     sync::Mutex,
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout_at},
 };
 use tracing::warn;
 
@@ -111,7 +111,13 @@ impl File {
 impl Inner {
     /// What the file lists now, or for a `recent` one as of a moment ago.
     async fn look<T>(&self, recent: bool, tell: impl FnOnce(&State) -> T) -> Result<T, Error> {
-        let mut state = self.state.lock().await;
+        let deadline = Instant::now() + LOOK;
+        let silent = |_elapsed| {
+            let name = &self.name;
+            Error::registry(format!("{name}: the file system gave no answer within {LOOK:?}"))
+        };
+        // Whoever has it waits for the same answer, and no longer.
+        let mut state = timeout_at(deadline, self.state.lock()).await.map_err(silent)?;
         let state = &mut *state;
         if !recent || state.looked_at.is_none_or(|at| at.elapsed() >= LOOKS_EVERY / 2) {
             let known = state.identity.clone();
@@ -119,12 +125,7 @@ impl Inner {
             let look = state.look.get_or_insert_with(|| {
                 tokio::task::spawn_blocking(move || disk::read(&path, known.as_ref()))
             });
-            let Ok(found) = timeout(LOOK, &mut *look).await else {
-                let name = &self.name;
-                return Err(Error::registry(format!(
-                    "{name}: the file system gave no answer within {LOOK:?}"
-                )));
-            };
+            let found = timeout_at(deadline, &mut *look).await.map_err(silent)?;
             state.look = None;
             state.looked_at = Some(Instant::now());
             let found = found.unwrap_or_else(|error| Err(error.to_string()));

@@ -1,4 +1,5 @@
-//! The URL and the refusals. What it does with files is tested from outside.
+//! The URL, the refusals, and a file system that is not well. What it does with files is tested from
+//! outside.
 
 use super::*;
 use crate::registry::url::Url;
@@ -58,4 +59,30 @@ async fn it_says_why_it_does_not_register() {
     let renewed = registry.renew(&node, Lease(1)).await;
     assert!(matches!(renewed, Err(RenewError::Failed(error)) if error.is_unsupported()));
     assert!(registry.deregister(&node, Lease(1)).await.unwrap_err().is_unsupported());
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_of_a_file_system_that_does_not_answer_wait_no_longer_side_by_side() {
+    let state = State { look: Some(tokio::spawn(future::pending())), ..State::default() };
+    let (name, path) = ("file://nodes.toml".to_owned(), "nodes.toml".into());
+    let file = File(Arc::new(Inner { name, path, state: Mutex::new(state) }));
+    let began = Instant::now();
+    for answer in future::join_all((0..20).map(|_| file.read("greeter"))).await {
+        assert!(answer.unwrap_err().to_string().contains("no answer within 1s"));
+    }
+    assert!(began.elapsed() <= LOOK + Duration::from_millis(10), "{:?}", began.elapsed());
+    let state = file.0.state.lock().await;
+    assert!(!state.look.as_ref().unwrap().is_finished(), "it is the one question still");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_written_just_now_with_an_old_time_is_read_again() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("nodes.toml");
+    std::fs::write(&path, "a").unwrap();
+    let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(hour_ago).unwrap();
+    let found = disk::read(&path, None).unwrap();
+    assert!(matches!(found, Found::Content(_, None)), "it may change once more in this tick");
 }

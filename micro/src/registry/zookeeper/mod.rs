@@ -20,7 +20,7 @@ use zookeeper_client::{Acls, Client, CreateMode, Error as ClientError, SessionSt
 use self::{
     lease::{Leases, resumed},
     options::Options,
-    reader::{EXCHANGE, Reader, children, describe, records, unreachable},
+    reader::{EXCHANGE, Reader, answering, children, describe, records, unreachable},
     record::{Folder, Own, Record, other, service_of},
 };
 use super::{
@@ -100,7 +100,7 @@ impl ZooKeeper {
     async fn session(&self, ttl: Duration) -> Result<Client, String> {
         let Options { members, .. } = self.options();
         let connector = self.options().connector().with_session_timeout(ttl);
-        match connector.connect(&members.join(",")).await {
+        match connector.connect(&answering(members).await.join(",")).await {
             Ok(client) => Ok(client),
             Err(ClientError::NoHosts) => {
                 let reason =
@@ -251,6 +251,8 @@ impl Registry for ZooKeeper {
                 self.leases.forget(lease);
                 return Err(expired());
             }
+            // Whoever asks is there, whatever becomes of the answer: his session is his to keep.
+            self.leases.extend(lease);
             let found = self.standing(&client, &what, &own).await?;
             for (own, found) in own.iter().zip(found) {
                 stands(own, node, lease, found)?;
@@ -261,7 +263,6 @@ impl Registry for ZooKeeper {
                 let why = "its session has no connection, although ZooKeeper answers";
                 return Err(RenewError::Lost(why.to_owned()));
             }
-            self.leases.extend(lease);
             Ok(())
         }
         .boxed()
@@ -311,6 +312,8 @@ impl Registry for ZooKeeper {
             let open = |client: Client| {
                 let folders = &folders;
                 async move {
+                    // A member that is behind would deny what was written just now.
+                    client.sync("/").await?;
                     let found = folders.iter().map(|folder| children(&client, &folder.path));
                     let found = try_join_all(found).await?;
                     Ok((client, found))
@@ -391,17 +394,32 @@ fn expired() -> RenewError {
     RenewError::Lost("its session is over: it expired, or was closed".to_owned())
 }
 
+fn rewritten(own: &Own) -> RenewError {
+    RenewError::Lost(format!(
+        "something else was written into the znode {}, which is still in the node's own session",
+        own.path
+    ))
+}
+
 /// Whether a node's own record stands as written in this lease's session.
 fn stands(own: &Own, node: &Node, lease: Lease, found: Option<Record>) -> Result<(), RenewError> {
-    match found {
-        None => Err(RenewError::Lost(format!("the znode {} was deleted", own.path))),
-        Some(record) if record.stat.ephemeral_owner == lease.0 && record.says(&own.value) => Ok(()),
-        Some(record) => Err(match other(own.format, node, &record) {
-            Ok(other) => RenewError::taken_by(node, &other),
-            Err(why) => RenewError::Taken(format!(
-                "the znode {} was overwritten with what is no record: {why}",
-                own.path
-            )),
-        }),
+    let Some(record) = found else {
+        return Err(RenewError::Lost(format!("the znode {} was deleted", own.path)));
+    };
+    let is_ours = record.stat.ephemeral_owner == lease.0;
+    if is_ours && record.says(&own.value) {
+        return Ok(());
     }
+    Err(match other(own.format, node, &record) {
+        Ok(other) if !is_ours || other.address != node.address => {
+            RenewError::taken_by(node, &other)
+        }
+        // Nobody has it who would write it again: it can be written back at once.
+        Ok(_) => rewritten(own),
+        Err(_) if is_ours => rewritten(own),
+        Err(why) => RenewError::Taken(format!(
+            "the znode {} was overwritten with what is no record: {why}",
+            own.path
+        )),
+    })
 }

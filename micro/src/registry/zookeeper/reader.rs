@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt, future::try_join_all, stream::FuturesUnordered};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use zookeeper_client::{Client, Error as ClientError, SessionState};
 
@@ -264,6 +265,35 @@ pub(super) async fn children(
             return Ok((Vec::new(), 0));
         }
     }
+}
+
+/// How long members may take to answer whether they are there.
+const ANSWERS: Duration = Duration::from_millis(300);
+
+/// The first members to answer, a majority of them if there is one: the client begins where chance
+/// will have it, and at one that is silent would stay for longer than an exchange has. To a session
+/// the others are no loss, since without any of that majority they have none themselves.
+pub(super) async fn answering(members: &[String]) -> Vec<String> {
+    if members.len() == 1 {
+        return members.to_vec();
+    }
+    let asked = async |member: &String| answers(member).await.then(|| member.clone());
+    let asked: FuturesUnordered<_> = members.iter().map(asked).collect();
+    let most = members.len() / 2 + 1;
+    let answered = asked.filter_map(std::future::ready).take(most);
+    let answered: Vec<_> = answered.take_until(sleep(ANSWERS)).collect().await;
+    if answered.is_empty() { members.to_vec() } else { answered }
+}
+
+/// Whether a member says anything at all to the one word that it takes by default. One that does not
+/// take it says so.
+async fn answers(member: &str) -> bool {
+    let ask = async {
+        let mut stream = TcpStream::connect(member).await?;
+        stream.write_all(b"srvr").await?;
+        stream.read(&mut [0; 64]).await
+    };
+    ask.await.is_ok_and(|length| length > 0)
 }
 
 /// Why a member gives no session: what the client does not say.

@@ -84,6 +84,8 @@ impl Watcher {
         let open = |client: Client| {
             let paths = paths.clone();
             async move {
+                // A member that is behind would tell what was seen to change once more.
+                client.sync("/").await?;
                 let watch = |path| client.watch(path, AddWatchMode::PersistentRecursive);
                 let watchers = try_join_all(paths.iter().map(|path| watch(path))).await?;
                 let found = try_join_all(paths.iter().map(|path| children(&client, path))).await?;
