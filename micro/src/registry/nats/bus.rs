@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::{
@@ -30,6 +31,10 @@ pub(super) const FOREIGN_TTL: Duration = Duration::from_secs(90);
 /// What is taken for a TTL that others say.
 pub(super) const MIN_TTL: Duration = Duration::from_secs(1);
 pub(super) const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// In what time all is said again on a new connection, each thing at a moment of its own: a server that
+/// comes back has all of a fleet connected within moments. Who asks meanwhile is answered at once.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// How long a service is followed that nobody reads or watches any more.
 const IDLE: Duration = Duration::from_secs(130);
@@ -76,8 +81,19 @@ pub(super) struct Bus {
     /// When the last was published of all that is known to have been carried.
     proven: Option<Instant>,
     say: Vec<Say>,
+    /// What is to be said again, and when.
+    again: Vec<(Instant, Again)>,
+    rng: Rng,
     left_out: LeftOut,
     crowded_out: LeftOut,
+}
+
+#[derive(Debug)]
+enum Again {
+    /// That a node of ours is there.
+    Own(Key),
+    /// The question for a service's nodes.
+    Browse(String),
 }
 
 #[derive(Debug)]
@@ -99,6 +115,8 @@ impl Bus {
             is_connected: false,
             proven: None,
             say: Vec::new(),
+            again: Vec::new(),
+            rng: Rng::new(),
             left_out: LeftOut::by("nats"),
             crowded_out: LeftOut::by("nats"),
         }
@@ -113,15 +131,36 @@ impl Bus {
             *until = now + FOREIGN_TTL;
         }
         self.store.forget_history();
-        let own = self.known.own().map(|held| self.said_of(held));
-        self.say = own.map(|(node, ttl)| Say::Create(node, ttl)).collect();
-        self.say.extend(self.browses.keys().cloned().map(Say::Get));
+        self.say.clear();
+        let own = self.known.own().map(|held| (held.node.service.clone(), held.node.id.clone()));
+        let browses = self.browses.keys().cloned().map(Again::Browse);
+        let rng = &mut self.rng;
+        let moment = |again| (now + AGAIN.mul_f64(rng.f64()), again);
+        self.again = own.map(Again::Own).chain(browses).map(moment).collect();
+    }
+
+    fn say_again(&mut self, now: Instant) {
+        for (_, again) in self.again.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>() {
+            match again {
+                // It may have left since.
+                Again::Own(key) => {
+                    let held = self.known.get(&key).filter(|held| held.is_own);
+                    let said = held.map(|held| self.said_of(held));
+                    self.say.extend(said.map(|(node, ttl)| Say::Create(node, ttl)));
+                }
+                Again::Browse(service) if self.browses.contains_key(&service) => {
+                    self.say.push(Say::Get(service));
+                }
+                Again::Browse(_) => {}
+            }
+        }
     }
 
     /// The bus is gone, or something may have been missed on it.
     pub(super) fn disconnected(&mut self) {
         self.is_connected = false;
         self.say.clear();
+        self.again.clear();
     }
 
     /// What was published then has come back.
@@ -290,7 +329,8 @@ impl Bus {
         }
         let idle = self.browses.values().filter(|it| it.watches == 0).map(|it| it.used + IDLE);
         let unreadable = self.unreadable.values().map(|(_, until)| *until);
-        idle.chain(unreadable).chain(self.known.next_due()).min()
+        let again = self.again.iter().map(|(at, _)| *at);
+        idle.chain(unreadable).chain(again).chain(self.known.next_due()).min()
     }
 
     /// Asks who is due, and forgets who has been silent for too long.
@@ -298,6 +338,7 @@ impl Bus {
         if !self.is_connected {
             return;
         }
+        self.say_again(now);
         while let Some(due) = self.known.take_due(now, self.proven) {
             match due {
                 Due::Forget(key) => self.forget(&key),

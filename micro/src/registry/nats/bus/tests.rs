@@ -39,6 +39,7 @@ impl At {
         let mut bus = Bus::new();
         bus.watched(now, "greeter", true);
         bus.connected(now);
+        bus.elapsed(now + AGAIN);
         assert_eq!(bus.take_say(), [Say::Get("greeter".into())]);
         Self { bus, start: now, now }
     }
@@ -203,8 +204,39 @@ fn a_new_connection_is_a_gap_and_all_say_again_who_they_are() {
     at.bus.connected(at.now);
     assert_eq!(at.events(seen), ["gap"], "something may have been missed, though nothing was told");
     assert!(at.events(at.bus.revision()).is_empty());
+    at.bus.elapsed(at.now + AGAIN);
     assert_eq!(at.bus.take_say(), [Say::Create(own.into(), TTL), Say::Get("greeter".into())]);
     assert_eq!(at.ids(), ["a", "own"]);
+}
+
+#[test]
+fn a_fleet_that_is_connected_at_once_does_not_speak_at_once() {
+    let now = Instant::now();
+    let mut said = [0; 5];
+    for seed in 0..1000 {
+        let mut bus = Bus::new();
+        bus.rng = fastrand::Rng::with_seed(seed);
+        bus.watched(now, "greeter", true);
+        bus.register(now, &node("own", 9), TTL);
+        bus.connected(now);
+        for (fifth, said) in (1..).zip(&mut said) {
+            bus.elapsed(now + AGAIN * fifth / 5);
+            *said += bus.take_say().len();
+        }
+    }
+    assert_eq!(said.iter().sum::<usize>(), 2000, "all is said");
+    assert!(said.iter().all(|said| (300..500).contains(said)), "{said:?}");
+}
+
+#[test]
+fn a_node_that_left_a_moment_after_the_bus_came_back_is_not_said_to_be_there() {
+    let mut at = At::new();
+    let own = node("own", 9);
+    let lease = at.bus.register(at.now, &own, TTL);
+    at.bus.connected(at.now);
+    assert!(at.bus.deregister(&own, lease));
+    at.bus.elapsed(at.now + AGAIN);
+    assert_eq!(at.bus.take_say(), [Say::Get("greeter".into())]);
 }
 
 #[test]
