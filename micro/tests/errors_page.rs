@@ -41,6 +41,18 @@ const WRITE_CODE: &[&str] =
 
 /// What is no error, though it looks like the text of one.
 const NOT_ERRORS: &[&str] = &[
+    // What metrics are.
+    "1 for the state that the registration is in, 0 for every other.",
+    "Changes of the registration's state, by the state entered.",
+    "Full reads of the service's records, by their outcome.",
+    "How old the registry's last word is; 0 while all is followed.",
+    "Records that are left out, by what is wrong with them.",
+    "Renewals of the node's record, by their outcome.",
+    "The nodes of the service that are known.",
+    "The registry's last revision that was seen.",
+    "Updates of the service's nodes that followed from what the registry told.",
+    "When the node was registered or renewed last, since 1970.",
+    "Whether all nodes have been read once: 1 or 0.",
     // Names of things, for the blanks of texts.
     "Service.ID == ..",
     "keep watching",
