@@ -65,8 +65,10 @@ impl Neighbours {
         }
         let names = || names.iter().map(String::as_str);
         let Some(list) = near::list(&self.service, names()) else {
-            let nothing = if silent.is_empty() { "no service at all" } else { "no service" };
-            return Some(format!("{nothing} is registered there{silent}; {}", self.no_idea()));
+            return Some(match silent.is_empty() {
+                true => format!("no service at all is registered there; {}", self.no_idea()),
+                false => format!("no service is registered there{silent}; {}", self.no_idea()),
+            });
         };
         Some(match near::meant(&self.service, names()) {
             Some(name) => format!("did you mean {name}? registered there: {list}{silent}"),
