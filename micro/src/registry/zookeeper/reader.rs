@@ -298,9 +298,12 @@ async fn answers(member: &str) -> bool {
 
 /// Why a member gives no session: what the client does not say.
 pub(super) async fn unreachable(member: &str) -> String {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+
     match TcpStream::connect(member).await {
-        Err(error) => error.to_string(),
-        Ok(_) => "it takes the connection, but gives no session: it is starting, without a \
+        // One that is closed at once may be so before we hear that it was taken.
+        Err(error) if !matches!(error.kind(), BrokenPipe | ConnectionReset) => error.to_string(),
+        _ => "it takes the connection, but gives no session: it is starting, without a \
                   majority, or behind what this process has seen, or has too many connections from \
                   here (its maxClientCnxns); its log says which"
             .to_owned(),
