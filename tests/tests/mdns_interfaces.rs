@@ -4,12 +4,15 @@
 use std::{fs, process::Stdio, time::Duration};
 
 use micro::{
+    Client, Service,
     registry::{self, Node, Registry},
     testing::registry::Watching,
 };
 use tests::{
+    echo::Echo,
     gomicro::{GoMicro, SERVICE},
     namespace::{Network, inside},
+    proto::echo::{EchoClient, SayRequest, register_echo_handler},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -190,6 +193,27 @@ fn a_link_local_node_is_found_at_the_interface_where_it_is_heard() {
         let far = ("far", &["fe80::2/64"][..]);
         let _local = machine(far, "local", "local", "[fe80::2%far]:1").await;
         assert_eq!(watching.events(1).await, [format!("+local@[fe80::2%{index}]:1")]);
+    });
+}
+
+#[test]
+fn a_node_at_a_link_local_address_is_called() {
+    inside("a_node_at_a_link_local_address_is_called", Network::Wires, async {
+        ip("addr add fe80::1/64 dev near nodad").await;
+        ip("link set near up").await;
+        ip("link set far up").await;
+        let index = Command::new("ip").args(["-o", "link", "show", "near"]).output().await.unwrap();
+        let index = String::from_utf8(index.stdout).unwrap();
+        let address = format!("[fe80::1%{}]:7951", index.split(':').next().unwrap());
+        let service = Service::builder(SERVICE).registry("mdns://").address(&address);
+        let mut service = service.build().await.unwrap();
+        register_echo_handler(service.server(), Echo);
+        let handle = service.start().await.expect("it serves");
+        let client = Client::builder().registry("mdns://near").build().unwrap();
+        let request = SayRequest { payload: b"hello".into() };
+        let reply = EchoClient::new(SERVICE, &client).say(request).timeout(SOON).await;
+        assert_eq!(reply.expect("it answers").into_inner().payload, b"hello");
+        handle.stop().await.unwrap();
     });
 }
 
