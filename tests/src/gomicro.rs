@@ -42,7 +42,15 @@ impl GoMicro {
     /// # Panics
     /// When the peer does not start.
     pub async fn node(flags: &[&str]) -> (Self, String) {
-        let mut node = Self::start(flags, &["server", SERVICE, ADDRESS]);
+        Self::node_at(flags, ADDRESS).await
+    }
+
+    /// The same at another address.
+    ///
+    /// # Panics
+    /// When the peer does not start.
+    pub async fn node_at(flags: &[&str], address: &str) -> (Self, String) {
+        let mut node = Self::start(flags, &["server", SERVICE, address]);
         let line = node.line().await;
         let id = line.strip_prefix("serving ").unwrap_or_else(|| panic!("{line}")).to_owned();
         (node, id)

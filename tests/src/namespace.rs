@@ -18,6 +18,9 @@ pub enum Network {
     Loopback,
     /// As that, and an interface `near` at 10.9.0.1, on a wire whose other end, `far`, is here too.
     Wire,
+    /// As `Loopback`, and two such wires, whose near ends `near` and `near2` are down: one is 10.9.0.1 and
+    /// fd09::1, the other 10.9.1.1.
+    Wires,
     /// The loopback interface is up and has 10.1.0.0/24 and fd00:1::1 too: addresses that pods may
     /// have.
     Pods,
@@ -52,6 +55,13 @@ pub fn inside(test: &str, network: Network, body: impl Future<Output = ()>) {
     let setup = match network {
         Network::Loopback => loopback.to_owned(),
         Network::Wire => loopback.to_owned() + wire,
+        Network::Wires => {
+            let near = "ip link add near type veth peer name far && ip addr add 10.9.0.1/24 dev near && \
+                ip addr add fd09::1/64 dev near nodad && ";
+            let near2 = "ip link add near2 type veth peer name far2 && \
+                ip addr add 10.9.1.1/24 dev near2 && ";
+            loopback.to_owned() + near + near2
+        }
         Network::Pods => {
             "ip link set lo up && ip addr add 10.1.0.1/24 dev lo && ip addr add fd00:1::1/128 dev lo && "
                 .to_owned()

@@ -19,13 +19,9 @@ use micro::{
 };
 use tests::namespace::{self, Network, inside};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
-    time::timeout,
 };
-
-/// Longer than anything takes here.
-const SOON: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 struct OnLoopback {
@@ -228,72 +224,5 @@ fn a_service_that_leaves_while_it_registers_is_never_found() {
         let next = Node::new("hasty", "next", "127.0.0.1:1");
         registry.register(&next, Duration::from_secs(15)).await.unwrap();
         assert_eq!(watching.events(1).await, ["+next@127.0.0.1:1"]);
-    });
-}
-
-/// Another machine: a namespace beside this one, at the far end of the wire, with a node in it.
-async fn machine(service: &str, id: &str, address: &str) -> Child {
-    let here = "ip link set lo up && ip addr add 10.9.0.2/24 dev far && ip link set far up";
-    let mut machine = Command::new("unshare")
-        .args(["--net", "sh", "-c"])
-        .arg(format!("read -r _ && {here} && exec \"$0\" \"$@\""))
-        .arg(env!("CARGO_BIN_EXE_registry-owner"))
-        .args(["mdns://", service, id, "15", address])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("unshare, of util-linux, runs");
-    let process = machine.id().expect("it runs").to_string();
-    // Until unshare has made the namespace, the interface would be moved to where it is.
-    let is_apart = async {
-        let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net"));
-        while namespace(&process).expect("it runs") == namespace("self").expect("so do we") {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(SOON, is_apart).await.expect("the namespace is made");
-    let moved = Command::new("ip").args(["link", "set", "far", "netns", &process]).status().await;
-    assert!(moved.expect("ip runs").success(), "the wire's far end goes to the other machine");
-    let mut input = machine.stdin.take().expect("its input is ours");
-    input.write_all(b"go\n").await.expect("it waits for it");
-    let output = machine.stdout.take().expect("its output is ours");
-    let line = BufReader::new(output).lines().next_line().await.expect("it says something");
-    assert_eq!(line.as_deref(), Some("registered"));
-    machine
-}
-
-#[test]
-fn a_node_at_an_interfaces_address_is_found_from_another_machine() {
-    let name = "a_node_at_an_interfaces_address_is_found_from_another_machine";
-    inside(name, Network::Wire, async {
-        let registry = registry::open("mdns://10.9.0.1").unwrap();
-        let mut watching = Watching::from_now(&registry, "exposed").await;
-        let _machine = machine("exposed", "far", "10.9.0.2:1").await;
-        assert_eq!(watching.events(1).await, ["+far@10.9.0.2:1"]);
-        // Who has not named the interface does not look there, until it has a node there itself.
-        let loopback = registry::open("mdns://").unwrap();
-        assert!(loopback.read("exposed").await.unwrap().entries.is_empty());
-        let near = Node::new("exposed", "near", "10.9.0.1:1");
-        loopback.register(&near, Duration::from_secs(15)).await.unwrap();
-        let mut watching = Watching::from_now(&loopback, "exposed").await;
-        if loopback.read("exposed").await.unwrap().entries.len() < 2 {
-            assert_eq!(watching.events(1).await, ["+far@10.9.0.2:1"]);
-        }
-    });
-}
-
-#[test]
-fn a_node_on_loopback_is_told_of_to_no_other_machine() {
-    inside("a_node_on_loopback_is_told_of_to_no_other_machine", Network::Wire, async {
-        let registry = registry::open("mdns://10.9.0.1").unwrap();
-        let mut watching = Watching::from_now(&registry, "hidden").await;
-        let _machine = machine("hidden", "hidden", "127.0.0.1:1").await;
-        // Its own machine has heard of it by now. What comes after it comes alone.
-        let near = Node::new("hidden", "near", "10.9.0.1:1");
-        registry.register(&near, Duration::from_secs(15)).await.unwrap();
-        assert_eq!(watching.events(1).await, ["+near@10.9.0.1:1"]);
-        let listing = registry.read("hidden").await.unwrap();
-        assert_eq!(listing.entries.len(), 1, "{listing:?}");
     });
 }

@@ -37,6 +37,8 @@ pub mod registries {
     #[doc = include_str!("../../tests/own_registry/table.rs")]
     /// ```
     pub mod own {}
+    #[doc = include_str!("registries/mdns.md")]
+    pub mod mdns {}
     #[doc = include_str!("registries/memory.md")]
     pub mod memory {}
     #[doc = include_str!("registries/static.md")]

@@ -122,7 +122,7 @@ fn built_in() -> String {
 ///
 /// | URL | registry |
 /// |---|---|
-/// | `mdns://`, `mdns://192.168.1.7` | multicast on the loopback interface, or on another one too; with the feature `mdns`, which is on by default |
+/// | `mdns://`, `mdns://192.168.1.7,eth1` | multicast on the loopback interface, or on others too; with the feature `mdns`, which is on by default |
 /// | `memory://`, `memory://NAME` | [`Memory`]: one for the process, or one for each name |
 /// | `static://greeter=127.0.0.1:3456,127.0.0.1:3457;other=..` | [`StaticList`]: only reads |
 /// | `etcd://[user:password@]h1:2379,h2:2379[?format=..&tls=true&ca=..&cert=..&key=..]` | etcd, with the feature `etcd`; 2379 is the default port |
@@ -342,11 +342,14 @@ mod tests {
 
     #[cfg(feature = "mdns")]
     #[test]
-    fn mdns_takes_the_ipv4_address_of_an_interface_and_nothing_else() {
+    fn mdns_takes_interfaces_and_nothing_else() {
         for (url, name) in [
             ("mdns://", "mdns://"),
             ("mdns://192.168.1.7", "mdns://192.168.1.7"),
             ("mdns://127.0.0.1", "mdns://"),
+            ("mdns://[::1]", "mdns://"),
+            ("mdns://eth0", "mdns://eth0"),
+            ("mdns://eth0,192.168.1.7,[fd00::7],eth0", "mdns://eth0,192.168.1.7,[fd00::7]"),
         ] {
             let registry = open(url).unwrap();
             assert_eq!(registry.name(), name);
@@ -356,11 +359,12 @@ mod tests {
             assert_eq!(hint.contains("mdns://ADDRESS"), name == "mdns://", "{hint}");
         }
         for (url, named) in [
-            ("mdns://eth0", "`eth0` is not the IPv4 address of an interface"),
+            ("mdns://192.168.1", "`192.168.1` is neither an address nor the name of an interface"),
             ("mdns://192.168.1.7:5353", "write `mdns://` for loopback, or `mdns://192.168.1.7`"),
-            ("mdns://[::1]", "`[::1]` is not the IPv4"),
-            ("mdns://a,b", "`a,b`"),
-            ("mdns://root:s3cret", "`root:***` is not the IPv4"),
+            ("mdns://fd00::7", "`fd00::7` is neither"),
+            ("mdns://[eth0]", "`[eth0]`"),
+            ("mdns://eth0,,eth1", "``"),
+            ("mdns://root:s3cret", "`root:***` is neither"),
             ("mdns://me@127.0.0.1", "takes no user"),
             ("mdns://127.0.0.1/x", "takes no path"),
             ("mdns://?a=b", "`a`"),

@@ -54,7 +54,14 @@ pub(super) fn advertised(
     machine: &Machine,
 ) -> Result<String, Error> {
     let Some(advertise) = advertise else {
-        return Ok(SocketAddr::new(machine.reachable(bound.ip()), bound.port()).to_string());
+        let mut address = SocketAddr::new(machine.reachable(bound.ip()), bound.port());
+        // A link-local one is none without its interface.
+        if let (SocketAddr::V6(address), SocketAddr::V6(bound)) = (&mut address, bound)
+            && address.ip() == bound.ip()
+        {
+            address.set_scope_id(bound.scope_id());
+        }
+        return Ok(address.to_string());
     };
     let (host, port) = split(advertise).ok_or_else(|| {
         Error::config(format!(

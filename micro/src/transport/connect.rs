@@ -1,7 +1,8 @@
 //! From an address to a connection that is ready.
 
-use std::{fmt, future::poll_fn, io, sync::Arc, time::Duration};
+use std::{fmt, future::poll_fn, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use http::uri::Authority;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -69,7 +70,7 @@ async fn until_ready<IO>(io: IO, peer: Arc<str>, config: &Config) -> Result<Conn
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let authority = peer.parse().map_err(|_| Arc::from("it is no authority for HTTP/2"))?;
+    let authority = authority(&peer).ok_or_else(|| Arc::from("it is no authority for HTTP/2"))?;
     let (tap, activity) = Tap::new(io);
     let (sender, connection) = h2::client::Builder::new()
         // No streams before the peer's SETTINGS, so that readiness is seen.
@@ -118,6 +119,35 @@ impl std::error::Error for ConnectError {
         match &self.cause {
             Cause::Tcp(error) => Some(error),
             _ => None,
+        }
+    }
+}
+
+/// An address as its node is told it: without the interface of a link-local one, which means nothing on
+/// another machine and is no part of an authority (RFC 6874, section 1).
+fn authority(peer: &str) -> Option<Authority> {
+    match peer.parse() {
+        Ok(SocketAddr::V6(v6)) if v6.scope_id() != 0 => {
+            SocketAddr::new((*v6.ip()).into(), v6.port()).to_string().parse().ok()
+        }
+        _ => peer.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_is_without_an_interface() {
+        for (peer, expected) in [
+            ("[fe80::1%3]:80", Some("[fe80::1]:80")),
+            ("[fd00::1]:80", Some("[fd00::1]:80")),
+            ("10.0.0.1:80", Some("10.0.0.1:80")),
+            ("greeter:80", Some("greeter:80")),
+            ("a b", None),
+        ] {
+            assert_eq!(authority(peer).as_ref().map(Authority::as_str), expected, "{peer}");
         }
     }
 }

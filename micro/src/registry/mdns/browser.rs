@@ -24,7 +24,7 @@ use super::{
         size,
         store::{self, Since, Store},
     },
-    instance::{Instance, service_name},
+    instance::{Instance, is_link_local, service_name},
     packet::{self, Data, Kind, Record, SERVICES},
 };
 
@@ -89,12 +89,15 @@ struct Partial {
     asked_again: bool,
 }
 
+/// An address, and the interface of a link-local one.
+type Address = (IpAddr, u32);
+
 /// What is known of an instance so far.
 #[derive(Debug, Clone, Default)]
 struct Told {
     srv: Option<(u16, String)>,
     text: Option<Vec<u8>>,
-    ip: Option<IpAddr>,
+    address: Option<Address>,
     is_gone: bool,
 }
 
@@ -150,6 +153,13 @@ impl Browser {
     /// Asks for the names of all services.
     pub(super) fn ask_services(&mut self) {
         self.questions.push((SERVICES.to_owned(), Kind::Ptr));
+    }
+
+    /// Asks for all that is followed, as at the beginning: there are others to ask.
+    pub(super) fn ask_again(&mut self, now: Instant) {
+        for browse in self.browses.values_mut() {
+            (browse.next, browse.wait) = (now, FIRST_AGAIN);
+        }
     }
 
     /// The questions to be asked now.
@@ -242,10 +252,17 @@ impl Browser {
         }
     }
 
-    /// Takes in a packet's records, but for what `skips` says of an instance's name.
-    pub(super) fn told(&mut self, now: Instant, records: &[Record], skips: impl Fn(&str) -> bool) {
+    /// Takes in a packet's records, but for what `skips` says of an instance's name. Of several
+    /// addresses one that `is_near` is taken.
+    pub(super) fn told(
+        &mut self,
+        now: Instant,
+        records: &[Record],
+        is_near: impl Fn(IpAddr) -> bool,
+        skips: impl Fn(&str) -> bool,
+    ) {
         let mut told: BTreeMap<&str, Told> = BTreeMap::new();
-        let mut hosts: Vec<(&str, IpAddr)> = Vec::new();
+        let mut hosts: Vec<(&str, Address)> = Vec::new();
         for record in records {
             let (name, gone) = (record.name.as_str(), record.ttl == 0);
             match &record.data {
@@ -255,7 +272,7 @@ impl Browser {
                         told.entry(instance).or_default().is_gone |= gone;
                     }
                 }
-                Data::Address(ip) => hosts.push((name, *ip)),
+                Data::Address { ip, scope } => hosts.push((name, (*ip, *scope))),
                 Data::Srv { port, host } if self.follows(name) => {
                     let told = told.entry(name).or_default();
                     told.srv = Some((*port, host.clone()));
@@ -273,6 +290,8 @@ impl Browser {
                 break;
             }
         }
+        // go-micro takes IPv4 first; what is link-local says least.
+        hosts.sort_by_key(|(_, (ip, _))| (!is_near(*ip), is_link_local(*ip), ip.is_ipv6()));
         let mut told: Vec<_> =
             told.into_iter().map(|(name, told)| (name.to_owned(), told)).collect();
         // What an address was missing for may be told by its host alone.
@@ -326,7 +345,7 @@ impl Browser {
         now: Instant,
         name: String,
         mut told: Told,
-        hosts: &[(&str, IpAddr)],
+        hosts: &[(&str, Address)],
     ) {
         let partial = self.partials.remove(&name);
         if told.is_gone {
@@ -339,17 +358,19 @@ impl Browser {
         if let Some(Partial { told: earlier, .. }) = partial {
             told.srv = told.srv.or(earlier.srv);
             told.text = told.text.or(earlier.text);
-            told.ip = earlier.ip;
+            told.address = earlier.address;
         }
         if let Some((_, host)) = &told.srv {
-            let of_host = hosts.iter().filter(|(name, _)| name == host).map(|(_, ip)| *ip);
-            // IPv4 first, as go-micro has it.
-            told.ip = of_host.min_by_key(IpAddr::is_ipv6).or(told.ip);
+            let mut of_host = hosts.iter().filter(|(name, _)| name == host).map(|(_, at)| *at);
+            // One that is heard on two links stays where it is.
+            let known = self.known.get(&name).map(|it| (it.instance.ip, it.instance.scope));
+            let same = of_host.clone().find(|at| Some(*at) == known);
+            told.address = same.or(of_host.next()).or(told.address);
         }
         match told {
-            Told { srv: Some((port, host)), text: Some(text), ip: Some(ip), .. } => {
-                let service = String::new();
-                self.complete(now, Instance { name, service, host, port, ip, text });
+            Told { srv: Some((port, host)), text: Some(text), address: Some(at), .. } => {
+                let (service, (ip, scope)) = (String::new(), at);
+                self.complete(now, Instance { name, service, host, port, ip, scope, text });
             }
             // A name alone, of one that is known, says nothing new.
             Told { srv: None, text: None, .. } if self.known.get(&name).is_some() => {}
@@ -463,8 +484,8 @@ impl Browse {
 }
 
 impl Partial {
-    fn waits_for(&self, hosts: &[(&str, IpAddr)]) -> bool {
-        let Told { ip: None, srv: Some((_, host)), .. } = &self.told else { return false };
+    fn waits_for(&self, hosts: &[(&str, Address)]) -> bool {
+        let Told { address: None, srv: Some((_, host)), .. } = &self.told else { return false };
         hosts.iter().any(|(name, _)| name == host)
     }
 

@@ -1,13 +1,14 @@
 //! Sockets and clock for the two machines: one task a socket that hears, one that sends.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
+use if_addrs::Interface;
 use tokio::{
     net::UdpSocket,
     sync::{Notify, watch},
@@ -17,7 +18,8 @@ use tokio::{
 
 use super::{
     browser::Browser,
-    link::{Link, Net, OpenError, PORT},
+    instance::{Instance, is_link_local},
+    link::{Link, Named, Net, OpenError, PORT, interfaces},
     packet::{self, Kind, MAX_PACKET, Packet, Query},
     responder::{From, LinkId, Responder, Send},
 };
@@ -33,6 +35,12 @@ const PACKET: usize = 128;
 
 /// After an error of a socket: it may go on.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How often it is looked which interfaces are up, and what their addresses are.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What speaks on the loopback interface.
+const LOOPBACK: LinkId = 0;
 
 /// The machines, their sockets and their tasks. Dropped, the tasks end.
 #[derive(Debug)]
@@ -55,8 +63,11 @@ struct Shared {
 pub(super) struct State {
     pub(super) responder: Responder,
     pub(super) browser: Browser,
-    /// The loopback interface is the first.
-    links: Vec<Arc<Link>>,
+    links: BTreeMap<LinkId, Open>,
+    /// How many there have been.
+    opened: usize,
+    /// The interfaces on which there are to be links, besides loopback, while they are up.
+    follows: Vec<Named>,
     outbox: VecDeque<Outgoing>,
     /// What it takes.
     outbox_size: usize,
@@ -69,6 +80,19 @@ pub(super) struct State {
     check: Option<String>,
 }
 
+/// A link and who hears on it. Dropped, they end.
+#[derive(Debug)]
+struct Open {
+    link: Arc<Link>,
+    hearing: [AbortHandle; 2],
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.hearing.iter().for_each(AbortHandle::abort);
+    }
+}
+
 #[derive(Debug)]
 enum Outgoing {
     ToAll(Send),
@@ -76,19 +100,20 @@ enum Outgoing {
 }
 
 impl Driver {
-    /// Speaks on the loopback interface, and on this one too.
+    /// Speaks on the loopback interface, and on these too.
     ///
     /// # Errors
     /// As [`Link::open`].
-    pub(super) fn start(further: Option<Net>) -> Result<Self, OpenError> {
+    pub(super) fn start(further: &[Named]) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State::new()),
             changed: watch::channel(0).0,
             wake: Notify::new(),
         });
         let driver = Self { shared, tasks: Mutex::default() };
-        for net in [Some(Net::LOOPBACK), further].into_iter().flatten() {
-            driver.link(net)?;
+        driver.shared.relink(&interfaces().unwrap_or_default())?;
+        for named in further {
+            driver.follow(named)?;
         }
         driver.spawn(send(Arc::downgrade(&driver.shared)));
         Ok(driver)
@@ -110,8 +135,12 @@ impl Driver {
         let end = Instant::now() + CHECK;
         self.act(|state, _| state.check = Some(name));
         while Instant::now() < end {
-            let ask =
-                Send { bytes: question.clone(), links: vec![0], from: From::Own, tells: vec![] };
+            let ask = Send {
+                bytes: question.clone(),
+                links: vec![LOOPBACK],
+                from: From::Own,
+                tells: vec![],
+            };
             self.act(|state, _| state.queue(Outgoing::ToAll(ask)));
             let is_back = async {
                 while self.look(|state| state.check.is_some()) {
@@ -129,28 +158,27 @@ impl Driver {
         }))
     }
 
-    /// The links that tell of a node on this interface: that of loopback, and itself.
+    /// Speaks on this interface too, from now on and whenever it is up.
     ///
     /// # Errors
     /// As [`Link::open`].
-    pub(super) fn links_of(&self, net: Net) -> Result<Vec<LinkId>, OpenError> {
-        let link = self.link(net)?;
-        Ok(if link == 0 { vec![0] } else { vec![0, link] })
-    }
-
-    fn link(&self, net: Net) -> Result<LinkId, OpenError> {
+    pub(super) fn follow(&self, named: &Named) -> Result<(), OpenError> {
         let mut state = self.shared.state();
-        if let Some(known) = state.links.iter().position(|link| link.net == net) {
-            return Ok(known);
+        let is_first = state.follows.is_empty();
+        if !state.follows.contains(named) {
+            state.follows.push(named.clone());
         }
-        let link = Arc::new(Link::open(net)?);
-        let id = state.links.len();
-        state.links.push(link.clone());
         drop(state);
-        let shared = Arc::downgrade(&self.shared);
-        self.spawn(hear(shared.clone(), link.clone(), id, |link| &link.shared));
-        self.spawn(hear(shared, link, id, |link| &link.own));
-        Ok(id)
+        if is_first {
+            self.spawn(look(Arc::downgrade(&self.shared)));
+        }
+        let interfaces = interfaces().map_err(OpenError::NoSocket)?;
+        let outcome = self.shared.relink(&interfaces);
+        // One of its families is enough, and what others lack is no matter here.
+        let nets = named.nets(&interfaces).unwrap_or_default();
+        let is_open =
+            |net: &Net| self.look(|state| state.links.values().any(|it| it.link.net == *net));
+        if nets.is_empty() || nets.iter().any(is_open) { Ok(()) } else { outcome }
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + std::marker::Send + 'static) {
@@ -207,12 +235,55 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Opens a link on what has come, and closes those on what is gone or has changed.
+    fn relink(self: &Arc<Self>, interfaces: &[Interface]) -> Result<(), OpenError> {
+        let mut state = self.state();
+        let mut nets = vec![Net::LOOPBACK];
+        for named in &state.follows {
+            // None is one that may be again.
+            nets.extend(named.nets(interfaces).unwrap_or_default());
+        }
+        let before = state.links.len();
+        state.links.retain(|_, open| nets.contains(&open.link.net));
+        let (mut has_changed, mut outcome) = (state.links.len() < before, Ok(()));
+        for net in nets {
+            if state.links.values().any(|open| open.link.net == net) {
+                continue;
+            }
+            match Link::open(net) {
+                Ok(link) => {
+                    let (id, link) = (state.opened, Arc::new(link));
+                    let hear = |of: fn(&Link) -> &UdpSocket| {
+                        let task = hear(Arc::downgrade(self), link.clone(), id, of);
+                        tokio::spawn(task).abort_handle()
+                    };
+                    let hearing = [hear(|link| &link.shared), hear(|link| &link.own)];
+                    state.opened += 1;
+                    state.links.insert(id, Open { link, hearing });
+                    has_changed = true;
+                }
+                // One that is not ready keeps nothing from the others.
+                Err(error) => outcome = Err(error),
+            }
+        }
+        if has_changed {
+            state.relinked(Instant::now(), interfaces);
+        }
+        drop(state);
+        self.act(|_, _| ());
+        outcome
+    }
+}
+
 impl State {
     fn new() -> Self {
         Self {
             responder: Responder::default(),
             browser: Browser::new(),
-            links: Vec::new(),
+            links: BTreeMap::new(),
+            opened: 0,
+            follows: Vec::new(),
             outbox: VecDeque::new(),
             outbox_size: 0,
             queued: 0,
@@ -222,20 +293,41 @@ impl State {
         }
     }
 
+    /// The links are others now.
+    fn relinked(&mut self, now: Instant, interfaces: &[Interface]) {
+        let Self { responder, links, .. } = self;
+        responder.relink(now, |instance| links_of(links, instance, interfaces));
+        self.browser.ask_again(now);
+    }
+
+    /// The links on which a node is told of: that of loopback, and those of its address.
+    pub(super) fn links_of(&self, instance: &Instance, interfaces: &[Interface]) -> Vec<LinkId> {
+        links_of(&self.links, instance, interfaces)
+    }
+
     /// Takes in what came to a link.
     fn heard(&mut self, now: Instant, bytes: &[u8], link: LinkId, from: SocketAddr) {
-        let Some(ip) = self.links[link].net.sender(from.ip()) else {
-            return self
-                .browser
-                .leave_out(now, &format!("a packet from {from}, which is not on the link"));
+        let Some(Open { link: heard, .. }) = self.links.get(&link) else { return };
+        let index = heard.net.index;
+        let Some(from) = heard.net.sender(from) else {
+            // Of several networks on one wire, each has a link that hears all.
+            let mut links = self.links.values().filter(|open| open.link.net.index == index);
+            if links.all(|open| open.link.net.sender(from).is_none()) {
+                let why = format!("a packet from {from}, which is not on the link");
+                self.browser.leave_out(now, &why);
+            }
+            return;
         };
-        let from = SocketAddr::new(ip, from.port());
         match packet::read(bytes) {
             Err(why) => self.browser.leave_out(now, &format!("a packet from {from}: {why}")),
             Ok(Packet::Query(query)) => self.asked(now, query, link, from),
-            Ok(Packet::Response(records)) => {
-                self.responder.told(now, &records, link, ip);
-                self.browser.told(now, &records, |name| self.responder.is_leaving(name));
+            Ok(Packet::Response(mut records)) => {
+                packet::set_scope(&mut records, index);
+                self.responder.told(now, &records, link, from.ip());
+                let on_wire = || self.links.values().filter(|open| open.link.net.index == index);
+                let is_near = |ip: IpAddr| on_wire().any(|open| open.link.net.is_neighbour(ip));
+                let skips = |name: &str| self.responder.is_leaving(name);
+                self.browser.told(now, &records, is_near, skips);
             }
         }
     }
@@ -275,7 +367,7 @@ impl State {
         let since = self.browser.browse(now, service);
         if is_new {
             for records in self.responder.announced(service) {
-                self.browser.told(now, &records, |_| false);
+                self.browser.told(now, &records, |_| true, |_| false);
             }
         }
         since
@@ -284,13 +376,13 @@ impl State {
     /// Does what is due by now.
     fn elapse(&mut self, now: Instant) {
         for send in self.responder.elapsed(now) {
-            self.browser.told(now, &send.tells, |_| false);
+            self.browser.told(now, &send.tells, |_| true, |_| false);
             self.queue(Outgoing::ToAll(send));
         }
         self.browser.elapsed(now);
         for (name, kind) in self.browser.take_questions() {
             if let Ok(bytes) = packet::query(&name, kind) {
-                let links = (0..self.links.len()).collect();
+                let links = self.links.keys().copied().collect();
                 self.queue(Outgoing::ToAll(Send { bytes, links, from: From::Own, tells: vec![] }));
             }
         }
@@ -304,6 +396,35 @@ impl State {
 
     fn wake_at(&self) -> Option<Instant> {
         self.responder.wake_at().into_iter().chain(self.browser.wake_at()).min()
+    }
+}
+
+fn links_of(
+    links: &BTreeMap<LinkId, Open>,
+    instance: &Instance,
+    interfaces: &[Interface],
+) -> Vec<LinkId> {
+    let named = Named::Address(instance.ip, instance.scope);
+    let nets = named.nets(interfaces).unwrap_or_default();
+    let is_told = |id: LinkId, net: &Net| {
+        // What is link-local would be of another interface there.
+        if id == LOOPBACK { !is_link_local(instance.ip) } else { nets.contains(net) }
+    };
+    let told = links.iter().filter(|(id, open)| is_told(**id, &open.link.net));
+    told.map(|(id, _)| *id).collect()
+}
+
+/// Looks which interfaces there are, time and again.
+async fn look(shared: Weak<Shared>) {
+    loop {
+        sleep(LOOK_EVERY).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let looked = interfaces().map(|interfaces| shared.relink(&interfaces));
+        match looked {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "mdns: an interface is not ready"),
+            Err(error) => tracing::debug!(%error, "mdns: the interfaces cannot be listed"),
+        }
     }
 }
 
@@ -332,7 +453,9 @@ async fn send(shared: Weak<Shared>) {
             let mut state = shared.state();
             state.elapse(Instant::now());
             state.outbox_size = 0;
-            (std::mem::take(&mut state.outbox), state.wake_at(), state.links.clone())
+            let links = state.links.iter().map(|(id, open)| (*id, open.link.clone()));
+            let links: BTreeMap<_, _> = links.collect();
+            (std::mem::take(&mut state.outbox), state.wake_at(), links)
         };
         let mut trouble = None;
         for outgoing in &outgoing {
@@ -368,16 +491,18 @@ impl Outgoing {
         }
     }
 
-    async fn send(&self, links: &[Arc<Link>]) -> io::Result<()> {
+    /// A link that is closed by now gets nothing.
+    async fn send(&self, links: &BTreeMap<LinkId, Arc<Link>>) -> io::Result<()> {
         match self {
-            Self::ToOne { bytes, link, to } => {
-                links[*link].send(bytes, From::Shared, Some(*to)).await
-            }
+            Self::ToOne { bytes, link, to } => match links.get(link) {
+                Some(link) => link.send(bytes, From::Shared, Some(*to)).await,
+                None => Ok(()),
+            },
             Self::ToAll(Send { bytes, links: to, from, .. }) => {
                 let mut outcome = Ok(());
-                for link in to {
+                for link in to.iter().filter_map(|id| links.get(id)) {
                     // One link that is down keeps nothing from the others.
-                    outcome = links[*link].send(bytes, *from, None).await.and(outcome);
+                    outcome = link.send(bytes, *from, None).await.and(outcome);
                 }
                 outcome
             }

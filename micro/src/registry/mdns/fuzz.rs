@@ -112,13 +112,16 @@ proptest! {
                         prop_assert!(packet::read(&answer).is_ok(), "our own answers are well-formed");
                     }
                 }
-                Ok(Packet::Response(records)) => {
+                Ok(Packet::Response(mut records)) => {
+                    packet::set_scope(&mut records, 3);
                     responder.told(now, &records, 0, [127, 0, 0, 1].into());
-                    browser.told(now, &records, |name| responder.is_leaving(name));
+                    browser.told(now, &records, |ip| ip.is_ipv6(), |name| responder.is_leaving(name));
                 }
             }
             browser.check();
             now += std::time::Duration::from_millis(wait);
+            // The links are others now and then.
+            responder.relink(now, |_| vec![0, usize::try_from(wait / 30_000).unwrap()]);
             for send in responder.elapsed(now) {
                 prop_assert!(packet::read(&send.bytes).is_ok());
             }

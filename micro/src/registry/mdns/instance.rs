@@ -29,6 +29,8 @@ pub(super) struct Instance {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) ip: IpAddr,
+    /// The index of the interface that a link-local address is of; else 0.
+    pub(super) scope: u32,
     /// Hex, as in the record's strings joined.
     pub(super) text: Vec<u8>,
 }
@@ -63,6 +65,7 @@ impl Instance {
             service: service_name(&node.service),
             port: address.port(),
             ip: address.ip(),
+            scope: scope(address),
             text,
         };
         // What is small in a packet may be too large for who reads it.
@@ -81,7 +84,10 @@ impl Instance {
     /// # Errors
     /// What is wrong, in words.
     pub(super) fn node(&self) -> Result<Node, String> {
-        let address = SocketAddr::new(self.ip, self.port);
+        let mut address = SocketAddr::new(self.ip, self.port);
+        if let SocketAddr::V6(v6) = &mut address {
+            v6.set_scope_id(self.scope);
+        }
         check_address(address)?;
         let json = text::decode(&self.text)?;
         let mut node = gomicro::decode_text(&json, "", address.to_string())?;
@@ -101,7 +107,25 @@ fn check_address(address: SocketAddr) -> Result<(), String> {
     if is_nobodys || address.port() == 0 {
         return Err(format!("its address `{address}` is one that no node can have"));
     }
+    if is_link_local(ip) && scope(address) == 0 {
+        return Err(format!(
+            "its address `{address}` is link-local and does not say of which interface, as \
+             `[fe80::1%2]:80` does"
+        ));
+    }
     Ok(())
+}
+
+pub(super) fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+/// That of a link-local address; with any other it says nothing.
+fn scope(address: SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V6(v6) if is_link_local(address.ip()) => v6.scope_id(),
+        _ => 0,
+    }
 }
 
 pub(super) fn service_name(service: &str) -> String {
@@ -164,6 +188,7 @@ mod tests {
             ("greeter", "greeter-1", "127.0.0.1:1"),
             ("echo.v1", "echo.v1-cfb391e1", "10.0.0.1:65535"),
             ("team/pay", "\u{e9} x", "[::1]:80"),
+            ("greeter", "greeter-1", "[fe80::1%3]:80"),
         ] {
             let mut node = Node::new(service, id, address);
             node.metadata.insert("zone".to_owned(), "<a>".to_owned());
@@ -198,6 +223,7 @@ mod tests {
             (&longest, &longest, "127.0.0.1:1", "a name in DNS has at most 253"),
             ("a..b", "a", "127.0.0.1:1", "`a..b` has an empty part"),
             ("a", "a.", "127.0.0.1:1", "`a.` has an empty part"),
+            ("a", "a-1", "[fe80::1]:1", "does not say of which interface"),
             ("a", "a-1", "localhost:1", "`localhost:1` is not an IP address with a port"),
             (
                 "a",

@@ -18,7 +18,7 @@ mod text;
 mod vectors;
 mod watch;
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{sync::OnceCell, time::sleep_until};
@@ -26,7 +26,7 @@ use tokio::{sync::OnceCell, time::sleep_until};
 use self::{
     driver::Driver,
     instance::Instance,
-    link::{Net, OpenError},
+    link::{Named, OpenError, interfaces},
     responder::Standing,
 };
 use super::{
@@ -60,8 +60,13 @@ const INSTEAD: &str = "name another registry in MICRO_REGISTRY or in the code: m
 /// `mdns://` speaks on the loopback interface: services find one another on this machine, and nothing
 /// leaves it. A node whose address is another's than loopback's is told of on the interface of that
 /// address as well, and its process looks for nodes there. A client that is no service looks for nodes
-/// on another interface when the URL names its address: `mdns://192.168.1.7`. The group is that of
-/// IPv4, 224.0.0.251; nodes may have addresses of IPv6, on an interface that has IPv4 too.
+/// on further interfaces when the URL names them, by an address or by name:
+/// `mdns://192.168.1.7,[fd00::7],eth1`.
+///
+/// An interface that is named by its IPv4 address is spoken on by IPv4 alone (the group 224.0.0.251),
+/// any other by both families, as far as it has addresses of them (ff02::fb). On loopback IPv4 alone is
+/// spoken. An interface that is named must be there when the registry is first used, up or down; what
+/// becomes of it later, and of its addresses, is followed within a second.
 ///
 /// Any number of processes on a machine share the port 5353.
 ///
@@ -82,7 +87,7 @@ const INSTEAD: &str = "name another registry in MICRO_REGISTRY or in the code: m
 #[derive(Debug)]
 pub struct Mdns {
     name: String,
-    interface: Option<Ipv4Addr>,
+    further: Vec<Named>,
     driver: OnceCell<Arc<Driver>>,
 }
 
@@ -91,23 +96,27 @@ impl Mdns {
         url.without_user()?;
         url.without_path()?;
         url.only_keys(&[])?;
-        let interface = match url.hosts.as_str() {
-            "" => None,
-            host => Some(host.parse().map_err(|_| {
+        let mut further = Vec::new();
+        // Without any host, loopback.
+        for host in url.hosts.split(',').filter(|_| !url.hosts.is_empty()) {
+            let Some(named) = named(host) else { continue };
+            let named = named.map_err(|()| {
                 let host = redact_hosts(host);
                 url.error(format_args!(
-                    "`{host}` is not the IPv4 address of an interface of this machine; write \
-                     `mdns://` for loopback, or `mdns://192.168.1.7`"
+                    "`{host}` is neither an address nor the name of an interface; write `mdns://` for \
+                     loopback, or `mdns://192.168.1.7`, `mdns://[fd00::7]` or `mdns://eth0`, several \
+                     with commas"
                 ))
-            })?),
-        };
-        let interface = interface.filter(|ip: &Ipv4Addr| !ip.is_loopback());
-        let name = format!("mdns://{}", interface.map(|ip| ip.to_string()).unwrap_or_default());
-        Ok(share(name.clone(), || Self::on(name, interface)))
+            })?;
+            if !further.contains(&named) {
+                further.push(named);
+            }
+        }
+        Ok(share(name(&further), || Self::on(further)))
     }
 
-    fn on(name: String, interface: Option<Ipv4Addr>) -> Self {
-        Self { name, interface, driver: OnceCell::new() }
+    fn on(further: Vec<Named>) -> Self {
+        Self { name: name(&further), further, driver: OnceCell::new() }
     }
 
     /// The sockets, opened and found to work at the first use.
@@ -123,10 +132,12 @@ impl Mdns {
     }
 
     async fn start(&self) -> Result<Arc<Driver>, Error> {
-        let further = self.interface.map(|ip| Net::of(ip.into())).transpose();
-        let further = further.map_err(|why| Error::config(format!("{}: {why}", self.name)))?;
         let name = &self.name;
-        let driver = Driver::start(further).map_err(|why| match why {
+        let interfaces = interfaces().unwrap_or_default();
+        for named in &self.further {
+            named.nets(&interfaces).map_err(|why| Error::config(format!("{name}: {why}")))?;
+        }
+        let driver = Driver::start(&self.further).map_err(|why| match why {
             OpenError::NoSocket(_) => Error::registry(format!("{name}: {why}")),
             // It is no use to try again.
             OpenError::Held | OpenError::Multicast(..) => {
@@ -157,15 +168,18 @@ impl Mdns {
             return Err(self.refuse(node, &format!("a TTL of {ttl:?} is under {MIN_TTL:?}")));
         }
         let driver = self.driver().await?;
-        let instance = Instance::of(node).map_err(|why| self.refuse(node, &why))?;
-        let net = Net::of(instance.ip).map_err(|why| self.refuse(node, &why))?;
+        let (instance, named) = told_on(node).map_err(|why| self.refuse(node, &why))?;
         let fail = |why: String| {
             let (name, id, service) = (&self.name, &node.id, &node.service);
             Error::registry(format!("{name}: cannot register {id} of service {service}: {why}"))
         };
-        let links = driver.links_of(net).map_err(|why| fail(why.to_string()))?;
+        driver.follow(&named).map_err(|why| fail(why.to_string()))?;
+        let interfaces = interfaces().map_err(|why| fail(why.to_string()))?;
         let mut changed = driver.changed();
-        let lease = driver.act(|state, now| state.responder.register(now, node, links));
+        let lease = driver.act(|state, now| {
+            let links = state.links_of(&instance, &interfaces);
+            state.responder.register(now, node, links)
+        });
         let lease = lease.map_err(fail)?;
         let pending = Pending { driver, lease: Some(lease) };
         loop {
@@ -180,6 +194,34 @@ impl Mdns {
         driver.flush().await;
         Ok(pending.done())
     }
+}
+
+fn name(further: &[Named]) -> String {
+    let further: Vec<_> = further.iter().map(Named::to_string).collect();
+    format!("mdns://{}", further.join(","))
+}
+
+/// An interface, as the URL names it; none for loopback, which there is in any case.
+fn named(host: &str) -> Option<Result<Named, ()>> {
+    let ip = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if let Ok(ip) = ip.parse::<IpAddr>()
+        && ip.is_ipv6() == host.starts_with('[')
+    {
+        return (!ip.is_loopback()).then_some(Ok(Named::Address(ip, 0)));
+    }
+    // Of an interface's name, Linux forbids no more than these; an address that is none is no name.
+    let is_name = !host.is_empty()
+        && host.chars().any(char::is_alphabetic)
+        && !host.contains([':', '[', ']', ' ', '%']);
+    Some(if is_name { Ok(Named::Interface(host.to_owned())) } else { Err(()) })
+}
+
+/// A node as it is told of, and the interface where it is.
+fn told_on(node: &Node) -> Result<(Instance, Named), String> {
+    let instance = Instance::of(node)?;
+    let named = Named::Address(instance.ip, instance.scope);
+    named.nets(&interfaces().unwrap_or_default())?;
+    Ok((instance, named))
 }
 
 /// A registration under way: given up half way, it leaves nothing behind.
@@ -208,14 +250,12 @@ impl Registry for Mdns {
     }
 
     fn hint(&self) -> Option<&str> {
-        Some(match self.interface {
-            None => {
+        Some(match self.further[..] {
+            [] => {
                 "nodes of other machines are found once they are exposed (MICRO_SERVER_ADDRESS), \
                  by a client on mdns://ADDRESS, this machine's address in their network"
             }
-            Some(_) => {
-                "nodes of other machines are found once they are exposed (MICRO_SERVER_ADDRESS)"
-            }
+            _ => "nodes of other machines are found once they are exposed (MICRO_SERVER_ADDRESS)",
         })
     }
 
@@ -229,8 +269,7 @@ impl Registry for Mdns {
     }
 
     fn validate(&self, node: &Node) -> Result<(), Error> {
-        let instance = Instance::of(node).and_then(|instance| Net::of(instance.ip));
-        instance.map(drop).map_err(|why| self.refuse(node, &why))
+        told_on(node).map(drop).map_err(|why| self.refuse(node, &why))
     }
 
     fn prepare(&self) -> BoxFuture<'_, Result<(), Error>> {

@@ -71,7 +71,12 @@ pub(super) enum Data {
         port: u16,
         host: String,
     },
-    Address(IpAddr),
+    Address {
+        ip: IpAddr,
+        /// The index of the interface that a link-local address is of; 0 with any other, and in packets,
+        /// which do not tell it.
+        scope: u32,
+    },
 }
 
 // ===== reading =====
@@ -133,12 +138,23 @@ fn record(record: &ResourceRecord<'_>) -> Option<Record> {
     let data = match &record.rdata {
         RData::PTR(PTR(name)) => Data::Ptr(text(name)?),
         RData::SRV(srv) => Data::Srv { port: srv.port, host: text(&srv.target)? },
-        RData::A(a) => Data::Address(IpAddr::V4(a.address.into())),
-        RData::AAAA(aaaa) => Data::Address(IpAddr::V6(aaaa.address.into())),
+        RData::A(a) => Data::Address { ip: IpAddr::V4(a.address.into()), scope: 0 },
+        RData::AAAA(aaaa) => Data::Address { ip: IpAddr::V6(aaaa.address.into()), scope: 0 },
         RData::TXT(strings) => Data::Text(String::try_from(strings.clone()).ok()?.into_bytes()),
         _ => return None,
     };
     Some(Record { name: text(&record.name)?, ttl: record.ttl, data })
+}
+
+/// Says of which interface the link-local addresses are that were heard there.
+pub(super) fn set_scope(records: &mut [Record], index: u32) {
+    for record in records {
+        if let Data::Address { ip: IpAddr::V6(ip), scope } = &mut record.data
+            && ip.is_unicast_link_local()
+        {
+            *scope = index;
+        }
+    }
 }
 
 /// The name with its dots; none if it could not be told from another, or is no text.
@@ -203,6 +219,7 @@ pub(super) fn listing(id: u16, question: &Question, service: &str) -> Result<Vec
         host: format!("{service}.{SERVICES}"),
         port: 9999,
         ip: IpAddr::from([0, 0, 0, 0]),
+        scope: 0,
         text: Vec::new(),
     };
     answer(id, question, &instance)
@@ -218,7 +235,7 @@ pub(super) fn records(instance: &Instance, ttl: u32) -> Vec<Record> {
     let record = |name: &str, data| Record { name: name.to_owned(), ttl, data };
     vec![
         record(&instance.name, srv_data(instance)),
-        record(&instance.host, Data::Address(instance.ip)),
+        record(&instance.host, Data::Address { ip: instance.ip, scope: instance.scope }),
         record(&instance.name, Data::Text(instance.text.clone())),
     ]
 }

@@ -102,6 +102,20 @@ enum Stage {
 }
 
 impl Responder {
+    /// The links are others now, of which an instance is told on these: on a new one at once, and once
+    /// more later.
+    pub(super) fn relink(&mut self, now: Instant, links_of: impl Fn(&Instance) -> Vec<LinkId>) {
+        for own in self.own.values_mut() {
+            let links = links_of(&own.instance);
+            let is_new = links.iter().any(|link| !own.links.contains(link));
+            own.links = links;
+            if is_new && own.is_announced() {
+                own.stage = Stage::Announced(1);
+                own.due = Some(now);
+            }
+        }
+    }
+
     /// Begins to register a node on these links.
     ///
     /// # Errors
@@ -356,17 +370,17 @@ impl Own {
         let ips = || {
             let at = |record: &&Record| other.srv.is_some_and(|(_, host)| record.name == *host);
             records.iter().filter(at).filter_map(|record| match record.data {
-                Data::Address(ip) => Some(ip),
+                Data::Address { ip, scope } => Some((ip, scope)),
                 _ => None,
             })
         };
         let is_same = other.srv.is_none_or(|(port, _)| port == self.instance.port)
             && other.text.is_none_or(|text| *text == self.instance.text)
-            && ips().all(|ip| ip == self.instance.ip);
+            && ips().all(|address| address == (self.instance.ip, self.instance.scope));
         if is_same {
             return;
         }
-        let by = at(ips().next().unwrap_or(from), other.srv.map(|(port, _)| port));
+        let by = at(ips().next().map_or(from, |(ip, _)| ip), other.srv.map(|(port, _)| port));
         match self.stage {
             Stage::Probing(_) => self.refuse(&by),
             Stage::Announced(1..) | Stage::Defending => {

@@ -9,12 +9,13 @@ use tokio::time::timeout;
 use super::{
     super::{Event, Node, Registry, RenewError, Watch},
     Mdns,
+    link::Named,
 };
 
 const TTL: Duration = Duration::from_secs(15);
 
 fn registry() -> Arc<Mdns> {
-    Arc::new(Mdns::on("mdns://".to_owned(), None))
+    Arc::new(Mdns::on(Vec::new()))
 }
 
 /// A service that no other test has, nor any other run of this one.
@@ -163,7 +164,7 @@ async fn what_cannot_be_registered_says_so() {
         }
     }
     assert!(registry.read(&long).await.unwrap_err().is_config());
-    let elsewhere = Mdns::on("mdns://203.0.113.7".to_owned(), Some([203, 0, 113, 7].into()));
+    let elsewhere = Mdns::on(vec![Named::Address([203, 0, 113, 7].into(), 0)]);
     let error = elsewhere.prepare().await.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("203.0.113.7"), "{error}");
 }

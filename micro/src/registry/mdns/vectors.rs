@@ -62,6 +62,7 @@ pub(super) fn captured_instance() -> Instance {
         host: "peer1.".to_owned(),
         port: 7950,
         ip: [127, 0, 0, 1].into(),
+        scope: 0,
         text: strings.strip_prefix(b"text ").unwrap().to_vec(),
     }
 }

@@ -35,7 +35,7 @@ impl At {
     }
 
     fn told(&mut self, at: u64, records: &[Record]) {
-        self.browser.told(self.start + secs(at), records, |_| false);
+        self.browser.told(self.start + secs(at), records, |_| false, |_| false);
     }
 
     fn ids(&self) -> Vec<String> {
@@ -144,8 +144,12 @@ fn a_goodbye_removes_the_node_at_once_whatever_part_says_it() {
 #[test]
 fn a_node_that_takes_leave_here_is_not_heard_of_from_elsewhere() {
     let mut at = At::new();
-    at.browser
-        .told(at.start, &records(&node("a", 1), packet::TTL), |name| name == "a.greeter.micro.");
+    at.browser.told(
+        at.start,
+        &records(&node("a", 1), packet::TTL),
+        |_| false,
+        |name| name == "a.greeter.micro.",
+    );
     assert!(at.ids().is_empty());
 }
 
@@ -207,7 +211,7 @@ fn a_real_go_micros_node_comes_and_goes() {
         let Ok(packet::Packet::Response(records)) = packet::read(bytes) else {
             panic!("a response")
         };
-        browser.told(start, &records, |_| false);
+        browser.told(start, &records, |_| false, |_| false);
         let (_, entries) = browser.entries("echo.v1");
         entries.iter().map(|entry| (*entry.node).clone()).collect::<Vec<_>>()
     };
@@ -228,10 +232,55 @@ fn a_real_go_micros_node_comes_and_goes() {
 #[test]
 fn of_two_addresses_that_of_ipv4_is_taken() {
     let mut told = records(&Node::new("greeter", "a", "[fd00::1]:1"), packet::TTL);
-    told.push(Record { data: Data::Address([10, 0, 0, 1].into()), ..told[1].clone() });
+    told.push(Record {
+        data: Data::Address { ip: [10, 0, 0, 1].into(), scope: 0 },
+        ..told[1].clone()
+    });
     let mut at = At::new();
     at.told(0, &told);
     assert_eq!(at.browser.entries("greeter").1[0].node.address, "10.0.0.1:1");
+}
+
+#[test]
+fn of_several_addresses_one_of_the_link_is_taken_and_kept() {
+    let ips = ["10.0.0.1", "10.0.1.1", "fd00::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
+    let mut told = records(&Node::new("greeter", "a", "[fe80::1%3]:1"), packet::TTL);
+    for ip in ips {
+        told.push(Record { data: Data::Address { ip, scope: 0 }, ..told[1].clone() });
+    }
+    let start = Instant::now();
+    let address = |near: &[IpAddr], browser: &mut Browser, told: &[Record]| {
+        browser.told(start, told, |ip| near.contains(&ip), |_| false);
+        browser.entries("greeter").1[0].node.address.clone()
+    };
+    for (near, expected) in [
+        (&ips[..2], "10.0.0.1:1"),
+        (&ips[1..2], "10.0.1.1:1"),
+        (&ips[2..], "[fd00::1]:1"),
+        (&["fe80::1".parse().unwrap()], "[fe80::1%3]:1"),
+    ] {
+        let mut browser = Browser::new();
+        browser.watched(start, "greeter", true);
+        assert_eq!(address(near, &mut browser, &told), expected);
+        let revision = browser.revision();
+        for other in ips {
+            assert_eq!(address(&[other], &mut browser, &told), expected, "no link takes it away");
+        }
+        assert_eq!(browser.revision(), revision);
+    }
+    let mut browser = Browser::new();
+    browser.watched(start, "greeter", true);
+    assert_eq!(address(&ips[1..2], &mut browser, &told), "10.0.1.1:1");
+    told.remove(4);
+    assert_eq!(address(&ips[1..2], &mut browser, &told), "10.0.0.1:1", "it has that one no more");
+}
+
+#[test]
+fn all_is_asked_for_again_on_other_links() {
+    let mut at = At::new();
+    at.until(100);
+    at.browser.ask_again(at.start + secs(100));
+    assert_eq!(times(&at.until(110)), [100, 101, 103, 107]);
 }
 
 /// Instances that differ in their names alone.

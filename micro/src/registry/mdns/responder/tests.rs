@@ -114,6 +114,21 @@ fn goodbye_is_said_three_times_within_the_drains_gap() {
 }
 
 #[test]
+fn on_a_new_link_a_node_is_announced_and_nothing_is_said_on_fewer() {
+    let (mut at, lease) = At::announced(&node("a", 1));
+    at.until(10_000);
+    at.responder.relink(at.ms(20_000), |_| vec![0, 4]);
+    assert_eq!(at.responder.standing(lease), Standing::Announced);
+    let sent = at.responder.elapsed(at.ms(20_000));
+    assert_eq!(sent.iter().map(|send| &send.links[..]).collect::<Vec<_>>(), [[0, 4]]);
+    assert_eq!(at.until(60_000), [(22_000, "announcement", From::Shared)]);
+    at.responder.relink(at.ms(60_000), |_| vec![4]);
+    assert_eq!(at.responder.wake_at(), None);
+    let question = packet::query("greeter.micro.", Kind::Ptr).unwrap();
+    assert!(at.asked(&question, 0).is_empty() && at.asked(&question, 4).len() == 1);
+}
+
+#[test]
 fn what_was_not_announced_leaves_without_a_word() {
     let mut at = At::new();
     let lease = at.register(0, &node("a", 1)).unwrap();
