@@ -1,9 +1,10 @@
 //! The benchmarks of registries: which there are, each on its real server ([`server`]), who is written
 //! there ([`host`]), what the registry's own client hears of it ([`own`]), and callers that are to
 //! follow ([`routed`]); what keeping a node there costs the server ([`cost`], counted on the way by
-//! [`proxy`]).
+//! [`proxy`]), and how a client bears many of them ([`fleet`]).
 
 pub mod cost;
+pub mod fleet;
 pub mod host;
 pub mod own;
 pub mod proxy;
