@@ -230,12 +230,19 @@ impl Etcd {
     /// # Panics
     /// When it does not say.
     pub async fn watches(&self) -> usize {
-        let metrics =
-            process::get(self.metrics_port, "/metrics").await.expect("etcd serves its metrics");
+        let metrics = self.metrics().await;
         let metric = |line: &str| {
             line.strip_prefix("etcd_debugging_mvcc_watcher_total ")?.trim().parse().ok()
         };
         metrics.lines().find_map(metric).expect("etcd counts its watches")
+    }
+
+    /// What it tells of itself, in Prometheus' format.
+    ///
+    /// # Panics
+    /// When it does not say.
+    pub async fn metrics(&self) -> String {
+        process::get(self.metrics_port, "/metrics").await.expect("etcd serves its metrics")
     }
 
     fn peer(&self) -> String {

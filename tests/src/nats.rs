@@ -152,10 +152,7 @@ impl Nats {
     /// # Panics
     /// When it does not say.
     pub async fn subscriptions(&self) -> HashMap<String, usize> {
-        let answer = process::get(self.monitor_port, "/connz?subs=1").await;
-        let answer = answer.expect("NATS serves its figures");
-        let body = answer.split_once("\r\n\r\n").expect("an answer has a body").1;
-        let figures: serde_json::Value = serde_json::from_str(body).expect("they are JSON");
+        let figures = self.figures("/connz?subs=1").await;
         let mut subscriptions = HashMap::new();
         for connection in figures["connections"].as_array().into_iter().flatten() {
             for subject in connection["subscriptions_list"].as_array().into_iter().flatten() {
@@ -164,6 +161,21 @@ impl Nats {
             }
         }
         subscriptions
+    }
+
+    /// How many messages clients have sent to it since its start.
+    ///
+    /// # Panics
+    /// When it does not say.
+    pub async fn messages(&self) -> u64 {
+        self.figures("/varz").await["in_msgs"].as_u64().expect("a number")
+    }
+
+    async fn figures(&self, path: &str) -> serde_json::Value {
+        let answer = process::get(self.monitor_port, path).await;
+        let answer = answer.expect("NATS serves its figures");
+        let body = answer.split_once("\r\n\r\n").expect("an answer has a body").1;
+        serde_json::from_str(body).expect("they are JSON")
     }
 
     fn spawn(&mut self) {

@@ -18,7 +18,16 @@ pub struct Sample {
 
 /// The CPU time that this process has used so far.
 pub fn cpu() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+    read(ClockId::ProcessCPUTime)
+}
+
+/// The time since some moment, the same in every process of the machine.
+pub fn now() -> Duration {
+    read(ClockId::Monotonic)
+}
+
+fn read(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
     let seconds = u64::try_from(time.tv_sec).expect("time used is not negative");
     Duration::from_secs(seconds)
         + Duration::from_nanos(u64::try_from(time.tv_nsec).expect("nor are nanoseconds"))

@@ -24,7 +24,8 @@ pub struct Row {
     ratio: f64,
     low: f64,
     high: f64,
-    budget: f64,
+    /// None where nothing is promised: it is told for comparison.
+    budget: Option<f64>,
     better: Better,
     holds: bool,
 }
@@ -37,7 +38,14 @@ impl Row {
             Better::Lower => ratio <= budget,
             Better::Higher => ratio >= budget,
         };
-        Self { name: name.into(), ratio, low, high, budget, better, holds }
+        Self { name: name.into(), ratio, low, high, budget: Some(budget), better, holds }
+    }
+
+    /// A figure without a budget.
+    pub fn told(name: impl Into<String>, spread: Spread) -> Self {
+        let Spread { median: ratio, low, high } = spread;
+        let (budget, better) = (None, Better::Lower);
+        Self { name: name.into(), ratio, low, high, budget, better, holds: true }
     }
 }
 
@@ -52,7 +60,11 @@ pub fn report(name: &str, rows: &[Row]) {
         let sign = if *better == Better::Lower { "<=" } else { ">=" };
         let spread = format!("{low:.2} to {high:.2}");
         let verdict = if *holds { "holds" } else { "MISSED" };
-        println!("{name:width$}  {ratio:>7.2}  {spread:>17}  {sign} {budget:>6.2}  {verdict}");
+        let budget = match budget {
+            Some(budget) => format!("{sign} {budget:>6.2}  {verdict}"),
+            None => format!("{:>9}", "-"),
+        };
+        println!("{name:width$}  {ratio:>7.2}  {spread:>17}  {budget}");
     }
     let dir = root().join("target/bench");
     fs::create_dir_all(&dir).expect("target/bench can be made");

@@ -1,0 +1,263 @@
+//! What a registry's own client hears: the measure of how fast ours can be.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use etcd_client::{EventType as EtcdEvent, WatchOptions};
+use kube::{
+    ResourceExt as _,
+    api::{ListParams, WatchEvent, WatchParams},
+};
+use micro::registry::{self, Event, Registry};
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+use tokio::{net::UdpSocket, sync::mpsc};
+use tokio_stream::StreamExt as _;
+use zookeeper_client::{AddWatchMode, EventType as ZooKeeperEvent};
+
+use super::{
+    SERVICE,
+    server::{RECORD, Server},
+};
+use crate::{
+    bench::measure::now,
+    consul::{self, Consul},
+    etcd::Etcd,
+    kubernetes::Namespace,
+    nats::Nats,
+    zookeeper::ZooKeeper,
+};
+
+/// A node has come, or is gone.
+#[derive(Debug)]
+struct Told {
+    id: String,
+    comes: bool,
+    at: Duration,
+}
+
+type Tell = mpsc::UnboundedSender<Told>;
+
+/// How a change is heard of without micro.
+#[derive(Debug)]
+pub struct Own(Heard);
+
+#[derive(Debug)]
+enum Heard {
+    /// By the registry's own client.
+    Told(mpsc::UnboundedReceiver<Told>),
+    /// There is no such client: so long after the change it must have been seen.
+    Within(Duration),
+}
+
+impl Own {
+    /// Listens to what is said of the nodes of [`SERVICE`], one of which must be there.
+    ///
+    /// # Panics
+    /// When the server cannot be asked.
+    pub async fn listen(server: &Server) -> Self {
+        let (tell, told) = mpsc::unbounded_channel();
+        match server {
+            Server::Mdns => mdns(tell),
+            Server::Memory => memory(&server.url(), tell).await,
+            Server::Etcd(etcd) => watch_etcd(etcd, tell).await,
+            Server::Consul(consul) => watch_consul(consul, tell),
+            Server::Kubernetes(_, namespace) => watch_pods(namespace, tell).await,
+            Server::ZooKeeper(zookeeper) => watch_zookeeper(zookeeper, tell).await,
+            Server::Nats(nats) => subscribe(nats, tell).await,
+            // An answer holds for its TTL, 1 s, and with us up to a tenth longer.
+            Server::Dns(..) => return Self(Heard::Within(Duration::from_millis(1_100))),
+            // Looked at so often.
+            Server::File(..) => return Self(Heard::Within(Duration::from_millis(500))),
+        }
+        Self(Heard::Told(told))
+    }
+
+    /// Where there is no client: within which time of its writing a change is seen.
+    pub fn within(&self) -> Option<Duration> {
+        match self.0 {
+            Heard::Within(bound) => Some(bound),
+            Heard::Told(_) => None,
+        }
+    }
+
+    /// When it was heard that this node came or went; without a client when that was written.
+    ///
+    /// # Panics
+    /// When the client has failed.
+    pub async fn hears(&mut self, id: &str, comes: bool, written: Duration) -> Duration {
+        let Heard::Told(told) = &mut self.0 else { return written };
+        loop {
+            let event = told.recv().await.expect("the registry's own client listens on");
+            if event.id == id && event.comes == comes {
+                return event.at;
+            }
+        }
+    }
+}
+
+fn say(tell: &Tell, id: impl Into<String>, comes: bool) {
+    // Nobody listens any more at the end.
+    let _ = tell.send(Told { id: id.into(), comes, at: now() });
+}
+
+// ===== without a server =====
+
+fn mdns(tell: Tell) {
+    let socket = packets().expect("a multicast socket on loopback");
+    tokio::spawn(async move {
+        let mut packet = [0; 9000];
+        loop {
+            let Ok((length, _)) = socket.recv_from(&mut packet).await else { return };
+            if let Some((id, comes)) = announced(&packet[..length]) {
+                say(&tell, id, comes);
+            }
+        }
+    });
+}
+
+fn packets() -> io::Result<UdpSocket> {
+    let group = Ipv4Addr::new(224, 0, 0, 251);
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((group, 5353)).into())?;
+    socket.join_multicast_v4(&group, &Ipv4Addr::LOCALHOST)?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// Which node of ours the packet announces, or says of that it is gone.
+fn announced(packet: &[u8]) -> Option<(String, bool)> {
+    let (header, records) = packet.split_at_checked(12)?;
+    // A response with answers and without a question: the node's own word to all.
+    if header[2] & 0x80 == 0 || header[5] != 0 || header[7] == 0 {
+        return None;
+    }
+    let (length, rest) = records.split_first()?;
+    let (id, rest) = rest.split_at_checked(usize::from(*length))?;
+    let mut service = vec![u8::try_from(SERVICE.len()).ok()?];
+    service.extend(SERVICE.as_bytes());
+    service.extend(b"\x05micro\0");
+    let ttl = rest.strip_prefix(&service[..])?.get(4..8)?;
+    Some((String::from_utf8(id.to_vec()).ok()?, ttl != [0; 4]))
+}
+
+async fn memory(url: &str, tell: Tell) {
+    let registry: Arc<dyn Registry> = registry::open(url).expect("a good URL");
+    let listing = registry.read(SERVICE).await.expect("memory is there");
+    let mut watch = registry.watch(SERVICE, listing.revision);
+    tokio::spawn(async move {
+        while let Some(batch) = watch.next().await {
+            for event in batch.expect("memory is there").events {
+                match event {
+                    Event::Put(entry) => say(&tell, entry.node.id.clone(), true),
+                    Event::Delete(key) => say(&tell, last(&key), false),
+                    Event::Reset(_) | Event::Malformed(_) => {}
+                }
+            }
+        }
+    });
+}
+
+fn last(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+// ===== servers =====
+
+async fn watch_etcd(etcd: &Etcd, tell: Tell) {
+    let mut client = etcd.client().await;
+    let prefix = WatchOptions::new().with_prefix();
+    let watching = client.watch(format!("/micro/registry/{SERVICE}/"), Some(prefix)).await;
+    let mut stream = watching.expect("etcd answers");
+    tokio::spawn(async move {
+        let _client = client;
+        while let Ok(Some(answer)) = stream.message().await {
+            for event in answer.events() {
+                let key = event.kv().and_then(|kv| kv.key_str().ok()).unwrap_or_default();
+                say(&tell, last(key), event.event_type() == EtcdEvent::Put);
+            }
+        }
+    });
+}
+
+/// A blocking query, as Consul's documentation has it.
+fn watch_consul(consul: &Consul, tell: Tell) {
+    let url = format!("http://{}/v1/health/service/{SERVICE}?passing=1&wait=60s", consul.address());
+    tokio::spawn(async move {
+        let (client, mut index, mut known) = (consul::client(), "0".to_owned(), BTreeSet::new());
+        loop {
+            let query = client.get(format!("{url}&index={index}")).send();
+            let Ok(answer) = query.await else { return };
+            let header = answer.headers().get("x-consul-index").expect("its index");
+            index = header.to_str().expect("a number").to_owned();
+            let Ok(text) = answer.text().await else { return };
+            let list: Vec<Value> = serde_json::from_str(&text).expect("a list");
+            let id = |it: &Value| it["Service"]["ID"].as_str().unwrap_or_default().to_owned();
+            let ids: BTreeSet<_> = list.iter().map(id).collect();
+            ids.difference(&known).for_each(|id| say(&tell, id, true));
+            known.difference(&ids).for_each(|id| say(&tell, id, false));
+            known = ids;
+        }
+    });
+}
+
+async fn watch_pods(namespace: &Namespace, tell: Tell) {
+    let pods = namespace.pods().await;
+    let list = pods.list(&ListParams::default()).await.expect("the server answers");
+    let version = list.metadata.resource_version.expect("a list has a version");
+    // The longest that there is: longer than any benchmark.
+    let params = WatchParams::default().timeout(294);
+    let stream = pods.watch(&params, &version).await.expect("the server answers");
+    tokio::spawn(async move {
+        let mut stream = std::pin::pin!(stream);
+        while let Some(Ok(event)) = stream.next().await {
+            if let WatchEvent::Added(pod) | WatchEvent::Modified(pod) = event {
+                let has_record = pod.annotations().contains_key(&format!("{RECORD}{SERVICE}"));
+                say(&tell, pod.name_any(), has_record);
+            }
+        }
+    });
+}
+
+async fn watch_zookeeper(zookeeper: &ZooKeeper, tell: Tell) {
+    let client = zookeeper.client().await;
+    let folder = format!("/micro-registry/{SERVICE}");
+    let watching = client.watch(&folder, AddWatchMode::PersistentRecursive).await;
+    let mut watcher = watching.expect("ZooKeeper answers");
+    tokio::spawn(async move {
+        loop {
+            let event = watcher.changed().await;
+            match event.event_type {
+                // The event has the path alone: where the node is, the record says.
+                ZooKeeperEvent::NodeCreated => {
+                    let Ok(_) = client.get_data(&event.path).await else { return };
+                    say(&tell, last(&event.path), true);
+                }
+                ZooKeeperEvent::NodeDeleted => say(&tell, last(&event.path), false),
+                ZooKeeperEvent::Session => return,
+                _ => {}
+            }
+        }
+    });
+}
+
+async fn subscribe(nats: &Nats, tell: Tell) {
+    let client = nats.client().await;
+    let subscription = client.subscribe("micro.nats.watch").await;
+    let mut subscription = subscription.expect("NATS answers");
+    client.flush().await.expect("NATS answers");
+    tokio::spawn(async move {
+        let _client = client;
+        while let Some(message) = subscription.next().await {
+            let told: Value = serde_json::from_slice(&message.payload).expect("go-micro's JSON");
+            let id = told["Service"]["nodes"][0]["id"].as_str().unwrap_or_default();
+            say(&tell, id, told["Action"] != "delete");
+        }
+    });
+}

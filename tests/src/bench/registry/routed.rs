@@ -1,0 +1,198 @@
+//! Callers that follow what is written into a registry: from the moment that its own client hears of a
+//! node to the first call that the node answers, and from the moment that it hears of its end to the
+//! last call that goes there.
+
+use std::{
+    error::Error,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use micro::Client;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{SERVICE, host::Host, own::Own, server::Server};
+use crate::{
+    bench::measure::now,
+    proto::echo::{EchoClient, SayRequest},
+};
+
+const CALLERS: usize = 4;
+
+/// A node that nobody has called for so long, with all of them calling, is called no more.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// Longer than any registry takes.
+const SOON: Duration = Duration::from_secs(10);
+
+/// The calls to the node that is watched just now.
+#[derive(Debug, Default)]
+struct Seen {
+    id: String,
+    /// When the first was answered.
+    first: Option<Duration>,
+    /// When the last was begun.
+    last: Option<Duration>,
+}
+
+impl Seen {
+    fn note(&mut self, node: &str, begin: Duration) {
+        if node == self.id {
+            self.first.get_or_insert_with(now);
+            self.last = self.last.max(Some(begin));
+        }
+    }
+}
+
+async fn call(echo: EchoClient, seen: Arc<Mutex<Seen>>) {
+    loop {
+        let begin = now();
+        let reply = echo.say(SayRequest::default()).await.expect("no call fails").into_inner();
+        seen.lock().expect("no caller panics").note(&reply.node, begin);
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// What each round took.
+#[derive(Debug, Default)]
+pub struct Times {
+    /// From the write's return to what the registry's own client hears, both ways.
+    pub own: Vec<Duration>,
+    /// From there to the first call.
+    pub first: Vec<Duration>,
+    /// From there to the last call.
+    pub last: Vec<Duration>,
+}
+
+/// One registry under test, with a node that stays and a client.
+#[derive(Debug)]
+pub struct Routed {
+    server: Server,
+    host: Host,
+    own: Own,
+    echo: EchoClient,
+    seen: Arc<Mutex<Seen>>,
+    times: Times,
+}
+
+impl Routed {
+    /// A node that stays, and the first call to it.
+    ///
+    /// # Errors
+    /// When it is not reached.
+    pub async fn start(mut server: Server) -> Result<Self, Box<dyn Error>> {
+        // Where nodes do not register, they only serve.
+        let url = server.url();
+        let write_to = if server.takes_registrations() { &url } else { "memory://unwritten" };
+        let mut host = Host::start(write_to)?;
+        let address = host.serve("stays").await?;
+        written(&mut server, &mut host, "stays", Some(&address)).await?;
+        let client = Client::builder().without_env().registry(&url).build()?;
+        let echo = EchoClient::new(SERVICE, &client);
+        echo.say(SayRequest::default()).timeout(SOON).await?;
+        let own = Own::listen(&server).await;
+        let (seen, times) = (Arc::default(), Times::default());
+        Ok(Self { server, host, own, echo, seen, times })
+    }
+
+    /// A node comes and goes.
+    ///
+    /// # Errors
+    /// When nobody calls it.
+    pub async fn round(&mut self, number: usize) -> Result<(), Box<dyn Error>> {
+        let id = format!("n{number}");
+        *self.seen() = Seen { id: id.clone(), first: None, last: None };
+        let mut callers: JoinSet<()> =
+            (0..CALLERS).map(|_| call(self.echo.clone(), self.seen.clone())).collect();
+        let address = self.host.serve(&id).await?;
+
+        let came = written(&mut self.server, &mut self.host, &id, Some(&address)).await?;
+        let heard = timeout(SOON, self.own.hears(&id, true, came)).await?;
+        let first = timeout(SOON, async {
+            loop {
+                if let Some(first) = self.seen().first {
+                    break first;
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+        });
+        let first = first.await.map_err(|_| format!("{} is never called", self.server.name()))?;
+        self.times.own.push(heard.saturating_sub(came));
+        self.times.first.push(first.saturating_sub(heard));
+
+        let went = written(&mut self.server, &mut self.host, &id, None).await?;
+        let heard = timeout(SOON, self.own.hears(&id, false, went)).await?;
+        let last = timeout(SOON, async {
+            loop {
+                let last = self.seen().last.unwrap_or_default();
+                if now().saturating_sub(last.max(heard)) > QUIET {
+                    break last;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let last = last.await.map_err(|_| format!("{} is called on", self.server.name()))?;
+        self.times.own.push(heard.saturating_sub(went));
+        self.times.last.push(last.saturating_sub(heard));
+
+        if let Some(ended) = callers.try_join_next() {
+            ended?;
+        }
+        callers.shutdown().await;
+        self.host.stop(&id).await
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().expect("no caller panics")
+    }
+
+    /// As the table names the registry.
+    pub fn name(&self) -> &'static str {
+        self.server.name()
+    }
+
+    /// As [`Own::within`].
+    pub fn within(&self) -> Option<Duration> {
+        self.own.within()
+    }
+
+    /// What the rounds took.
+    pub fn times(&self) -> &Times {
+        &self.times
+    }
+}
+
+/// Writes the node at this address, or removes it, and tells when that was done.
+async fn written(
+    server: &mut Server,
+    host: &mut Host,
+    id: &str,
+    address: Option<&str>,
+) -> Result<Duration, Box<dyn Error>> {
+    match (server.takes_registrations(), address) {
+        (true, Some(_)) => host.register(id).await,
+        (true, None) => host.deregister(id).await,
+        (false, Some(address)) => Ok(server.put(id, address).await),
+        (false, None) => Ok(server.remove(id).await),
+    }
+}
+
+/// From a client without connections to its first answer, so often.
+///
+/// # Errors
+/// When a call fails.
+pub async fn connects(times: usize) -> Result<Vec<Duration>, Box<dyn Error>> {
+    let mut host = Host::start("memory://connects")?;
+    let url = format!("static://{SERVICE}={}", host.serve("connects").await?);
+    let mut took = Vec::new();
+    for _ in 0..times {
+        let client = Client::builder().without_env().registry(&url).build()?;
+        let begin = now();
+        EchoClient::new(SERVICE, &client).say(SayRequest::default()).await?;
+        took.push(now() - begin);
+    }
+    Ok(took)
+}
