@@ -38,12 +38,14 @@ impl Kept {
     ///
     /// # Panics
     /// When the server does not take what the nodes need.
-    pub async fn start(mut server: Server, count: usize) -> Result<Self, Box<dyn Error>> {
+    pub async fn start(server: Server, count: usize) -> Result<Self, Box<dyn Error>> {
         let ids: Vec<_> = (0..count).map(|index| format!("n{index}")).collect();
         let (mut proxy, mut kubernetes) = (None, None);
         let mut url = server.url();
-        if let Server::Kubernetes(server, namespace) = &mut server {
-            server.run_pods(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        if let Server::Kubernetes(_, namespace) = &server {
+            for id in &ids {
+                namespace.run_pod(id).await;
+            }
             kubernetes = Some(namespace.client().await);
         } else {
             let (scheme, address) = url.split_once("://").ok_or("a URL")?;
