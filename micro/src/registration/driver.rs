@@ -44,7 +44,7 @@ pub(super) async fn drive(
     // No shorter than it takes the other to renew, which ends the contest for the time being.
     let contest =
         Backoff::full_jitter(options.interval.saturating_mul(2), options.ttl.saturating_mul(4));
-    let mut state = State::new(Instant::now(), &options, backoff, contest);
+    let mut state = State::new(Instant::now(), &options, backoff, contest, fastrand::f64());
     let mut leave = pin!(async {
         // The sender goes without a word when the registration is dropped: this task is about to
         // be aborted, and the record left to its TTL.
@@ -74,7 +74,10 @@ pub(super) async fn drive(
             Work::Check => unless_leaving(leave.as_mut(), check(&options)).await,
             Work::Renew(lease) => {
                 let renewal = async {
-                    let answer = bounded("renew", &*registry, registry.renew(&node, lease)).await;
+                    // One that is silent for as long as a short TTL would cost the record.
+                    let limit = ATTEMPT_TIMEOUT.min(options.ttl / 3);
+                    let request = registry.renew(&node, lease);
+                    let answer = bounded_by(limit, "renew", &*registry, request).await;
                     Event::Renewed(answer.unwrap_or_else(|late| Err(RenewError::Failed(late))))
                 };
                 unless_leaving(leave.as_mut(), renewal).await
@@ -145,9 +148,18 @@ async fn bounded<T>(
     registry: &dyn Registry,
     request: impl Future<Output = T>,
 ) -> Result<T, Error> {
-    timeout(ATTEMPT_TIMEOUT, request).await.map_err(|_elapsed| {
+    bounded_by(ATTEMPT_TIMEOUT, what, registry, request).await
+}
+
+async fn bounded_by<T>(
+    limit: Duration,
+    what: &str,
+    registry: &dyn Registry,
+    request: impl Future<Output = T>,
+) -> Result<T, Error> {
+    timeout(limit, request).await.map_err(|_elapsed| {
         let registry = registry.name();
-        Error::registry(format!("{registry}: no answer to {what} within {ATTEMPT_TIMEOUT:?}"))
+        Error::registry(format!("{registry}: no answer to {what} within {limit:?}"))
     })
 }
 

@@ -180,8 +180,10 @@ struct Driver {
 impl Registration {
     /// Registers the node and keeps it registered, in a task of its own; nothing is awaited here.
     ///
-    /// Attempts never end: each is bounded by 1 s, the wait between two is drawn from nothing to a
-    /// ceiling that grows from 100 ms to TTL/5. A record that is lost is written anew at once. Only
+    /// Attempts never end: each is bounded by 1 s (a renewal also by TTL/3), the wait between two is
+    /// drawn from nothing to a ceiling that grows from 100 ms to TTL/5. The first renewal comes at any
+    /// moment of the interval, so that nodes that were started together do not renew, and notice a
+    /// loss, together. A record that is lost is written anew at once. Only
     /// one that another process with the same id overwrites again and again is left to it for a
     /// while: a wait with a ceiling that grows from two intervals to 4 x TTL. The options are taken
     /// as they are: see [`Options::validate`].

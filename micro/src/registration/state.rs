@@ -57,6 +57,13 @@ pub(super) enum Note {
 pub(super) struct State {
     state: RegistrationState,
     interval: Duration,
+    /// Where in the interval the first renewal after a registration comes: nodes that were started
+    /// together, or have come back together, are not to renew, and find a loss out, together.
+    phase: f64,
+    /// Whether no round has begun since the last registration.
+    is_fresh: bool,
+    /// The round in which the record was written last.
+    written: Instant,
     has_check: bool,
     /// What the registry calls our entry. Outlives a failed removal, for the next attempt at it, and
     /// the loss of the record, until the next lease is there.
@@ -78,11 +85,21 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(now: Instant, options: &Options, backoff: Backoff, contest: Backoff) -> Self {
+    /// The `phase` is from 0 to 1, and each node's own.
+    pub(super) fn new(
+        now: Instant,
+        options: &Options,
+        backoff: Backoff,
+        contest: Backoff,
+        phase: f64,
+    ) -> Self {
         Self {
             state: RegistrationState::Idle,
             // Nobody waits for longer, and a clock can add it.
             interval: options.interval.min(LONGEST_TTL),
+            phase,
+            is_fresh: false,
+            written: now,
             has_check: options.check.is_some(),
             lease: None,
             read_only: false,
@@ -100,6 +117,7 @@ impl State {
         let work = match event {
             Event::Elapsed => {
                 self.round = now;
+                self.is_fresh = false;
                 if self.has_check && now >= self.check_at {
                     self.check_at = now + self.interval;
                     Work::Check
@@ -111,6 +129,8 @@ impl State {
             Event::Checked(Err(why)) => self.take_out(&why, &mut notes),
             Event::Registered(Ok(lease)) => {
                 self.enter(RegistrationState::Registered, None, &mut notes);
+                self.is_fresh = true;
+                self.written = self.round;
                 let wait = self.went_well();
                 // Not before: the record that stands is not removed for another to be written.
                 self.lease.replace(lease).map_or(wait, Work::Release)
@@ -125,8 +145,11 @@ impl State {
                 if self.troubled {
                     notes.push(Note::Recovered);
                 }
-                self.was_taken = false;
-                self.contest.reset();
+                // Sooner it says nothing: the other has not had a turn yet.
+                if self.round >= self.written + self.interval {
+                    self.was_taken = false;
+                    self.contest.reset();
+                }
                 self.went_well()
             }
             Event::Renewed(Err(RenewError::Lost(why))) => {
@@ -211,8 +234,16 @@ impl State {
     fn went_well(&mut self) -> Work {
         self.backoff.reset();
         self.troubled = false;
-        let idle = self.read_only && !self.has_check;
-        Work::Wait((!idle).then(|| self.round + self.interval))
+        if self.read_only && !self.has_check {
+            return Work::Wait(None);
+        }
+        let mut next = self.round + self.interval;
+        if self.is_fresh {
+            next = self.round + self.interval.mul_f64(self.phase);
+            // The check keeps to the rounds.
+            self.check_at = self.check_at.min(next);
+        }
+        Work::Wait(Some(next))
     }
 
     fn failed(&mut self, now: Instant, error: &Error, notes: &mut Vec<Note>) -> Work {

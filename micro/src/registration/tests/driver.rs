@@ -47,9 +47,11 @@ async fn a_node_stays_registered_by_renewing_at_every_third_of_the_ttl() {
     }
     let calls = registry.lock().calls.clone();
     assert_eq!(calls[0], (begin, "register"));
-    for (nth, (at, call)) in calls.iter().enumerate().skip(1) {
+    let (first, call) = calls[1];
+    assert!(call == "renew" && first <= begin + TTL / 3 + SECOND, "{:?}", first - begin);
+    for (nth, (at, call)) in calls[1..].iter().enumerate() {
         assert_eq!(*call, "renew");
-        let due = begin + TTL / 3 * u32::try_from(nth).unwrap();
+        let due = first + TTL / 3 * u32::try_from(nth).unwrap();
         assert!(*at >= due && *at < due + SECOND, "renewal {nth}: {:?}", *at - begin);
     }
 }
@@ -115,8 +117,9 @@ async fn a_deleted_record_is_back_within_a_third_of_the_ttl_and_a_second() {
     sleep(TTL / 3 + SECOND).await;
     assert!(registry.has_record());
     assert_eq!(state(&registration), RegistrationState::Registered);
-    let calls = ["register", "renew", "register", "deregister"];
-    assert_eq!(registry.calls(), calls, "the old lease is given back");
+    let calls = registry.calls();
+    let calls: Vec<_> = calls.iter().filter(|call| **call != "renew").collect();
+    assert_eq!(calls, [&"register", &"register", &"deregister"], "the old lease is given back");
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,11 +36,15 @@ fn step(state: &mut State, start: Instant, at: u64, event: Event) -> String {
 
 /// Runs a table of (ms, event, what it must lead to) with a TTL of 15 s and retries at once.
 fn run(check: bool, table: Vec<(u64, Event, &str)>) {
+    run_in_phase(1.0, check, table);
+}
+
+fn run_in_phase(phase: f64, check: bool, table: Vec<(u64, Event, &str)>) {
     let start = Instant::now();
     let check = check.then(|| -> Check { Arc::new(|| unreachable!("the machine asks nobody")) });
     let options = Options { check, ..Options::default() };
     let at_once = Backoff::full_jitter(Duration::ZERO, Duration::ZERO);
-    let mut state = State::new(start, &options, at_once, contest());
+    let mut state = State::new(start, &options, at_once, contest(), phase);
     for (row, (at, event, expected)) in table.into_iter().enumerate() {
         let what = format!("row {row}, {at} ms: {event:?}");
         assert_eq!(step(&mut state, start, at, event), expected, "{what}");
@@ -72,6 +76,28 @@ fn a_node_is_registered_at_once_and_renewed_at_every_interval() {
             (5900, Event::Renewed(Ok(())), "wait 10000"),
             (10_001, Event::Elapsed, "renew(lease(7))"),
             (10_002, Event::Renewed(Ok(())), "wait 15001"),
+        ],
+    );
+}
+
+#[test]
+fn the_first_renewal_after_a_registration_comes_at_the_nodes_own_moment() {
+    run_in_phase(
+        0.25,
+        true,
+        vec![
+            (0, Event::Elapsed, "check"),
+            (10, Event::Checked(Ok(())), "registering > register"),
+            (30, Event::Registered(Ok(LEASE)), "registered > wait 1250"),
+            (1250, Event::Elapsed, "check"),
+            (1260, Event::Checked(Ok(())), "renew(lease(7))"),
+            (1270, Event::Renewed(Ok(())), "wait 6250"),
+            (6250, Event::Elapsed, "check"),
+            (6260, Event::Checked(Ok(())), "renew(lease(7))"),
+            (6270, lost("deleted"), "lost (deleted) > registering > register"),
+            (6280, Event::Registered(Ok(NEXT_LEASE)), "registered > release(lease(7))"),
+            (6290, Event::Released, "wait 7520"),
+            (7520, Event::Elapsed, "check"),
         ],
     );
 }

@@ -7,7 +7,7 @@ use std::{
     alloc::System,
     env,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::LazyLock,
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
 use fastrand::Rng;
@@ -33,6 +33,13 @@ const FOR_ANY: usize = 2048;
 
 /// How often one is measured that takes more: tests beside this one allocate, too.
 const MEASURED: usize = 200;
+
+/// One test at a time: what another allocates is counted, too.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 static SEEDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let mut seeds: Vec<_> = records().into_iter().map(|(_, value)| value.into()).collect();
@@ -106,6 +113,7 @@ fn inputs() -> u64 {
 
 #[test]
 fn no_record_panics_or_takes_more_memory_than_it_should() {
+    let _alone = alone();
     let inputs = inputs();
     let mut decoded = [0_u64; DECODERS.len()];
     for number in 0..inputs {
@@ -129,6 +137,7 @@ fn no_record_panics_or_takes_more_memory_than_it_should() {
 fn no_tag_panics_or_takes_more_memory_than_a_record_may_hold() {
     use super::{gomicro::tag, json::MAX_LEN};
 
+    let _alone = alone();
     let mut ours = Node::new("greeter", "greeter-1", "127.0.0.1:1");
     ours.metadata.insert("zone".to_owned(), "<a>".to_owned());
     let deflated = tag::encode_tags(&ours).unwrap();
@@ -168,6 +177,7 @@ fn no_tag_panics_or_takes_more_memory_than_a_record_may_hold() {
 /// Long records of what takes the most for its length.
 #[test]
 fn no_bomb_takes_more_memory_than_it_should() {
+    let _alone = alone();
     let filled = |head: &str, item: &str, tail: &str| {
         format!("{head}{}{tail}", vec![item; (64 * 1024) / (item.len() + 1)].join(","))
     };
