@@ -56,7 +56,6 @@ impl Callers {
     /// When it does not.
     pub async fn start(url: &str) -> Self {
         let client = Client::builder().without_env().registry(url).build().expect("a client");
-        // Held throughout: with the last stub of a service goes what is known of its nodes.
         let echo = EchoClient::new("echo", &client);
         say(&echo).await.expect("a first call succeeds");
         let (goes_on, is_on) = watch::channel(true);
@@ -89,8 +88,8 @@ impl Callers {
 async fn say(echo: &EchoClient) -> Result<(), String> {
     let start = Instant::now();
     let request = SayRequest { payload: "hi".into() };
-    let call = timeout(Duration::from_secs(10), async { echo.say(request).await });
-    match call.await {
+    let call = echo.say(request).timeout(Duration::from_secs(3));
+    match timeout(Duration::from_secs(10), call).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(status)) => Err(format!("{status:?} after {:?}", start.elapsed())),
         Err(_) => Err("no answer within 10 s".to_owned()),

@@ -55,6 +55,11 @@ impl Shared {
         Self { fanout, status, drivers, doubts, service, discovery, runtime, kept_until }
     }
 
+    /// Whether nobody is subscribed, and the registry has refused it.
+    pub(super) fn is_over(&self) -> bool {
+        self.status.borrow().refused && self.fanout.lock().queues.is_empty()
+    }
+
     /// Keeps this for [`KEPT`] from now, unless as many others are kept as may be. One whom the
     /// registry has refused is not: who subscribes next asks again.
     fn keep(self: &Arc<Self>) {

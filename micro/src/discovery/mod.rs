@@ -204,7 +204,9 @@ impl Discovery {
     pub fn subscribe(&self, service: &str) -> Subscription {
         let key = (service.to_owned(), runtime::Handle::current().id());
         let mut services = self.0.services.lock().unwrap_or_else(PoisonError::into_inner);
-        let shared = services.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
+        let known = services.get(&key).and_then(Weak::upgrade);
+        // One that was refused since its last subscriber left asks no more.
+        let shared = known.filter(|shared| !shared.is_over()).unwrap_or_else(|| {
             services.retain(|_, shared| shared.strong_count() > 0);
             let shared = driver::start(self.clone(), service);
             services.insert(key, Arc::downgrade(&shared));

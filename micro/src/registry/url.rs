@@ -190,7 +190,10 @@ pub(super) fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let end = rest.find(']')? + 2;
-            rest[..end - 2].parse::<std::net::Ipv6Addr>().ok()?;
+            // A link-local one may name its interface, by number.
+            let (ip, scope) = rest[..end - 2].split_once('%').unwrap_or((&rest[..end - 2], "0"));
+            ip.parse::<std::net::Ipv6Addr>().ok()?;
+            scope.parse::<u32>().ok()?;
             (&text[..end], text[end..].strip_prefix(':').or(text[end..].is_empty().then_some("-"))?)
         }
         None => text.split_once(':').unwrap_or((text, "-")),
@@ -292,6 +295,10 @@ mod tests {
 
     #[test]
     fn hosts_get_the_default_port() {
+        assert_eq!(host_and_port("[fe80::1%3]:80"), Some(("[fe80::1%3]", Some(80))));
+        for no_scope in ["[fe80::1%]:80", "[fe80::1%eth0]:80", "[fe80::1%3%4]:80", "[%3]:80"] {
+            assert_eq!(host_and_port(no_scope), None, "{no_scope}");
+        }
         let found = hosts("etcd://a,b.c:1,127.0.0.1,[::1],[::1]:2,under_score-d:65535").unwrap();
         let expected =
             ["a:2379", "b.c:1", "127.0.0.1:2379", "[::1]:2379", "[::1]:2", "under_score-d:65535"];

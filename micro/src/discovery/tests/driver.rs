@@ -91,6 +91,17 @@ async fn who_subscribes_anew_for_each_call_has_the_nodes_while_the_registry_is_d
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_refused_while_nobody_was_there_is_asked_for_again() {
+    let registry = Scripted::new(&["a@x"]);
+    registry.lock().denies = true;
+    drop(discovery(&registry).subscribe("greeter"));
+    settle().await;
+    registry.lock().denies = false;
+    assert_eq!(next(&mut discovery(&registry).subscribe("greeter")).await, "=[a@x]");
+    assert_eq!(registry.reads(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn services_without_a_subscriber_are_followed_in_no_great_number() {
     let registry = Scripted::new(&["a@x"]);
     let discovery = discovery(&registry);

@@ -33,6 +33,8 @@ pub(super) struct Inner {
     watchers: Vec<UnboundedSender<Result<Batch, WatchError>>>,
     /// Refuses to be read.
     pub(super) down: bool,
+    /// Says that there can be no such service.
+    pub(super) denies: bool,
     /// Does not answer.
     pub(super) silent: bool,
     /// How long it takes to be read.
@@ -131,6 +133,9 @@ impl Registry for Scripted {
             }
             sleep(takes).await;
             let inner = self.lock();
+            if inner.denies {
+                return Err(Error::config("there can be no such service"));
+            }
             if inner.down {
                 return Err(Error::registry("connection refused"));
             }

@@ -13,6 +13,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
 use futures_util::FutureExt;
+use tokio::time::timeout;
 
 use self::{
     lease::KeepAlives,
@@ -31,6 +32,9 @@ const MIN_TTL: Duration = Duration::from_secs(1);
 
 /// How long a removal may take to reach the watchers of all members.
 const SPREAD: Duration = Duration::from_secs(1);
+
+/// How long giving a lease back may take beside an attempt that has failed.
+const REVOKE: Duration = Duration::from_millis(200);
 
 /// Records read in one request: some 650 kB of go-micro's usual ones, which a link of 6 Mbit/s
 /// brings within an exchange's second. Where they are over the 4 MiB that a gRPC message may have,
@@ -181,8 +185,10 @@ impl Registry for Etcd {
                 });
                 let puts = Txn::new().and_then(puts.collect::<Vec<_>>());
                 if let Err(error) = connection.client.kv_client().txn(puts).await {
-                    // Every try would leave one for its TTL. Where etcd is away, so is this.
-                    let _ = connection.client.lease_client().revoke(lease).await;
+                    // Every try would leave one for its TTL. Where etcd is away, so is this, and
+                    // the next member is to have its turn.
+                    let mut leases = connection.client.lease_client();
+                    let _ = timeout(REVOKE, leases.revoke(lease)).await;
                     return Err(error);
                 }
                 Ok(Lease(lease))

@@ -7,6 +7,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -19,7 +20,7 @@ use kube::{
     Client, Config, Error as ClientError,
     client::{AuthError, Body, ConfigExt as _},
 };
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle, time::timeout};
 use tower::{BoxError, ServiceBuilder};
 
 use super::options::Options;
@@ -254,8 +255,15 @@ impl Cluster {
 async fn connect(options: Options) -> Result<Held, String> {
     static IDS: AtomicU64 = AtomicU64::new(0);
     let config = options.config().await?;
-    // It waits for a program that the kubeconfig names.
-    let building = tokio::task::spawn_blocking(|| build(config));
+    // It waits for a program that the kubeconfig names. A thread of its own keeps neither the runtime's
+    // others from their work, nor the process from its end.
+    let (done, building) = oneshot::channel();
+    let runtime = Handle::current();
+    let thread = thread::Builder::new().name("kubeconfig".to_owned()).spawn(move || {
+        let _runtime = runtime.enter();
+        let _ = done.send(build(config));
+    });
+    thread.map_err(|error| format!("no client can be made: {error}"))?;
     match timeout(CONNECT, building).await {
         Ok(built) => {
             let client = built.map_err(|error| format!("no client can be made: {error}"))??;

@@ -163,6 +163,10 @@ impl Driver {
     /// # Errors
     /// As [`Link::open`].
     pub(super) fn follow(&self, named: &Named) -> Result<(), OpenError> {
+        // That is spoken on from the start, and never changes.
+        if named.is_loopback() {
+            return Ok(());
+        }
         let mut state = self.shared.state();
         let is_first = state.follows.is_empty();
         if !state.follows.contains(named) {
@@ -271,7 +275,9 @@ impl Shared {
             state.relinked(Instant::now(), interfaces);
         }
         drop(state);
-        self.act(|_, _| ());
+        if has_changed {
+            self.act(|_, _| ());
+        }
         outcome
     }
 }

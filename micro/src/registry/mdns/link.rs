@@ -27,6 +27,10 @@ pub(super) enum Named {
 }
 
 impl Named {
+    pub(super) fn is_loopback(&self) -> bool {
+        matches!(self, Self::Address(ip, _) if ip.is_loopback())
+    }
+
     /// What is spoken on there: by an address of IPv4 that family alone, else both. Nothing while the
     /// interface is down.
     ///
@@ -39,9 +43,7 @@ impl Named {
             }
             Self::Interface(name) => interface.name == *name,
         };
-        if let Self::Address(ip, _) = self
-            && ip.is_loopback()
-        {
+        if self.is_loopback() {
             return Ok(vec![Net::LOOPBACK]);
         }
         let Some(found) = interfaces.iter().find(is_it) else {

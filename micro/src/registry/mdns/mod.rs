@@ -26,7 +26,7 @@ use tokio::{sync::OnceCell, time::sleep_until};
 use self::{
     driver::Driver,
     instance::Instance,
-    link::{Named, OpenError, interfaces},
+    link::{Named, Net, OpenError, interfaces},
     responder::Standing,
 };
 use super::{
@@ -133,12 +133,17 @@ impl Mdns {
 
     async fn start(&self) -> Result<Arc<Driver>, Error> {
         let name = &self.name;
-        let interfaces = interfaces().unwrap_or_default();
+        let interfaces = interfaces()
+            .map_err(|why| Error::registry(format!("{name}: {}", OpenError::NoSocket(why))))?;
         for named in &self.further {
             named.nets(&interfaces).map_err(|why| Error::config(format!("{name}: {why}")))?;
         }
         let driver = Driver::start(&self.further).map_err(|why| match why {
             OpenError::NoSocket(_) => Error::registry(format!("{name}: {why}")),
+            // One that comes and goes may have gone this moment.
+            OpenError::Multicast(ref net, _) if *net != Net::LOOPBACK => {
+                Error::registry(format!("{name}: {why}"))
+            }
             // It is no use to try again.
             OpenError::Held | OpenError::Multicast(..) => {
                 Error::config(format!("{name}: {why}; {INSTEAD}"))
