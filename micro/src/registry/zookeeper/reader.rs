@@ -282,8 +282,9 @@ pub(super) async fn answering(members: &[String]) -> Vec<String> {
     let most = members.len() / 2 + 1;
     let answered = asked.filter_map(std::future::ready).take(most);
     let answered: Vec<_> = answered.take_until(sleep(ANSWERS)).collect().await;
-    // With fewer, the session would be theirs alone for as long as it lives.
-    if answered.len() < most { members.to_vec() } else { answered }
+    // A session that only these can hold ends with them, and the node registers anew; one that waits for
+    // a silent member does not begin.
+    if answered.is_empty() { members.to_vec() } else { answered }
 }
 
 /// Whether a member says anything at all to the one word that it takes by default. One that does not
