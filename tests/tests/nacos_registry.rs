@@ -13,7 +13,7 @@ use tests::nacos::Nacos;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 const TTL: Duration = Duration::from_secs(60);
@@ -179,6 +179,22 @@ async fn a_node_in_all_formats_is_renewed_and_leaves_in_all() {
     for service in ["helloworld", "helloworld.grpc"] {
         assert!(nacos.instances(service).await.is_empty(), "{service}");
     }
+}
+
+#[tokio::test]
+async fn a_removal_that_is_dropped_is_done_all_the_same() {
+    let nacos = Nacos::start().await;
+    let registry = registry::open(&nacos.url()).unwrap();
+    let node = node("helloworld");
+    let lease = registry.register(&node, TTL).await.unwrap();
+    // Begun, and given up before Nacos can have answered.
+    tokio::select! {
+        biased;
+        ended = registry.deregister(&node, lease) => panic!("{ended:?} at once"),
+        () = std::future::ready(()) => {}
+    }
+    let gone = async { while !nacos.instances("helloworld").await.is_empty() {} };
+    timeout(Duration::from_secs(10), gone).await.expect("nobody else could take it back");
 }
 
 #[tokio::test]

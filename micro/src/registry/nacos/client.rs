@@ -110,7 +110,7 @@ impl Client {
         let server = answering(options, deadline.min(Instant::now() + EXCHANGE)).await?;
         let login = Arc::new(Login::new(server.main.clone(), options.user.clone()));
         let connect = async {
-            login.ensure().await?;
+            login.ensure().await.map_err(|failure| failure.to_string())?;
             // Neither Nacos's own variables nor what its files kept of an earlier process count.
             let props = ClientProps::new()
                 .env_first(false)
@@ -152,6 +152,12 @@ impl Client {
         let places = records.iter().map(|it| (it.service.clone(), it.instance.clone()));
         registered.extend(places);
         true
+    }
+
+    /// Gives the places of these records up.
+    pub(super) fn free(&self, records: &[Record]) {
+        let mut registered = self.registered();
+        records.iter().for_each(|record| drop(registered.remove(&record.service)));
     }
 
     /// Whether every one of these records has its place here already, and with that address.
@@ -217,11 +223,12 @@ impl Client {
             let turn = timeout_at(deadline, self.subscribed.lock()).await;
             let mut subscribed = turn.map_err(|_| no_answer())?;
             // Noted first: it may be half done.
-            let mut is_new = false;
-            let subscription = subscribed.entry(service.clone()).or_insert_with(|| {
-                is_new = true;
-                Subscription { listener: Arc::new(Listener(watch::Sender::new(()))), count: 0 }
+            let subscription = subscribed.entry(service.clone()).or_insert_with(|| Subscription {
+                listener: Arc::new(Listener(watch::Sender::new(()))),
+                count: 0,
             });
+            // Also one that is left of a subscription whose end Nacos did not confirm.
+            let is_new = subscription.count == 0;
             subscription.count += 1;
             followed.told.push((service.clone(), subscription.listener.0.subscribe()));
             if is_new {
@@ -299,7 +306,7 @@ impl Client {
         exchange: impl Future<Output = SdkResult<T>>,
     ) -> Result<T, Failure> {
         let exchange = async {
-            self.login.ensure().await.map_err(Failure::Refused)?;
+            self.login.ensure().await?;
             match AssertUnwindSafe(exchange).catch_unwind().await {
                 Ok(answer) => answer.map_err(|error| failure(&error)),
                 Err(panic) => Err(Failure::Broken(said(&*panic))),
@@ -363,17 +370,25 @@ impl Drop for Followed {
     }
 }
 
-/// Does it again and again, until Nacos has done it.
+/// How often Nacos may refuse what is taken back: the first time it may be for the token.
+const MOST_REFUSALS: u32 = 3;
+
+/// Does it again and again, until Nacos has done it, or will not.
 async fn until_done<E: Future<Output = SdkResult<()>>>(login: &Login, exchange: impl Fn() -> E) {
     let mut pause = Duration::from_secs(1);
-    loop {
+    let mut refusals = 0;
+    while refusals < MOST_REFUSALS {
         let attempt = async {
             let _ = login.ensure().await;
             AssertUnwindSafe(exchange()).catch_unwind().await
         };
         match timeout(TAKE_BACK, attempt).await {
             Ok(Ok(Ok(()))) => return,
-            Ok(_) => login.forget(),
+            Ok(answer) => {
+                login.forget();
+                let is_refused = |error| matches!(failure(&error), Failure::Refused(_));
+                refusals += u32::from(answer.is_ok_and(|answer| answer.is_err_and(is_refused)));
+            }
             // The SDK waits for a connection by itself.
             Err(_) => {}
         }

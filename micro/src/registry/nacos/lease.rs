@@ -45,6 +45,13 @@ impl Held {
     }
 }
 
+/// It is held no more.
+pub(super) fn over() -> RenewError {
+    RenewError::Lost(
+        "it is not registered any more: its TTL was over, or it was deregistered".to_owned(),
+    )
+}
+
 fn key(node: &Node) -> (String, String) {
     (node.service.clone(), node.id.clone())
 }
@@ -64,10 +71,7 @@ impl Leases {
     /// `Lost` when nothing is, `Taken` when it is held under another lease or as another node.
     pub(super) fn get(&self, node: &Node, lease: Lease) -> Result<Held, RenewError> {
         match self.held().get(&key(node)) {
-            None => Err(RenewError::Lost(
-                "it is not registered any more: its TTL was over, or it was deregistered"
-                    .to_owned(),
-            )),
+            None => Err(over()),
             Some(held) if held.lease != lease || held.node != *node => {
                 Err(RenewError::taken_by(node, &held.node))
             }
@@ -85,11 +89,11 @@ impl Leases {
         self.held().insert(key(&held.node), held)
     }
 
-    /// Holds it for another TTL.
-    pub(super) fn extend(&self, node: &Node, lease: Lease) {
-        if let Some(held) = self.held().get_mut(&key(node)).filter(|held| held.lease == lease) {
-            held.expires = Instant::now() + held.ttl;
-        }
+    /// Holds it for another TTL; false if it is held no more.
+    pub(super) fn extend(&self, node: &Node, lease: Lease) -> bool {
+        let mut all = self.held();
+        let held = all.get_mut(&key(node)).filter(|held| held.lease == lease);
+        held.map(|held| held.expires = Instant::now() + held.ttl).is_some()
     }
 
     /// Holds it no more.
@@ -119,5 +123,6 @@ mod tests {
         let leases = Leases::default();
         let given: Vec<_> = (0..1000).map(|_| leases.next().0).collect();
         assert!(given.is_sorted_by(|one, other| one < other));
+        assert!(!leases.extend(&Node::new("a", "a-1", "h:1"), Lease(1)), "nothing is held");
     }
 }

@@ -22,6 +22,8 @@ use tokio::{
 };
 use tracing::warn;
 
+use super::client::Failure;
+
 /// The bound of one attempt that nobody waits for.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
@@ -76,22 +78,23 @@ impl Login {
     /// Signs in, unless that is done or there is nobody to sign in.
     ///
     /// # Errors
-    /// In words, without the password.
-    pub(super) async fn ensure(&self) -> Result<(), String> {
+    /// `Refused` where Nacos says no, `Broken` where it says nothing; without the password.
+    pub(super) async fn ensure(&self) -> Result<(), Failure> {
         let Some((user, password)) = &self.user else { return Ok(()) };
         let is_due = |token: &Token| token.due <= Instant::now();
         if self.token().as_ref().is_some_and(|token| !is_due(token)) {
             return Ok(());
         }
-        let answer =
-            self.ask(user, password).await.map_err(|why| format!("cannot sign in: {why}"))?;
+        let answer = self.ask(user, password).await?;
         // Half of its time, as it is looked at every 30 s.
         let due = Instant::now() + Duration::from_secs(answer.token_ttl.min(1 << 24)) / 2;
         *self.token() = Some(Token { text: answer.access_token, due });
         Ok(())
     }
 
-    async fn ask(&self, user: &str, password: &str) -> Result<Answer, String> {
+    async fn ask(&self, user: &str, password: &str) -> Result<Answer, Failure> {
+        let refused = |why: String| Failure::Refused(format!("cannot sign in: {why}"));
+        let broken = |why: String| Failure::Broken(format!("cannot sign in: {why}"));
         let form = form_urlencoded::Serializer::new(String::new())
             .append_pair("username", user)
             .append_pair("password", password)
@@ -99,19 +102,20 @@ impl Login {
         let request = Request::post(format!("http://{}/nacos/v1/auth/login", self.server))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Full::new(Bytes::from(form)))
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| refused(error.to_string()))?;
         // Made anew each time: its connections would belong to whichever runtime was first.
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let answer = client.request(request).await.map_err(|error| chain(&error))?;
+        let answer = client.request(request).await.map_err(|error| broken(chain(&error)))?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| error.to_string())?.to_bytes();
+        let body = body.map_err(|error| broken(error.to_string()))?.to_bytes();
         if !status.is_success() {
             let text = String::from_utf8_lossy(&body);
             let text: String = text.trim().chars().take(200).collect();
-            return Err(format!("{status}: {}", text.escape_debug()));
+            let why = format!("{status}: {}", text.escape_debug());
+            return Err(if status.is_server_error() { broken(why) } else { refused(why) });
         }
-        serde_json::from_slice(&body).map_err(|_| "the answer is not Nacos's".to_owned())
+        serde_json::from_slice(&body).map_err(|_| broken("the answer is not Nacos's".to_owned()))
     }
 
     /// The token is worth nothing: the next [`ensure`](Self::ensure) asks for another.
@@ -155,7 +159,7 @@ impl AuthPlugin for Login {
             }
             let why = match timeout(ATTEMPT, self.ensure()).await {
                 Ok(Ok(())) => return,
-                Ok(Err(why)) => why,
+                Ok(Err(failure)) => failure.to_string(),
                 Err(_) => format!("cannot sign in: no answer within {ATTEMPT:?}"),
             };
             warn!(server = self.server, "nacos: {why}");
@@ -235,11 +239,15 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_told_in_nacos_words() {
         let (server, _asked) = answering("unknown user!").await;
-        let why = login(server).ensure().await.unwrap_err();
-        assert_eq!(why, "cannot sign in: 403 Forbidden: unknown user!");
+        let failure = login(server).ensure().await.unwrap_err();
+        assert_eq!(failure.to_string(), "cannot sign in: 403 Forbidden: unknown user!");
+        assert!(matches!(failure, Failure::Refused(_)), "another server would say so, too");
         let (server, _asked) = answering("{}").await;
-        let why = login(server).ensure().await.unwrap_err();
-        assert_eq!(why, "cannot sign in: the answer is not Nacos's");
-        assert_eq!(Login::new("nowhere".to_owned(), None).ensure().await, Ok(()));
+        let failure = login(server).ensure().await.unwrap_err();
+        assert_eq!(failure.to_string(), "cannot sign in: the answer is not Nacos's");
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let failure = login(gone.to_string()).ensure().await.unwrap_err();
+        assert!(matches!(failure, Failure::Broken(_)), "another server may be there: {failure}");
+        Login::new("nowhere".to_owned(), None).ensure().await.expect("nobody is to sign in");
     }
 }

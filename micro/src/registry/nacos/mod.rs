@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until};
 use self::{
     client::{Client, Failure, answering},
     known::Known,
-    lease::{Held, Leases},
+    lease::{Held, Leases, over},
     options::Options,
     pool::Pool,
     record::{Fate, Record, nameable, records, service_of, services},
@@ -275,8 +275,8 @@ impl Registry for Nacos {
             let held = self.inner.leases.get(node, lease)?;
             let what = format!("renew {} of service {}", node.id, node.service);
             self.inner.judge(&what, &held).await?;
-            self.inner.leases.extend(node, lease);
-            Ok(())
+            // Its TTL may have been over while Nacos was asked, and it taken back.
+            if self.inner.leases.extend(node, lease) { Ok(()) } else { Err(over()) }
         }
         .boxed()
     }
@@ -285,7 +285,11 @@ impl Registry for Nacos {
         async move {
             let Some(held) = self.inner.leases.take(node, lease) else { return Ok(()) };
             let what = format!("deregister {} of service {}", node.id, node.service);
-            self.inner.end(&held).await.map_err(|why| self.inner.failed(&what, &why))
+            // To its end also for a caller that is gone: nobody else has what was held.
+            let inner = self.inner.clone();
+            let ended = tokio::spawn(async move { inner.end(&held).await }).await;
+            let ended = ended.unwrap_or_else(|error| Err(error.to_string()));
+            ended.map_err(|why| self.inner.failed(&what, &why))
         }
         .boxed()
     }

@@ -133,10 +133,14 @@ impl Pool {
         deadline: Instant,
     ) -> Result<(), String> {
         for record in records {
-            if let Err(failure) = client.deregister(&record.service, deadline).await {
-                self.abandon(client, records);
-                return Err(failure.to_string());
+            let Err(failure) = client.deregister(&record.service, deadline).await else { continue };
+            match failure {
+                // Nothing would come of asking again, and the client is as good as any: one more for
+                // each refusal would be one more connection for each.
+                Failure::Refused(_) => client.free(records),
+                Failure::Broken(_) => self.abandon(client, records),
             }
+            return Err(failure.to_string());
         }
         Ok(())
     }
@@ -197,9 +201,9 @@ impl Placed<'_> {
 
     /// Nacos does not take them. The client is good, and yet would try again by itself.
     pub(super) async fn take_back(mut self, deadline: Instant) {
-        if self.pool.take_back(&self.client, self.records, deadline).await.is_ok() {
-            self.is_kept = true;
-        }
+        let _ = self.pool.take_back(&self.client, self.records, deadline).await;
+        // Dropped before that, they are abandoned.
+        self.is_kept = true;
     }
 }
 
