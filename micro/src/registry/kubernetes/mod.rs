@@ -1,6 +1,7 @@
 //! `kubernetes://`: a Service's EndpointSlices, and go-micro's records at pods.
 
 mod cluster;
+mod connections;
 mod options;
 mod pod;
 mod read;
@@ -61,12 +62,14 @@ const PATCH: Right = Right { verb: "patch", resource: "pods" };
 /// it: as an annotation of its own pod. Neither expires: there is no TTL, and it is the kubelet
 /// that finds out about a node that was killed.
 ///
-/// Every exchange is bounded by 1 s. One that fails, but by the server's word, makes the next begin
+/// Every exchange is bounded by 1 s. Of those that look for nodes 32 go on at a time, and the others
+/// wait for their turn, 1 s at most. One that fails, but by the server's word, makes the next begin
 /// with a new client, which reads token, certificates and kubeconfig anew; so does a token that
 /// the server does not take any more.
 ///
 /// One URL opened several times in a process (and runtime) is one registry, whose client all share.
-/// Each watch has a connection of its own, as HTTP/1.1 wants it.
+/// Over TLS the server is asked for HTTP/2: a connection has up to 100 watches, or as many as the
+/// server takes. In HTTP/1.1 each has one of its own.
 #[derive(Debug)]
 pub struct Kubernetes {
     cluster: Arc<Cluster>,

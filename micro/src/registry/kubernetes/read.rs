@@ -77,7 +77,9 @@ pub(super) async fn list<K: Kind>(
             let params = params.clone();
             right.with(async move { api.list(&params).await })
         });
+        let turn = cluster.turn(what).await?;
         let page = page.await?;
+        drop(turn);
         objects.extend(page.items);
         match page.metadata.continue_ {
             Some(token) if !token.is_empty() => params = params.continue_token(&token),

@@ -248,6 +248,7 @@ impl<K: Kind> Feed<K> {
             let (params, version) = (params.clone(), version.clone());
             right.with(async move { Ok(api.watch(&params, &version).await?.boxed()) })
         };
+        let _turn = cluster.turn(what).await.map_err(broken)?;
         self.stream = Some(cluster.call(what, open).await.map_err(broken)?);
         self.opened = Instant::now();
         self.last = self.opened;
