@@ -375,6 +375,16 @@ impl Namespace {
         pods.patch_status(name, &params, &status).await.expect("a pod's status");
     }
 
+    /// Gives a pod its address, as the kubelet does.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn give_address(&self, pod: &str, ip: &str) {
+        let status = Patch::Merge(json!({ "status": { "podIP": ip } }));
+        let params = PatchParams::default();
+        self.pods().await.patch_status(pod, &params, &status).await.expect("a pod's status");
+    }
+
     /// Patches a pod's metadata.
     ///
     /// # Panics

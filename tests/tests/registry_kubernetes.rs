@@ -299,6 +299,96 @@ async fn a_record_is_lost_with_its_pod_and_taken_with_its_annotation() {
 }
 
 #[tokio::test]
+async fn kratos_and_go_micro_find_one_node_in_both_formats() {
+    let server = Shared::get().await;
+    let namespace = server.namespace().await;
+    let of = |format: &str| {
+        let url = format!("{}&format={format}&pod=greeter-0", namespace.url());
+        registry::open(&url).unwrap()
+    };
+    let (both, kratos, micro) = (of("micro,kratos"), of("kratos"), of("micro"));
+    namespace.run_pod("greeter-0").await;
+    namespace.give_address("greeter-0", "10.1.0.4").await;
+    let mut of_both = Watching::from_now(&both, "greeter").await;
+    let mut of_kratos = Watching::from_now(&kratos, "greeter").await;
+    let mut of_micro = Watching::from_now(&micro, "greeter").await;
+
+    let node = Node::new("greeter", "greeter-1", "10.1.0.4:9000");
+    let lease = both.register(&node, TTL).await.unwrap();
+    let pod = namespace.pods().await.get("greeter-0").await.unwrap();
+    let labels = pod.metadata.labels.unwrap();
+    assert_eq!(labels["kratos-service-id"], "greeter-1");
+    assert_eq!(labels["kratos-service-app"], "greeter");
+    assert_eq!(labels["kratos-service-version"], "latest");
+    let annotations = pod.metadata.annotations.unwrap();
+    assert_eq!(annotations["kratos-service-protocols"], r#"{"9000":"grpc"}"#);
+    assert_eq!(annotations["kratos-service-metadata"], "{}");
+    for watching in [&mut of_both, &mut of_kratos, &mut of_micro] {
+        assert_eq!(watching.events(1).await, ["+greeter-1@10.1.0.4:9000"]);
+    }
+    both.renew(&node, lease).await.unwrap();
+    assert_eq!(kratos.list().await.unwrap(), ["greeter"]);
+    assert_eq!(both.list().await.unwrap(), ["greeter"]);
+
+    // Who leaves as Kratos does leaves one of the two; the node's next look finds it out.
+    let left = json!({ "labels": {
+        "kratos-service-id": "", "kratos-service-app": "", "kratos-service-version": ""
+    } });
+    namespace.patch_pod("greeter-0", left).await;
+    assert_eq!(of_kratos.events(1).await, ["-greeter-1"]);
+    assert_eq!(both.read("greeter").await.unwrap().entries.len(), 1);
+    let renewed = both.renew(&node, lease).await;
+    assert!(
+        matches!(&renewed, Err(RenewError::Lost(why)) if why.contains("Kratos labels")),
+        "{renewed:?}"
+    );
+    let lease = both.register(&node, TTL).await.unwrap();
+    let again = "+greeter-1@10.1.0.4:9000";
+    assert_eq!(of_kratos.events(1).await, [again]);
+    for watching in [&mut of_both, &mut of_micro] {
+        assert_eq!(watching.events(2).await, [again; 2], "its pod was written twice");
+    }
+
+    both.deregister(&node, lease).await.unwrap();
+    for watching in [&mut of_both, &mut of_kratos, &mut of_micro] {
+        assert_eq!(watching.events(1).await, ["-greeter-1"]);
+    }
+    let pod = namespace.pods().await.get("greeter-0").await.unwrap();
+    let labels = pod.metadata.labels.unwrap_or_default();
+    assert_eq!(labels.keys().collect::<Vec<_>>(), ["micro.mu/type"]);
+    assert_eq!(pod.metadata.annotations, None);
+}
+
+#[tokio::test]
+async fn a_kratos_deployment_with_labels_by_hand_is_found() {
+    let server = Shared::get().await;
+    let namespace = server.namespace().await;
+    let registry = registry::open(&format!("{}&format=kratos", namespace.url())).unwrap();
+    let mut watching = Watching::from_now(&registry, "helloworld").await;
+    for (pod, ip) in [("helloworld-0", "10.1.0.4"), ("helloworld-1", "10.1.0.5")] {
+        namespace.run_pod(pod).await;
+        namespace.give_address(pod, ip).await;
+        let by_hand = json!({
+            "labels": {
+                "kratos-service-id": "56991810-c77f-4a95-8190-393efa9c1a61",
+                "kratos-service-app": "helloworld",
+                "kratos-service-version": "v3.5.0",
+            },
+            "annotations": {
+                "kratos-service-protocols": "{\"80\": \"http\", \"9000\": \"grpc\"}\n",
+                "kratos-service-metadata": "{\"region\": \"sh\"}\n",
+            },
+        });
+        namespace.patch_pod(pod, by_hand).await;
+    }
+    let one = "+56991810-c77f-4a95-8190-393efa9c1a61@10.1.0.4:9000";
+    assert_eq!(watching.events(2).await, [one, "+helloworld-1@10.1.0.5:9000"]);
+    let listing = registry.read("helloworld").await.unwrap();
+    let node = &listing.entries[0].node;
+    assert_eq!((&*node.version, &*node.metadata["region"]), ("v3.5.0", "sh"));
+}
+
+#[tokio::test]
 async fn what_a_pod_cannot_hold_is_refused_before_anything_is_asked() {
     let server = Shared::get().await;
     let namespace = server.namespace().await;

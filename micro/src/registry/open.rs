@@ -129,7 +129,7 @@ fn built_in() -> String {
 /// | `consul://127.0.0.1:8500[?token=..&dc=..&near=..]`, `consul:///run/consul.sock` | Consul, with the feature `consul`; 8500 is the default port. All options are in [its chapter](crate::guide::registries::consul) |
 /// | `nacos://[user:password@]h1:8848,h2:8848[?namespace=..&group=..&cluster=..&grpc_port=..&format=..]` | Nacos, with the feature `nacos`; 8848 is the default port. All options are in [its chapter](crate::guide::registries::nacos) |
 /// | `dns://[server/]name[:port]` | what [DNS](crate::guide::registries::dns) says of a name, or of one for each service (`{service}.example:50051`); only reads; with the feature `dns` |
-/// | `kubernetes://[namespace][/service[:port]][?kubeconfig=..&context=..&format=micro&pod=..]` | Kubernetes, with the feature `kubernetes`: the pod's own cluster and namespace, unless named |
+/// | `kubernetes://[namespace][/service[:port]][?kubeconfig=..&context=..&format=micro,kratos&pod=..]` | Kubernetes, with the feature `kubernetes`: the pod's own cluster and namespace, unless named |
 /// | `nats://[user:password@]h1:4222,h2:4222[?creds=..&tls=true&ca=..&cert=..&key=..]` | go-micro's bus over NATS, with the feature `nats`; 4222 is the default port; a user alone is a token, and `creds` names a file of credentials |
 /// | `file://nodes.toml`, `file:///etc/micro/nodes.toml` | a [file](crate::guide::registries::file) that lists nodes, relative to the working folder or not, read anew when it changes; only reads; with the feature `file` |
 /// | `zookeeper://[user:password@]h1:2181,h2:2181[/chroot][?format=..]` | ZooKeeper, with the feature `zookeeper`; 2181 is the default port |

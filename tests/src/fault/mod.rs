@@ -12,6 +12,7 @@ mod journal;
 mod report;
 mod server;
 mod silent;
+mod source;
 mod table;
 mod trial;
 
@@ -22,6 +23,7 @@ pub use journal::{Journal, Visit};
 pub use report::{Line, record};
 pub use server::{Cannot, Server};
 pub use silent::Silent;
+pub use source::{AWAY, AWAY_FOR_A_MOMENT, Source, bear, older};
 pub use table::judge;
 pub use trial::{CALLERS, Trial};
 

@@ -4,40 +4,35 @@ use std::{
     error::Error as StdError,
     fmt,
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
 };
 
-use http::StatusCode;
-use hyper_util::{
-    client::legacy::{Client as HttpClient, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use http::{Request, StatusCode};
 use kube::{
     Client, Config, Error as ClientError,
     client::{AuthError, Body, ConfigExt as _},
 };
-use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle, time::timeout};
-use tower::{BoxError, ServiceBuilder};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, SemaphorePermit, oneshot},
+    time::timeout,
+};
+use tower::{ServiceBuilder, service_fn};
 
-use super::options::Options;
+use super::{connections::Connections, options::Options};
 use crate::Error;
 
 /// How long an exchange may take, all its requests together.
 pub(super) const EXCHANGE: Duration = Duration::from_secs(1);
 
-/// How long making a client may take: a kubeconfig may name a program that asks elsewhere for the
-/// credentials. It goes on beside the exchanges, which wait for it as long as they last.
-const CONNECT: Duration = Duration::from_secs(30);
-
-/// A connection without a byte for this long is asked, by TCP, whether its peer is still there, and
-/// given up after three questions without an answer: a watch that was cut off ends within 20 s.
-const KEEPALIVE: Duration = Duration::from_secs(10);
-const KEEPALIVE_RETRY: Duration = Duration::from_secs(3);
-const KEEPALIVE_RETRIES: u32 = 3;
+/// How many exchanges of those who look for nodes go on at a time. A program that calls a thousand
+/// services would else have all its reads wait behind each other, and most for longer than an exchange
+/// lasts. One waits for its turn as long as for the exchange.
+const AT_ONCE: usize = 32;
 
 /// Where the rights are that a program needs, and those for records at pods.
 const MANIFEST: &str = "deploy/kubernetes/rbac.yaml";
@@ -48,9 +43,12 @@ const MANIFEST_OF_RECORDS: &str = "deploy/kubernetes/rbac-records.yaml";
 pub(super) struct Cluster {
     options: Options,
     held: Mutex<Option<Held>>,
-    /// The client in the making: exchanges wait for it in turn, and the first that sees its end
-    /// takes it.
-    connecting: tokio::sync::Mutex<Option<JoinHandle<Result<Held, String>>>>,
+    /// The client in the making, for as long as it takes: exchanges wait for it in turn, each as
+    /// long as it lasts, and the first that sees its end takes it.
+    making: tokio::sync::Mutex<Option<oneshot::Receiver<Result<Held, String>>>>,
+    /// Whether that takes a program that the kubeconfig names, which may ask elsewhere.
+    runs_program: AtomicBool,
+    turns: Semaphore,
 }
 
 #[derive(Clone)]
@@ -127,7 +125,8 @@ impl From<CallError> for Error {
 
 impl Cluster {
     pub(super) fn new(options: Options) -> Self {
-        Self { options, held: Mutex::default(), connecting: tokio::sync::Mutex::default() }
+        let (held, making, runs_program) = Default::default();
+        Self { options, held, making, runs_program, turns: Semaphore::new(AT_ONCE) }
     }
 
     /// One whose client is this, until an exchange fails.
@@ -140,6 +139,17 @@ impl Cluster {
 
     pub(super) fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// The turn for an exchange of which a program may have very many at once.
+    pub(super) async fn turn(&self, what: &str) -> Result<SemaphorePermit<'_>, CallError> {
+        match timeout(EXCHANGE, self.turns.acquire()).await {
+            Ok(turn) => Ok(turn.expect("turns are never closed")),
+            Err(_) => Err(self.refuse(
+                what,
+                &format!("others are still asking: its turn did not come within {EXCHANGE:?}"),
+            )),
+        }
     }
 
     /// One exchange with the server, bounded by [`EXCHANGE`]. It may run twice, the second time
@@ -164,11 +174,13 @@ impl Cluster {
                     *held = None;
                 }
                 drop(held);
-                if self.connecting.try_lock().map_or(true, |connecting| connecting.is_some()) {
-                    let why = "the credentials are still being asked for";
-                    return fail(&format!("{why} after {EXCHANGE:?}"), None);
-                }
-                fail(&format!("no answer within {EXCHANGE:?}"), None)
+                let is_made = self.making.try_lock().is_ok_and(|making| making.is_none());
+                let why = match self.runs_program.load(Ordering::Relaxed) {
+                    _ if is_made => "no answer",
+                    true => "the kubeconfig's program for credentials has not ended",
+                    false => "cluster and credentials are not read",
+                };
+                fail(&format!("{why} within {EXCHANGE:?}"), None)
             }
         }
     }
@@ -211,13 +223,21 @@ impl Cluster {
         if let Some(held) = self.held().clone() {
             return Ok((held, false));
         }
-        let mut connecting = self.connecting.lock().await;
+        let mut making = self.making.lock().await;
         if let Some(held) = self.held().clone() {
             return Ok((held, false));
         }
-        let options = &self.options;
-        let made = connecting.get_or_insert_with(|| tokio::spawn(connect(options.clone()))).await;
-        *connecting = None;
+        let made = match &mut *making {
+            Some(made) => made,
+            none => {
+                let config = self.options.config().await?;
+                let runs_program = config.auth_info.exec.is_some();
+                self.runs_program.store(runs_program, Ordering::Relaxed);
+                none.insert(make(config)?)
+            }
+        };
+        let made = made.await;
+        *making = None;
         let held = made.map_err(|error| format!("no client can be made: {error}"))??;
         *self.held() = Some(held.clone());
         Ok((held, true))
@@ -252,53 +272,40 @@ impl Cluster {
     }
 }
 
-async fn connect(options: Options) -> Result<Held, String> {
+/// Makes a client. It waits for a program that the kubeconfig names, for ever if need be, since
+/// another would hang as well. A thread of its own keeps neither the runtime's others from their work,
+/// nor the process from its end.
+fn make(config: Config) -> Result<oneshot::Receiver<Result<Held, String>>, String> {
     static IDS: AtomicU64 = AtomicU64::new(0);
-    let config = options.config().await?;
-    // It waits for a program that the kubeconfig names. A thread of its own keeps neither the runtime's
-    // others from their work, nor the process from its end.
-    let (done, building) = oneshot::channel();
+    let (done, made) = oneshot::channel();
     let runtime = Handle::current();
     let thread = thread::Builder::new().name("kubeconfig".to_owned()).spawn(move || {
         let _runtime = runtime.enter();
-        let _ = done.send(build(config));
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        let _ = done.send(build(config).map(|client| Held { id, client }));
     });
     thread.map_err(|error| format!("no client can be made: {error}"))?;
-    match timeout(CONNECT, building).await {
-        Ok(built) => {
-            let client = built.map_err(|error| format!("no client can be made: {error}"))??;
-            Ok(Held { id: IDS.fetch_add(1, Ordering::Relaxed), client })
-        }
-        Err(_) => {
-            Err(format!("the kubeconfig's program for credentials has not ended after {CONNECT:?}"))
-        }
-    }
+    Ok(made)
 }
 
 /// kube's own stack, less what is not wanted here: it logs every failure as an error and tries
-/// again by itself, and its connections may wait for ever.
+/// again by itself; and its connections, which may wait for ever and speak HTTP/1.1 alone.
 fn build(config: Config) -> Result<Client, String> {
     // rustls wants one for the process when more than one are built in, and kube asks for that.
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // One that was faster serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    connector.set_connect_timeout(Some(EXCHANGE));
-    connector.set_nodelay(true);
-    connector.set_keepalive(Some(KEEPALIVE));
-    connector.set_keepalive_interval(Some(KEEPALIVE_RETRY));
-    connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
-    let connector = config
-        .rustls_https_connector_with_connector(connector)
-        .map_err(|error| describe(&error))?;
+    let connections = Connections::new(&config).map_err(|error| describe(&error))?;
+    let connections = Arc::new(connections);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer().map_err(|error| describe(&error))?)
         .layer(config.extra_headers_layer().map_err(|error| describe(&error))?)
-        .map_err(BoxError::from)
-        .service(HttpClient::builder(TokioExecutor::new()).build::<_, Body>(connector));
+        .service(service_fn(move |request: Request<Body>| {
+            let connections = connections.clone();
+            async move { connections.send(request).await }
+        }));
     Ok(Client::new(service, config.default_namespace))
 }
 
@@ -342,4 +349,45 @@ fn sources(error: &(dyn StdError + 'static)) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, future::pending};
+
+    use http::Response;
+
+    use super::*;
+
+    const GET: Right = Right { verb: "get", resource: "pods" };
+
+    fn silent() -> Cluster {
+        let service =
+            service_fn(|_: Request<Body>| pending::<Result<Response<Body>, Infallible>>());
+        Cluster::with_client(Options::of_nowhere(), Client::new(service, "shop"))
+    }
+
+    async fn ask(client: Client) -> Result<(), Failed> {
+        let request = Request::get("/version").body(Vec::new()).expect("a request");
+        GET.with(client.request_text(request)).await.map(drop)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_an_answer_is_not_asked_again() {
+        let cluster = silent();
+        let error = cluster.call("ask", ask).await.unwrap_err();
+        assert_eq!(error.to_string(), "kubernetes://shop: cannot ask: no answer within 1s");
+        assert!(cluster.held().is_none(), "its connections go with the client");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_does_not_come_fails_and_leaves_the_client_alone() {
+        let cluster = silent();
+        let turns = cluster.turns.acquire_many(AT_ONCE as u32).await.unwrap();
+        let error = cluster.turn("ask").await.unwrap_err();
+        assert!(error.to_string().contains("its turn did not come within 1s"), "{error}");
+        assert!(cluster.held().is_some());
+        drop(turns);
+        drop(cluster.turn("ask").await.expect("its turn"));
+    }
 }

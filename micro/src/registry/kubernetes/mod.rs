@@ -1,6 +1,7 @@
-//! `kubernetes://`: a Service's EndpointSlices, and go-micro's records at pods.
+//! `kubernetes://`: a Service's EndpointSlices, and go-micro's and Kratos's records at pods.
 
 mod cluster;
+mod connections;
 mod options;
 mod pod;
 mod read;
@@ -31,8 +32,8 @@ use self::{
     view::View,
 };
 use super::{
-    BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, WatchError, format::gomicro,
-    share::share, url::Url,
+    BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, WatchError, share::share,
+    url::Url,
 };
 use crate::{Error, ErrorKind};
 
@@ -58,15 +59,17 @@ const PATCH: Right = Right { verb: "patch", resource: "pods" };
 /// Whoever has a Service is found there, whether it has ever heard of micro or not: what Kubernetes
 /// asks of it is readiness. So a node registers by being ready, and what
 /// [`register`](Registry::register) writes are its version, metadata and endpoints, as go-micro has
-/// it: as an annotation of its own pod. Neither expires: there is no TTL, and it is the kubelet
+/// it, or Kratos: at its own pod. Neither expires: there is no TTL, and it is the kubelet
 /// that finds out about a node that was killed.
 ///
-/// Every exchange is bounded by 1 s. One that fails, but by the server's word, makes the next begin
+/// Every exchange is bounded by 1 s. Of those that look for nodes 32 go on at a time, and the others
+/// wait for their turn, 1 s at most. One that fails, but by the server's word, makes the next begin
 /// with a new client, which reads token, certificates and kubeconfig anew; so does a token that
 /// the server does not take any more.
 ///
 /// One URL opened several times in a process (and runtime) is one registry, whose client all share.
-/// Each watch has a connection of its own, as HTTP/1.1 wants it.
+/// Over TLS the server is asked for HTTP/2: a connection has up to 100 watches, or as many as the
+/// server takes. In HTTP/1.1 each has one of its own.
 #[derive(Debug)]
 pub struct Kubernetes {
     cluster: Arc<Cluster>,
@@ -122,7 +125,7 @@ impl Kubernetes {
         }
         // A record at a pod can have another name than a Service.
         if let Err(why) = target.check()
-            && !(options.reads_pods && Place::of(&target.service).is_ok())
+            && !options.read.iter().any(|format| Place::of(*format, &target.service).is_ok())
         {
             return Err(fail(&why));
         }
@@ -148,9 +151,12 @@ impl Kubernetes {
         self.last_read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the node's record is.
-    fn place(&self, node: &Node) -> Result<Place, Error> {
-        Place::of(&node.service).map_err(|why| self.refuse(node, &why))
+    /// Where the node's records are.
+    fn places(&self, node: &Node) -> Result<Vec<Place>, Error> {
+        let formats = self.cluster.options().written.iter();
+        let places: Result<_, _> =
+            formats.map(|format| Place::of(*format, &node.service)).collect();
+        places.map_err(|why| self.refuse(node, &why))
     }
 }
 
@@ -184,7 +190,7 @@ impl Registry for Kubernetes {
     }
 
     fn validate(&self, node: &Node) -> Result<(), Error> {
-        let written = self.place(node)?.write(node, Lease(0));
+        let written = Place::write(&self.places(node)?, node, Lease(0));
         written.map(drop).map_err(|why| self.refuse(node, &why))
     }
 
@@ -201,8 +207,8 @@ impl Registry for Kubernetes {
                 return Err(self.refuse(node, &why));
             }
             let lease = Lease(fastrand::i64(1..));
-            let patch =
-                self.place(node)?.write(node, lease).map_err(|why| self.refuse(node, &why))?;
+            let patch = Place::write(&self.places(node)?, node, lease)
+                .map_err(|why| self.refuse(node, &why))?;
             let write = |client| {
                 let (api, patch) = (pods(client, pod), Patch::Strategic(patch.clone()));
                 PATCH.with(
@@ -219,7 +225,7 @@ impl Registry for Kubernetes {
         async move {
             let what = what("renew", node);
             let pod = self.pod(&what).map_err(RenewError::Failed)?;
-            let place = self.place(node).map_err(RenewError::Failed)?;
+            let places = self.places(node).map_err(RenewError::Failed)?;
             let get = |client| {
                 let api = pods(client, pod);
                 // Of a pod that is all there is to know here: the rest is many times larger.
@@ -232,25 +238,7 @@ impl Registry for Kubernetes {
                 }
                 Err(error) => return Err(RenewError::Failed(error.into())),
             };
-            let Some((record, written_under)) = place.stands(&found) else {
-                return Err(RenewError::Lost(format!(
-                    "the pod {} has no record of it any more",
-                    pod.name
-                )));
-            };
-            if !place.is_marked(&found) {
-                return Err(RenewError::Lost(format!(
-                    "the pod {} has lost a label that its record is found by",
-                    pod.name
-                )));
-            }
-            match gomicro::decode(record.as_bytes()) {
-                Ok(other) if other == *node && written_under == Some(lease) => Ok(()),
-                Ok(other) => Err(RenewError::taken_by(node, &other)),
-                Err(why) => Err(RenewError::Taken(format!(
-                    "the pod's annotation was overwritten with what is no record: {why}"
-                ))),
-            }
+            places.iter().try_for_each(|place| place.check(&found, node, lease))
         }
         .boxed()
     }
@@ -259,7 +247,7 @@ impl Registry for Kubernetes {
         async move {
             let what = what("deregister", node);
             let pod = self.pod(&what)?;
-            let place = &self.place(node)?;
+            let places = &self.places(node)?;
             let remove = |client| {
                 let api = pods(client, pod);
                 async move {
@@ -271,18 +259,10 @@ impl Registry for Kubernetes {
                             }
                             Err(failed) => return Err(failed),
                         };
-                        let is_ours =
-                            place.stands(&found).is_some_and(|(record, written_under)| {
-                                // Written back by somebody's hand, it would outlive its node.
-                                let is_ours = || {
-                                    gomicro::decode(record.as_bytes()).is_ok_and(|it| it == *node)
-                                };
-                                written_under.map_or_else(is_ours, |it| it == lease)
-                            });
-                        if !is_ours {
+                        let Some(patch) = Place::remove(places, &found, node, lease) else {
                             return Ok(());
-                        }
-                        let patch = Patch::Strategic(place.remove(&found));
+                        };
+                        let patch = Patch::Strategic(patch);
                         let params = PatchParams::default();
                         match PATCH.with(api.patch(&pod.name, &params, &patch)).await {
                             Err(failed) if failed.status() == Some(StatusCode::NOT_FOUND) => {

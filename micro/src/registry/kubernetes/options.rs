@@ -24,8 +24,10 @@ pub(super) struct Options {
     pub(super) namespace: String,
     /// The one Service that there is, if the URL names it.
     pub(super) target: Option<Target>,
-    /// Whether go-micro's records at pods are read too.
-    pub(super) reads_pods: bool,
+    /// The formats whose records at pods are read too.
+    pub(super) read: Vec<Format>,
+    /// Those that our own pod's are written in.
+    pub(super) written: Vec<Format>,
     /// Our own pod.
     pub(super) pod: Option<OwnPod>,
     source: Source,
@@ -72,8 +74,8 @@ impl Options {
             (file, context) => Source::Kubeconfig { file, context },
         };
         // Slices have no records; without the option, those at pods are not read.
-        let reads_pods =
-            url.option("format").is_some() && !Format::of(url, &[Format::Micro])?.is_empty();
+        let written = Format::of(url, &[Format::Micro, Format::Kratos])?;
+        let read = url.option("format").map_or_else(Vec::new, |_| written.clone());
         let target = match url.path.as_str() {
             "" => None,
             path => {
@@ -103,14 +105,15 @@ impl Options {
             Some(target) => format!("kubernetes://{namespace}/{target}"),
             None => format!("kubernetes://{namespace}"),
         };
-        Ok(Self { name, namespace, target, reads_pods, pod, source })
+        Ok(Self { name, namespace, target, read, written, pod, source })
     }
 
     /// Those of a cluster that is not asked.
     #[cfg(test)]
     pub(super) fn of_nowhere() -> Self {
         let (name, namespace) = ("kubernetes://shop".to_owned(), "shop".to_owned());
-        Self { name, namespace, target: None, reads_pods: false, pod: None, source: Source::Pod }
+        let (read, written) = (Vec::new(), vec![Format::Micro]);
+        Self { name, namespace, target: None, read, written, pod: None, source: Source::Pod }
     }
 
     /// What two URLs of one registry have in common.
@@ -240,12 +243,13 @@ current-context: plain
         ] {
             let read = options(&format!("{url}?kubeconfig={file}"), &[]).unwrap();
             assert_eq!(read.name, name);
-            assert!(!read.reads_pods && read.pod.is_none());
+            assert!(read.read.is_empty() && read.pod.is_none());
+            assert_eq!(read.written, [Format::Micro]);
         }
         let url = format!("kubernetes://?kubeconfig={file}&context=shop&format=micro");
         let read = options(&url, &[("POD_NAME", "greeter-1")]).unwrap();
         assert_eq!(read.name, "kubernetes://shop");
-        assert!(read.reads_pods);
+        assert_eq!((&read.read, &read.written), (&vec![Format::Micro], &vec![Format::Micro]));
         let pod = |namespace: &str, name: &str| {
             Some(OwnPod { namespace: namespace.to_owned(), name: name.to_owned() })
         };
@@ -276,7 +280,10 @@ current-context: plain
             ("kubernetes://shop?kubeconfig=", "option `kubeconfig` is empty"),
             ("kubernetes://shop?kubeconfig=/nowhere/config", "cannot use /nowhere/config"),
             ("kubernetes://shop?kubeconfig=F&context=x", "no context `x`; it has: plain, shop"),
-            ("kubernetes://shop?kubeconfig=F&format=go-zero", "`go-zero`; kubernetes:// has micro"),
+            (
+                "kubernetes://shop?kubeconfig=F&format=go-zero",
+                "`go-zero`; kubernetes:// has micro, kratos",
+            ),
             ("kubernetes://shop?token=x", "kubernetes:// knows context, format, kubeconfig, pod"),
         ] {
             let why = options(&url.replace('F', &file), &[]).unwrap_err();

@@ -77,7 +77,9 @@ pub(super) async fn list<K: Kind>(
             let params = params.clone();
             right.with(async move { api.list(&params).await })
         });
+        let turn = cluster.turn(what).await?;
         let page = page.await?;
+        drop(turn);
         objects.extend(page.items);
         match page.metadata.continue_ {
             Some(token) if !token.is_empty() => params = params.continue_token(&token),
@@ -105,7 +107,7 @@ pub(super) async fn view(
     target: &Target,
     at: Option<u64>,
 ) -> Result<(u64, View), CallError> {
-    let place = reads_pods(cluster, target);
+    let mut places = places(cluster, target);
     let mut version = at;
     let mut slices = Vec::new();
     if target.check().is_ok() {
@@ -115,32 +117,36 @@ pub(super) async fn view(
         slices = found;
     }
     let mut pods = Vec::new();
-    let mut forbidden = None;
-    if let Some(place) = &place {
+    for place in &places {
         match list::<Pod>(cluster, what, &place.selector(), version).await {
             Ok((found_at, found)) => {
                 version = Some(found_at);
-                pods = found;
+                pods.push(found);
             }
             // Who has slices is not taken down by a right that is missing for something else.
             Err(error) if error.is_forbidden() && !slices.is_empty() => {
                 if at.is_none() {
                     warn!(service = target.service, "discovery: no records at pods: {error}");
                 }
-                forbidden = Some(error);
+                pods.clear();
+                break;
             }
             Err(error) => return Err(error),
         }
     }
-    let mut view = View::new(target.clone(), place.filter(|_| forbidden.is_none()));
+    places.truncate(pods.len());
+    let mut view = View::new(target.clone(), places);
     slices.iter().for_each(|slice| view.slice(slice));
-    pods.iter().for_each(|pod| view.pod(pod));
+    for (place, pods) in pods.iter().enumerate() {
+        pods.iter().for_each(|pod| view.pod(place, pod));
+    }
     Ok((version.unwrap_or_default(), view))
 }
 
-/// Where pods have records of it, if those are to be read.
-fn reads_pods(cluster: &Cluster, target: &Target) -> Option<Place> {
-    Place::of(&target.service).ok().filter(|_| cluster.options().reads_pods)
+/// Where pods have records of it that are to be read.
+fn places(cluster: &Cluster, target: &Target) -> Vec<Place> {
+    let formats = cluster.options().read.iter();
+    formats.filter_map(|format| Place::of(*format, &target.service).ok()).collect()
 }
 
 /// The names of all services.
@@ -153,9 +159,11 @@ pub(super) async fn services(cluster: &Cluster) -> Result<Vec<String>, CallError
     let (_, slices) = list::<EndpointSlice>(cluster, what, &selector, None).await?;
     let name = |slice: EndpointSlice| slice.metadata.labels?.remove(OF_SERVICE);
     let mut services: Vec<_> = slices.into_iter().filter_map(name).collect();
-    if cluster.options().reads_pods {
-        match list::<Pod>(cluster, what, pod::ANY, None).await {
-            Ok((_, pods)) => services.extend(pods.iter().flat_map(pod::services)),
+    for format in &cluster.options().read {
+        match list::<Pod>(cluster, what, pod::any(*format), None).await {
+            Ok((_, pods)) => {
+                services.extend(pods.iter().flat_map(|pod| pod::services(*format, pod)));
+            }
             Err(error) if error.is_forbidden() && !services.is_empty() => {
                 warn!("discovery: no records at pods: {error}");
             }

@@ -1,4 +1,4 @@
-//! What follows from a Service's slices, and from go-micro's records at pods: without IO.
+//! What follows from a Service's slices, and from the records at pods: without IO.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 };
 
 use super::{
-    super::{Entry, Event, Listing, Malformed, Node},
+    super::{Entry, Event, Listing, Malformed, Node, format::Format},
     pod::Place,
     target::Target,
 };
@@ -24,12 +24,13 @@ const IN_SLICES: u64 = 1;
 #[derive(Debug)]
 pub(super) struct View {
     target: Target,
-    place: Option<Place>,
+    /// Where the records at pods are that are of interest, those in force first.
+    places: Vec<Place>,
     /// By name: an endpoint is gone when no slice has it any more, and a change of one slice says
     /// nothing of the others.
     slices: BTreeMap<String, Slice>,
-    /// The pods with a record of this service, by name.
-    pods: BTreeMap<String, Record>,
+    /// The pods with records of this service, by name, and each one's by place.
+    pods: BTreeMap<String, BTreeMap<usize, Record>>,
     told: BTreeMap<String, Told>,
 }
 
@@ -75,10 +76,10 @@ struct Record {
 type Told = Result<(u64, Arc<Node>), String>;
 
 impl View {
-    /// Nothing is known yet. With a place, records at pods are of interest too.
-    pub(super) fn new(target: Target, place: Option<Place>) -> Self {
+    /// Nothing is known yet. With places, the records there are of interest too.
+    pub(super) fn new(target: Target, places: Vec<Place>) -> Self {
         let (slices, pods, told) = Default::default();
-        Self { target, place, slices, pods, told }
+        Self { target, places, slices, pods, told }
     }
 
     /// Takes in a slice of this Service.
@@ -105,28 +106,29 @@ impl View {
         self.slices.remove(name);
     }
 
-    /// Takes in a pod that has, or had, a record of this service.
-    pub(super) fn pod(&mut self, pod: &Pod) {
-        let Some(place) = &self.place else { return };
+    /// Takes in a pod that has, or had, a record of this service at this place.
+    pub(super) fn pod(&mut self, place: usize, pod: &Pod) {
         let name = pod.metadata.name.clone().unwrap_or_default();
-        let node = match place.read(pod, &self.target.service) {
+        let node = match self.places[place].read(pod, &self.target.service) {
             Ok(Some(node)) => Ok(Arc::new(node)),
-            Ok(None) => {
-                self.pods.remove(&name);
-                return;
-            }
+            Ok(None) => return self.pod_gone(place, &name),
             Err(why) => Err(why),
         };
-        self.pods.insert(name, Record { revision: revision(&pod.metadata), node });
+        let record = Record { revision: revision(&pod.metadata), node };
+        self.pods.entry(name).or_default().insert(place, record);
     }
 
-    pub(super) fn pod_gone(&mut self, name: &str) {
-        self.pods.remove(name);
+    /// A pod that has no record at this place any more.
+    pub(super) fn pod_gone(&mut self, place: usize, name: &str) {
+        let Some(records) = self.pods.get_mut(name) else { return };
+        records.remove(&place);
+        if records.is_empty() {
+            self.pods.remove(name);
+        }
     }
 
-    /// Where the records at pods are that are of interest.
-    pub(super) fn place(&self) -> Option<&Place> {
-        self.place.as_ref()
+    pub(super) fn places(&self) -> &[Place] {
+        &self.places
     }
 
     /// How all stands, which then is what has been told.
@@ -172,20 +174,27 @@ impl View {
             .chain(unclear.flat_map(|unclear| unclear.not_ready.iter().map(String::as_str)))
             .collect();
         let mut told = BTreeMap::new();
-        for (pod, record) in &self.pods {
-            let key = format!("pods/{pod}");
-            match &record.node {
-                Err(why) => {
-                    told.insert(key, Err(why.clone()));
-                }
-                Ok(node)
-                    if in_slices.contains(pod.as_str())
-                        || by_address.contains_key(node.address.as_str()) => {}
-                Ok(node) => {
-                    let key = format!("{key}/{}", node.id);
-                    told.insert(key, Ok((record.revision, node.clone())));
-                }
+        let mut ids = HashSet::new();
+        for (pod, records) in &self.pods {
+            for (place, record) in records {
+                let Err(why) = &record.node else { continue };
+                let key = match self.places[*place].format() {
+                    Format::Micro => format!("pods/{pod}"),
+                    other => format!("pods/{pod} as {other}"),
+                };
+                told.insert(key, Err(why.clone()));
             }
+            let Some((place, revision, node)) = in_force(records) else { continue };
+            if in_slices.contains(pod.as_str()) || by_address.contains_key(node.address.as_str()) {
+                continue;
+            }
+            let mut node = node.clone();
+            // Kratos has labels written by hand for a Deployment, one id for all its pods.
+            let is_shared = !ids.insert(node.id.clone());
+            if is_shared && self.places[place].format() == Format::Kratos {
+                Arc::make_mut(&mut node).id.clone_from(pod);
+            }
+            told.insert(format!("pods/{pod}/{}", node.id), Ok((revision, node)));
         }
         let candidates = || by_address.values().copied();
         let best = candidates().map(|candidate| candidate.condition).max();
@@ -248,8 +257,8 @@ impl View {
 
     /// The node, and what its pod's record says of it.
     fn with_record(&self, candidate: &Candidate) -> Arc<Node> {
-        let record = candidate.pod.as_ref().and_then(|pod| self.pods.get(pod));
-        let Some(Ok(record)) = record.map(|record| &record.node) else {
+        let records = candidate.pod.as_ref().and_then(|pod| self.pods.get(pod));
+        let Some((.., record)) = records.and_then(in_force) else {
             return candidate.node.clone();
         };
         // One that does not speak gRPC is at another port.
@@ -286,6 +295,13 @@ impl Candidate {
         let condition = Condition::of(endpoint);
         Some(Self { condition, is_ipv6, pod, node: Arc::new(node) })
     }
+}
+
+/// The record of the first place that has one, as a node: the place, the revision and it.
+fn in_force(records: &BTreeMap<usize, Record>) -> Option<(usize, u64, &Arc<Node>)> {
+    records
+        .iter()
+        .find_map(|(place, record)| Some((*place, record.revision, record.node.as_ref().ok()?)))
 }
 
 /// The pod behind an endpoint, if it is one.

@@ -3,7 +3,8 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use futures_util::{
-    StreamExt,
+    FutureExt, StreamExt,
+    future::select_all,
     stream::{self, BoxStream},
 };
 use http::StatusCode;
@@ -72,8 +73,10 @@ struct Watcher {
 
 struct Open {
     view: View,
+    /// None for what is no Service.
     slices: Option<Feed<EndpointSlice>>,
-    pods: Option<Feed<Pod>>,
+    /// One for each of the view's places.
+    pods: Vec<Feed<Pod>>,
 }
 
 /// The changes of one kind of object. Of its methods the same is true.
@@ -102,8 +105,8 @@ impl Watcher {
         loop {
             let (cluster, what) = (&*self.cluster, &*self.what);
             let revision = tokio::select! {
-                change = next(&mut open.slices, cluster, what) => {
-                    let (revision, change) = change?;
+                change = next(open.slices.as_mut_slice(), cluster, what) => {
+                    let ((revision, change), _) = change?;
                     match change {
                         Change::Put(slice) => open.view.slice(&slice),
                         Change::Gone(name) => open.view.slice_gone(&name),
@@ -112,17 +115,17 @@ impl Watcher {
                     revision
                 }
                 change = next(&mut open.pods, cluster, what) => {
-                    let (revision, change) = change?;
+                    let ((revision, change), place) = change?;
                     match change {
-                        Change::Put(pod) => open.view.pod(&pod),
-                        Change::Gone(name) => open.view.pod_gone(&name),
+                        Change::Put(pod) => open.view.pod(place, &pod),
+                        Change::Gone(name) => open.view.pod_gone(place, &name),
                         Change::Progress => {}
                     }
                     revision
                 }
             };
             let events = open.view.changes();
-            // Of two feeds one may be behind the other.
+            // Of several feeds one may be behind the other.
             if !events.is_empty() || revision > self.seen {
                 self.seen = self.seen.max(revision);
                 return Ok(Batch { revision: self.seen, events });
@@ -160,13 +163,14 @@ impl Watcher {
         let is_service = self.target.check().is_ok();
         let mut slices =
             is_service.then(|| Feed::new(read::slices_of(&self.target.service), self.seen));
-        let mut pods = view.place().map(|place| Feed::new(place.selector(), self.seen));
+        let pods = view.places().iter().map(|place| Feed::new(place.selector(), self.seen));
+        let mut pods: Vec<_> = pods.collect();
         // Before all is told, which is to discovery a watch that holds: where one may list and not
         // watch, it would list again and again without a pause.
         if let Some(slices) = &mut slices {
             slices.connect(&self.cluster, &self.what).await?;
         }
-        if let Some(pods) = &mut pods {
+        for pods in &mut pods {
             pods.connect(&self.cluster, &self.what).await?;
         }
         let listing = view.listing(self.seen);
@@ -175,15 +179,18 @@ impl Watcher {
     }
 }
 
+/// The next change that any of the feeds brings, and which of them did.
 async fn next<K: Kind>(
-    feed: &mut Option<Feed<K>>,
+    feeds: &mut [Feed<K>],
     cluster: &Cluster,
     what: &str,
-) -> Result<(u64, Change<K>), WatchError> {
-    match feed {
-        Some(feed) => feed.next(cluster, what).await,
-        None => pending().await,
+) -> Result<((u64, Change<K>), usize), WatchError> {
+    if feeds.is_empty() {
+        return pending().await;
     }
+    let nexts = feeds.iter_mut().map(|feed| feed.next(cluster, what).boxed());
+    let (next, feed, _) = select_all(nexts).await;
+    Ok((next?, feed))
 }
 
 impl<K: Kind> Feed<K> {
@@ -248,6 +255,7 @@ impl<K: Kind> Feed<K> {
             let (params, version) = (params.clone(), version.clone());
             right.with(async move { Ok(api.watch(&params, &version).await?.boxed()) })
         };
+        let _turn = cluster.turn(what).await.map_err(broken)?;
         self.stream = Some(cluster.call(what, open).await.map_err(broken)?);
         self.opened = Instant::now();
         self.last = self.opened;

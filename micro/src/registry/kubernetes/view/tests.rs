@@ -42,9 +42,9 @@ fn slice(name: &str, version: u64, endpoints: &[&str]) -> EndpointSlice {
 }
 
 fn pod(name: &str, version: u64, record: Option<&Node>) -> Pod {
-    let place = Place::of("greeter").unwrap();
+    let place = [Place::of(Format::Micro, "greeter").unwrap()];
     let mut json = match record {
-        Some(record) => place.write(record, crate::registry::Lease(1)).unwrap(),
+        Some(record) => Place::write(&place, record, crate::registry::Lease(1)).unwrap(),
         None => json!({ "metadata": {} }),
     };
     json["metadata"]["name"] = json!(name);
@@ -54,7 +54,7 @@ fn pod(name: &str, version: u64, record: Option<&Node>) -> Pod {
 }
 
 fn view() -> View {
-    View::new(Target::parse("greeter").unwrap(), Some(Place::of("greeter").unwrap()))
+    View::new(Target::parse("greeter").unwrap(), vec![Place::of(Format::Micro, "greeter").unwrap()])
 }
 
 /// What has changed, in short: `+KEY@ADDRESS`, `-KEY`, `?KEY`.
@@ -185,8 +185,8 @@ fn a_slice_whose_port_is_not_clear_spoils_no_other() {
 #[test]
 fn a_slice_whose_port_is_not_clear_still_says_which_pods_are_not_called() {
     let mut view = view();
-    view.pod(&pod("a", 1, Some(&Node::new("greeter", "greeter-1", "10.1.0.1:9000"))));
-    view.pod(&pod("b", 2, Some(&Node::new("greeter", "greeter-2", "10.1.0.2:9000"))));
+    view.pod(0, &pod("a", 1, Some(&Node::new("greeter", "greeter-1", "10.1.0.1:9000"))));
+    view.pod(0, &pod("b", 2, Some(&Node::new("greeter", "greeter-2", "10.1.0.2:9000"))));
     let mut unclear = slice("unclear", 3, &["a@10.1.0.1 RST", "b@10.1.0.2 rsT"]);
     unclear.ports = serde_json::from_value(json!([{ "port": 80 }, { "port": 90 }])).unwrap();
     view.slice(&unclear);
@@ -215,7 +215,7 @@ fn a_pods_record_tells_more_of_a_node_and_stands_alone_where_no_slice_has_it() {
     let mut record = Node::new("greeter", "greeter-1", "10.1.0.1:9000");
     record.version = "1.2.0".to_owned();
     record.metadata.insert("color".to_owned(), "red".to_owned());
-    view.pod(&pod("a", 1, Some(&record)));
+    view.pod(0, &pod("a", 1, Some(&record)));
     assert_eq!(changes(&mut view), "+pods/a/greeter-1@10.1.0.1:9000");
 
     view.slice(&slice("s", 2, &["a@10.1.0.1 rsT/zone-a"]));
@@ -231,7 +231,7 @@ fn a_pods_record_tells_more_of_a_node_and_stands_alone_where_no_slice_has_it() {
     // A record at the address of an endpoint without a pod; and one of a node that is no gRPC.
     let mut mucp = Node::new("greeter", "greeter-2", "10.1.0.2:8080");
     mucp.metadata.insert("protocol".to_owned(), "mucp".to_owned());
-    view.pod(&pod("b", 4, Some(&mucp)));
+    view.pod(0, &pod("b", 4, Some(&mucp)));
     assert_eq!(node(&mut view, "b").version, "latest");
     assert!(node(&mut view, "b").is_grpc());
 
@@ -240,8 +240,8 @@ fn a_pods_record_tells_more_of_a_node_and_stands_alone_where_no_slice_has_it() {
         changes(&mut view),
         "+pods/a/greeter-1@10.1.0.1:9000 +pods/b/greeter-2@10.1.0.2:8080 -endpoints/b"
     );
-    view.pod(&pod("a", 5, None));
-    view.pod_gone("b");
+    view.pod(0, &pod("a", 5, None));
+    view.pod_gone(0, "b");
     assert_eq!(changes(&mut view), "-pods/a/greeter-1 -pods/b/greeter-2");
 }
 
@@ -251,8 +251,53 @@ fn a_pod_with_a_malformed_record_is_told() {
     let mut broken = pod("a", 1, Some(&Node::new("greeter", "greeter-1", "10.1.0.1:9000")));
     let annotations = broken.metadata.annotations.as_mut().unwrap();
     annotations.insert("micro.mu/service-greeter".to_owned(), "{".to_owned());
-    view.pod(&broken);
+    view.pod(0, &broken);
     assert_eq!(changes(&mut view), "?pods/a");
-    view.pod_gone("a");
+    view.pod_gone(0, "a");
     assert_eq!(changes(&mut view), "-pods/a");
+}
+
+/// A pod with Kratos's record, under this id, and go-micro's, unless it is this text.
+fn in_both(name: &str, ip: &str, id: &str, micro: Option<&str>) -> Pod {
+    let node = Node::new("greeter", id, format!("{ip}:9000"));
+    let mut json = Place::write(&both(), &node, crate::registry::Lease(1)).unwrap();
+    if let Some(micro) = micro {
+        json["metadata"]["annotations"]["micro.mu/service-greeter"] = json!(micro);
+    }
+    json["metadata"]["name"] = json!(name);
+    json["metadata"]["resourceVersion"] = json!("1");
+    json["status"] = json!({ "phase": "Running", "podIP": ip });
+    serde_json::from_value(json).unwrap()
+}
+
+fn both() -> [Place; 2] {
+    [Format::Micro, Format::Kratos].map(|format| Place::of(format, "greeter").unwrap())
+}
+
+#[test]
+fn a_pod_with_records_in_two_formats_is_one_node() {
+    let mut view = View::new(Target::parse("greeter").unwrap(), both().into());
+    let pod = in_both("p", "10.1.0.1", "a", None);
+    view.pod(1, &pod);
+    view.pod(0, &pod);
+    assert_eq!(changes(&mut view), "+pods/p/a@10.1.0.1:9000");
+    view.pod_gone(0, "p");
+    assert_eq!(changes(&mut view), "", "the other format still has it");
+    view.pod(0, &in_both("p", "10.1.0.1", "a", Some("{")));
+    assert_eq!(changes(&mut view), "?pods/p", "what is wrong is told, and the other in force");
+    view.pod_gone(1, "p");
+    assert_eq!(changes(&mut view), "-pods/p/a");
+    view.pod_gone(0, "p");
+    assert_eq!(changes(&mut view), "-pods/p");
+    view.pod_gone(0, "p");
+}
+
+#[test]
+fn an_id_that_kratos_pods_share_is_the_first_ones() {
+    let mut view = View::new(Target::parse("greeter").unwrap(), vec![both()[1].clone()]);
+    view.pod(0, &in_both("p", "10.1.0.1", "a", None));
+    view.pod(0, &in_both("q", "10.1.0.2", "a", None));
+    assert_eq!(changes(&mut view), "+pods/p/a@10.1.0.1:9000 +pods/q/q@10.1.0.2:9000");
+    view.pod_gone(0, "p");
+    assert_eq!(changes(&mut view), "+pods/q/a@10.1.0.2:9000 -pods/p/a -pods/q/q");
 }

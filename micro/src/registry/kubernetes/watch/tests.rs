@@ -39,7 +39,7 @@ impl Server {
         let client = Client::new(service_fn(answer), "shop");
         let cluster = Cluster::with_client(Options::of_nowhere(), client);
         let target = Target::parse("greeter").unwrap();
-        let view = View::new(target.clone(), None);
+        let view = View::new(target.clone(), Vec::new());
         (Self { opened }, watch(Arc::new(cluster), target, 10, Some(view)))
     }
 
