@@ -6,10 +6,8 @@
 //! nothing on it, until the server or the network ends it.
 
 use std::{
-    any::Any,
     collections::{BTreeMap, HashMap},
-    error::Error as StdError,
-    fmt, io,
+    fmt,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -20,7 +18,7 @@ use futures_util::{
     stream::{FuturesUnordered, StreamExt},
 };
 use nacos_sdk::api::{
-    error::{Error as SdkError, Result as SdkResult},
+    error::Result as SdkResult,
     naming::{
         NamingChangeEvent, NamingEventListener, NamingService, NamingServiceBuilder,
         ServiceInstance,
@@ -28,18 +26,17 @@ use nacos_sdk::api::{
     props::ClientProps,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     sync::watch,
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tonic::Code;
 
 use super::{
     EXCHANGE,
+    failure::{Failure, failure, no_answer, said},
     login::Login,
-    options::{Options, Server},
+    options::Options,
     record::Record,
+    server::answering,
 };
 
 /// The bound of one attempt to take something back, and the longest pause before the next.
@@ -76,22 +73,6 @@ struct Listener(watch::Sender<()>);
 impl NamingEventListener for Listener {
     fn event(&self, _: Arc<NamingChangeEvent>) {
         self.0.send_replace(());
-    }
-}
-
-/// Why an exchange failed.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// No answer, or none of Nacos's: the connection is of no use.
-    Broken(String),
-    /// Nacos said no.
-    Refused(String),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Broken(why) | Self::Refused(why)) = self;
-        f.write_str(why)
     }
 }
 
@@ -394,147 +375,5 @@ async fn until_done<E: Future<Output = SdkResult<()>>>(login: &Login, exchange: 
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// The first server that speaks HTTP/2. Each client that the SDK makes leaves two tasks behind for the
-/// life of the process, and so one is made only where somebody answers.
-pub(super) async fn answering(options: &Options, deadline: Instant) -> Result<Server, String> {
-    let mut servers = options.servers.clone();
-    fastrand::shuffle(&mut servers);
-    let mut greeted: FuturesUnordered<_> = servers
-        .into_iter()
-        .map(|server| async move {
-            match timeout_at(deadline, greet(&server.grpc)).await {
-                Ok(Ok(())) => Ok(server),
-                Ok(Err(error)) => Err(format!("{}: {error}", server.grpc)),
-                Err(_) => Err(format!("{}: no answer in time", server.grpc)),
-            }
-        })
-        .collect();
-    let mut reasons = Vec::new();
-    while let Some(greeted) = greeted.next().await {
-        match greeted {
-            Ok(server) => return Ok(server),
-            Err(why) => reasons.push(why),
-        }
-    }
-    reasons.sort();
-    Err(reasons.join("; "))
-}
-
-/// Exchanges the first words of HTTP/2: a preface and a frame of settings.
-async fn greet(address: &str) -> Result<(), String> {
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    const SETTINGS: u8 = 4;
-    let head = async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(PREFACE).await?;
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).await.map(|_| head)
-    };
-    let head = head.await.map_err(|error: io::Error| error.to_string())?;
-    match head[3] {
-        SETTINGS => Ok(()),
-        _ => Err("it does not speak gRPC".to_owned()),
-    }
-}
-
-fn no_answer() -> Failure {
-    Failure::Broken("no answer in time".to_owned())
-}
-
-/// What an error of the SDK's means. It has most answers that are a refusal as text alone.
-fn failure(error: &SdkError) -> Failure {
-    match error {
-        // The server does not know the connection.
-        SdkError::ErrResponse(_, _, 301, message) => {
-            Failure::Broken(message.clone().unwrap_or_else(|| "connection unregistered".to_owned()))
-        }
-        SdkError::ErrResponse(_, _, code, message) => {
-            let message = message.as_deref().unwrap_or_default();
-            Failure::Refused(format!("{code}: {message}"))
-        }
-        SdkError::ErrResult(text) if text.starts_with("handle ") => Failure::Refused(text.clone()),
-        SdkError::InvalidParam(..) => Failure::Refused(error.to_string()),
-        SdkError::Serialization(why) => {
-            Failure::Refused(format!("the SDK cannot read what Nacos answers: {why}"))
-        }
-        error => {
-            let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-            while let Some(error) = cause {
-                if let Some(status) = error.downcast_ref::<tonic::Status>() {
-                    let said = format!("{:?}: {}", status.code(), status.message());
-                    return match status.code() {
-                        Code::OutOfRange
-                        | Code::ResourceExhausted
-                        | Code::PermissionDenied
-                        | Code::Unauthenticated
-                        | Code::Unimplemented
-                        | Code::InvalidArgument => Failure::Refused(said),
-                        _ => Failure::Broken(said),
-                    };
-                }
-                cause = error.source();
-            }
-            Failure::Broken(error.to_string())
-        }
-    }
-}
-
-/// What a panic of the SDK's said.
-fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("the SDK panicked: {}", text.unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::net::TcpListener;
-
-    use super::*;
-    use crate::registry::url::Url;
-
-    #[test]
-    fn a_refusal_is_told_from_a_broken_connection() {
-        let refused = |error: SdkError| matches!(failure(&error), Failure::Refused(_));
-        let response = |code| SdkError::ErrResponse(None, 500, code, Some("why".to_owned()));
-        assert!(refused(response(403)) && !refused(response(301)));
-        assert_eq!(failure(&response(403)).to_string(), "403: why");
-        let result = |text: &str| SdkError::ErrResult(text.to_owned());
-        assert!(refused(result("handle subscribe failed: result_code=500, error_code=403")));
-        assert!(!refused(result("the connection is not connected")));
-        let status = |status: tonic::Status| SdkError::GrpcBufferRequest(Box::new(status));
-        assert!(refused(status(tonic::Status::out_of_range("too large"))));
-        assert!(!refused(status(tonic::Status::unavailable("gone"))));
-        assert!(!refused(SdkError::NoAvailableServer));
-    }
-
-    #[tokio::test]
-    async fn who_does_not_answer_in_http2_is_no_server() {
-        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let closed = {
-            let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            gone.local_addr().unwrap().port()
-        };
-        let other_port = other.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            let (mut stream, _) = other.accept().await.unwrap();
-            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
-            let _ = stream.read(&mut [0; 64]).await;
-        });
-        for (port, named) in [
-            (silent.local_addr().unwrap().port(), "no answer in time"),
-            (other_port, "does not speak gRPC"),
-            (closed, "refused"),
-        ] {
-            let url = Url::parse(&format!("nacos://127.0.0.1?grpc_port={port}")).unwrap();
-            let options = Options::of(&url).unwrap();
-            let deadline = Instant::now() + Duration::from_millis(100);
-            let why = Client::connect(&options, deadline).await.unwrap_err();
-            assert!(why.contains(named) && why.contains(&format!(":{port}: ")), "{why}");
-        }
     }
 }

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::client::Failure;
+use super::failure::Failure;
 
 /// The bound of one attempt that nobody waits for.
 const ATTEMPT: Duration = Duration::from_secs(5);

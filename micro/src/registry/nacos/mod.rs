@@ -2,15 +2,18 @@
 //! for, of Kratos and Kitex.
 
 // `record` knows the words and `known` the revisions, both without IO. `client` is one client of the
-// SDK, with what it takes to be rid of it; `pool` has those in use; `lease` what is registered.
+// SDK, with what it takes to be rid of it; `server` finds one that answers; `pool` has the clients in
+// use; `lease` what is registered.
 
 mod client;
+mod failure;
 mod known;
 mod lease;
 mod login;
 mod options;
 mod pool;
 mod record;
+mod server;
 mod watch;
 
 use std::{
@@ -23,12 +26,14 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, sleep_until};
 
 use self::{
-    client::{Client, Failure, answering},
+    client::Client,
+    failure::Failure,
     known::Known,
     lease::{Held, Leases, over},
     options::Options,
     pool::Pool,
     record::{Fate, Record, nameable, records, service_of, services},
+    server::answering,
 };
 use super::{BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, share::share, url::Url};
 use crate::Error;

@@ -7,11 +7,7 @@ use std::{
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    client::{Client, Failure},
-    options::Options,
-    record::Record,
-};
+use super::{client::Client, failure::Failure, options::Options, record::Record};
 
 /// The bound of making one. Its caller waits no longer than for any exchange.
 const MAKING: Duration = Duration::from_secs(5);
