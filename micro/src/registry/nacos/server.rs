@@ -11,8 +11,8 @@ use tokio::{
 
 use super::options::{Options, Server};
 
-/// The first server that speaks HTTP/2. Each client that the SDK makes leaves two tasks behind for the
-/// life of the process, and so one is made only where somebody answers.
+/// The first server that speaks HTTP/2. Each client that the SDK makes leaves a task behind for the life
+/// of the process, also one that never connects, and so one is made only where somebody answers.
 pub(super) async fn answering(options: &Options, deadline: Instant) -> Result<Server, String> {
     let mut servers = options.servers.clone();
     fastrand::shuffle(&mut servers);
