@@ -33,6 +33,9 @@ const ENDPOINTS: &str = "micro-endpoints";
 /// What Nacos takes, since 2.3, of all keys and values of an instance's metadata together.
 const MAX_METADATA: usize = 1024;
 
+/// What is told of a value that cannot be read, in characters.
+const MAX_TOLD: usize = 40;
+
 /// What of calls a Kratos node gets, unless it says otherwise.
 const KRATOS_WEIGHT: f64 = 100.0;
 
@@ -228,9 +231,10 @@ fn node(
     let place = formats.iter().position(|its| *its == format);
     let rank = place.and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX);
     let lease = match metadata.remove(LEASE) {
-        Some(lease) if format == Format::Micro => {
-            lease.parse().map_err(|_| format!("`{LEASE}` is {lease:?}, and no number"))?
-        }
+        Some(lease) if format == Format::Micro => lease.parse().map_err(|_| {
+            let lease: String = lease.chars().take(MAX_TOLD).collect();
+            format!("`{LEASE}` is {lease:?}, and no number")
+        })?,
         _ => 0,
     };
     let (id, endpoints) = (metadata.remove(ID), metadata.remove(ENDPOINTS));
