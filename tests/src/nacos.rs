@@ -119,6 +119,14 @@ impl Nacos {
         process::connections(self.port + TO_GRPC)
     }
 
+    /// What it tells of itself, in Prometheus' format.
+    ///
+    /// # Panics
+    /// When it does not say.
+    pub async fn metrics(&self) -> String {
+        process::get(self.port, "/metrics").await.expect("rnacos serves its metrics")
+    }
+
     /// The instances of a service, as rnacos tells of them by HTTP.
     ///
     /// # Panics
