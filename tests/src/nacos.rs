@@ -6,8 +6,8 @@ use std::{
 };
 
 use micro::registry::{self, Node, Registry};
-use reqwest::Method;
-use serde_json::Value;
+use reqwest::{Method, Url, header};
+use serde_json::{Value, json};
 
 use crate::{
     consul::client,
@@ -119,6 +119,14 @@ impl Nacos {
         process::connections(self.port + TO_GRPC)
     }
 
+    /// What it tells of itself, in Prometheus' format.
+    ///
+    /// # Panics
+    /// When it does not say.
+    pub async fn metrics(&self) -> String {
+        process::get(self.port, "/metrics").await.expect("rnacos serves its metrics")
+    }
+
     /// The instances of a service, as rnacos tells of them by HTTP.
     ///
     /// # Panics
@@ -156,13 +164,7 @@ impl Nacos {
     }
 
     async fn ask(&self, method: Method, what: &str, query: &[(&str, &str)]) -> String {
-        let url = format!("http://{}/nacos/v1/ns/{what}", self.main_address());
-        let answer = client().request(method, url).query(query).send().await;
-        let answer = answer.expect("rnacos is reached");
-        let status = answer.status();
-        let text = answer.text().await.expect("rnacos answers");
-        assert!(status.is_success(), "{what}: {status}: {text}");
-        text
+        ask(&self.main_address(), method, what, query).await
     }
 
     /// Stops it where it is (SIGSTOP): its ports still accept, nothing answers.
@@ -238,6 +240,49 @@ impl Nacos {
         self.process.serves(is_ready).await
     }
 }
+
+/// Writes a node by hand into the Nacos at a main address, with more of an instance's fields and of its
+/// metadata. What is ephemeral and not written again is unhealthy after 15 s.
+///
+/// # Panics
+/// When it is refused.
+pub async fn put(
+    main_address: &str,
+    node: &Node,
+    fields: &[(&str, &str)],
+    metadata: &[(&str, &str)],
+) {
+    let mut all = node.metadata.clone();
+    let own = [("micro-id", &*node.id), ("version", &*node.version)];
+    for (key, value) in own.iter().chain(metadata) {
+        all.insert((*key).to_owned(), (*value).to_owned());
+    }
+    let (ip, port) = node.address.rsplit_once(':').expect("host:port");
+    let all = json!(all).to_string();
+    let own = [("serviceName", &*node.service), ("ip", ip), ("port", port), ("metadata", &all)];
+    let query: Vec<_> = own.iter().chain(fields).copied().collect();
+    ask(main_address, Method::POST, "instance", &query).await;
+}
+
+async fn ask(main_address: &str, method: Method, what: &str, query: &[(&str, &str)]) -> String {
+    let url = format!("http://{main_address}/nacos/v1/ns/{what}");
+    let mut request = client().request(method.clone(), &url);
+    if method == Method::POST {
+        // No URL is as long as what there may be to write.
+        let url = Url::parse_with_params(&url, query).expect("a URL");
+        let form = url.query().unwrap_or_default().to_owned();
+        request = request.header(header::CONTENT_TYPE, FORM).body(form);
+    } else {
+        request = request.query(query);
+    }
+    let answer = request.send().await.expect("rnacos is reached");
+    let status = answer.status();
+    let text = answer.text().await.expect("rnacos answers");
+    assert!(status.is_success(), "{what}: {status}: {text}");
+    text
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
 
 impl Server for Nacos {
     const NAME: &'static str = "nacos";

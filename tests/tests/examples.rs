@@ -206,6 +206,13 @@ macro_rules! the_greeter_on {
 
 the_greeter_on! { consul dns etcd file kubernetes mdns nats r#static zookeeper }
 
+// In a suite of its own, which has its server.
+#[cfg(feature = "nacos")]
+#[tokio::test]
+async fn the_greeter_is_found_on_nacos() {
+    greets_on("nacos").await;
+}
+
 /// By the one command that starts all of it: server, nodes and client.
 async fn greets_on(registry: &str) {
     let registry = registry.trim_start_matches("r#");

@@ -130,6 +130,21 @@ async fn what_was_given_up_by_its_caller_is_taken_back() {
 }
 
 #[tokio::test]
+async fn a_lease_that_ends_while_its_node_is_written_anew_takes_nothing_along() {
+    let nacos = Nacos::start().await;
+    let link = Link::to(&nacos.grpc_address()).await;
+    let registry = registry::open(&nacos.url_at(&link.address)).unwrap();
+    registry.list().await.expect("it connects");
+    link.slow(Duration::from_millis(400)).await;
+    registry.register(&node("a"), Duration::from_secs(1)).await.unwrap();
+    sleep(Duration::from_millis(800)).await;
+    let lease = registry.register(&node("a"), TTL).await.unwrap();
+    sleep(Duration::from_secs(2)).await;
+    registry.renew(&node("a"), lease).await.expect("the record is the later lease's");
+    assert_eq!(ids(&registry).await, ["a"]);
+}
+
+#[tokio::test]
 async fn a_wiped_nacos_has_lost_the_record_and_takes_it_again() {
     let mut nacos = Nacos::start().await;
     let registry = registry::open(&nacos.url()).unwrap();

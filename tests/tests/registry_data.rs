@@ -454,7 +454,7 @@ async fn two_records_of_one_address_are_one_node<S: Raw>() -> Done {
     let [first, second] = ["place-1", "place-2"].map(|id| node("place", id, 1));
     server.put(&first).await;
     following.tells(&[is_there(&first)]).await;
-    server.put(&second).await;
+    server.put_beside(&second).await?;
     following.tells(&[is_there(&second), is_gone(&first)]).await;
     server.take(&second).await;
     following.tells(&[is_there(&first), is_gone(&second)]).await;
@@ -536,3 +536,7 @@ macro_rules! every_server {
 every_server! {
     consul: InConsul, etcd: InEtcd, kubernetes: InKubernetes, nats: InNats, zookeeper: InZooKeeper
 }
+
+// In a suite of its own, which has its server.
+#[cfg(feature = "nacos")]
+every_server! { nacos: tests::raw::InNacos }

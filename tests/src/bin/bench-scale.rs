@@ -88,6 +88,7 @@ fn connections(server: &Server) -> usize {
         Server::Kubernetes(server, _) => server.connections(),
         Server::ZooKeeper(server) => server.connections(),
         Server::Nats(server) => server.connections(),
+        Server::Nacos(server) => server.connections(),
         _ => unreachable!("{} has no server", server.name()),
     }
 }
@@ -172,6 +173,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Server::kubernetes().await,
             Server::ZooKeeper(ZooKeeper::start().await),
             Server::Nats(Nats::start().await),
+            #[cfg(feature = "nacos")]
+            Server::Nacos(tests::nacos::Nacos::start().await),
         ] {
             rows.extend(measure(&server, shape).await?);
         }

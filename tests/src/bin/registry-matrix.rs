@@ -1,4 +1,4 @@
-//! Prints which registry passed which test, from the logs of `tests/run registries` on standard
+//! Prints which registry passed which test, from the logs of `tests/run registries` or `nacos` on standard
 //! input: a row for each test that most registries share, and beneath a table why one does not apply.
 //! Of those that share it, none may leave it out without a reason.
 
@@ -98,11 +98,17 @@ impl Matrix {
 /// What the registries are put to that have a server to keep many records, and odd ones.
 const DATA: &str = "registry_data";
 
-/// The registry and the test: one of a registry's own files, `registry_NAME_...`, or one that each is
-/// put to by one program, `NAME::...`.
+/// The registry and the test: one of a registry's own files, `registry_NAME_...` or, of a suite of its
+/// own, `NAME_registry_...`, or one that each is put to by one program, `NAME::...`.
 fn cell(file: &str, name: &str) -> Option<(String, String)> {
-    let (registry, test) = match file.strip_prefix("registry_").filter(|_| file != DATA) {
-        Some(file) => (file.split('_').next()?, name),
+    let own = match file.split_once("registry") {
+        _ if file == DATA => None,
+        Some(("", file)) => file.trim_start_matches('_').split('_').next(),
+        Some((registry, _)) => registry.strip_suffix('_'),
+        None => None,
+    };
+    let (registry, test) = match own {
+        Some(registry) => (registry, name),
         None => name.split_once("::")?,
     };
     // `static` is a word of the language's.

@@ -7,12 +7,14 @@ use serde_json::json;
 mod consul;
 mod etcd;
 mod kubernetes;
+mod nacos;
 mod nats;
 mod zookeeper;
 
 pub use consul::InConsul;
 pub use etcd::InEtcd;
 pub use kubernetes::InKubernetes;
+pub use nacos::InNacos;
 pub use nats::InNats;
 pub use zookeeper::InZooKeeper;
 
@@ -49,6 +51,12 @@ pub trait Raw: Sized {
 
     /// Deletes it there.
     async fn take_from(&self, place: &str, node: &Node) -> Result<(), Cannot>;
+
+    /// Writes the node's record beside one that has its address.
+    async fn put_beside(&self, node: &Node) -> Result<(), Cannot> {
+        self.put(node).await;
+        Ok(())
+    }
 
     /// Writes this where the record of the node of this id would be. Returns the key that it stands
     /// under; none if it is heard, and stands nowhere.

@@ -1,540 +1,135 @@
-//! One client of Nacos's SDK, and with it one connection: made, asked, and ended for good.
+//! A connection with what is registered and followed through it.
 //!
-//! The SDK keeps a client alive for as long as anything is registered or subscribed through it, dropped
-//! or not: it connects again by itself and writes it all anew. So what was asked through a client is
-//! noted here, and taken back before it goes. The connection itself nobody can close: it stays, with
-//! nothing on it, until the server or the network ends it.
+//! The SDK keeps all of that for as long as the process lives, whatever is dropped. So what was asked is
+//! noted here, and taken back before a client goes.
 
 use std::{
-    any::Any,
-    collections::{BTreeMap, HashMap},
-    error::Error as StdError,
-    fmt, io,
-    panic::AssertUnwindSafe,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use futures_util::{
-    FutureExt,
-    stream::{FuturesUnordered, StreamExt},
-};
-use nacos_sdk::api::{
-    error::{Error as SdkError, Result as SdkResult},
-    naming::{
-        NamingChangeEvent, NamingEventListener, NamingService, NamingServiceBuilder,
-        ServiceInstance,
-    },
-    props::ClientProps,
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    sync::watch,
-    time::{Instant, sleep, timeout, timeout_at},
-};
-use tonic::Code;
+use nacos_sdk::api::naming::ServiceInstance;
+use tokio::time::Instant;
 
 use super::{
-    EXCHANGE,
-    login::Login,
-    options::{Options, Server},
+    connection::{Connection, until_done},
+    failure::Failure,
+    followed::Followed,
     record::Record,
 };
 
-/// The bound of one attempt to take something back, and the longest pause before the next.
-const TAKE_BACK: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// Names of services that are asked for at once.
-const PAGE: i32 = 1000;
-
-/// The most names that are taken.
-const MAX_SERVICES: usize = 100_000;
-
-/// The clusters asked for. Servers do not agree on what it is to name some.
-const ALL: [String; 0] = [];
-
-pub(super) struct Client {
-    naming: NamingService,
-    login: Arc<Login>,
-    group: String,
-    /// What is registered, by Nacos's service: of one client it has one instance each.
-    registered: Mutex<BTreeMap<String, ServiceInstance>>,
-    /// Held while the SDK is asked: of a subscription and its end the later one counts.
-    subscribed: tokio::sync::Mutex<HashMap<String, Subscription>>,
-}
-
-/// What is told of a service, and to how many.
-struct Subscription {
-    listener: Arc<Listener>,
-    count: usize,
-}
-
-struct Listener(watch::Sender<()>);
-
-impl NamingEventListener for Listener {
-    fn event(&self, _: Arc<NamingChangeEvent>) {
-        self.0.send_replace(());
-    }
-}
-
-/// Why an exchange failed.
 #[derive(Debug)]
-pub(super) enum Failure {
-    /// No answer, or none of Nacos's: the connection is of no use.
-    Broken(String),
-    /// Nacos said no.
-    Refused(String),
+pub(super) struct Client {
+    connection: Arc<Connection>,
+    /// What is registered, by Nacos's service: of one client it has one instance each.
+    places: Arc<Mutex<BTreeMap<String, Place>>>,
+    followed: Arc<Followed>,
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Broken(why) | Self::Refused(why)) = self;
-        f.write_str(why)
-    }
+#[derive(Debug)]
+struct Place {
+    instance: ServiceInstance,
+    /// It is being taken back, and not to be had until that is done: what is written there meanwhile
+    /// would be taken back.
+    is_leaving: bool,
 }
 
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("login", &self.login).finish_non_exhaustive()
+impl Place {
+    fn of(record: &Record) -> (String, Self) {
+        let instance = record.instance.clone();
+        (record.service.clone(), Self { instance, is_leaving: false })
     }
 }
 
 impl Client {
-    /// A client of the first server that answers within the time of an exchange.
-    ///
-    /// # Errors
-    /// What each server says, in words.
-    pub(super) async fn connect(options: &Options, deadline: Instant) -> Result<Self, String> {
-        let server = answering(options, deadline.min(Instant::now() + EXCHANGE)).await?;
-        let login = Arc::new(Login::new(server.main.clone(), options.user.clone()));
-        let connect = async {
-            login.ensure().await.map_err(|failure| failure.to_string())?;
-            // Neither Nacos's own variables nor what its files kept of an earlier process count.
-            let props = ClientProps::new()
-                .env_first(false)
-                .server_addr(&server.main)
-                .namespace(&options.namespace)
-                .app_name("micro")
-                .naming_push_empty_protection(false);
-            let props = match options.grpc_port {
-                Some(port) => props.remote_grpc_port(port),
-                None => props,
-            };
-            let build = NamingServiceBuilder::new(props).with_auth_plugin(login.clone()).build();
-            let built = AssertUnwindSafe(build).catch_unwind().await;
-            built.map_err(|panic| said(&*panic))?.map_err(|error| failure(&error).to_string())
-        };
-        let connected = timeout_at(deadline, connect).await;
-        let naming = match connected.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
-            Ok(naming) => naming,
-            Err(why) => {
-                login.end();
-                return Err(format!("{}: {why}", server.main));
-            }
-        };
-        Ok(Self {
-            naming,
-            login,
-            group: options.group.clone(),
-            registered: Mutex::default(),
-            subscribed: tokio::sync::Mutex::default(),
-        })
+    pub(super) fn new(connection: Connection) -> Self {
+        let connection = Arc::new(connection);
+        let followed = Arc::new(Followed::new(connection.clone()));
+        Self { connection, places: Arc::default(), followed }
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(super) fn followed(&self) -> &Arc<Followed> {
+        &self.followed
     }
 
     /// Takes the places of these records, if none is taken.
     pub(super) fn reserve(&self, records: &[Record]) -> bool {
-        let mut registered = self.registered();
-        if records.iter().any(|record| registered.contains_key(&record.service)) {
+        let mut places = self.places();
+        if records.iter().any(|record| places.contains_key(&record.service)) {
             return false;
         }
-        let places = records.iter().map(|it| (it.service.clone(), it.instance.clone()));
-        registered.extend(places);
+        places.extend(records.iter().map(Place::of));
         true
     }
 
     /// Gives the places of these records up.
     pub(super) fn free(&self, records: &[Record]) {
-        let mut registered = self.registered();
-        records.iter().for_each(|record| drop(registered.remove(&record.service)));
+        let mut places = self.places();
+        records.iter().for_each(|record| drop(places.remove(&record.service)));
     }
 
     /// Whether every one of these records has its place here already, and with that address.
     pub(super) fn has(&self, records: &[Record]) -> bool {
-        let registered = self.registered();
-        records.iter().all(|it| registered.get(&it.service).is_some_and(|own| it.is_at(own)))
+        let places = self.places();
+        let has = |it: &Record, place: &Place| !place.is_leaving && it.is_at(&place.instance);
+        records.iter().all(|it| places.get(&it.service).is_some_and(|place| has(it, place)))
     }
 
+    /// Writes a record that has its place here.
     pub(super) async fn register(&self, record: &Record, deadline: Instant) -> Result<(), Failure> {
-        let Record { service, instance } = record.clone();
-        self.registered().insert(service.clone(), instance.clone());
-        let group = Some(self.group.clone());
-        self.bounded(deadline, self.naming.register_instance(service, group, instance)).await
+        self.places().extend([Place::of(record)]);
+        self.connection.register(&record.service, record.instance.clone(), deadline).await
     }
 
     /// Takes a record back; its place is free then.
     pub(super) async fn deregister(&self, service: &str, deadline: Instant) -> Result<(), Failure> {
-        let Some(instance) = self.registered().get(service).cloned() else { return Ok(()) };
-        let group = Some(self.group.clone());
-        let gone = self.naming.deregister_instance(service.to_owned(), group, instance);
-        self.bounded(deadline, gone).await?;
-        self.registered().remove(service);
+        let instance = self.places().get(service).map(|place| place.instance.clone());
+        let Some(instance) = instance else { return Ok(()) };
+        self.connection.deregister(service, instance, deadline).await?;
+        self.places().remove(service);
         Ok(())
     }
 
-    /// The instances of one of Nacos's services.
-    pub(super) async fn instances(
-        &self,
-        service: &str,
-        deadline: Instant,
-    ) -> Result<Vec<ServiceInstance>, Failure> {
-        let group = Some(self.group.clone());
-        let asked = self.naming.get_all_instances(service.to_owned(), group, ALL.into(), false);
-        self.bounded(deadline, asked).await
-    }
-
-    /// The names of all of Nacos's services in the group.
-    pub(super) async fn services(&self, bound: Duration) -> Result<Vec<String>, Failure> {
-        let mut services = Vec::new();
-        for page in 1.. {
-            let asked = self.naming.get_service_list(page, PAGE, Some(self.group.clone()));
-            let (names, _) = self.bounded(Instant::now() + bound, asked).await?;
-            let is_last = names.len() < PAGE as usize;
-            services.extend(names);
-            if services.len() > MAX_SERVICES {
-                return Err(Failure::Refused(format!("it has over {MAX_SERVICES} services")));
-            }
-            if is_last {
-                break;
-            }
-        }
-        Ok(services)
-    }
-
-    /// Has Nacos tell of changes of these services, for as long as what this returns is held.
-    pub(super) async fn follow(
-        self: &Arc<Self>,
-        services: &[String],
-        deadline: Instant,
-    ) -> Result<Followed, Failure> {
-        let mut followed = Followed { client: self.clone(), told: Vec::new() };
-        for service in services {
-            let turn = timeout_at(deadline, self.subscribed.lock()).await;
-            let mut subscribed = turn.map_err(|_| no_answer())?;
-            // Noted first: it may be half done.
-            let subscription = subscribed.entry(service.clone()).or_insert_with(|| Subscription {
-                listener: Arc::new(Listener(watch::Sender::new(()))),
-                count: 0,
-            });
-            // Also one that is left of a subscription whose end Nacos did not confirm.
-            let is_new = subscription.count == 0;
-            subscription.count += 1;
-            followed.told.push((service.clone(), subscription.listener.0.subscribe()));
-            if is_new {
-                let listener = subscription.listener.clone();
-                let group = Some(self.group.clone());
-                let asked = self.naming.subscribe(service.clone(), group, ALL.into(), listener);
-                self.bounded(deadline, asked).await?;
-            }
-        }
-        Ok(followed)
-    }
-
-    /// One who follows a service does so no more. Of the last, Nacos is told.
-    async fn unfollow(&self, service: &str) {
-        let mut subscribed = self.subscribed.lock().await;
-        let Some(subscription) = subscribed.get_mut(service) else { return };
-        subscription.count -= 1;
-        if subscription.count == 0 {
-            let listener = subscription.listener.clone();
-            let (service, group) = (service.to_owned(), Some(self.group.clone()));
-            let asked = self.naming.unsubscribe(service.clone(), group, ALL.into(), listener);
-            // Else it stays until the next who follows it, or the client's end.
-            if self.bounded(Instant::now() + TAKE_BACK, asked).await.is_ok() {
-                subscribed.remove(&service);
+    /// Takes these records back, however long it takes.
+    pub(super) fn abandon(&self, records: &[Record]) {
+        let mut places = self.places();
+        for Record { service, .. } in records {
+            if let Some(place) = places.get_mut(service).filter(|place| !place.is_leaving) {
+                place.is_leaving = true;
+                self.take_back(service.clone(), place.instance.clone());
             }
         }
     }
 
-    /// Takes these records back however long it takes: no one uses the client any more.
-    pub(super) fn abandon(&self, services: impl IntoIterator<Item = String>) {
-        let mut registered = self.registered();
-        let places: Vec<_> =
-            services.into_iter().filter_map(|it| registered.remove_entry(&it)).collect();
-        drop(registered);
-        self.take_back(places, Vec::new());
-    }
-
-    fn take_back(
-        &self,
-        registered: Vec<(String, ServiceInstance)>,
-        subscribed: Vec<(String, Arc<Listener>)>,
-    ) {
+    fn take_back(&self, service: String, instance: ServiceInstance) {
         // Without a runtime the process is about to end, and the connection with it.
-        let Some(runtime) = self.login.runtime() else { return };
-        if registered.is_empty() && subscribed.is_empty() {
-            return;
-        }
-        let (naming, login) = (self.naming.clone(), self.login.clone());
-        let group = self.group.clone();
+        let Some(runtime) = self.connection.runtime() else { return };
+        let (connection, places) = (self.connection.clone(), self.places.clone());
         runtime.spawn(async move {
-            for (service, instance) in registered {
-                // The SDK may write it anew until it is told that it is gone, and may just have: what
-                // comes after that is the last word.
-                for _ in 0..2 {
-                    until_done(&login, || {
-                        let (service, group) = (service.clone(), Some(group.clone()));
-                        naming.deregister_instance(service, group, instance.clone())
-                    })
+            // The SDK may write it anew until it is told that it is gone, and may just have: what comes
+            // after that is the last word.
+            for _ in 0..2 {
+                until_done(|deadline| connection.deregister(&service, instance.clone(), deadline))
                     .await;
-                }
             }
-            for (service, listener) in subscribed {
-                until_done(&login, || {
-                    let (service, group) = (service.clone(), Some(group.clone()));
-                    naming.unsubscribe(service, group, ALL.into(), listener.clone())
-                })
-                .await;
-            }
+            places.lock().unwrap_or_else(PoisonError::into_inner).remove(&service);
         });
     }
 
-    async fn bounded<T>(
-        &self,
-        deadline: Instant,
-        exchange: impl Future<Output = SdkResult<T>>,
-    ) -> Result<T, Failure> {
-        let exchange = async {
-            self.login.ensure().await?;
-            match AssertUnwindSafe(exchange).catch_unwind().await {
-                Ok(answer) => answer.map_err(|error| failure(&error)),
-                Err(panic) => Err(Failure::Broken(said(&*panic))),
-            }
-        };
-        let answer = timeout_at(deadline, exchange).await.unwrap_or_else(|_| Err(no_answer()));
-        // It may be for the token: the next exchange has another.
-        if matches!(answer, Err(Failure::Refused(_))) {
-            self.login.forget();
-        }
-        answer
-    }
-
-    fn registered(&self) -> MutexGuard<'_, BTreeMap<String, ServiceInstance>> {
-        self.registered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn places(&self) -> MutexGuard<'_, BTreeMap<String, Place>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        let registered = std::mem::take(&mut *self.registered()).into_iter().collect();
-        let subscribed = std::mem::take(self.subscribed.get_mut());
-        let subscribed = subscribed.into_iter().map(|(service, it)| (service, it.listener));
-        self.take_back(registered, subscribed.collect());
-        self.login.end();
-    }
-}
-
-/// Services that are followed. Dropped, they are not.
-#[derive(Debug)]
-pub(super) struct Followed {
-    client: Arc<Client>,
-    told: Vec<(String, watch::Receiver<()>)>,
-}
-
-impl Followed {
-    /// The client that follows them.
-    pub(super) fn client(&self) -> &Arc<Client> {
-        &self.client
-    }
-
-    /// Ends when there may have been a change since it ended last.
-    pub(super) async fn changed(&mut self) {
-        let mut told: FuturesUnordered<_> =
-            self.told.iter_mut().map(|(_, told)| told.changed()).collect();
-        // The senders are the client's.
-        let _ = told.next().await;
-    }
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        let Some(runtime) = self.client.login.runtime() else { return };
-        let client = self.client.clone();
-        let services: Vec<_> = self.told.drain(..).map(|(service, _)| service).collect();
-        runtime.spawn(async move {
-            for service in services {
-                client.unfollow(&service).await;
-            }
-        });
-    }
-}
-
-/// How often Nacos may refuse what is taken back: the first time it may be for the token.
-const MOST_REFUSALS: u32 = 3;
-
-/// Does it again and again, until Nacos has done it, or will not.
-async fn until_done<E: Future<Output = SdkResult<()>>>(login: &Login, exchange: impl Fn() -> E) {
-    let mut pause = Duration::from_secs(1);
-    let mut refusals = 0;
-    while refusals < MOST_REFUSALS {
-        let attempt = async {
-            let _ = login.ensure().await;
-            AssertUnwindSafe(exchange()).catch_unwind().await
-        };
-        match timeout(TAKE_BACK, attempt).await {
-            Ok(Ok(Ok(()))) => return,
-            Ok(answer) => {
-                login.forget();
-                let is_refused = |error| matches!(failure(&error), Failure::Refused(_));
-                refusals += u32::from(answer.is_ok_and(|answer| answer.is_err_and(is_refused)));
-            }
-            // The SDK waits for a connection by itself.
-            Err(_) => {}
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// The first server that speaks HTTP/2. Each client that the SDK makes leaves two tasks behind for the
-/// life of the process, and so one is made only where somebody answers.
-pub(super) async fn answering(options: &Options, deadline: Instant) -> Result<Server, String> {
-    let mut servers = options.servers.clone();
-    fastrand::shuffle(&mut servers);
-    let mut greeted: FuturesUnordered<_> = servers
-        .into_iter()
-        .map(|server| async move {
-            match timeout_at(deadline, greet(&server.grpc)).await {
-                Ok(Ok(())) => Ok(server),
-                Ok(Err(error)) => Err(format!("{}: {error}", server.grpc)),
-                Err(_) => Err(format!("{}: no answer in time", server.grpc)),
-            }
-        })
-        .collect();
-    let mut reasons = Vec::new();
-    while let Some(greeted) = greeted.next().await {
-        match greeted {
-            Ok(server) => return Ok(server),
-            Err(why) => reasons.push(why),
-        }
-    }
-    reasons.sort();
-    Err(reasons.join("; "))
-}
-
-/// Exchanges the first words of HTTP/2: a preface and a frame of settings.
-async fn greet(address: &str) -> Result<(), String> {
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    const SETTINGS: u8 = 4;
-    let head = async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(PREFACE).await?;
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).await.map(|_| head)
-    };
-    let head = head.await.map_err(|error: io::Error| error.to_string())?;
-    match head[3] {
-        SETTINGS => Ok(()),
-        _ => Err("it does not speak gRPC".to_owned()),
-    }
-}
-
-fn no_answer() -> Failure {
-    Failure::Broken("no answer in time".to_owned())
-}
-
-/// What an error of the SDK's means. It has most answers that are a refusal as text alone.
-fn failure(error: &SdkError) -> Failure {
-    match error {
-        // The server does not know the connection.
-        SdkError::ErrResponse(_, _, 301, message) => {
-            Failure::Broken(message.clone().unwrap_or_else(|| "connection unregistered".to_owned()))
-        }
-        SdkError::ErrResponse(_, _, code, message) => {
-            let message = message.as_deref().unwrap_or_default();
-            Failure::Refused(format!("{code}: {message}"))
-        }
-        SdkError::ErrResult(text) if text.starts_with("handle ") => Failure::Refused(text.clone()),
-        SdkError::InvalidParam(..) => Failure::Refused(error.to_string()),
-        SdkError::Serialization(why) => {
-            Failure::Refused(format!("the SDK cannot read what Nacos answers: {why}"))
-        }
-        error => {
-            let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-            while let Some(error) = cause {
-                if let Some(status) = error.downcast_ref::<tonic::Status>() {
-                    let said = format!("{:?}: {}", status.code(), status.message());
-                    return match status.code() {
-                        Code::OutOfRange
-                        | Code::ResourceExhausted
-                        | Code::PermissionDenied
-                        | Code::Unauthenticated
-                        | Code::Unimplemented
-                        | Code::InvalidArgument => Failure::Refused(said),
-                        _ => Failure::Broken(said),
-                    };
-                }
-                cause = error.source();
-            }
-            Failure::Broken(error.to_string())
-        }
-    }
-}
-
-/// What a panic of the SDK's said.
-fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("the SDK panicked: {}", text.unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::net::TcpListener;
-
-    use super::*;
-    use crate::registry::url::Url;
-
-    #[test]
-    fn a_refusal_is_told_from_a_broken_connection() {
-        let refused = |error: SdkError| matches!(failure(&error), Failure::Refused(_));
-        let response = |code| SdkError::ErrResponse(None, 500, code, Some("why".to_owned()));
-        assert!(refused(response(403)) && !refused(response(301)));
-        assert_eq!(failure(&response(403)).to_string(), "403: why");
-        let result = |text: &str| SdkError::ErrResult(text.to_owned());
-        assert!(refused(result("handle subscribe failed: result_code=500, error_code=403")));
-        assert!(!refused(result("the connection is not connected")));
-        let status = |status: tonic::Status| SdkError::GrpcBufferRequest(Box::new(status));
-        assert!(refused(status(tonic::Status::out_of_range("too large"))));
-        assert!(!refused(status(tonic::Status::unavailable("gone"))));
-        assert!(!refused(SdkError::NoAvailableServer));
-    }
-
-    #[tokio::test]
-    async fn who_does_not_answer_in_http2_is_no_server() {
-        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let closed = {
-            let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            gone.local_addr().unwrap().port()
-        };
-        let other_port = other.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            let (mut stream, _) = other.accept().await.unwrap();
-            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
-            let _ = stream.read(&mut [0; 64]).await;
-        });
-        for (port, named) in [
-            (silent.local_addr().unwrap().port(), "no answer in time"),
-            (other_port, "does not speak gRPC"),
-            (closed, "refused"),
-        ] {
-            let url = Url::parse(&format!("nacos://127.0.0.1?grpc_port={port}")).unwrap();
-            let options = Options::of(&url).unwrap();
-            let deadline = Instant::now() + Duration::from_millis(100);
-            let why = Client::connect(&options, deadline).await.unwrap_err();
-            assert!(why.contains(named) && why.contains(&format!(":{port}: ")), "{why}");
+        let places = std::mem::take(&mut *self.places());
+        for (service, place) in places.into_iter().filter(|(_, place)| !place.is_leaving) {
+            self.take_back(service, place.instance);
         }
     }
 }

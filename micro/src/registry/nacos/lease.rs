@@ -28,7 +28,7 @@ pub(super) struct Held {
     pub(super) node: Node,
     pub(super) records: Vec<Record>,
     pub(super) client: Arc<Client>,
-    ttl: Duration,
+    pub(super) ttl: Duration,
     expires: Instant,
 }
 
@@ -79,9 +79,16 @@ impl Leases {
         }
     }
 
-    /// The client that has the node, under whichever lease.
-    pub(super) fn client_of(&self, node: &Node) -> Option<Arc<Client>> {
-        self.held().get(&key(node)).map(|held| held.client.clone())
+    /// Holds the node no more, under whichever lease, if that is wanted: whoever has what was held writes
+    /// it anew or takes it back, and no lease that ends does so meanwhile.
+    pub(super) fn take_if(
+        &self,
+        node: &Node,
+        is_wanted: impl FnOnce(&Held) -> bool,
+    ) -> Option<Held> {
+        let mut all = self.held();
+        all.get(&key(node)).filter(|held| is_wanted(held))?;
+        all.remove(&key(node))
     }
 
     /// Holds a node, and returns what was held in its place.

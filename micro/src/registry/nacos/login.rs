@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -22,7 +22,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::client::Failure;
+use super::failure::Failure;
 
 /// The bound of one attempt that nobody waits for.
 const ATTEMPT: Duration = Duration::from_secs(5);
@@ -37,6 +37,9 @@ pub(super) struct Login {
     server: String,
     user: Option<(String, String)>,
     token: Mutex<Option<Token>>,
+    /// Held while one asks: what was answered last, and how many answers there were.
+    asking: tokio::sync::Mutex<Result<(), Failure>>,
+    answers: AtomicU64,
     /// The SDK's own, which lives as long as the process.
     runtime: OnceLock<Handle>,
     is_started: AtomicBool,
@@ -47,6 +50,9 @@ struct Token {
     text: String,
     /// When it is due to be replaced.
     due: Instant,
+    ends: Instant,
+    /// Something was refused with it.
+    is_doubted: bool,
 }
 
 #[derive(Deserialize)]
@@ -69,27 +75,64 @@ impl Login {
             server,
             user,
             token: Mutex::new(None),
+            asking: tokio::sync::Mutex::new(Ok(())),
+            answers: AtomicU64::new(0),
             runtime: OnceLock::new(),
             is_started: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
         }
     }
 
-    /// Signs in, unless that is done or there is nobody to sign in.
+    /// Signs in, if somebody is to and has no token that is good still. One that Nacos may have refused
+    /// is replaced first, and used on where that cannot be had.
     ///
     /// # Errors
     /// `Refused` where Nacos says no, `Broken` where it says nothing; without the password.
     pub(super) async fn ensure(&self) -> Result<(), Failure> {
-        let Some((user, password)) = &self.user else { return Ok(()) };
-        let is_due = |token: &Token| token.due <= Instant::now();
-        if self.token().as_ref().is_some_and(|token| !is_due(token)) {
-            return Ok(());
+        let mut is_good = false;
+        if let Some(token) = self.token().as_mut().filter(|token| token.ends > Instant::now()) {
+            // Of all that come now the first alone asks.
+            if !std::mem::take(&mut token.is_doubted) {
+                return Ok(());
+            }
+            is_good = true;
         }
-        let answer = self.ask(user, password).await?;
-        // Half of its time, as it is looked at every 30 s.
-        let due = Instant::now() + Duration::from_secs(answer.token_ttl.min(1 << 24)) / 2;
-        *self.token() = Some(Token { text: answer.access_token, due });
-        Ok(())
+        match self.sign_in().await {
+            Err(Failure::Broken(_)) if is_good => Ok(()),
+            Err(failure) => {
+                *self.token() = None;
+                Err(failure)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Signs in anew, if half of the token's time is over: it is looked at every 30 s.
+    async fn refresh(&self) -> Result<(), Failure> {
+        let is_due = self.token().as_ref().is_none_or(|token| token.due <= Instant::now());
+        if is_due { self.sign_in().await } else { Ok(()) }
+    }
+
+    /// Asks for a token, if there is somebody to sign in. Whoever comes while one asks takes its answer.
+    async fn sign_in(&self) -> Result<(), Failure> {
+        let Some((user, password)) = &self.user else { return Ok(()) };
+        let before = self.answers.load(Ordering::Relaxed);
+        let mut last = self.asking.lock().await;
+        if self.answers.load(Ordering::Relaxed) == before {
+            let start = Instant::now();
+            *last = self.ask(user, password).await.map(|answer| {
+                // A hundred days and more are as good as for ever.
+                let ttl = Duration::from_secs(answer.token_ttl.min(1 << 24));
+                *self.token() = Some(Token {
+                    text: answer.access_token,
+                    due: start + ttl / 2,
+                    ends: start + ttl,
+                    is_doubted: false,
+                });
+            });
+            self.answers.fetch_add(1, Ordering::Relaxed);
+        }
+        last.clone()
     }
 
     async fn ask(&self, user: &str, password: &str) -> Result<Answer, Failure> {
@@ -118,9 +161,11 @@ impl Login {
         serde_json::from_slice(&body).map_err(|_| broken("the answer is not Nacos's".to_owned()))
     }
 
-    /// The token is worth nothing: the next [`ensure`](Self::ensure) asks for another.
-    pub(super) fn forget(&self) {
-        *self.token() = None;
+    /// The token may be worth nothing: the next [`ensure`](Self::ensure) asks for another.
+    pub(super) fn doubt(&self) {
+        if let Some(token) = &mut *self.token() {
+            token.is_doubted = true;
+        }
     }
 
     /// Nobody needs it any more. (The SDK asks for ever.)
@@ -157,7 +202,7 @@ impl AuthPlugin for Login {
             if self.is_over.load(Ordering::Relaxed) {
                 return;
             }
-            let why = match timeout(ATTEMPT, self.ensure()).await {
+            let why = match timeout(ATTEMPT, self.refresh()).await {
                 Ok(Ok(())) => return,
                 Ok(Err(failure)) => failure.to_string(),
                 Err(_) => format!("cannot sign in: no answer within {ATTEMPT:?}"),
@@ -190,12 +235,78 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
+        task::JoinHandle,
+        time::sleep,
     };
 
     use super::*;
 
+    /// A server that answers every time after `pause`, and how often it did.
+    async fn counting(pause: Duration, ttl: u64) -> (String, Arc<AtomicU64>, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = count.clone();
+        let server = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 4096]).await;
+                let number = counted.fetch_add(1, Ordering::Relaxed) + 1;
+                sleep(pause).await;
+                let body = format!(r#"{{"accessToken":"t{number}","tokenTtl":{ttl}}}"#);
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n", body.len());
+                let answer = format!("{head}connection: close\r\n\r\n{body}");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        (address, count, server)
+    }
+
+    fn token(login: &Login) -> Option<String> {
+        login.token().as_ref().map(|token| token.text.clone())
+    }
+
+    #[tokio::test]
+    async fn of_all_who_need_a_token_one_asks() {
+        let (server, count, _) = counting(Duration::from_millis(100), 18_000).await;
+        let login = login(server);
+        let all = futures_util::future::join_all((0..50).map(|_| login.ensure())).await;
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
+        assert_eq!(count.load(Ordering::Relaxed), 1, "the others take its answer");
+        login.doubt();
+        let all = futures_util::future::join_all((0..50).map(|_| login.ensure())).await;
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
+        assert_eq!(count.load(Ordering::Relaxed), 2);
+        assert_eq!(token(&login).as_deref(), Some("t2"));
+    }
+
+    #[tokio::test]
+    async fn a_token_is_used_until_it_ends_where_no_other_is_to_be_had() {
+        let (server, count, serving) = counting(Duration::ZERO, 18_000).await;
+        let login = login(server);
+        login.ensure().await.unwrap();
+        serving.abort();
+        let _ = serving.await;
+        let at = |due: bool, ends: bool| {
+            let of = |is_over| if is_over { Instant::now() } else { Instant::now() + ATTEMPT };
+            let mut token = login.token();
+            let token = token.as_mut().unwrap();
+            (token.due, token.ends) = (of(due), of(ends));
+        };
+        at(true, false);
+        assert!(matches!(login.refresh().await, Err(Failure::Broken(_))), "it is asked for");
+        login.ensure().await.expect("half of its time is over, and no more");
+        login.doubt();
+        login.ensure().await.expect("what was refused may be refused for something else");
+        assert_eq!(token(&login).as_deref(), Some("t1"));
+        at(true, true);
+        assert!(matches!(login.ensure().await, Err(Failure::Broken(_))));
+        assert_eq!(token(&login), None, "it says nothing any more");
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+    }
+
     /// A server that answers once, and what it was asked.
-    async fn answering(answer: &str) -> (String, tokio::task::JoinHandle<String>) {
+    async fn answering(answer: &str) -> (String, JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let answer = format!(

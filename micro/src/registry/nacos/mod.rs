@@ -1,16 +1,23 @@
 //! `nacos://`: ephemeral instances in Nacos, through its own SDK, in the words of go-micro and, if asked
 //! for, of Kratos and Kitex.
 
-// `record` knows the words and `known` the revisions, both without IO. `client` is one client of the
-// SDK, with what it takes to be rid of it; `pool` has those in use; `lease` what is registered.
+// `record` knows the words, `known` the revisions and `clients` when there is to be another client, all
+// without IO. `server` finds one that answers, `login` signs in there, and `connection` is one of the
+// SDK's; a `client` is that with what is registered and `followed` through it. `pool` has the clients,
+// and `lease` what is registered.
 
 mod client;
+mod clients;
+mod connection;
+mod failure;
+mod followed;
 mod known;
 mod lease;
 mod login;
 mod options;
 mod pool;
 mod record;
+mod server;
 mod watch;
 
 use std::{
@@ -23,12 +30,14 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, sleep_until};
 
 use self::{
-    client::{Client, Failure, answering},
+    client::Client,
+    failure::Failure,
     known::Known,
     lease::{Held, Leases, over},
     options::Options,
     pool::Pool,
     record::{Fate, Record, nameable, records, service_of, services},
+    server::answering,
 };
 use super::{BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, share::share, url::Url};
 use crate::Error;
@@ -36,7 +45,8 @@ use crate::Error;
 /// The bound of an exchange.
 const EXCHANGE: Duration = Duration::from_secs(1);
 
-/// What of it a renewal waits for its own connection, before it finds out whether Nacos is there at all.
+/// What of it a renewal waits for its own connection, before it finds out whether Nacos is there at all;
+/// with a short TTL, a quarter of that, so that another connection is had before it is over.
 const RENEWAL: Duration = Duration::from_millis(700);
 
 /// No server keeps it: it is this process that takes its record back.
@@ -59,7 +69,10 @@ const SPREAD: Duration = Duration::from_secs(2);
 /// # Connections
 /// One for all that a process does with a URL, and one more for each further node of the same service:
 /// Nacos has one instance of a service for each. A connection on which an exchange found no answer is
-/// used for nothing new; what it has registered stays with it until that is renewed elsewhere or over.
+/// given up; what it has registered stays with it until that is renewed elsewhere or over. Another is
+/// made at once if it was in use for a minute, else after a pause of up to a second that doubles up to
+/// 60 s, and meanwhile it is asked on. No connection can be closed: of one server up to 8 that were given
+/// up are kept, and then the one given up first is used again.
 ///
 /// # Watches
 /// A service that is watched is subscribed to: on each word of Nacos's how it stands is read, and every
@@ -121,7 +134,7 @@ impl Inner {
         let asked = self.known().ask();
         let (mut nodes, mut malformed) = (Vec::new(), Vec::new());
         for under in services(service, formats) {
-            let instances = client.instances(&under, deadline).await;
+            let instances = client.connection().instances(&under, deadline).await;
             let instances = instances
                 .map_err(|failure| self.failed(what, &self.pool.failed(client, &failure)))?;
             let (found, broken) =
@@ -170,16 +183,20 @@ impl Inner {
     /// Whether the node's records stand.
     async fn judge(&self, what: &str, held: &Held) -> Result<(), RenewError> {
         let deadline = Instant::now() + EXCHANGE;
-        let asked = Instant::now() + RENEWAL;
+        let asked = Instant::now() + RENEWAL.min(held.ttl / 4);
         let options = self.pool.options();
         for record in &held.records {
-            let instances = match held.client.instances(&record.service, asked).await {
+            let instances = match held.client.connection().instances(&record.service, asked).await {
                 Ok(instances) => instances,
                 Err(failure) => {
                     let why = self.pool.failed(&held.client, &failure);
                     let is_broken = matches!(failure, Failure::Broken(_));
-                    // The SDK takes its time until it connects again: up to a minute.
-                    if is_broken && answering(options, deadline).await.is_ok() {
+                    // The SDK takes its time until it connects again: up to a minute. With no other
+                    // connection to be had, this one may yet be well.
+                    if is_broken
+                        && self.pool.may_make()
+                        && answering(options, deadline).await.is_ok()
+                    {
                         return Err(RenewError::Lost(format!(
                             "the connection that keeps it is gone, although Nacos answers: {why}"
                         )));
@@ -245,14 +262,20 @@ impl Registry for Nacos {
             let lease = leases.next();
             let records = self.records(node, lease)?;
             let what = format!("register {} of service {}", node.id, node.service);
-            let again = leases.client_of(node).and_then(|it| pool.place_again(it, &records));
+            let again = leases.take_if(node, |held| pool.has_places(&held.client, &records));
             let placed = match again {
-                Some(placed) => placed,
+                Some(held) => pool.placed(held.client, &records),
                 None => pool
                     .place(&records, deadline)
                     .await
                     .map_err(|why| self.inner.failed(&what, &why))?,
             };
+            // One that was given up may connect again at any moment, and would write the earlier record
+            // over this one.
+            if let Some(held) = leases.take_if(node, |held| !pool.is_of_use(&held.client)) {
+                let inner = self.inner.clone();
+                tokio::spawn(async move { inner.end(&held).await });
+            }
             for record in &records {
                 let Err(failure) = placed.client().register(record, deadline).await else {
                     continue;
@@ -313,7 +336,7 @@ impl Registry for Nacos {
             let pool = &self.inner.pool;
             let client = pool.any(Instant::now() + EXCHANGE).await;
             let client = client.map_err(|why| self.inner.failed(what, &why))?;
-            let names = client.services(EXCHANGE).await;
+            let names = client.connection().services(EXCHANGE).await;
             let names = names
                 .map_err(|failure| self.inner.failed(what, &pool.failed(&client, &failure)))?;
             let formats = &self.options().formats;

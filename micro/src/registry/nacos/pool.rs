@@ -5,12 +5,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
-    client::{Client, Failure},
-    options::Options,
-    record::Record,
+    EXCHANGE, client::Client, clients::Clients, connection::Connection, failure::Failure,
+    options::Options, record::Record, server::answering,
 };
 
 /// The bound of making one. Its caller waits no longer than for any exchange.
@@ -24,14 +23,14 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Shared {
     options: Options,
-    clients: Mutex<Clients>,
+    clients: Mutex<Clients<Client>>,
+    made: Mutex<Made>,
     /// Held while one is made: the next may do with it.
     making: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
-struct Clients {
-    all: Vec<Arc<Client>>,
+struct Made {
     /// How often one was to be made.
     attempts: u64,
     /// What came of the last attempt.
@@ -40,9 +39,13 @@ struct Clients {
 
 impl Pool {
     pub(super) fn new(options: Options) -> Self {
-        let clients = Mutex::new(Clients { all: Vec::new(), attempts: 0, last: Ok(()) });
         Self {
-            shared: Arc::new(Shared { options, clients, making: tokio::sync::Mutex::default() }),
+            shared: Arc::new(Shared {
+                options,
+                clients: Mutex::new(Clients::new()),
+                made: Mutex::new(Made { attempts: 0, last: Ok(()) }),
+                making: tokio::sync::Mutex::default(),
+            }),
         }
     }
 
@@ -71,18 +74,19 @@ impl Pool {
         Ok(self.placed(client, records))
     }
 
-    /// The same in the client where they are already, unless it was given up, or it has another address
-    /// there: it would have both.
-    pub(super) fn place_again<'a>(
-        &'a self,
-        client: Arc<Client>,
-        records: &'a [Record],
-    ) -> Option<Placed<'a>> {
-        let is_in_use = self.clients().all.iter().any(|it| Arc::ptr_eq(it, &client));
-        (is_in_use && client.has(records)).then(|| self.placed(client, records))
+    /// Whether these records can be written anew in the client where they are already: not if it was
+    /// given up, nor if it has another address there, since it would have both.
+    pub(super) fn has_places(&self, client: &Arc<Client>, records: &[Record]) -> bool {
+        self.is_of_use(client) && client.has(records)
     }
 
-    fn placed<'a>(&'a self, client: Arc<Client>, records: &'a [Record]) -> Placed<'a> {
+    /// Whether new things are asked of a client.
+    pub(super) fn is_of_use(&self, client: &Arc<Client>) -> bool {
+        self.clients().is_of_use(client, Instant::now())
+    }
+
+    /// The places that these records have already.
+    pub(super) fn placed<'a>(&'a self, client: Arc<Client>, records: &'a [Record]) -> Placed<'a> {
         Placed { pool: self, client, records, is_kept: false }
     }
 
@@ -92,12 +96,22 @@ impl Pool {
         deadline: Instant,
     ) -> Result<Arc<Client>, String> {
         loop {
-            let (found, attempts) = {
+            let attempts = self.shared.made().attempts;
+            let now = Instant::now();
+            let paused_until = {
                 let clients = self.clients();
-                (clients.all.iter().find(|client| is_fit(client)).cloned(), clients.attempts)
+                if let Some(client) = clients.find(&is_fit, now) {
+                    return Ok(client);
+                }
+                clients.paused_until(now)
             };
-            if let Some(client) = found {
-                return Ok(client);
+            if let Some(until) = paused_until {
+                if until >= deadline {
+                    let pause = (until - now).as_secs() + 1;
+                    return Err(format!("no connection lasts, the next is made within {pause} s"));
+                }
+                sleep_until(until).await;
+                continue;
             }
             // In a task of its own: what takes longer than its first caller waits is there for the next.
             let making = tokio::spawn(make(self.shared.clone(), attempts));
@@ -109,15 +123,15 @@ impl Pool {
         }
     }
 
-    /// Leaves a client that does not answer to those who have it.
-    pub(super) fn retire(&self, client: &Arc<Client>) {
-        self.clients().all.retain(|it| !Arc::ptr_eq(it, client));
+    /// Whether another client may be made now.
+    pub(super) fn may_make(&self) -> bool {
+        self.clients().paused_until(Instant::now()).is_none()
     }
 
-    /// What a client failed with; if it is of no use, it is given up.
+    /// What a client failed with; if it is of no use, it is given up and left to those who have it.
     pub(super) fn failed(&self, client: &Arc<Client>, failure: &Failure) -> String {
         if matches!(failure, Failure::Broken(_)) {
-            self.retire(client);
+            self.clients().give_up(client, Instant::now());
         }
         failure.to_string()
     }
@@ -138,27 +152,25 @@ impl Pool {
                 // Nothing would come of asking again, and the client is as good as any: one more for
                 // each refusal would be one more connection for each.
                 Failure::Refused(_) => client.free(records),
-                Failure::Broken(_) => self.abandon(client, records),
+                Failure::Broken(_) => client.abandon(records),
             }
-            return Err(failure.to_string());
+            return Err(self.failed(client, &failure));
         }
         Ok(())
     }
 
-    fn abandon(&self, client: &Arc<Client>, records: &[Record]) {
-        // Whatever else it does, the SDK may write these anew until they are taken back.
-        self.retire(client);
-        client.abandon(records.iter().map(|record| record.service.clone()));
-    }
-
-    fn clients(&self) -> MutexGuard<'_, Clients> {
+    fn clients(&self) -> MutexGuard<'_, Clients<Client>> {
         self.shared.clients()
     }
 }
 
 impl Shared {
-    fn clients(&self) -> MutexGuard<'_, Clients> {
+    fn clients(&self) -> MutexGuard<'_, Clients<Client>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn made(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -167,16 +179,33 @@ impl Shared {
 async fn make(shared: Arc<Shared>, attempts: u64) -> Result<(), String> {
     let _turn = shared.making.lock().await;
     {
-        let clients = shared.clients();
-        if clients.attempts > attempts {
-            return clients.last.clone();
+        let made = shared.made();
+        if made.attempts > attempts {
+            return made.last.clone();
         }
     }
-    let made = Client::connect(&shared.options, Instant::now() + MAKING).await;
+    let made = add_one(&shared).await;
+    *shared.made() = Made { attempts: attempts + 1, last: made.clone() };
+    made
+}
+
+/// Has one client more in use.
+async fn add_one(shared: &Shared) -> Result<(), String> {
+    let deadline = Instant::now() + MAKING;
+    let server = answering(&shared.options, Instant::now() + EXCHANGE).await?;
+    if shared.clients().take_up(|client| *client.connection().server() == server, Instant::now()) {
+        return Ok(());
+    }
+    let made = Connection::connect(&shared.options, &server, deadline).await;
     let mut clients = shared.clients();
-    clients.attempts += 1;
-    clients.last = made.map(|client| clients.all.push(Arc::new(client)));
-    clients.last.clone()
+    match made {
+        Ok(connection) => clients.add(Arc::new(Client::new(connection)), Instant::now()),
+        Err(why) => {
+            clients.fail(Instant::now());
+            return Err(why);
+        }
+    }
+    Ok(())
 }
 
 /// Records with a place in a client. Dropped, they are taken back.
@@ -210,7 +239,8 @@ impl Placed<'_> {
 impl Drop for Placed<'_> {
     fn drop(&mut self) {
         if !self.is_kept {
-            self.pool.abandon(&self.client, self.records);
+            // The SDK may write them by itself until they are taken back.
+            self.client.abandon(self.records);
         }
     }
 }

@@ -33,6 +33,9 @@ const ENDPOINTS: &str = "micro-endpoints";
 /// What Nacos takes, since 2.3, of all keys and values of an instance's metadata together.
 const MAX_METADATA: usize = 1024;
 
+/// What is told of a value that cannot be read, in characters.
+const MAX_TOLD: usize = 40;
+
 /// What of calls a Kratos node gets, unless it says otherwise.
 const KRATOS_WEIGHT: f64 = 100.0;
 
@@ -187,12 +190,15 @@ pub(super) fn nodes(
     cluster: Option<&str>,
 ) -> (Vec<Found>, Vec<Malformed>) {
     let (mut nodes, mut malformed) = (BTreeMap::<String, Found>::new(), Vec::new());
+    // Nacos has no order, and the same address may stand in two clusters.
+    let mut instances: Vec<_> = instances.iter().collect();
+    instances.sort_by_key(|it| place(it));
     let is_in_service = |it: &&ServiceInstance| it.healthy && it.enabled && it.weight > 0.0;
     let is_in_cluster =
         |it: &&ServiceInstance| cluster.is_none() || it.cluster_name.as_deref() == cluster;
-    for instance in instances.iter().filter(is_in_service).filter(is_in_cluster) {
+    for instance in instances.into_iter().filter(is_in_service).filter(is_in_cluster) {
         match node(service, under, instance, formats) {
-            // Of two with one id the later took it from the earlier.
+            // Of two with one id the later took it from the earlier; of as late ones it is the last.
             Ok(found) if nodes.get(&found.key).is_some_and(|it| it.lease > found.lease) => {}
             Ok(found) => drop(nodes.insert(found.key.clone(), found)),
             Err(reason) => {
@@ -200,7 +206,6 @@ pub(super) fn nodes(
             }
         }
     }
-    malformed.sort_by(|one, other| one.key.cmp(&other.key));
     (nodes.into_values().collect(), malformed)
 }
 
@@ -226,9 +231,10 @@ fn node(
     let place = formats.iter().position(|its| *its == format);
     let rank = place.and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX);
     let lease = match metadata.remove(LEASE) {
-        Some(lease) if format == Format::Micro => {
-            lease.parse().map_err(|_| format!("`{LEASE}` is {lease:?}, and no number"))?
-        }
+        Some(lease) if format == Format::Micro => lease.parse().map_err(|_| {
+            let lease: String = lease.chars().take(MAX_TOLD).collect();
+            format!("`{LEASE}` is {lease:?}, and no number")
+        })?,
         _ => 0,
     };
     let (id, endpoints) = (metadata.remove(ID), metadata.remove(ENDPOINTS));
@@ -279,10 +285,16 @@ fn address(instance: &ServiceInstance) -> String {
     }
 }
 
+/// What tells one instance of a service from another, and in which order they stand.
+fn place(instance: &ServiceInstance) -> (&str, i32, Option<&str>) {
+    (&instance.ip, instance.port, instance.cluster_name.as_deref())
+}
+
 /// What became of a record.
 #[derive(Debug)]
 pub(super) enum Fate {
     Stands,
+    /// Also if an earlier one stands there again, which the SDK writes when it has connected anew.
     Gone,
     /// Another's stands in its place: the node, if it is one.
     Taken(Result<Node, String>),
@@ -306,12 +318,13 @@ impl Record {
         let read = |instance: &ServiceInstance| {
             self::node(&node.service, &self.service, instance, formats).map(|found| found.node)
         };
-        let own = self.instance.metadata.get(LEASE).and_then(|lease| lease.parse::<i64>().ok());
+        let lease_of = |it: &ServiceInstance| it.metadata.get(LEASE)?.parse::<i64>().ok();
+        let own = lease_of(&self.instance);
         let later = |it: &&ServiceInstance| {
-            let its = it.metadata.get(LEASE).and_then(|lease| lease.parse::<i64>().ok());
-            own.is_some() && its > own && it.metadata.get(ID) == Some(&node.id)
+            own.is_some() && lease_of(it) > own && it.metadata.get(ID) == Some(&node.id)
         };
-        if let Some(later) = instances.iter().find(later) {
+        let later = instances.iter().filter(later);
+        if let Some(later) = later.max_by_key(|it| (lease_of(it), place(it))) {
             return Fate::Taken(read(later));
         }
         let says = |it: &ServiceInstance, (key, value): (&String, &String)| {
@@ -321,9 +334,15 @@ impl Record {
             Some(lease) => says(it, lease),
             None => self.instance.metadata.iter().all(|fact| says(it, fact)),
         };
-        match instances.iter().find(|instance| self.is_at(instance)) {
+        // In two clusters there may be two: another's beside it takes nothing.
+        let here = || instances.iter().filter(|instance| self.is_at(instance));
+        let is_earlier = |it: &ServiceInstance| {
+            lease_of(it).is_some_and(|its| Some(its) < own) && it.metadata.get(ID) == Some(&node.id)
+        };
+        match here().max_by_key(|instance| place(instance)) {
             None => Fate::Gone,
-            Some(instance) if has(instance) => Fate::Stands,
+            Some(_) if here().any(has) => Fate::Stands,
+            Some(instance) if is_earlier(instance) => Fate::Gone,
             Some(instance) => Fate::Taken(read(instance)),
         }
     }
@@ -536,6 +555,31 @@ mod tests {
     }
 
     #[test]
+    fn of_one_address_in_two_clusters_always_the_same_is_in_force() {
+        let of = |cluster: &str, zone: &str| ServiceInstance {
+            cluster_name: Some(cluster.to_owned()),
+            ..instance(&[("protocol", "grpc"), ("zone", zone)])
+        };
+        let (one, two) = (of("c1", "a"), of("c2", "b"));
+        for instances in [[one.clone(), two.clone()], [two.clone(), one.clone()]] {
+            let (nodes, _) = super::nodes("a", "a", &instances, &ALL, None);
+            assert_eq!(nodes.len(), 1);
+            assert_eq!(nodes[0].node.metadata["zone"], "b");
+        }
+        let node = Node::new("a", "x", "10.0.3.7:9000");
+        let record = records(&node, &[Format::Micro], Some("c1"), Lease(7)).unwrap().remove(0);
+        let mine = record.instance.clone();
+        for instances in [[mine.clone(), two.clone()], [two.clone(), mine]] {
+            let fate = record.fate(&node, &instances, &ALL);
+            assert!(matches!(fate, Fate::Stands), "another cluster's takes nothing: {fate:?}");
+        }
+        for instances in [[one.clone(), two.clone()], [two, one]] {
+            let Fate::Taken(Ok(by)) = record.fate(&node, &instances, &ALL) else { panic!("taken") };
+            assert_eq!(by.metadata["zone"], "b");
+        }
+    }
+
+    #[test]
     fn what_became_of_a_record_is_told_by_what_was_written() {
         let node = Node::new("a", "x", "10.0.3.7:9000");
         let records = written(&node, &[Format::Micro]);
@@ -549,6 +593,9 @@ mod tests {
         assert!(matches!(fate(&[stands.clone()]), Fate::Stands));
         let other = ServiceInstance { port: 1, ..stands.clone() };
         assert!(matches!(fate(std::slice::from_ref(&other)), Fate::Gone), "another's port");
+        let mut earlier = stands.clone();
+        earlier.metadata.insert(LEASE.to_owned(), "6".to_owned());
+        assert!(matches!(fate(&[earlier]), Fate::Gone), "it was before");
         let later = |mut other: ServiceInstance| {
             other.metadata.insert(LEASE.to_owned(), "8".to_owned());
             other

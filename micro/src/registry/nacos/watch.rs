@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::{
     super::{Batch, Event, Watch, WatchError},
     EXCHANGE, Inner,
-    client::Followed,
+    client::Client,
+    followed::Follower,
     record::services,
 };
 use crate::Error;
@@ -27,7 +28,7 @@ const GAP: Duration = Duration::from_millis(100);
 /// another process's; all else is `Disconnected`. What is followed is asked for every 5 s at the
 /// latest, so that neither a silent connection nor a new one goes unnoticed.
 pub(super) fn watch(inner: Arc<Inner>, service: String, after: u64) -> Watch {
-    let watcher = Watcher { inner, service, seen: after, followed: None, looked: None };
+    let watcher = Watcher { inner, service, seen: after, following: None, looked: None };
     stream::unfold(Some(watcher), |watcher| async {
         let mut watcher = watcher?;
         let next = watcher.next().await;
@@ -42,27 +43,27 @@ struct Watcher {
     service: String,
     /// The revision told last.
     seen: u64,
-    followed: Option<Followed>,
+    following: Option<(Arc<Client>, Follower)>,
     looked: Option<Instant>,
 }
 
 impl Watcher {
     async fn next(&mut self) -> Result<Batch, WatchError> {
-        if let (Some(followed), Some(looked)) = (&mut self.followed, self.looked) {
+        if let (Some((_, follower)), Some(looked)) = (&mut self.following, self.looked) {
             sleep_until(looked + GAP).await;
-            let _ = timeout(LOOK_EVERY, followed.changed()).await;
+            let _ = timeout(LOOK_EVERY, follower.changed()).await;
         }
         let deadline = Instant::now() + EXCHANGE;
         self.looked = Some(Instant::now());
-        let followed = match &self.followed {
-            Some(followed) => followed,
+        let (client, _) = match &self.following {
+            Some(following) => following,
             None => {
-                let followed = self.follow(deadline).await.map_err(WatchError::Disconnected)?;
-                self.followed.insert(followed)
+                let following = self.follow(deadline).await.map_err(WatchError::Disconnected)?;
+                self.following.insert(following)
             }
         };
         let what = format!("watch service {}", self.service);
-        let listing = self.inner.read(&what, followed.client(), &self.service, deadline).await;
+        let listing = self.inner.read(&what, client, &self.service, deadline).await;
         let listing = listing.map_err(WatchError::Disconnected)?;
         let revision = listing.revision;
         if revision < self.seen {
@@ -74,12 +75,14 @@ impl Watcher {
     }
 
     /// First followed, then read: what changes in between is told.
-    async fn follow(&self, deadline: Instant) -> Result<Followed, Error> {
+    async fn follow(&self, deadline: Instant) -> Result<(Arc<Client>, Follower), Error> {
         let what = format!("watch service {}", self.service);
         let pool = &self.inner.pool;
         let client = pool.any(deadline).await.map_err(|why| self.inner.failed(&what, &why))?;
         let services = services(&self.service, &pool.options().formats);
-        let followed = client.follow(&services, deadline).await;
-        followed.map_err(|failure| self.inner.failed(&what, &pool.failed(&client, &failure)))
+        match client.followed().follow(&services, deadline).await {
+            Ok(follower) => Ok((client, follower)),
+            Err(failure) => Err(self.inner.failed(&what, &pool.failed(&client, &failure))),
+        }
     }
 }

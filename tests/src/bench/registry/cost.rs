@@ -9,6 +9,7 @@ use micro::{
 };
 
 use super::{SERVICE, proxy::Proxy, server::Server};
+use crate::fault::Server as _;
 
 /// Some nodes, each kept registered with the default TTL of 15 s.
 #[allow(missing_debug_implementations, reason = "kube's client has none")]
@@ -47,6 +48,10 @@ impl Kept {
                 namespace.run_pod(id).await;
             }
             kubernetes = Some(namespace.client().await);
+        } else if let Server::Nacos(nacos) = &server {
+            let wire = Proxy::to(&nacos.grpc_address()).await;
+            url = nacos.url_at(&wire.address);
+            proxy = Some(wire);
         } else {
             let (scheme, address) = url.split_once("://").ok_or("a URL")?;
             let wire = Proxy::to(address).await;
@@ -91,6 +96,7 @@ impl Kept {
             Server::Consul(_) => wire(Proxy::requests),
             Server::ZooKeeper(zookeeper) => zookeeper.metric("zk_packets_received").await as f64,
             Server::Nats(nats) => nats.messages().await as f64,
+            Server::Nacos(nacos) => sum(&nacos.metrics().await, "grpc_request_total_count", ""),
             Server::Kubernetes(..) => {
                 let client = self.kubernetes.as_ref().expect("it has one");
                 let request = http::Request::get("/metrics").body(Vec::new()).expect("a request");

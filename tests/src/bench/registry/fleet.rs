@@ -13,7 +13,10 @@ use tokio::{
 use zookeeper_client::{Acls, Client as ZooKeeperClient, CreateMode};
 
 use super::{SERVICE, next_line, server::Server};
-use crate::kubernetes::{Namespace, Slice, Stage, endpoint};
+use crate::{
+    kubernetes::{Namespace, Slice, Stage, endpoint},
+    nacos,
+};
 
 /// Longer than any benchmark: nothing is renewed.
 const TTL: Duration = Duration::from_secs(600);
@@ -58,6 +61,8 @@ enum Hand {
     ZooKeeper(ZooKeeperClient),
     /// As the controller does.
     Kubernetes(Namespace),
+    /// By HTTP, at its main address: over gRPC each node of a service has a connection of its own.
+    Nacos(String),
 }
 
 impl Hand {
@@ -65,6 +70,7 @@ impl Hand {
         Ok(match name {
             "zookeeper" => Self::ZooKeeper(ZooKeeperClient::connect(at).await?),
             "kubernetes" => Self::Kubernetes(Namespace::open(&PathBuf::from(at), "default").await),
+            "nacos" => Self::Nacos(at.to_owned()),
             _ => Self::Registered(registry::open(at)?),
         })
     }
@@ -95,6 +101,8 @@ impl Hand {
                     client.set_data(&path, record.as_bytes(), None).await.expect("it is there");
                 }
             }
+            // What is ephemeral would have to be written again and again.
+            Self::Nacos(at) => nacos::put(at, &node, &[("ephemeral", "false")], &[]).await,
             Self::Kubernetes(namespace) => {
                 let slice = if shape == Shape::Nodes { index / A_SLICE } else { index };
                 let indices = match shape {
@@ -178,6 +186,7 @@ impl Fleet {
     pub fn start(server: &Server) -> Result<Self, Box<dyn Error>> {
         let at = match server {
             Server::ZooKeeper(zookeeper) => zookeeper.address(),
+            Server::Nacos(nacos) => nacos.main_address(),
             Server::Kubernetes(server, _) => server.kubeconfig().display().to_string(),
             _ => server.url(),
         };

@@ -12,6 +12,7 @@ use crate::{
     dns::Dns,
     etcd::Etcd,
     kubernetes::{Kubernetes, Namespace},
+    nacos::Nacos,
     nats::Nats,
     zookeeper::ZooKeeper,
 };
@@ -33,6 +34,8 @@ pub enum Server {
     ZooKeeper(ZooKeeper),
     /// `nats://`
     Nats(Nats),
+    /// `nacos://`, with the feature `nacos`
+    Nacos(Nacos),
     /// `dns://`: SRV records with a TTL of 1 s. With what is in the zone.
     Dns(Dns, BTreeMap<String, String>),
     /// `file://`, with what is in the file.
@@ -70,6 +73,7 @@ impl Server {
             Self::Kubernetes(..) => "kubernetes",
             Self::ZooKeeper(_) => "zookeeper",
             Self::Nats(_) => "nats",
+            Self::Nacos(_) => "nacos",
             Self::Dns(..) => "dns",
             Self::File(..) => "file",
         }
@@ -85,6 +89,7 @@ impl Server {
             Self::Kubernetes(_, namespace) => format!("{}&format=micro", namespace.url()),
             Self::ZooKeeper(zookeeper) => zookeeper.url(),
             Self::Nats(nats) => nats.url(),
+            Self::Nacos(nacos) => nacos.url(),
             Self::Dns(dns, _) => dns.url("bench.test"),
             Self::File(dir, _) => format!("file://{}/nodes.toml", dir.path().display()),
         }

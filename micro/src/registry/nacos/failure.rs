@@ -1,0 +1,91 @@
+//! Why an exchange failed, and what the SDK's errors mean.
+
+use std::{any::Any, error::Error as StdError, fmt};
+
+use nacos_sdk::api::error::Error as SdkError;
+use tonic::Code;
+
+/// Why an exchange failed.
+#[derive(Debug, Clone)]
+pub(super) enum Failure {
+    /// No answer, or none of Nacos's: the connection is of no use.
+    Broken(String),
+    /// Nacos said no.
+    Refused(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Broken(why) | Self::Refused(why)) = self;
+        f.write_str(why)
+    }
+}
+
+pub(super) fn no_answer() -> Failure {
+    Failure::Broken("no answer in time".to_owned())
+}
+
+/// What an error of the SDK's means. It has most answers that are a refusal as text alone.
+pub(super) fn failure(error: &SdkError) -> Failure {
+    match error {
+        // The server does not know the connection.
+        SdkError::ErrResponse(_, _, 301, message) => {
+            Failure::Broken(message.clone().unwrap_or_else(|| "connection unregistered".to_owned()))
+        }
+        SdkError::ErrResponse(_, _, code, message) => {
+            let message = message.as_deref().unwrap_or_default();
+            Failure::Refused(format!("{code}: {message}"))
+        }
+        SdkError::ErrResult(text) if text.starts_with("handle ") => Failure::Refused(text.clone()),
+        SdkError::InvalidParam(..) => Failure::Refused(error.to_string()),
+        SdkError::Serialization(why) => {
+            Failure::Refused(format!("the SDK cannot read what Nacos answers: {why}"))
+        }
+        error => {
+            let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+            while let Some(error) = cause {
+                if let Some(status) = error.downcast_ref::<tonic::Status>() {
+                    let said = format!("{:?}: {}", status.code(), status.message());
+                    return match status.code() {
+                        Code::OutOfRange
+                        | Code::ResourceExhausted
+                        | Code::PermissionDenied
+                        | Code::Unauthenticated
+                        | Code::Unimplemented
+                        | Code::InvalidArgument => Failure::Refused(said),
+                        _ => Failure::Broken(said),
+                    };
+                }
+                cause = error.source();
+            }
+            Failure::Broken(error.to_string())
+        }
+    }
+}
+
+/// What a panic of the SDK's said.
+pub(super) fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the SDK panicked: {}", text.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_from_a_broken_connection() {
+        let refused = |error: SdkError| matches!(failure(&error), Failure::Refused(_));
+        let response = |code| SdkError::ErrResponse(None, 500, code, Some("why".to_owned()));
+        assert!(refused(response(403)) && !refused(response(301)));
+        assert_eq!(failure(&response(403)).to_string(), "403: why");
+        let result = |text: &str| SdkError::ErrResult(text.to_owned());
+        assert!(refused(result("handle subscribe failed: result_code=500, error_code=403")));
+        assert!(!refused(result("the connection is not connected")));
+        let status = |status: tonic::Status| SdkError::GrpcBufferRequest(Box::new(status));
+        assert!(refused(status(tonic::Status::out_of_range("too large"))));
+        assert!(!refused(status(tonic::Status::unavailable("gone"))));
+        assert!(!refused(SdkError::NoAvailableServer));
+    }
+}
