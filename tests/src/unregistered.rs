@@ -1,7 +1,7 @@
 //! Nodes that register nowhere, for registries that only read, and callers who must not notice what
 //! becomes of the registry.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use micro::{Client, Handle, Service};
 use tokio::{
@@ -45,7 +45,8 @@ pub async fn node_in(registry: &str, address: &str) -> Handle {
 /// Callers of the service `echo`, each with one call after the other.
 #[derive(Debug)]
 pub struct Callers {
-    callers: JoinSet<Vec<String>>,
+    begin: Instant,
+    callers: JoinSet<(Vec<String>, BTreeSet<u64>)>,
     goes_on: watch::Sender<bool>,
 }
 
@@ -58,30 +59,41 @@ impl Callers {
         let client = Client::builder().without_env().registry(url).build().expect("a client");
         let echo = EchoClient::new("echo", &client);
         say(&echo).await.expect("a first call succeeds");
+        let begin = Instant::now();
         let (goes_on, is_on) = watch::channel(true);
         let mut callers = JoinSet::new();
         for _ in 0..CALLERS {
             let (echo, is_on) = (EchoClient::new("echo", &client), is_on.clone());
             callers.spawn(async move {
-                let mut failed = Vec::new();
+                let (mut failed, mut answered) = (Vec::new(), BTreeSet::new());
                 while *is_on.borrow() {
-                    failed.extend(say(&echo).await.err());
+                    match say(&echo).await {
+                        Ok(()) => drop(answered.insert(begin.elapsed().as_secs())),
+                        Err(why) => failed.push(why),
+                    }
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                failed
+                (failed, answered)
             });
         }
-        Self { callers, goes_on }
+        Self { begin, callers, goes_on }
     }
 
-    /// Lets them finish; none of their calls has failed.
+    /// Lets them finish; none of their calls has failed, and some were answered in every second.
     ///
     /// # Panics
-    /// When one has.
+    /// When that is not so.
     pub async fn finish(self) {
+        let seconds = self.begin.elapsed().as_secs();
         self.goes_on.send_replace(false);
-        let failed: Vec<_> = self.callers.join_all().await.concat();
+        let (failed, answered): (Vec<_>, Vec<_>) =
+            self.callers.join_all().await.into_iter().unzip();
+        let (failed, answered) =
+            (failed.concat(), answered.into_iter().flatten().collect::<BTreeSet<_>>());
         assert!(failed.is_empty(), "{} calls failed, the first: {}", failed.len(), failed[0]);
+        // Callers that wait fail no call either.
+        let silent: Vec<_> = (0..seconds).filter(|second| !answered.contains(second)).collect();
+        assert!(silent.is_empty(), "no call was answered in seconds {silent:?}");
     }
 }
 

@@ -33,6 +33,8 @@ const DECLARED: &[(&str, &str)] = &[
     ("five_seconds_slow", NO_SERVER),
     ("credentials_expired_and_renewed", "whoever is on the network may ask and tell"),
     ("down_at_the_start", NO_SERVER),
+    ("down_at_the_start_with_a_cache", NO_SERVER),
+    ("away_for_longer_than_max_stale", NO_SERVER),
 ];
 
 /// Does a fault, if it is one that can be done.

@@ -33,22 +33,37 @@ async fn silent_for_good<S: Server>() {
     assert!(took <= BACK_WITHIN, "the nodes were back {took:?} after the link");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn consul() {
-    silent_for_good::<Consul>().await;
+macro_rules! every_registry {
+    ({ $($name:ident: $server:ty;)* } not { $($other:ident: $why:literal;)* }) => {
+        $(mod $name {
+            use super::*;
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn connections_silent_for_good() {
+                silent_for_good::<$server>().await;
+            }
+        })*
+        $(mod $other {
+            #[test]
+            fn connections_silent_for_good() {
+                println!("connections_silent_for_good does not apply: {}", $why);
+            }
+        })*
+    };
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn etcd() {
-    silent_for_good::<Etcd>().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nats() {
-    silent_for_good::<Nats>().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn zookeeper() {
-    silent_for_good::<ZooKeeper>().await;
+every_registry! {
+    {
+    consul: Consul;
+    etcd: Etcd;
+    nats: Nats;
+    zookeeper: ZooKeeper;
+    } not {
+        dns: "each question has a datagram or a connection of its own";
+        file: "there is no connection";
+        kubernetes: "its watch has a bound of its own, longer than a test";
+        mdns: "datagrams have no connection";
+        memory: "it is in the process: there is no connection";
+        r#static: "its nodes are in the URL, and nobody is asked";
+    }
 }

@@ -21,7 +21,8 @@ use tests::{
     fault::{AWAY, AWAY_FOR_A_MOMENT, Cannot, Source, TTL, bear, judge, older},
     unregistered::node_in,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_stream::StreamExt as _;
 
 /// A name, a server that knows it, and a link to it.
 struct Name {
@@ -57,6 +58,15 @@ impl Source for Name {
             self.server.set_and_restart(&records).await;
             self.runs = true;
         }
+    }
+
+    fn take_away(&mut self) -> Result<(), Cannot> {
+        self.server.kill();
+        Ok(())
+    }
+
+    async fn bring_back(&mut self) {
+        self.server.restart().await;
     }
 
     async fn strike(&mut self, fault: &str, listed: &[String]) -> Result<(), Cannot> {
@@ -152,6 +162,15 @@ impl Source for Listed {
         self.replace(&format!("[echo]\nnodes = {addresses:?}\n"));
     }
 
+    fn take_away(&mut self) -> Result<(), Cannot> {
+        fs::rename(self.folder(), self.dir.path().join("aside")).expect("it is moved");
+        Ok(())
+    }
+
+    async fn bring_back(&mut self) {
+        fs::rename(self.dir.path().join("aside"), self.folder()).expect("it is moved back");
+    }
+
     async fn strike(&mut self, fault: &str, listed: &[String]) -> Result<(), Cannot> {
         let aside = self.dir.path().join("aside");
         match fault {
@@ -170,9 +189,9 @@ impl Source for Listed {
             "restored_to_an_older_state" => self.list(&older(listed)).await,
             // The folder is gone, and back.
             "connection_cut" => {
-                fs::rename(self.folder(), &aside).expect("it is moved");
+                self.take_away()?;
                 sleep(AWAY_FOR_A_MOMENT).await;
-                fs::rename(&aside, self.folder()).expect("it is moved back");
+                self.bring_back().await;
                 return Ok(());
             }
             _ => return Err(Cannot),
@@ -309,12 +328,14 @@ every_source! {
     memory: Within, not {
         "it is in the process, and ends with it": killed_and_restarted wiped
             restored_to_an_older_state stopped_for_three_ttls connection_cut connection_black_holed
-            five_seconds_slow credentials_expired_and_renewed down_at_the_start;
+            five_seconds_slow credentials_expired_and_renewed down_at_the_start
+            down_at_the_start_with_a_cache away_for_longer_than_max_stale;
     };
     r#static: Named, not {
         "its nodes are in the URL, and nobody is asked": every_lease_lost every_record_deleted
             every_record_overwritten killed_and_restarted wiped restored_to_an_older_state
             stopped_for_three_ttls connection_cut connection_black_holed five_seconds_slow
-            credentials_expired_and_renewed down_at_the_start;
+            credentials_expired_and_renewed down_at_the_start down_at_the_start_with_a_cache
+            away_for_longer_than_max_stale;
     };
 }

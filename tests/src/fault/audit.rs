@@ -1,6 +1,9 @@
 //! The callers' log joined with the nodes' journals, and the promises checked on it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use super::{Call, DEADLINE, Method, Visit};
 
@@ -101,6 +104,17 @@ impl Audit {
         times.get(times.len() * 99 / 100).copied().unwrap_or_default()
     }
 
+    /// The seconds, counted from the first call's begin, within which no call was answered, of those
+    /// that were over before the last call ended.
+    pub fn seconds_without_an_answer(&self) -> Vec<u64> {
+        let begin = self.calls.iter().map(|call| call.began).min().unwrap_or_default();
+        let second = |at: Duration| at.saturating_sub(begin).as_secs();
+        let end = self.calls.iter().map(|call| second(call.ended)).max().unwrap_or_default();
+        let answered = self.calls.iter().filter(|call| call.outcome.is_ok());
+        let answered: HashSet<_> = answered.map(|call| second(call.ended)).collect();
+        (0..end).filter(|second| !answered.contains(second)).collect()
+    }
+
     /// What breaks the rules that hold under every fault: no id of a non-idempotent method with two
     /// handlers, no answer without a handler that gave it, no call past its deadline.
     pub fn broken_rules(&self) -> Vec<String> {
@@ -181,6 +195,19 @@ mod tests {
         ];
         let audit = Audit::new(calls, vec![visit(1, "b-1", 9.95, Some(9.96))]);
         assert_eq!(audit.unexcused(&[fault()]).len(), 3);
+    }
+
+    #[test]
+    fn a_second_without_an_answer_is_found() {
+        let calls = vec![
+            call(1, Method::Read, 10.0, 10.1, Some("a-1")),
+            call(2, Method::Read, 10.2, 11.3, None),
+            call(3, Method::Read, 11.9, 12.0, Some("a-1")),
+            call(4, Method::Read, 12.1, 15.2, Some("a-1")),
+            call(5, Method::Read, 13.0, 13.5, Some("a-1")),
+        ];
+        assert_eq!(Audit::new(calls, Vec::new()).seconds_without_an_answer(), [1, 4]);
+        assert_eq!(Audit::new(Vec::new(), Vec::new()).seconds_without_an_answer(), [0; 0]);
     }
 
     #[test]

@@ -20,6 +20,8 @@ macro_rules! every_fault {
             five_seconds_slow
             credentials_expired_and_renewed
             down_at_the_start
+            down_at_the_start_with_a_cache
+            away_for_longer_than_max_stale
         }
     };
 }

@@ -120,11 +120,12 @@ impl Trial {
         took
     }
 
-    /// Goes on until there were `at_least` calls, then stops the callers, writes the line in
+    /// Goes on until there were `at_least` calls, more than those of every second, then stops the callers, writes the line in
     /// `target/faults.json` and checks what holds under every fault.
     ///
     /// # Panics
-    /// When a call failed that no fault excuses, or a rule was broken.
+    /// When a call failed that no fault excuses, a rule was broken, or no call was answered for a
+    /// second.
     pub async fn finish(self, at_least: u64) -> Audit {
         let limit = Instant::now() + Duration::from_secs(300);
         while self.callers.made() < at_least {
@@ -160,6 +161,12 @@ impl Trial {
         let first = &unexcused[..unexcused.len().min(3)];
         assert!(first.is_empty(), "{} calls failed without excuse: {first:#?}", unexcused.len());
         assert!(recovery < Duration::MAX, "a node that returned was never called again");
+        // Callers that wait fail no call either.
+        let silent = audit.seconds_without_an_answer();
+        assert!(
+            audit.calls() > 0 && silent.is_empty(),
+            "no call was answered in seconds {silent:?}"
+        );
         audit
     }
 }

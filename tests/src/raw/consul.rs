@@ -1,14 +1,11 @@
 //! Consul's services: of its agent, and in the catalog alone.
 
-use std::{
-    fmt::Write as _,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use micro::{registry::Node, testing::registry::Cannot};
 use serde_json::{Value, json};
 
-use super::Raw;
+use super::{Raw, hex_of_zlib};
 use crate::consul::Consul;
 
 /// A registry in Consul.
@@ -25,6 +22,8 @@ const TOGETHER: usize = 100;
 
 impl Raw for InConsul {
     const CANNOT: &'static [(&'static str, &'static str)] = &[];
+    // A blocking query answers with all that is.
+    const TELLS_EVERY_CHANGE: bool = false;
 
     async fn serving() -> Self {
         Self { leases: AtomicU64::new(0), consul: Consul::start().await }
@@ -74,7 +73,8 @@ impl Raw for InConsul {
 
     /// In a tag, where go-micro has what it has no other place for.
     async fn write_raw(&self, service: &str, id: &str, text: &str) -> Option<String> {
-        let body = json!({ "ID": id, "Name": service, "Port": 1, "Tags": [tag(text.as_bytes())] });
+        let tag = format!("t-{}", hex_of_zlib(text.as_bytes()));
+        let body = json!({ "ID": id, "Name": service, "Port": 1, "Tags": [tag] });
         self.consul.put("/v1/agent/service/register", body).await;
         Some(format!("n1/{id}"))
     }
@@ -111,30 +111,4 @@ fn service(node: &Node, name: &str) -> Value {
         "ID": node.id, (name): node.service, "Address": host,
         "Port": port.parse::<u16>().expect("a port is a number"), "Tags": tags,
     })
-}
-
-/// A fact of go-micro's: in zlib's format, not compressed, and in hex.
-fn tag(bytes: &[u8]) -> String {
-    let mut zlib = vec![0x78, 0x01];
-    let mut blocks = bytes.chunks(usize::from(u16::MAX)).peekable();
-    if bytes.is_empty() {
-        zlib.extend([1, 0, 0, 0xff, 0xff]);
-    }
-    while let Some(block) = blocks.next() {
-        let length = u16::try_from(block.len()).expect("a block is this short");
-        zlib.push(u8::from(blocks.peek().is_none()));
-        zlib.extend(length.to_le_bytes());
-        zlib.extend((!length).to_le_bytes());
-        zlib.extend(block);
-    }
-    let (a, b) = bytes.iter().fold((1, 0), |(a, b), byte| {
-        let a = (a + u32::from(*byte)) % 65_521;
-        (a, (a + b) % 65_521)
-    });
-    zlib.extend((b << 16 | a).to_be_bytes());
-    let mut tag = "t-".to_owned();
-    for byte in zlib {
-        let _ = write!(tag, "{byte:02x}");
-    }
-    tag
 }

@@ -34,6 +34,8 @@ impl Raw for InNacos {
         ),
     ];
 
+    const TELLS_EVERY_CHANGE: bool = false;
+
     async fn serving() -> Self {
         let nacos = Nacos::start().await;
         let hand = Hand { nacos: nacos.main_address(), last: 0, stand: BTreeMap::new() };

@@ -1,17 +1,13 @@
 //! What is said on the bus.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_nats::Client;
-use micro::{
-    Error,
-    registry::{self, Lease, Node, Registry},
-    testing::registry::Cannot,
-};
+use micro::{registry::Node, testing::registry::Cannot};
 use serde_json::{Value, json};
-use tokio::{sync::Mutex, task::JoinHandle, time::sleep};
+use tokio::{task::JoinHandle, time::sleep};
 
-use super::{Raw, record};
+use super::{Raw, owner::Owner, record};
 use crate::nats::Nats;
 
 /// A registry over NATS. A node is put there by our own registration: one that does not answer, and
@@ -39,10 +35,12 @@ impl Raw for InNats {
         ),
     ];
 
+    const KEEPS_RECORDS: bool = false;
+
     async fn serving() -> Self {
         let nats = Nats::start().await;
         // By another name, and so a registry of its own, with a connection that is not cut.
-        let owner = Arc::new(Owner::new(&format!("nats://localhost:{}", nats.port())));
+        let owner = Arc::new(Owner::new(&format!("nats://localhost:{}", nats.port()), TTL));
         let renewing = tokio::spawn({
             let owner = owner.clone();
             async move {
@@ -120,52 +118,4 @@ impl Drop for InNats {
     fn drop(&mut self) {
         self.renewing.abort();
     }
-}
-
-/// Keeps nodes registered: their records are kept nowhere else.
-#[derive(Debug)]
-struct Owner {
-    registry: Arc<dyn Registry>,
-    /// One exchange at a time, as each node has it with its registry.
-    held: Mutex<BTreeMap<(String, String), (Node, Lease)>>,
-}
-
-impl Owner {
-    fn new(url: &str) -> Self {
-        let registry = registry::open(url).expect("the URL is well-formed");
-        Self { registry, held: Mutex::default() }
-    }
-
-    async fn register(&self, node: &Node) {
-        let mut held = self.held.lock().await;
-        let lease = again(async || self.registry.register(node, TTL).await).await;
-        held.insert(key(node), (node.clone(), lease));
-    }
-
-    async fn deregister(&self, node: &Node) {
-        let mut held = self.held.lock().await;
-        let (node, lease) = held.remove(&key(node)).expect("the node is registered");
-        again(async || self.registry.deregister(&node, lease).await).await;
-    }
-
-    async fn renew_all(&self) {
-        for (node, lease) in self.held.lock().await.values() {
-            // One that failed is renewed the next time.
-            let _ = self.registry.renew(node, *lease).await;
-        }
-    }
-}
-
-fn key(node: &Node) -> (String, String) {
-    (node.service.clone(), node.id.clone())
-}
-
-/// An exchange is bounded by a time that a busy machine may well take.
-async fn again<T>(exchange: impl AsyncFn() -> Result<T, Error>) -> T {
-    for _ in 0..10 {
-        if let Ok(done) = exchange().await {
-            return done;
-        }
-    }
-    exchange().await.expect("NATS carries what is said")
 }

@@ -20,6 +20,8 @@ pub struct InZooKeeper {
 
 impl Raw for InZooKeeper {
     const CANNOT: &'static [(&'static str, &'static str)] = &[];
+    // A watch says what has changed, and not into what.
+    const TELLS_EVERY_CHANGE: bool = false;
 
     async fn serving() -> Self {
         let zookeeper = ZooKeeper::start().await;

@@ -1,14 +1,18 @@
 //! The faults, and a test of each for each server.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
-use micro::Client;
+use micro::{
+    Client, Code,
+    discovery::{Discovery, Update},
+};
 use tests::{
     fault::{Cannot, Fleet, SERVICE, Server, TTL, Trial, now},
     link::Link,
     proto::ledger::{Entry, LedgerClient},
 };
 use tokio::time::{sleep, timeout};
+use tokio_stream::StreamExt as _;
 
 /// A renewal every TTL/3, and a second for the registration itself.
 const BACK_WITHIN: Duration = Duration::from_secs(TTL.as_secs() / 3 + 1);
@@ -168,6 +172,107 @@ pub(crate) async fn down_at_the_start<S: Server>() -> Result<(), Cannot> {
         }
     };
     timeout(JOINED_WITHIN, joined).await.expect("the nodes register within a step of the backoff");
+    Ok(())
+}
+
+/// The URL with one more option.
+fn with(url: &str, option: &str) -> String {
+    format!("{url}{}{option}", if url.contains('?') { '&' } else { '?' })
+}
+
+/// The id of calls that are none of the callers'.
+const BY_HAND: u64 = u64::MAX;
+
+/// A client from the cache that an earlier one has left.
+pub(crate) async fn down_at_the_start_with_a_cache<S: Server>() -> Result<(), Cannot> {
+    let mut server = started::<S>().await;
+    let url = server.url_at(&server.address());
+    let fleet = Fleet::beside_others(&url).await;
+    let dir = tempfile::tempdir().expect("a folder for the cache");
+    let file = dir.path().join("nodes.json");
+    let url = with(&url, &format!("cache={}", file.display()));
+    let earlier = Client::builder().registry(&url).build().expect("a client");
+    let ledger = LedgerClient::new(SERVICE, &earlier);
+    ledger.read(Entry { id: BY_HAND }).await.expect("the registry knows the nodes");
+    let written = async {
+        while !fs::read_to_string(&file)
+            .is_ok_and(|text| (0..3).all(|node| text.contains(fleet.address(node))))
+        {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(AWAY, written).await.expect("the cache has all nodes");
+    drop((ledger, earlier));
+    server.kill();
+
+    let trial = Trial::of_fleet(fleet, &url, &format!("{}: started from a cache", S::NAME)).await;
+    let discovery = Discovery::open(&url).expect("a URL");
+    let mut status = discovery.subscribe(SERVICE).status();
+    assert!(status.borrow().stale.is_some(), "marked stale: {status:?}");
+    sleep(AWAY_FOR_A_MOMENT).await;
+    assert!(status.borrow().stale.is_some(), "marked stale: {status:?}");
+    server.restart().await;
+    let returned = now();
+    let fresh =
+        timeout(JOINED_WITHIN, status.wait_for(|status| status.stale.is_none())).await.is_ok();
+    assert!(fresh, "the registry's own word again: {status:?}");
+    check(trial, returned).await
+}
+
+/// How old the nodes may be that [`away_for_longer_than_max_stale`] calls.
+const MAX_STALE: Duration = Duration::from_secs(5);
+
+pub(crate) async fn away_for_longer_than_max_stale<S: Server>() -> Result<(), Cannot> {
+    let mut server = started::<S>().await;
+    let url = server.url_at(&server.address());
+    let fleet = Fleet::beside_others(&url).await;
+    let url = with(&url, &format!("max_stale={}s", MAX_STALE.as_secs()));
+    let client = Client::builder().registry(&url).build().expect("a client");
+    let ledger = LedgerClient::new(SERVICE, &client);
+    ledger.read(Entry { id: BY_HAND }).await.expect("the registry knows the nodes");
+    let discovery = Discovery::open(&url).expect("a URL");
+    let mut subscription = discovery.subscribe(SERVICE);
+    let mut status = subscription.status();
+    server.kill();
+
+    let stale = timeout(AWAY, status.wait_for(|status| status.stale.is_some())).await.is_ok();
+    assert!(stale, "the registry is silent: {status:?}");
+    let since = now();
+    let forgotten = async {
+        while subscription.next().await.expect("it is endless") != Update::Forget {}
+        now() - since
+    };
+    let called = async {
+        loop {
+            ledger.read(Entry { id: BY_HAND }).await.expect("until then the nodes are called");
+            sleep(Duration::from_millis(40)).await;
+        }
+    };
+    // The last call before is over a little sooner than the bound.
+    let bounded = async {
+        let _ = timeout(MAX_STALE - Duration::from_millis(500), called).await;
+    };
+    let ((), took) = tokio::join!(bounded, timeout(AWAY, forgotten));
+    let took = took.expect("the nodes are given up");
+    let late = took.saturating_sub(MAX_STALE);
+    assert!(took + Duration::from_millis(200) > MAX_STALE, "given up after {took:?}");
+    assert!(late < Duration::from_secs(1), "given up {late:?} too late");
+    // The client is told of it when we are, and may have picked a node a moment before.
+    let called = ledger.read(Entry { id: BY_HAND }).timeout(Duration::from_secs(1));
+    let _ = called.await;
+    let refused = ledger.read(Entry { id: BY_HAND }).timeout(Duration::from_secs(1)).await;
+    let refused = refused.expect_err("there is nobody to call");
+    let text = refused.message();
+    assert!(refused.code() == Code::Unavailable && text.contains("max_stale"), "{refused}");
+
+    server.restart().await;
+    let back = ledger.read(Entry { id: BY_HAND }).timeout(BACK_WITHIN).await;
+    back.expect("the nodes are back, and called");
+    assert!(status.borrow().stale.is_none() && status.borrow().error.is_none(), "{status:?}");
+    let mut trial = Trial::of_fleet(fleet, &url, &format!("{}: after max_stale", S::NAME)).await;
+    assert!(trial.fleet.terminate(0).await.success());
+    trial.replace(0).await;
+    trial.finish(0).await;
     Ok(())
 }
 
