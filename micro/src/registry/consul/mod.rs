@@ -2,6 +2,8 @@
 //! asked for, of Kratos and Kitex.
 
 mod agent;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod known;
 mod options;

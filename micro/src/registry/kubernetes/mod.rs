@@ -1,6 +1,8 @@
 //! `kubernetes://`: a Service's EndpointSlices, and go-micro's records at pods.
 
 mod cluster;
+#[cfg(test)]
+mod fuzz;
 mod options;
 mod pod;
 mod read;

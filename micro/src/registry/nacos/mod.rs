@@ -5,6 +5,8 @@
 // SDK, with what it takes to be rid of it; `pool` has those in use; `lease` what is registered.
 
 mod client;
+#[cfg(test)]
+mod fuzz;
 mod known;
 mod lease;
 mod login;
