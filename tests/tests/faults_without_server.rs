@@ -21,8 +21,7 @@ use tests::{
     fault::{AWAY, AWAY_FOR_A_MOMENT, Cannot, Source, TTL, bear, judge, older},
     unregistered::node_in,
 };
-use tokio::time::{Instant, sleep, timeout};
-use tokio_stream::StreamExt as _;
+use tokio::time::{Instant, sleep};
 
 /// A name, a server that knows it, and a link to it.
 struct Name {

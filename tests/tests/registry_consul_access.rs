@@ -1,8 +1,9 @@
 //! `consul://` with tokens, and over TLS.
 
-use std::{fs, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use micro::{
+    discovery::{Discovery, Update},
     registry::{self, Node},
     testing::registry::Watching,
 };
@@ -12,7 +13,11 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::consul::{Consul, Options};
+use tests::{
+    consul::{Consul, Options},
+    dead_link::DeadLink,
+};
+use tokio_stream::StreamExt as _;
 
 const TTL: Duration = Duration::from_secs(60);
 const ROOT: &str = "7e0b2a5e-52a5-4f0e-9a6b-0c5f0e5d1b11";
@@ -204,6 +209,56 @@ async fn consul_is_spoken_to_over_tls() {
     }
     let plain = registry::open(&consul.url()).unwrap();
     assert!(plain.read("greeter").await.unwrap_err().is_registry());
+}
+
+/// An agent speaks HTTP/2 over TLS: a query that waits has a stream there, and not a connection.
+#[tokio::test]
+async fn over_tls_watches_share_their_connections() {
+    const SERVICES: usize = 120;
+    let ours = Certificates::new();
+    let consul = ours.consul(false).await;
+    let url = format!("{}?ca={}", consul.url(), ours.path("ca.pem"));
+    registers(&url).await;
+    let registry = registry::open(&url).unwrap();
+    let discovery = Discovery::new(registry.clone());
+    let mut followed: Vec<_> =
+        (0..SERVICES).map(|n| discovery.subscribe(&format!("s-{n}"))).collect();
+    for subscription in &mut followed {
+        assert_eq!(subscription.next().await, Some(Update::Reset(vec![])));
+    }
+    for (n, subscription) in followed.iter_mut().enumerate() {
+        let node = node(&format!("s-{n}"), &format!("n-{n}"));
+        registry.register(&node, TTL).await.unwrap();
+        assert_eq!(subscription.next().await, Some(Update::Insert(Arc::new(node))));
+    }
+    // One for what is asked and answered, and one for every hundred watches.
+    assert_eq!(consul.connections(), 3);
+}
+
+#[tokio::test]
+async fn a_connection_that_went_silent_is_left_with_all_that_is_on_it() {
+    let ours = Certificates::new();
+    let consul = ours.consul(false).await;
+    let link = DeadLink::to(&consul.address()).await;
+    let url = format!("consul://{}?ca={}", link.address, ours.path("ca.pem"));
+    registers(&url).await;
+    let registry = registry::open(&url).unwrap();
+    let lease = registry.register(&node("greeter", "a"), TTL).await.unwrap();
+    let mut watching = Watching::from_now(&registry, "greeter").await;
+    // The second change has come by a query that waited, and so will what comes of the silence.
+    for id in ["b", "c"] {
+        registry.register(&node("greeter", id), TTL).await.unwrap();
+        assert_eq!(watching.events(1).await, [format!("+{id}@127.0.0.1:1")]);
+    }
+    link.silence();
+    let ended = watching.next_or_end().await;
+    assert!(format!("{ended:?}").contains("Disconnected"), "{ended:?}");
+    // What was there stays silent for good.
+    link.mend();
+    registry.renew(&node("greeter", "a"), lease).await.unwrap();
+    let mut watching = Watching::from_now(&registry, "greeter").await;
+    registry.deregister(&node("greeter", "a"), lease).await.unwrap();
+    assert_eq!(watching.events(1).await, ["-a"]);
 }
 
 #[tokio::test]

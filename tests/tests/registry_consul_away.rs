@@ -192,7 +192,10 @@ async fn a_watch_hears_at_once_of_a_leader_that_nobody_has() {
                 else {
                     return;
                 };
-                let _ = consul.write_all(&head[..length]).await;
+                // Every request comes on a connection of its own, to be looked at.
+                let head = String::from_utf8_lossy(&head[..length]);
+                let head = head.replacen("\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1);
+                let _ = consul.write_all(head.as_bytes()).await;
                 let _ = tokio::io::copy_bidirectional(&mut stream, &mut consul).await;
             });
         }

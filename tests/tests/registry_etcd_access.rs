@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use etcd_client::{Client, ConnectOptions, GetOptions, Permission, PermissionType};
 use micro::{
-    registry::{self, Node},
+    registry::{self, Node, RenewError},
     testing::registry::Watching,
 };
 use rcgen::{
@@ -101,6 +101,39 @@ async fn a_registration_that_is_refused_leaves_neither_a_lease_nor_a_part() {
     assert!(root.leases().await.unwrap().leases().is_empty(), "a lease is left");
     let all = GetOptions::new().with_all_keys();
     assert!(root.get("", Some(all)).await.unwrap().kvs().is_empty(), "a key is left");
+}
+
+/// As the nodes of a fleet whose constructors are `NewEtcdRegistryWithAuth` and
+/// `NewEtcdResolverWithAuth`, and of one with `WithAuthOpt`.
+#[tokio::test]
+async fn with_a_password_a_kitex_node_is_where_either_of_kitexs_constructors_looks() {
+    let etcd = guarded().await;
+    let root = ConnectOptions::new().with_user("root", "admin");
+    let mut root = Client::connect([etcd.address()], Some(root)).await.unwrap();
+    let url = format!("{}?format=kitex", with_user(&etcd, "micro:p%40ss%2Fword%3F"));
+    let registry = registry::open(&url).unwrap();
+    for prefix in ["kitex/registry-etcd/", "/greeter/"] {
+        let error = registry.register(&node("a"), TTL).await.unwrap_err();
+        assert!(error.to_string().contains("permission denied"), "{error}");
+        let keys = Permission::new(PermissionType::Readwrite, prefix).with_prefix();
+        root.role_grant_permission("micro", keys).await.unwrap();
+    }
+    let lease = registry.register(&node("a"), TTL).await.unwrap();
+    let value = r#"{"network":"tcp","address":"127.0.0.1:1","weight":10,"tags":null}"#;
+    let all = || GetOptions::new().with_all_keys();
+    let written = root.get("", Some(all())).await.unwrap();
+    let written: Vec<_> =
+        written.kvs().iter().map(|kv| (kv.key_str().unwrap(), kv.value_str().unwrap())).collect();
+    let keys = ["/greeter/127.0.0.1:1", "kitex/registry-etcd/greeter/127.0.0.1:1"];
+    assert_eq!(written, keys.map(|key| (key, value)));
+
+    registry.renew(&node("a"), lease).await.unwrap();
+    root.delete(keys[0], None).await.unwrap();
+    assert!(matches!(registry.renew(&node("a"), lease).await, Err(RenewError::Lost(_))));
+    let lease = registry.register(&node("a"), TTL).await.unwrap();
+    assert_eq!(registry.read("greeter").await.unwrap().entries.len(), 2, "of one node");
+    registry.deregister(&node("a"), lease).await.unwrap();
+    assert!(root.get("", Some(all())).await.unwrap().kvs().is_empty());
 }
 
 #[tokio::test]

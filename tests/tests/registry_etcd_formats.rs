@@ -170,6 +170,41 @@ async fn what_real_peers_wrote_is_found_and_called() {
     server.stop().await.unwrap();
 }
 
+/// What `NewEtcdRegistryWithAuth` of Kitex writes: it leaves the prefix out.
+#[tokio::test]
+async fn kitex_nodes_with_a_password_are_found_beside_those_without() {
+    let etcd = Etcd::start().await;
+    put(&etcd, "/echo/127.0.0.1:7833", &kitex_record("127.0.0.1:7833")).await;
+    put(&etcd, "kitex/registry-etcd/echo/127.0.0.1:7834", &kitex_record("127.0.0.1:7834")).await;
+    put(&etcd, "/echo/deeper/127.0.0.1:7835", "malformed, and of no service of Kitex's").await;
+    put(&etcd, "/echo/127.0.0.1:7836", "malformed").await;
+    let registry = open(&etcd, "kitex");
+    let listing = registry.read("echo").await.unwrap();
+    let mut found: Vec<_> = listing.entries.iter().map(|it| it.node.address.as_str()).collect();
+    found.sort_unstable();
+    assert_eq!(found, ["127.0.0.1:7833", "127.0.0.1:7834"]);
+    let malformed: Vec<_> = listing.malformed.iter().map(|it| it.key.as_str()).collect();
+    assert_eq!(malformed, ["/echo/127.0.0.1:7836"]);
+
+    let mut watching = Watching::from_now(&registry, "echo").await;
+    put(&etcd, "/echo/127.0.0.1:7837", &kitex_record("127.0.0.1:7837")).await;
+    assert_eq!(watching.events(1).await, ["+127.0.0.1:7837@127.0.0.1:7837"]);
+    etcd.client().await.delete("/echo/127.0.0.1:7837", None).await.unwrap();
+    assert_eq!(watching.next().await.events.len(), 1);
+
+    // Where others have all of their keys, no service of that name is looked for.
+    let node = Node::new("micro", "micro-1", "127.0.0.1:1");
+    let registry = open(&etcd, "kitex,micro");
+    let mut watching = Watching::from_now(&registry, "micro").await;
+    registry.register(&node, TTL).await.unwrap();
+    assert_eq!(watching.next().await.events.len(), 2, "one in each format");
+    assert_eq!(registry.read("micro").await.unwrap().entries.len(), 2);
+}
+
+fn kitex_record(address: &str) -> String {
+    format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":{{"zone":"a"}}}}"#)
+}
+
 #[tokio::test]
 async fn a_node_in_several_formats_is_one_node_to_a_client() {
     let etcd = Etcd::start().await;
@@ -429,7 +464,7 @@ async fn what_is_written_in_several_formats_is_told_in_the_order_of_its_revision
 }
 
 #[tokio::test]
-async fn a_watch_in_all_formats_is_four_watches_on_the_one_connection() {
+async fn a_watch_in_all_formats_is_five_watches_on_the_one_connection() {
     let etcd = Etcd::start().await;
     let mut kept = Vec::new();
     for n in 1..=5 {
@@ -446,7 +481,7 @@ async fn a_watch_in_all_formats_is_four_watches_on_the_one_connection() {
     while next(&mut kept[0]).await
         != Update::Insert(Arc::new(Node::new("shared", "last", "127.0.0.1:9")))
     {}
-    assert_eq!((etcd.connections(), etcd.watches().await), (1, 4));
+    assert_eq!((etcd.connections(), etcd.watches().await), (1, 5));
 }
 
 /// A change told by etcd itself is told by a watch of ours within moments, though it waits for what

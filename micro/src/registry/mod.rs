@@ -24,6 +24,8 @@ pub mod etcd;
 pub mod file;
 mod follow;
 mod format;
+#[cfg(test)]
+mod fuzz;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 #[cfg(any(feature = "mdns", feature = "nats"))]

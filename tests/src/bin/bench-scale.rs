@@ -1,5 +1,6 @@
 //! A client that follows 1 000 nodes of one service, and one that follows 1 000 services: how long
 //! the first read takes, what memory they take, what CPU time a change, and how many connections.
+//! `bench-scale consul etcd` measures those two alone.
 
 use std::{alloc::System, env, error::Error, time::Duration};
 
@@ -158,24 +159,38 @@ async fn measure(server: &Server, shape: Shape) -> Result<Vec<Row>, Box<dyn Erro
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    if let [_, word, name, at] = &env::args().collect::<Vec<_>>()[..]
+    let words: Vec<_> = env::args().skip(1).collect();
+    if let [word, name, at] = &words[..]
         && word == "fleet"
     {
         return fleet::run(name, at).await;
     }
+    let is_measured = |name: &str| words.is_empty() || words.iter().any(|word| word == name);
     // An agent takes 200 connections from one address, unless it is told to take more.
     let limits = consul::Options::hcl("limits { http_max_conns_per_client = 4000 }");
     let mut rows = Vec::new();
     for shape in [Shape::Nodes, Shape::Services] {
-        for server in [
-            Server::Etcd(Etcd::start().await),
-            Server::Consul(Consul::start_with(limits.clone()).await),
-            Server::kubernetes().await,
-            Server::ZooKeeper(ZooKeeper::start().await),
-            Server::Nats(Nats::start().await),
+        for name in [
+            "etcd",
+            "consul",
+            "kubernetes",
+            "zookeeper",
+            "nats",
             #[cfg(feature = "nacos")]
-            Server::Nacos(tests::nacos::Nacos::start().await),
+            "nacos",
         ] {
+            if !is_measured(name) {
+                continue;
+            }
+            let server = match name {
+                "etcd" => Server::Etcd(Etcd::start().await),
+                "consul" => Server::Consul(Consul::start_with(limits.clone()).await),
+                "kubernetes" => Server::kubernetes().await,
+                #[cfg(feature = "nacos")]
+                "nacos" => Server::Nacos(tests::nacos::Nacos::start().await),
+                "zookeeper" => Server::ZooKeeper(ZooKeeper::start().await),
+                _ => Server::Nats(Nats::start().await),
+            };
             rows.extend(measure(&server, shape).await?);
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     error::Error as StdError,
     fmt::{self, Write},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -43,6 +43,10 @@ const READS_AT_ONCE: usize = 8;
 /// Connections kept between exchanges.
 const KEPT: usize = 4;
 
+/// Watches on one connection, over TLS: an agent speaks HTTP/2 there, and takes 250 requests at once on
+/// a connection. More would wait for a watch to end, and with them a renewal.
+const WATCHES_A_CONNECTION: usize = 100;
+
 /// A connection whose agent is gone without a word is given up after some 20 s.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
@@ -77,9 +81,52 @@ struct Alive {
 
 #[derive(Default)]
 struct Held {
-    client: Option<Client>,
-    /// How many there were: an error speaks against the connections that it was on.
+    /// The first for exchanges, each other one for so many watches.
+    clients: Vec<Option<Client>>,
+    /// How many watches each has.
+    watches: Vec<usize>,
+    /// How often they were given up: an error speaks against the connections of its time.
     generation: u64,
+}
+
+/// Whose connections an exchange is on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lane(usize);
+
+/// All but watches.
+const EXCHANGES: Lane = Lane(0);
+
+/// A watch's place on a connection.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) agent: Arc<Agent>,
+    pub(super) lane: Lane,
+}
+
+impl Place {
+    pub(super) fn of(agent: Arc<Agent>) -> Self {
+        let lane = agent.held().place();
+        Self { agent, lane }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.agent.held().watches[self.lane.0] -= 1;
+    }
+}
+
+impl Held {
+    fn place(&mut self) -> Lane {
+        self.watches.resize(self.watches.len().max(1), 0);
+        let has_room = |(lane, count): (usize, &usize)| lane > 0 && *count < WATCHES_A_CONNECTION;
+        let lane = self.watches.iter().enumerate().position(has_room).unwrap_or_else(|| {
+            self.watches.push(0);
+            self.watches.len() - 1
+        });
+        self.watches[lane] += 1;
+        Lane(lane)
+    }
 }
 
 /// A request: to be sent twice without harm.
@@ -154,6 +201,8 @@ impl Agent {
 
     /// What was answered is nothing that Consul answers.
     pub(super) fn not_consuls(&self, what: &str, why: impl fmt::Display) -> Error {
+        // It may quote a text of any length.
+        let why: String = why.to_string().chars().take(MAX_QUOTED).collect();
         self.failed(what, format_args!("the answer is not Consul's: {why}"))
     }
 
@@ -165,7 +214,7 @@ impl Agent {
         deadline: Instant,
     ) -> Result<Answer, Error> {
         let _turn = self.one_of(&self.turns, AT_ONCE, what, deadline).await?;
-        self.send(what, request, deadline, deadline).await
+        self.send(what, request, EXCHANGES, deadline, deadline).await
     }
 
     /// Waits for one of few reads at once to be over.
@@ -191,26 +240,28 @@ impl Agent {
         })
     }
 
-    /// One whose answer begins by then, and may be long; or one that waits to begin.
+    /// One whose answer begins by then, and may be long; or one of a watch, that waits to begin.
     pub(super) async fn read(
         &self,
         what: &str,
         request: Request,
+        of: Option<Lane>,
         begins: Instant,
     ) -> Result<Answer, Error> {
-        self.send(what, request, begins, begins + BODY).await
+        self.send(what, request, of.unwrap_or(EXCHANGES), begins, begins + BODY).await
     }
 
     async fn send(
         &self,
         what: &str,
         request: Request,
+        lane: Lane,
         begins: Instant,
         ends: Instant,
     ) -> Result<Answer, Error> {
         let mut is_second = false;
         let why = loop {
-            let (client, generation) = self.client().map_err(|why| self.failed(what, why))?;
+            let (client, generation) = self.client(lane).map_err(|why| self.failed(what, why))?;
             // Given up by its caller shortly before its end, it was silent for too long.
             let silent_from = Some(begins - EXCHANGE / 2);
             let mut pending = Pending { agent: self, generation, silent_from };
@@ -289,9 +340,9 @@ impl Agent {
         format!("{base}{path}{mark}{query}")
     }
 
-    fn client(&self) -> Result<(Client, u64), String> {
+    fn client(&self, Lane(lane): Lane) -> Result<(Client, u64), String> {
         let mut held = self.held();
-        if let Some(client) = &held.client {
+        if let Some(Some(client)) = held.clients.get(lane) {
             return Ok((client.clone(), held.generation));
         }
         let mut builder = Client::builder()
@@ -308,8 +359,9 @@ impl Agent {
             builder = builder.unix_socket(path.as_path());
         }
         let client = builder.build().map_err(|error| sources(&error))?;
-        held.generation += 1;
-        held.client = Some(client.clone());
+        let lanes = held.clients.len().max(lane + 1);
+        held.clients.resize(lanes, None);
+        held.clients[lane] = Some(client.clone());
         Ok((client, held.generation))
     }
 
@@ -317,7 +369,8 @@ impl Agent {
     fn discard(&self, generation: u64) {
         let mut held = self.held();
         if held.generation == generation {
-            held.client = None;
+            held.generation += 1;
+            held.clients.clear();
         }
     }
 
@@ -412,6 +465,21 @@ fn sources(error: &dyn StdError) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::super::url::Url, *};
+
+    #[test]
+    fn a_connection_has_so_many_watches_and_a_place_that_is_left_is_taken_again() {
+        let url = Url::parse("consul://h:1?tls=true").unwrap();
+        let agent = Arc::new(Agent::new(Options::of(&url).unwrap()));
+        let place = || Place::of(agent.clone());
+        let mut places: Vec<_> = (0..2 * WATCHES_A_CONNECTION + 1).map(|_| place()).collect();
+        let lane = |place: &Place| place.lane.0;
+        let on = |places: &[Place], it| places.iter().filter(|place| lane(place) == it).count();
+        assert_eq!([0, 1, 2, 3].map(|it| on(&places, it)), [0, 100, 100, 1]);
+        drop(places.remove(3));
+        assert_eq!([place(), place()].each_ref().map(lane), [1, 3]);
+        places.clear();
+        assert_eq!(lane(&place()), 1);
+    }
 
     #[test]
     fn every_request_names_its_namespace_and_partition() {

@@ -6,17 +6,27 @@ use tokio::{task::spawn_blocking, time::Instant};
 
 use super::{
     super::Listing,
-    agent::{Agent, Answer, EXCHANGE, Request, part},
+    agent::{Agent, Answer, EXCHANGE, Lane, Request, part},
+    known::Known,
     registration::nameable,
-    service::{self, Healthy},
+    service::Healthy,
 };
 use crate::Error;
 
 /// An answer longer than this, in bytes, is read beside the runtime's calls, on a thread of its own.
 const LONG: usize = 64 * 1024;
 
-/// The nodes of a service, at once or as soon as they change from that index on, or the wait is
-/// over. The answer begins by then.
+/// A query that waits for a change from that index on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Blocking {
+    pub(super) index: u64,
+    pub(super) wait: Duration,
+    pub(super) lane: Lane,
+}
+
+/// The nodes of a service, at once or as soon as they change, or the wait is over. The answer begins by then.
+///
+/// What is known from the last answer is not decoded again, and what this one says is known then.
 ///
 /// Always asked of the leader: an answer that is a step behind would deny what was written just
 /// now, and one from another server could be from before what was seen. A cluster without a leader
@@ -25,15 +35,16 @@ pub(super) async fn read(
     agent: &Agent,
     what: &str,
     service: &str,
-    blocking: Option<(u64, Duration)>,
+    blocking: Option<Blocking>,
     begins: Instant,
+    known: &mut Known,
 ) -> Result<Listing, Error> {
     nameable("service name", service)
         .map_err(|why| Error::config(format!("{}: cannot {what}: {why}", agent.name())))?;
     let options = &agent.options;
     let kind = if options.is_connect { "connect" } else { "service" };
     let mut request = Request::get(format!("/v1/health/{kind}/{}", part(service)));
-    if let Some((index, wait)) = blocking {
+    if let Some(Blocking { index, wait, .. }) = blocking {
         request = request.with("index", index.to_string());
         request = request.with("wait", format!("{}ms", wait.as_millis()));
     }
@@ -46,26 +57,30 @@ pub(super) async fn read(
         None => Some(agent.turn(what, begins).await?),
         Some(_) => None,
     };
-    let answer = agent.read(what, request, begins).await?.success(agent, what)?;
+    let lane = blocking.map(|blocking| blocking.lane);
+    let answer = agent.read(what, request, lane, begins).await?.success(agent, what)?;
     drop(turn);
     let Some(index) = answer.index else {
         return Err(agent.not_consuls(what, "it has no X-Consul-Index"));
     };
     let is_filtered = answer.is_filtered;
     let (name, formats) = (service.to_owned(), options.formats.clone());
+    let mut before = std::mem::take(known);
     let decode = move |answer: Answer| {
-        let found: Vec<Healthy> = serde_json::from_slice(&answer.body)?;
+        before.take(&answer.body, &name, &formats)?;
         // Consul waits at an index from 1 on.
-        Ok((found.is_empty(), service::listing(index.max(1), &found, &name, &formats)))
+        let listing = before.listing(index.max(1));
+        Ok((before, listing))
     };
-    let decoded: Result<_, serde_json::Error> = if answer.body.len() > LONG {
+    let decoded: Result<_, String> = if answer.body.len() > LONG {
         let decoded = spawn_blocking(move || decode(answer)).await;
         decoded.map_err(|error| agent.failed(what, error))?
     } else {
         decode(answer)
     };
-    let (is_empty, listing) = decoded.map_err(|error| agent.not_consuls(what, error))?;
-    if is_empty {
+    let (now, listing) = decoded.map_err(|why| agent.not_consuls(what, why))?;
+    *known = now;
+    if known.is_empty() {
         may_read(agent, what, service, is_filtered).await?;
     }
     Ok(listing)

@@ -2,7 +2,10 @@
 //! asked for, of Kratos and Kitex.
 
 mod agent;
+#[cfg(test)]
+mod fuzz;
 mod health;
+mod known;
 mod options;
 mod registration;
 mod service;
@@ -15,6 +18,7 @@ use tokio::time::{Instant, sleep};
 
 use self::{
     agent::{Agent, Answer, EXCHANGE, Request, part},
+    known::Known,
     options::Options,
     registration::{Registration, check_id},
     service::Local,
@@ -44,9 +48,10 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 /// another's. It asks the agent, and the catalog too, which may have lost what the agent still has.
 ///
 /// Every exchange is bounded by 1 s, a list that has begun to come by 20 s; a connection without
-/// an answer is left with all others of its time. A watch is a blocking query of up to 60 s on a
-/// connection of its own. Agents take 200 connections from one address (`http_max_conns_per_client`),
-/// so a process that calls more services than that needs the limit raised.
+/// an answer is left with all others of its time. A watch is a blocking query of up to 60 s: in HTTP/1.1,
+/// which an agent without TLS speaks, on a connection of its own, and in HTTP/2 beside up to 99 others.
+/// Agents take 200 connections from one address (`http_max_conns_per_client`), so without TLS a process
+/// that calls more services than that needs the limit raised.
 #[derive(Debug)]
 pub struct Consul {
     agent: Arc<Agent>,
@@ -285,7 +290,8 @@ impl Registry for Consul {
     fn read<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Listing, Error>> {
         async move {
             let what = format!("read service {service}");
-            health::read(&self.agent, &what, service, None, Instant::now() + EXCHANGE).await
+            let begins = Instant::now() + EXCHANGE;
+            health::read(&self.agent, &what, service, None, begins, &mut Known::default()).await
         }
         .boxed()
     }
@@ -299,7 +305,7 @@ impl Registry for Consul {
             }
             let begins = Instant::now() + EXCHANGE;
             let _turn = self.agent.turn(what, begins).await?;
-            let answer = self.agent.read(what, request, begins).await?;
+            let answer = self.agent.read(what, request, None, begins).await?;
             let services: BTreeMap<String, serde::de::IgnoredAny> =
                 answer.json(&self.agent, what)?;
             // Consul itself is one.

@@ -197,12 +197,20 @@ impl Options {
                 format!("TLS: the system's roots cannot be used: {error}; name others with `ca`")
             })?,
         };
-        let Some((cert, key)) = &tls.identity else { return Ok(config.with_no_client_auth()) };
-        let private = PrivateKeyDer::from_pem_slice(read("key", key)?.as_bytes())
-            .map_err(|error| format!("option `key`: {key} has no key in PEM: {error}"))?;
-        config
-            .with_client_auth_cert(certificates("cert", cert)?, private)
-            .map_err(|error| format!("options `cert` and `key`: {error}"))
+        let mut config = match &tls.identity {
+            None => config.with_no_client_auth(),
+            Some((cert, key)) => {
+                let private = PrivateKeyDer::from_pem_slice(read("key", key)?.as_bytes())
+                    .map_err(|error| format!("option `key`: {key} has no key in PEM: {error}"))?;
+                config
+                    .with_client_auth_cert(certificates("cert", cert)?, private)
+                    .map_err(|error| format!("options `cert` and `key`: {error}"))?
+            }
+        };
+        // Of a configuration that it is given reqwest asks for neither. Whatever stands before the
+        // agent may not have the first.
+        config.alpn_protocols = ["h2", "http/1.1"].map(Into::into).into();
+        Ok(config)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{
-        Entry, Lease, Listing, Malformed, Node,
+        Entry, Lease, Malformed, Node,
         format::{Format, gomicro::tag, kitex, kratos},
         url::host_and_port,
     },
@@ -121,7 +121,11 @@ impl Healthy {
 
     /// The node, unless a check of its own or of its machine is critical. As with go-micro, one in
     /// `warning` still counts.
-    fn read(&self, service: &str, formats: &[Format]) -> Option<Result<Entry, Malformed>> {
+    pub(super) fn read(
+        &self,
+        service: &str,
+        formats: &[Format],
+    ) -> Option<Result<Entry, Malformed>> {
         if self.checks.iter().flatten().any(Check::is_critical) {
             return None;
         }
@@ -134,23 +138,6 @@ impl Healthy {
             Err(reason) => Err(Malformed { key, reason }),
         })
     }
-}
-
-/// The nodes of a service among what Consul told of it.
-pub(super) fn listing(
-    revision: u64,
-    found: &[Healthy],
-    service: &str,
-    formats: &[Format],
-) -> Listing {
-    let mut listing = Listing { revision, ..Listing::default() };
-    for read in found.iter().filter_map(|healthy| healthy.read(service, formats)) {
-        match read {
-            Ok(entry) => listing.entries.push(entry),
-            Err(malformed) => listing.malformed.push(malformed),
-        }
-    }
-    listing
 }
 
 impl Service {
@@ -236,11 +223,15 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{super::Listing, known::Known},
+        *,
+    };
 
     fn listed(json: serde_json::Value, formats: &[Format]) -> Listing {
-        let found: Vec<Healthy> = serde_json::from_value(json).unwrap();
-        listing(1, &found, "a", formats)
+        let mut known = Known::default();
+        known.take(json.to_string().as_bytes(), "a", formats).unwrap();
+        known.listing(1)
     }
 
     /// A service on the machine 10.0.0.9, with these fields and a check in this state.

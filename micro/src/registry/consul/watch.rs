@@ -7,9 +7,10 @@ use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    super::{Batch, Event, Listing, Watch, WatchError},
-    agent::{ALIVE_EVERY, Agent, EXCHANGE},
-    health,
+    super::{Batch, Entry, Event, Listing, Watch, WatchError},
+    agent::{ALIVE_EVERY, Agent, EXCHANGE, Place},
+    health::{self, Blocking},
+    known::Known,
 };
 use crate::Error;
 
@@ -32,7 +33,8 @@ const GAP: Duration = Duration::from_millis(100);
 /// also an agent that no longer answers while a query waits, or whose cluster has no leader.
 pub(super) fn watch(agent: Arc<Agent>, service: String, after: u64) -> Watch {
     let cursor = Cursor::after(after);
-    let watcher = Watcher { agent, service, cursor, asked: None, rng: Rng::new() };
+    let (known, rng) = (Known::default(), Rng::new());
+    let watcher = Watcher { place: Place::of(agent), service, cursor, known, asked: None, rng };
     stream::unfold(Some(watcher), |watcher| async {
         let mut watcher = watcher?;
         let next = watcher.next().await;
@@ -43,9 +45,10 @@ pub(super) fn watch(agent: Arc<Agent>, service: String, after: u64) -> Watch {
 }
 
 struct Watcher {
-    agent: Arc<Agent>,
+    place: Place,
     service: String,
     cursor: Cursor,
+    known: Known,
     asked: Option<Instant>,
     rng: Rng,
 }
@@ -63,16 +66,17 @@ impl Watcher {
     async fn ask(&mut self) -> Result<Listing, Error> {
         let blocking = self.cursor.index().map(|index| {
             let wait = WAIT.mul_f64(0.75 + 0.25 * self.rng.f64());
-            (index, Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))
+            Blocking { index, wait, lane: self.place.lane }
         });
         let what = format!("watch service {}", self.service);
-        let longest = blocking.map_or(Duration::ZERO, |(_, wait)| wait + wait / CONSULS_JITTER);
+        let longest = blocking.map_or(Duration::ZERO, |it| it.wait + it.wait / CONSULS_JITTER);
         let begins = Instant::now() + longest + EXCHANGE;
-        let query = health::read(&self.agent, &what, &self.service, blocking, begins);
+        let (agent, service, known) = (&self.place.agent, &self.service, &mut self.known);
+        let query = health::read(agent, &what, service, blocking, begins, known);
         tokio::select! {
             biased;
             answer = query => answer,
-            error = death(&self.agent) => Err(error),
+            error = death(agent) => Err(error),
         }
     }
 }
@@ -126,23 +130,26 @@ impl Cursor {
 }
 
 fn is_same(one: &Listing, other: &Listing) -> bool {
-    let entries = |listing: &Listing| {
-        let mut entries: Vec<_> = listing
-            .entries
-            .iter()
-            .map(|entry| (entry.key.clone(), entry.revision, entry.node.clone()))
-            .collect();
-        // With `near` the order changes with the round trips.
-        entries.sort_by(|one, other| one.0.cmp(&other.0));
-        entries
+    if one.malformed != other.malformed || one.entries.len() != other.entries.len() {
+        return false;
+    }
+    let is_same = |(one, other): (&Entry, &Entry)| {
+        (&one.key, one.revision, &one.node) == (&other.key, other.revision, &other.node)
     };
-    one.malformed == other.malformed && entries(one) == entries(other)
+    in_order(one).into_iter().zip(in_order(other)).all(is_same)
+}
+
+/// With `near` the order changes with the round trips.
+fn in_order(listing: &Listing) -> Vec<&Entry> {
+    let mut entries: Vec<_> = listing.entries.iter().collect();
+    entries.sort_by(|one, other| one.key.cmp(&other.key));
+    entries
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{Entry, Malformed, Node};
+    use crate::registry::{Malformed, Node};
 
     fn listing(revision: u64, ids: &[&str]) -> Listing {
         let entry = |id: &&str| Entry {

@@ -5,33 +5,57 @@
 //! | go-micro | `/micro/registry/SERVICE/ID`, with `/` in either written `-` |
 //! | go-zero | `SERVICE/LEASE`, the lease in decimal |
 //! | Kratos | `/microservices/SERVICE/ID` |
-//! | Kitex | `kitex/registry-etcd/SERVICE/ADDRESS` |
+//! | Kitex | `kitex/registry-etcd/SERVICE/ADDRESS`; with a password `/SERVICE/ADDRESS`, too |
 //! | etcd's naming | `SERVICE/ID` |
+//!
+//! Kitex's constructors `NewEtcdRegistryWithAuth` and `NewEtcdResolverWithAuth` leave the prefix out,
+//! its option `WithAuthOpt` does not. Both places are read; who has a password of etcd's is in a fleet
+//! that may have either, and writes both.
 //!
 //! An id with a `/` in it, as the ids of nodes of `team/pay` have, would make a deeper key, which is
 //! another service's: in every key it is written `-`.
 
 use super::super::{Lease, Node, format::Format};
 
-/// The key of a node in a format, under this lease.
+/// The keys of a node in a format, under this lease.
 ///
 /// # Errors
 /// A name that the format cannot hold.
-pub(super) fn of(format: Format, node: &Node, lease: Lease) -> Result<String, String> {
+pub(super) fn of(
+    format: Format,
+    node: &Node,
+    lease: Lease,
+    has_password: bool,
+) -> Result<Vec<String>, String> {
     let last = match format {
         Format::Micro => part("id", &node.id)?,
         Format::Kratos | Format::Etcd => some("id", &node.id)?.replace('/', "-"),
         Format::GoZero => lease.0.to_string(),
         Format::Kitex => node.address.clone(),
     };
-    Ok(format!("{}{last}", prefix(format, &node.service)?))
+    let prefixes = prefixes(format, &node.service)?.into_iter();
+    let written = prefixes.take(if has_password { usize::MAX } else { 1 });
+    Ok(written.map(|prefix| prefix + &last).collect())
 }
 
-/// What the keys of a service's nodes begin with in a format.
+/// What the keys of a service's nodes begin with in a format, in one place or two.
 ///
 /// # Errors
 /// A name that the format cannot hold.
-pub(super) fn prefix(format: Format, service: &str) -> Result<String, String> {
+pub(super) fn prefixes(format: Format, service: &str) -> Result<Vec<String>, String> {
+    let mut prefixes = vec![prefix(format, service)?];
+    if format == Format::Kitex {
+        let bare = format!("/{service}/");
+        // Of a service `micro` these would be all of go-micro's keys.
+        let is_others = |format| root(format).is_some_and(|root| root.starts_with(&bare));
+        if ![Format::Micro, Format::Kratos].into_iter().any(is_others) {
+            prefixes.push(bare);
+        }
+    }
+    Ok(prefixes)
+}
+
+fn prefix(format: Format, service: &str) -> Result<String, String> {
     const WHAT: &str = "service name";
     let root = root(format).unwrap_or_default();
     let name = match format {
@@ -93,8 +117,9 @@ mod tests {
 
     #[test]
     fn keys_are_those_that_the_peers_wrote() {
-        let key = |format, service: &str, id: &str| {
-            of(format, &Node::new(service, id, "127.0.0.1:7831"), Lease(2228897017400345397))
+        let keys = |format, service: &str, id: &str, has_password| {
+            let node = Node::new(service, id, "127.0.0.1:7831");
+            of(format, &node, Lease(2228897017400345397), has_password).unwrap()
         };
         let id = "team/pay.svc-a0406fa1-b197-400d-b652-12b1ed37ec74";
         for (format, service, id, expected) in [
@@ -118,7 +143,14 @@ mod tests {
             (Format::Etcd, "grpcgo/echo", "my-service-1", "grpcgo/echo/my-service-1"),
             (Format::Etcd, "team/pay", "team/pay-1", "team/pay/team-pay-1"),
         ] {
-            assert_eq!(key(format, service, id).unwrap(), expected);
+            assert_eq!(keys(format, service, id, false), [expected]);
+            let with_password = keys(format, service, id, true);
+            assert_eq!(with_password[0], expected);
+            assert_eq!(with_password.len(), if format == Format::Kitex { 2 } else { 1 });
+        }
+        assert_eq!(keys(Format::Kitex, "echo", "1", true)[1], "/echo/127.0.0.1:7831");
+        for others in ["micro", "microservices"] {
+            assert_eq!(keys(Format::Kitex, others, "1", true).len(), 1, "others' keys are there");
         }
         assert_eq!(prefix_end("/micro/registry/a/"), b"/micro/registry/a0");
     }
@@ -126,7 +158,7 @@ mod tests {
     #[test]
     fn names_that_a_format_cannot_hold_are_refused() {
         let key = |format, service: &str, id: &str| {
-            of(format, &Node::new(service, id, "h:1"), Lease(1)).unwrap_err()
+            of(format, &Node::new(service, id, "h:1"), Lease(1), false).unwrap_err()
         };
         for name in ["", ".", ".."] {
             assert!(key(Format::Micro, name, "a").contains("service name"));

@@ -14,10 +14,7 @@ use etcd_client::{Channel, Client, Error as ClientError};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, transport::Endpoint};
 
-use super::{
-    super::{format::Format, url::is_loopback},
-    options::Options,
-};
+use super::{super::url::is_loopback, options::Options};
 use crate::Error;
 
 /// How long an exchange may take, all its requests and all members tried together.
@@ -90,8 +87,8 @@ impl Members {
         &self.options.name
     }
 
-    pub(super) fn formats(&self) -> &[Format] {
-        &self.options.formats
+    pub(super) fn options(&self) -> &Options {
+        &self.options
     }
 
     /// Whether all of them are on this machine.

@@ -1,5 +1,5 @@
 //! `etcd://`: keys and records as go-micro and other fleets have them in etcd. A node has one lease,
-//! and one key in each format of the URL.
+//! and a key in each format of the URL.
 
 mod key;
 mod lease;
@@ -74,12 +74,12 @@ impl Etcd {
     }
 
     fn formats(&self) -> &[Format] {
-        self.members.formats()
+        &self.members.options().formats
     }
 
     /// The node's keys under this lease and what stands there.
     fn records(&self, node: &Node, lease: Lease) -> Result<Vec<Own>, Error> {
-        Own::all(self.formats(), node, lease).map_err(|why| self.refuse(node, &why))
+        Own::all(self.members.options(), node, lease).map_err(|why| self.refuse(node, &why))
     }
 
     fn refuse(&self, node: &Node, why: &str) -> Error {
@@ -175,7 +175,7 @@ impl Registry for Etcd {
                     let why = "the lease granted has no id".to_owned();
                     return Err(etcd_client::Error::LeaseKeepAliveError(why));
                 }
-                let records = Own::all(self.formats(), node, Lease(lease))
+                let records = Own::all(self.members.options(), node, Lease(lease))
                     .map_err(etcd_client::Error::InvalidArgs)?;
                 // In one revision: nobody sees the node as a later format has it, and a try that
                 // fails leaves nothing of it. go-micro's watchers, who take in but the first change

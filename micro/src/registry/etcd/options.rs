@@ -22,7 +22,8 @@ pub(super) struct Options {
     pub(super) members: Vec<String>,
     /// Those of the records, the one first that is in force.
     pub(super) formats: Vec<Format>,
-    user: Option<(String, String)>,
+    /// With the password.
+    pub(super) user: Option<(String, String)>,
     tls: Option<Tls>,
 }
 

@@ -10,6 +10,7 @@ use super::{
         format::{Format, etcd_naming, go_zero, gomicro, kitex, kratos},
     },
     key,
+    options::Options,
 };
 
 /// A key and its value as they stand in etcd.
@@ -45,13 +46,17 @@ pub(super) struct Own {
 }
 
 impl Own {
-    /// The node's records under this lease, one in each format.
+    /// The node's records under this lease, in each format.
     ///
     /// # Errors
     /// A name or a size that a format cannot hold.
-    pub(super) fn all(formats: &[Format], node: &Node, lease: Lease) -> Result<Vec<Self>, String> {
-        let own = |&format: &Format| {
-            let key = key::of(format, node, lease)?;
+    pub(super) fn all(
+        Options { formats, user, .. }: &Options,
+        node: &Node,
+        lease: Lease,
+    ) -> Result<Vec<Self>, String> {
+        let mut all = Vec::new();
+        for &format in formats {
             let value = match format {
                 Format::Micro => gomicro::encode(node)?,
                 Format::GoZero => go_zero::encode(node),
@@ -59,9 +64,10 @@ impl Own {
                 Format::Kitex => kitex::encode(node)?,
                 Format::Etcd => etcd_naming::encode(node)?,
             };
-            Ok(Self { format, key, value })
-        };
-        formats.iter().map(own).collect()
+            let keys = key::of(format, node, lease, user.is_some())?;
+            all.extend(keys.into_iter().map(|key| Self { format, key, value: value.clone() }));
+        }
+        Ok(all)
     }
 }
 
@@ -82,16 +88,18 @@ impl Range {
         let mut ranges: Vec<Self> = Vec::new();
         let mut refused = None;
         for (rank, &format) in (0..).zip(formats) {
-            let prefix = match key::prefix(format, service) {
-                Ok(prefix) => prefix,
+            let prefixes = match key::prefixes(format, service) {
+                Ok(prefixes) => prefixes,
                 Err(why) => {
                     refused.get_or_insert(why);
                     continue;
                 }
             };
-            match ranges.iter_mut().find(|range| range.prefix == prefix) {
-                Some(range) => range.formats.push((rank, format)),
-                None => ranges.push(Self { prefix, formats: vec![(rank, format)] }),
+            for prefix in prefixes {
+                match ranges.iter_mut().find(|range| range.prefix == prefix) {
+                    Some(range) => range.formats.push((rank, format)),
+                    None => ranges.push(Self { prefix, formats: vec![(rank, format)] }),
+                }
             }
         }
         match refused {

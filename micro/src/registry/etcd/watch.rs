@@ -91,7 +91,7 @@ impl Watcher {
 
     /// Opens the watch and waits for etcd to confirm it.
     async fn open(&mut self) -> Result<(), WatchError> {
-        let ranges = Range::all(self.members.formats(), &self.service)
+        let ranges = Range::all(&self.members.options().formats, &self.service)
             .map_err(|why| WatchError::Disconnected(Error::config(why)))?;
         let open = |connection: Connection| {
             let requests = requests(&ranges, self.after);

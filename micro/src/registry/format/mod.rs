@@ -8,7 +8,7 @@
 
 pub(super) mod etcd_naming;
 #[cfg(test)]
-mod fuzz;
+pub(super) mod fuzz;
 pub(super) mod go_zero;
 pub(super) mod gomicro;
 mod json;

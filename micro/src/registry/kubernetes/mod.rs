@@ -2,6 +2,8 @@
 
 mod cluster;
 mod connections;
+#[cfg(test)]
+mod fuzz;
 mod options;
 mod pod;
 mod read;

@@ -11,6 +11,8 @@ mod clients;
 mod connection;
 mod failure;
 mod followed;
+#[cfg(test)]
+mod fuzz;
 mod known;
 mod lease;
 mod login;

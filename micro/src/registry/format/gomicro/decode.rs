@@ -1,5 +1,7 @@
 //! Reading the record as go-micro would, and with a better word where it is wrong.
 
+use std::net::Ipv6Addr;
+
 use super::super::{
     super::{Endpoint, Node, Value, url::host_and_port},
     json::{Json, Object, Wrong, parse_object},
@@ -55,7 +57,7 @@ pub(super) fn node(node: &Json<'_>) -> Result<Node, Wrong> {
     let node = node.object()?.ok_or_else(|| Wrong::new("is `null`"))?;
     let decoded = Node {
         metadata: node.texts("metadata")?,
-        ..Node::new("", node.text("id")?, node.text("address")?)
+        ..Node::new("", node.text("id")?, address(node)?)
     };
     if decoded.id.is_empty() {
         return Err(Wrong::new("is missing").in_field("id"));
@@ -65,6 +67,20 @@ pub(super) fn node(node: &Json<'_>) -> Result<Node, Wrong> {
         return Err(Wrong::new(why).in_field("address"));
     }
     Ok(decoded)
+}
+
+/// Its `host:port`. go-micro v1 had the port apart, in a field of its own.
+fn address(node: &Object<'_>) -> Result<String, Wrong> {
+    let address = node.text("address")?;
+    let is_ipv6 = address.parse::<Ipv6Addr>().is_ok();
+    if !is_ipv6 && !matches!(host_and_port(&address), Some((_, None))) {
+        return Ok(address);
+    }
+    Ok(match node.integer("port")? {
+        0 => address,
+        port if is_ipv6 => format!("[{address}]:{port}"),
+        port => format!("{address}:{port}"),
+    })
 }
 
 pub(super) fn service(record: &Object<'_>, key: &str) -> Result<String, Wrong> {

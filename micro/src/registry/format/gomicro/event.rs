@@ -27,7 +27,8 @@ pub(in crate::registry) struct Event {
 #[derive(Debug)]
 pub(in crate::registry) struct Told {
     pub(in crate::registry) service: String,
-    /// None of a service that the reader does not follow.
+    /// None of a service that the reader does not follow. Those beyond the most that are taken are one
+    /// that cannot be read, under the id of the first of them.
     pub(in crate::registry) nodes: Vec<Result<Node, Unreadable>>,
 }
 
@@ -78,13 +79,24 @@ fn told(document: &Object<'_>, follows: &impl Fn(&str) -> bool) -> Result<Told, 
             let endpoints = document.objects("endpoints", endpoint)?;
             Ok(Node { service, version, endpoints, ..node })
         };
-        read().map_err(|wrong: Wrong| {
-            let id = json.object().ok().flatten().and_then(|node| node.text("id").ok());
-            Unreadable { id: id.unwrap_or_default(), reason: shorten(wrong.to_string()) }
-        })
+        read()
+            .map_err(|wrong: Wrong| Unreadable { id: id(json), reason: shorten(wrong.to_string()) })
     };
-    let nodes = nodes.iter().take(MAX_NODES).enumerate().map(read).collect();
+    let (taken, beyond) = nodes.split_at(nodes.len().min(MAX_NODES));
+    let mut nodes: Vec<_> = taken.iter().enumerate().map(read).collect();
+    if let Some(first) = beyond.first() {
+        let reason = format!(
+            "it and {} more are beyond the {MAX_NODES} nodes that are taken of one document",
+            beyond.len() - 1
+        );
+        nodes.push(Err(Unreadable { id: id(first), reason }));
+    }
     Ok(Told { service, nodes })
+}
+
+fn id(node: &Json<'_>) -> String {
+    let id = node.object().ok().flatten().and_then(|node| node.text("id").ok());
+    id.unwrap_or_default()
 }
 
 /// What happened to a node.
@@ -169,11 +181,18 @@ mod tests {
     #[test]
     fn of_a_service_that_is_not_followed_no_node_is_read_and_of_one_no_more_than_a_few() {
         let nodes = |service: &str, count: usize| {
-            let nodes = vec![r#"{"id":"x"}"#; count].join(",");
+            let nodes: Vec<_> = (0..count).map(|n| format!(r#"{{"id":"n{n}"}}"#)).collect();
+            let nodes = nodes.join(",");
             let json = format!(r#"{{"Service":{{"name":"{service}","nodes":[{nodes}]}}}}"#);
-            read(&json).told.unwrap().nodes.len()
+            read(&json).told.unwrap().nodes
         };
-        assert_eq!((nodes("b", 1), nodes("a", 2), nodes("a", 1000)), (0, 2, MAX_NODES));
+        assert!(nodes("b", 1000).is_empty());
+        assert!(nodes("a", MAX_NODES).iter().all(Result::is_ok));
+        let mut many = nodes("a", 1000);
+        let beyond = many.pop().unwrap().unwrap_err();
+        assert_eq!((many.len(), many.iter().all(Result::is_ok)), (MAX_NODES, true));
+        assert_eq!(beyond.id, "n32");
+        assert!(beyond.reason.contains("it and 967 more are beyond the 32"), "{}", beyond.reason);
     }
 
     #[test]

@@ -133,6 +133,43 @@ fn missing_null_unknown_and_otherwise_cased_keys_are_no_error() {
     assert_eq!((request.values.len(), request.values[0].kind.as_str()), (1, "T"));
 }
 
+/// `micro` and its plugins before v2.
+#[test]
+fn the_port_that_go_micro_v1_had_apart_is_the_addresss() {
+    let read = |address: &str, port: &str| {
+        let record = format!(
+            r#"{{"name":"go.micro.srv.greeter","version":"1.0.0","metadata":{{}},"endpoints":[],
+                "nodes":[{{"id":"go.micro.srv.greeter-1","address":{address},"port":{port},
+                "metadata":{{"protocol":"grpc"}}}}]}}"#
+        );
+        decode(record.as_bytes()).map(|node| node.address)
+    };
+    for (address, port, expected) in [
+        (r#""10.0.0.5""#, "41597", "10.0.0.5:41597"),
+        (r#""host""#, "1", "host:1"),
+        (r#""fd00::1""#, "41597", "[fd00::1]:41597"),
+        (r#""[fd00::1]""#, "41597", "[fd00::1]:41597"),
+        (r#""10.0.0.5:1""#, "0", "10.0.0.5:1"),
+        (r#""10.0.0.5:1""#, "null", "10.0.0.5:1"),
+        // Later versions have it in the address, and nobody looks for it elsewhere.
+        (r#""10.0.0.5:1""#, "2", "10.0.0.5:1"),
+        (r#""[fd00::1]:1""#, "\"x\"", "[fd00::1]:1"),
+    ] {
+        assert_eq!(read(address, port).as_deref(), Ok(expected), "{address} {port}");
+    }
+    for (address, port, named) in [
+        (r#""10.0.0.5""#, "0", "`nodes[0].address` is \"10.0.0.5\", not `host:port`"),
+        (r#""fd00::1""#, "null", "`nodes[0].address` is \"fd00::1\", not `host:port`"),
+        (r#""10.0.0.5""#, "70000", "`nodes[0].address` is \"10.0.0.5:70000\", not `host:port`"),
+        (r#""10.0.0.5""#, "-1", "`nodes[0].address` is \"10.0.0.5:-1\", not `host:port`"),
+        (r#""10.0.0.5""#, "\"1\"", "`nodes[0].port` is a string where an integer is expected"),
+        ("null", "41597", "`nodes[0].address` is \"\", not `host:port`"),
+    ] {
+        let why = read(address, port).unwrap_err();
+        assert_eq!(why, named, "{address} {port}");
+    }
+}
+
 #[test]
 fn the_key_as_written_wins_over_the_same_in_another_case() {
     let record = r#"{"NAME":"b","name":"a","nodes":[{"id":"a-1"}]}"#;

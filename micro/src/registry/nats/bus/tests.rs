@@ -381,6 +381,25 @@ fn what_cannot_be_read_is_told_by_its_key_and_goes_after_90_s() {
 }
 
 #[test]
+fn nodes_beyond_the_most_of_one_document_are_told_as_one_that_cannot_be_read() {
+    let mut at = At::new();
+    let nodes = |count: usize, action: &str| {
+        let nodes: Vec<_> =
+            (0..count).map(|n| format!(r#"{{"id":"n{n}","address":"h:1"}}"#)).collect();
+        let nodes = nodes.join(",");
+        format!(r#"{{"Service":{{"name":"greeter","nodes":[{nodes}]}},"Action":"{action}"}}"#)
+    };
+    at.bus.heard(at.now, nodes(40, "create").as_bytes(), None);
+    assert_eq!(at.ids().len(), 32);
+    let [beyond] = &at.bus.malformed("greeter")[..] else { panic!("one for all of them") };
+    assert_eq!(beyond.key, "greeter/n32");
+    assert!(beyond.reason.starts_with("it and 7 more are beyond"), "{}", beyond.reason);
+    at.bus.heard(at.now, nodes(40, "delete").as_bytes(), None);
+    assert!(at.ids().is_empty() && at.bus.malformed("greeter").is_empty());
+    at.bus.check();
+}
+
+#[test]
 fn a_service_that_nobody_looks_for_any_more_is_forgotten() {
     let mut at = At::new();
     at.hear_with("create", &node("a", 1), Some(Duration::from_secs(1000)));
