@@ -272,7 +272,7 @@ impl Registry for Nacos {
             };
             // One that was given up may connect again at any moment, and would write the earlier record
             // over this one.
-            if let Some(held) = leases.take_if(node, |held| !pool.is_of_use(&held.client)) {
+            if let Some(held) = leases.take_if(node, |held| !pool.is_in_use(&held.client)) {
                 let inner = self.inner.clone();
                 tokio::spawn(async move { inner.end(&held).await });
             }

@@ -77,12 +77,12 @@ impl Pool {
     /// Whether these records can be written anew in the client where they are already: not if it was
     /// given up, nor if it has another address there, since it would have both.
     pub(super) fn has_places(&self, client: &Arc<Client>, records: &[Record]) -> bool {
-        self.is_of_use(client) && client.has(records)
+        self.clients().is_of_use(client, Instant::now()) && client.has(records)
     }
 
-    /// Whether new things are asked of a client.
-    pub(super) fn is_of_use(&self, client: &Arc<Client>) -> bool {
-        self.clients().is_of_use(client, Instant::now())
+    /// Whether a client was not given up.
+    pub(super) fn is_in_use(&self, client: &Arc<Client>) -> bool {
+        self.clients().is_in_use(client)
     }
 
     /// The places that these records have already.
