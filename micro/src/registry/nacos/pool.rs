@@ -76,8 +76,15 @@ impl Pool {
 
     /// Whether these records can be written anew in the client where they are already: not if it was
     /// given up, nor if it has another address there, since it would have both.
-    pub(super) fn has_places(&self, client: &Arc<Client>, records: &[Record]) -> bool {
-        self.clients().is_of_use(client, Instant::now()) && client.has(records)
+    pub(super) fn has_places(
+        &self,
+        client: &Arc<Client>,
+        records: &[Record],
+        deadline: Instant,
+    ) -> bool {
+        let is_it = |it: &Client| std::ptr::eq(it, Arc::as_ptr(client));
+        let found = self.clients().find(is_it, Instant::now(), deadline);
+        found.is_some_and(|client| client.has(records))
     }
 
     /// Whether a client was not given up.
@@ -100,7 +107,7 @@ impl Pool {
             let now = Instant::now();
             let paused_until = {
                 let clients = self.clients();
-                if let Some(client) = clients.find(&is_fit, now) {
+                if let Some(client) = clients.find(&is_fit, now, deadline) {
                     return Ok(client);
                 }
                 clients.paused_until(now)
@@ -123,9 +130,9 @@ impl Pool {
         }
     }
 
-    /// Whether another client may be made now.
-    pub(super) fn may_make(&self) -> bool {
-        self.clients().paused_until(Instant::now()).is_none()
+    /// Whether another client may be made before the deadline.
+    pub(super) fn may_make(&self, deadline: Instant) -> bool {
+        self.clients().paused_until(Instant::now()).is_none_or(|until| until < deadline)
     }
 
     /// What a client failed with; if it is of no use, it is given up and left to those who have it.
