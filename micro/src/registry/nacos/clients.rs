@@ -42,18 +42,22 @@ impl<C> Clients<C> {
         }
     }
 
-    /// One in use that is fit; while none may be made, also one that was given up, the last one first:
-    /// it may be well again.
-    pub(super) fn find(&self, is_fit: impl Fn(&C) -> bool, now: Instant) -> Option<Arc<C>> {
+    /// One in use that is fit. While none is made before the deadline, also one that was given up, the last
+    /// one first: it may be well again.
+    pub(super) fn find(
+        &self,
+        is_fit: impl Fn(&C) -> bool,
+        now: Instant,
+        deadline: Instant,
+    ) -> Option<Arc<C>> {
+        let is_paused = self.paused_until(now).is_some_and(|until| until >= deadline);
         let in_use = self.in_use.iter().map(|(client, _)| client);
-        let given_up = self.given_up.iter().rev().filter(|_| self.paused_until(now).is_some());
+        let given_up = self.given_up.iter().rev().filter(|_| is_paused);
         in_use.chain(given_up).find(|client| is_fit(client)).cloned()
     }
 
-    /// Whether [`find`](Self::find) may find it.
-    pub(super) fn is_of_use(&self, client: &Arc<C>, now: Instant) -> bool {
-        let is_it = |it: &C| std::ptr::eq(it, &raw const **client);
-        self.find(is_it, now).is_some()
+    pub(super) fn is_in_use(&self, client: &Arc<C>) -> bool {
+        self.in_use.iter().any(|(it, _)| Arc::ptr_eq(it, client))
     }
 
     /// Until when none may be made, if that is yet to come.
@@ -114,6 +118,10 @@ mod tests {
         (clients, Instant::now())
     }
 
+    fn find(clients: &Clients<u32>, now: Instant) -> Option<u32> {
+        clients.find(ANY, now, now).map(|it| *it)
+    }
+
     #[tokio::test]
     async fn one_that_lasted_is_replaced_at_once_and_the_first_that_did_not() {
         let (mut clients, start) = clients();
@@ -121,7 +129,7 @@ mod tests {
         clients.add(one.clone(), start);
         let later = start + 2 * LASTED;
         clients.give_up(&one, later);
-        assert_eq!((clients.find(ANY, later), clients.paused_until(later)), (None, None));
+        assert_eq!((find(&clients, later), clients.paused_until(later)), (None, None));
         clients.add(two.clone(), later);
         clients.give_up(&two, later + SECOND);
         assert_eq!(clients.paused_until(later + SECOND), None);
@@ -140,12 +148,12 @@ mod tests {
         }
         let until = clients.paused_until(now).expect("a pause");
         assert!(until <= now + FIRST_PAUSE, "three at once are one trouble");
-        assert_eq!(clients.find(ANY, now).as_deref(), Some(&2));
-        assert_eq!(clients.find(|it| *it < 2, now).as_deref(), Some(&1));
-        assert!(clients.is_of_use(&all[0], now) && !clients.is_of_use(&all[0], until));
-        assert_eq!(clients.find(ANY, until), None, "another may be made");
+        assert_eq!(find(&clients, now), Some(2));
+        assert_eq!(clients.find(|it| *it < 2, now, until).as_deref(), Some(&1));
+        assert_eq!(clients.find(ANY, now, until + SECOND), None, "another is made in time");
+        assert_eq!(find(&clients, until), None, "another may be made");
         clients.add(Arc::new(9), now);
-        assert_eq!(clients.find(ANY, now).as_deref(), Some(&9), "one in use comes first");
+        assert_eq!(find(&clients, now), Some(9), "one in use comes first");
     }
 
     /// An hour with a server that each client finds slow in a second.
@@ -154,7 +162,7 @@ mod tests {
         let (mut clients, start) = clients();
         let (mut now, mut made, mut uses) = (start, 0, 0);
         while now < start + 3600 * SECOND {
-            let client = match clients.find(ANY, now) {
+            let client = match clients.find(ANY, now, now) {
                 Some(client) => client,
                 None if clients.take_up(ANY, now) => continue,
                 None => {

@@ -196,7 +196,7 @@ impl Inner {
                     // The SDK takes its time until it connects again: up to a minute. With no other
                     // connection to be had, this one may yet be well.
                     if is_broken
-                        && self.pool.may_make()
+                        && self.pool.may_make(deadline)
                         && answering(options, deadline).await.is_ok()
                     {
                         return Err(RenewError::Lost(format!(
@@ -264,7 +264,8 @@ impl Registry for Nacos {
             let lease = leases.next();
             let records = self.records(node, lease)?;
             let what = format!("register {} of service {}", node.id, node.service);
-            let again = leases.take_if(node, |held| pool.has_places(&held.client, &records));
+            let again =
+                leases.take_if(node, |held| pool.has_places(&held.client, &records, deadline));
             let placed = match again {
                 Some(held) => pool.placed(held.client, &records),
                 None => pool
@@ -274,7 +275,7 @@ impl Registry for Nacos {
             };
             // One that was given up may connect again at any moment, and would write the earlier record
             // over this one.
-            if let Some(held) = leases.take_if(node, |held| !pool.is_of_use(&held.client)) {
+            if let Some(held) = leases.take_if(node, |held| !pool.is_in_use(&held.client)) {
                 let inner = self.inner.clone();
                 tokio::spawn(async move { inner.end(&held).await });
             }

@@ -76,13 +76,20 @@ impl Pool {
 
     /// Whether these records can be written anew in the client where they are already: not if it was
     /// given up, nor if it has another address there, since it would have both.
-    pub(super) fn has_places(&self, client: &Arc<Client>, records: &[Record]) -> bool {
-        self.is_of_use(client) && client.has(records)
+    pub(super) fn has_places(
+        &self,
+        client: &Arc<Client>,
+        records: &[Record],
+        deadline: Instant,
+    ) -> bool {
+        let is_it = |it: &Client| std::ptr::eq(it, Arc::as_ptr(client));
+        let found = self.clients().find(is_it, Instant::now(), deadline);
+        found.is_some_and(|client| client.has(records))
     }
 
-    /// Whether new things are asked of a client.
-    pub(super) fn is_of_use(&self, client: &Arc<Client>) -> bool {
-        self.clients().is_of_use(client, Instant::now())
+    /// Whether a client was not given up.
+    pub(super) fn is_in_use(&self, client: &Arc<Client>) -> bool {
+        self.clients().is_in_use(client)
     }
 
     /// The places that these records have already.
@@ -100,7 +107,7 @@ impl Pool {
             let now = Instant::now();
             let paused_until = {
                 let clients = self.clients();
-                if let Some(client) = clients.find(&is_fit, now) {
+                if let Some(client) = clients.find(&is_fit, now, deadline) {
                     return Ok(client);
                 }
                 clients.paused_until(now)
@@ -123,9 +130,9 @@ impl Pool {
         }
     }
 
-    /// Whether another client may be made now.
-    pub(super) fn may_make(&self) -> bool {
-        self.clients().paused_until(Instant::now()).is_none()
+    /// Whether another client may be made before the deadline.
+    pub(super) fn may_make(&self, deadline: Instant) -> bool {
+        self.clients().paused_until(Instant::now()).is_none_or(|until| until < deadline)
     }
 
     /// What a client failed with; if it is of no use, it is given up and left to those who have it.
