@@ -271,6 +271,7 @@ fn a_thousand_nodes_come_back_from_an_outage_spread_in_time() {
             }
         }
     }
-    report("herd", &rows);
+    // Every seed is to hold, and not their median alone.
+    let _ = report("herd", &rows);
     assert!(broken.is_empty(), "no herd, and all back within TTL/3 + 1 s: {broken:#?}");
 }

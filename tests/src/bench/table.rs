@@ -1,6 +1,6 @@
 //! The table that a benchmark prints, and `target/bench/NAME.json`.
 
-use std::fs;
+use std::{fs, process::ExitCode};
 
 use serde::Serialize;
 
@@ -49,11 +49,13 @@ impl Row {
     }
 }
 
-/// Prints the rows and writes them to `target/bench/NAME.json`.
+/// Prints the rows and writes them to `target/bench/NAME.json`. What its program ends with fails if a
+/// budget was missed.
 ///
 /// # Panics
 /// When the file cannot be written.
-pub fn report(name: &str, rows: &[Row]) {
+#[must_use]
+pub fn report(name: &str, rows: &[Row]) -> ExitCode {
     let width = rows.iter().map(|row| row.name.len()).max().unwrap_or_default();
     println!("\n{:width$}  {:>7}  {:>17}  {:>9}", name, "median", "spread", "budget");
     for Row { name, ratio, low, high, budget, better, holds } in rows {
@@ -72,6 +74,11 @@ pub fn report(name: &str, rows: &[Row]) {
     let path = dir.join(format!("{name}.json"));
     fs::write(&path, text + "\n").expect("the table can be written");
     println!("\nwritten to target/bench/{name}.json");
+    let missed = rows.iter().filter(|row| !row.holds).count();
+    if missed > 0 {
+        println!("{missed} budgets MISSED");
+    }
+    ExitCode::from(u8::from(missed > 0))
 }
 
 #[cfg(test)]

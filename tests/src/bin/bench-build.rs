@@ -2,7 +2,7 @@
 //! and packages built. Both are built with the versions of `Cargo.lock`, from an empty folder, by
 //! turns, and nothing is downloaded in that time.
 
-use std::fs;
+use std::{fs, process::ExitCode};
 
 use tests::{
     bench::{
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 const ROUNDS: usize = 3;
 const BUDGET: f64 = 1.6;
 
-fn main() {
+fn main() -> ExitCode {
     let ours = Project::copy("examples/template", "bench-micro");
     let theirs = Project::copy("tests/hello-tonic", "bench-tonic");
     for project in [&ours, &theirs] {
@@ -40,7 +40,7 @@ fn main() {
             Row::new("clean build, time, micro / tonic", Spread::of(ratios), BUDGET, Better::Lower),
             Row::new("packages, micro / tonic", Spread::of([packages]), BUDGET, Better::Lower),
         ],
-    );
+    )
 }
 
 /// Seconds of a build into an empty folder.

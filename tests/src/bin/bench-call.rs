@@ -4,7 +4,11 @@
 //! first one a different one each time, and the ratios are taken within the round: what else the
 //! machine does then falls on all of them.
 
-use std::{collections::BTreeMap, pin::Pin, process::Command};
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    process::{Command, ExitCode},
+};
 
 use clap::Parser;
 use tests::{
@@ -44,7 +48,7 @@ fn contestant(contestant: impl Contestant) -> Burst {
     })
 }
 
-fn main() {
+fn main() -> ExitCode {
     let args = Args::parse();
     let nodes = Nodes::start();
     let mut rows = Vec::new();
@@ -95,7 +99,7 @@ fn main() {
     }
     drop(nodes);
     rows.push(allocations());
-    report("call", &rows);
+    report("call", &rows)
 }
 
 fn microseconds(sample: Sample) -> f64 {

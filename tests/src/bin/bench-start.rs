@@ -1,6 +1,6 @@
 //! From `Service::builder` to serving and registered, on the registry in memory and on etcd.
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use micro::{Service, registration::RegistrationState};
 use tests::{
@@ -36,7 +36,7 @@ impl LedgerHandler for Ledger {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), micro::Error> {
+async fn main() -> Result<ExitCode, micro::Error> {
     let etcd = Etcd::start().await;
     let (mut memory, mut remote) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -48,8 +48,7 @@ async fn main() -> Result<(), micro::Error> {
         let ms = Spread::of(times.iter().map(|time| time.as_secs_f64() * 1e3));
         rows.push(Row::new(format!("start to registered, {name}, ms"), ms, BUDGET, Better::Lower));
     }
-    report("start", &rows);
-    Ok(())
+    Ok(report("start", &rows))
 }
 
 async fn start(registry: &str) -> Result<Duration, micro::Error> {

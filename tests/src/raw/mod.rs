@@ -53,8 +53,8 @@ pub trait Raw: Sized {
     /// Whether it is reached over a connection that can be cut.
     const IS_CONNECTED: bool = true;
 
-    /// Whether a watch tells of every write, one after the other. Else it says that there is something
-    /// new, and what that is is read: of several writes the last.
+    /// Whether a watch tells of every write, one after the other, as those of etcd, Kubernetes and NATS do.
+    /// Else it says that there is something new, and what that is is read: of several writes the last.
     const TELLS_EVERY_CHANGE: bool = true;
 
     /// Whether what is read is all that is. Else a removal while the connection was cut is not known to

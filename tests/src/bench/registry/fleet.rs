@@ -57,6 +57,8 @@ impl Shape {
 enum Hand {
     /// As nodes do.
     Registered(Arc<dyn Registry>),
+    /// The same, on the loopback interface.
+    Mdns(Arc<dyn Registry>),
     /// In one session: a node has one of its own, and a thousand of them are the server's trouble.
     ZooKeeper(ZooKeeperClient),
     /// As the controller does.
@@ -71,14 +73,20 @@ impl Hand {
             "zookeeper" => Self::ZooKeeper(ZooKeeperClient::connect(at).await?),
             "kubernetes" => Self::Kubernetes(Namespace::open(&PathBuf::from(at), "default").await),
             "nacos" => Self::Nacos(at.to_owned()),
+            "mdns" => Self::Mdns(registry::open(at)?),
             _ => Self::Registered(registry::open(at)?),
         })
     }
 
     /// Writes one node, over what it was.
     async fn write(&self, shape: Shape, index: usize, change: usize) {
-        let node = shape.node(index, change);
+        let mut node = shape.node(index, change);
         match self {
+            // Whoever tells of itself has an address of an interface's.
+            Self::Mdns(registry) => {
+                node.address = format!("127.0.0.1:{}", 10_000 + index);
+                let _: Lease = registry.register(&node, TTL).await.expect("the node registers");
+            }
             Self::Registered(registry) => {
                 let _: Lease = registry.register(&node, TTL).await.expect("the node registers");
             }

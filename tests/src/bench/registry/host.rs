@@ -73,7 +73,7 @@ impl Nodes {
         Ok(Self { registry: registry::open(url)?, nodes: HashMap::new(), nowhere })
     }
 
-    /// `serve ID`: an address; `register ID` and `deregister ID`: when that was done, in ns; `stop ID`.
+    /// `serve ID`: an address; `register ID` and `deregister ID`: when that began, in ns; `stop ID`.
     async fn obey(&mut self, line: &str) -> Result<String, Box<dyn Error>> {
         let (word, id) = line.split_once(' ').ok_or("a word and an id")?;
         if word == "serve" {
@@ -87,6 +87,7 @@ impl Nodes {
             return Ok(address);
         }
         let (_, node, lease) = self.nodes.get_mut(id).ok_or("a node that serves")?;
+        let begin = now();
         match word {
             "register" => *lease = Some(self.registry.register(node, TTL).await?),
             "deregister" => {
@@ -99,7 +100,7 @@ impl Nodes {
             }
             _ => return Err(format!("{word} is no word").into()),
         }
-        Ok(now().as_nanos().to_string())
+        Ok(begin.as_nanos().to_string())
     }
 }
 
@@ -172,7 +173,7 @@ impl Host {
         self.tell(&format!("serve {id}")).await
     }
 
-    /// Has it registered, and tells when that was done.
+    /// Has it registered, and tells when that began.
     ///
     /// # Errors
     /// When it cannot.
@@ -180,7 +181,7 @@ impl Host {
         Ok(Duration::from_nanos(self.tell(&format!("register {id}")).await?.parse()?))
     }
 
-    /// Has it deregistered, and tells when that was done. It goes on to serve.
+    /// Has it deregistered, and tells when that began. It goes on to serve.
     ///
     /// # Errors
     /// When it cannot.

@@ -1,9 +1,11 @@
-//! What a registry's own client hears: the measure of how fast ours can be.
+//! What a registry's own client hears: the measure of how fast ours can be. Where there is none, a plain
+//! program takes its place.
 
 use std::{
     collections::BTreeSet,
     io,
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -16,7 +18,7 @@ use kube::{
 use micro::registry::{self, Event, Registry};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
-use tokio::{net::UdpSocket, sync::mpsc};
+use tokio::{net::UdpSocket, sync::mpsc, time::sleep};
 use tokio_stream::StreamExt as _;
 use zookeeper_client::{AddWatchMode, EventType as ZooKeeperEvent};
 
@@ -36,24 +38,18 @@ use crate::{
 /// A node has come, or is gone.
 #[derive(Debug)]
 struct Told {
-    id: String,
+    /// Its id, or where a record has none its address or port.
+    who: String,
     comes: bool,
     at: Duration,
 }
 
 type Tell = mpsc::UnboundedSender<Told>;
 
-/// How a change is heard of without micro.
+/// How a change is heard of without micro: by the registry's own client, or where there is none by as
+/// plain a program as can be.
 #[derive(Debug)]
-pub struct Own(Heard);
-
-#[derive(Debug)]
-enum Heard {
-    /// By the registry's own client.
-    Told(mpsc::UnboundedReceiver<Told>),
-    /// There is no such client: so long after the change it must have been seen.
-    Within(Duration),
-}
+pub struct Own(mpsc::UnboundedReceiver<Told>);
 
 impl Own {
     /// Listens to what is said of the nodes of [`SERVICE`], one of which must be there.
@@ -71,40 +67,37 @@ impl Own {
             Server::ZooKeeper(zookeeper) => watch_zookeeper(zookeeper, tell).await,
             Server::Nats(nats) => subscribe(nats, tell).await,
             Server::Nacos(_) => unreachable!("nobody races Nacos's own client, which is ours"),
-            // An answer holds for its TTL, 1 s, and with us up to a tenth longer.
-            Server::Dns(..) => return Self(Heard::Within(Duration::from_millis(1_100))),
-            // Looked at so often.
-            Server::File(..) => return Self(Heard::Within(Duration::from_millis(500))),
+            Server::Dns(dns, _) => resolve(dns.port(), tell).await,
+            Server::File(dir, _) => read(dir.path().join("nodes.toml"), tell),
         }
-        Self(Heard::Told(told))
+        Self(told)
     }
 
-    /// Where there is no client: within which time of its writing a change is seen.
-    pub fn within(&self) -> Option<Duration> {
-        match self.0 {
-            Heard::Within(bound) => Some(bound),
-            Heard::Told(_) => None,
-        }
-    }
-
-    /// When it was heard that this node came or went; without a client when that was written.
+    /// When it was heard that this node came or went.
     ///
     /// # Panics
     /// When the client has failed.
-    pub async fn hears(&mut self, id: &str, comes: bool, written: Duration) -> Duration {
-        let Heard::Told(told) = &mut self.0 else { return written };
+    pub async fn hears(&mut self, id: &str, address: &str, comes: bool) -> Duration {
+        let port = address.rsplit(':').next().unwrap_or_default();
         loop {
-            let event = told.recv().await.expect("the registry's own client listens on");
-            if event.id == id && event.comes == comes {
+            let event = self.0.recv().await.expect("the registry's own client listens on");
+            if [id, address, port].contains(&&*event.who) && event.comes == comes {
                 return event.at;
             }
         }
     }
 }
 
-fn say(tell: &Tell, id: impl Into<String>, comes: bool) {
+fn say(tell: &Tell, who: impl Into<String>, comes: bool) {
     // Nobody listens any more at the end.
-    let _ = tell.send(Told { id: id.into(), comes, at: now() });
+    let _ = tell.send(Told { who: who.into(), comes, at: now() });
+}
+
+/// Tells what there is now and was not, and the other way round.
+fn say_new(tell: &Tell, known: &mut BTreeSet<String>, all: BTreeSet<String>) {
+    all.difference(known).for_each(|who| say(tell, who, true));
+    known.difference(&all).for_each(|who| say(tell, who, false));
+    *known = all;
 }
 
 // ===== without a server =====
@@ -169,7 +162,71 @@ fn last(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
 }
 
+/// Reads the file as often as ours is looked at: a notice of the kernel's comes sooner, and from a
+/// network's file system not at all.
+fn read(file: PathBuf, tell: Tell) {
+    tokio::spawn(async move {
+        let mut known = BTreeSet::new();
+        loop {
+            let text = tokio::fs::read_to_string(&file).await.expect("the file is there");
+            // One a line, `address = "..."` before all else.
+            let addresses = text.lines().filter_map(|line| line.split('"').nth(1));
+            say_new(&tell, &mut known, addresses.map(str::to_owned).collect());
+            sleep(Duration::from_millis(500)).await;
+        }
+    });
+}
+
 // ===== servers =====
+
+/// Asks for the SRV records again when the TTL of the last answer is over.
+async fn resolve(port: u16, tell: Tell) {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    socket.connect(("127.0.0.1", port)).await.expect("an address");
+    let mut question = vec![0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in ["_grpc", "_tcp", "bench", "test", ""] {
+        question.push(u8::try_from(label.len()).expect("it is short"));
+        question.extend(label.as_bytes());
+    }
+    question.extend([0, 33, 0, 1]);
+    tokio::spawn(async move {
+        let mut known = BTreeSet::new();
+        let mut packet = [0; 4096];
+        loop {
+            socket.send(&question).await.expect("the server runs");
+            let length = socket.recv(&mut packet).await.expect("the server answers");
+            let (ports, ttl) = srv_ports(&packet[..length]).expect("an answer with SRV records");
+            say_new(&tell, &mut known, ports);
+            sleep(ttl).await;
+        }
+    });
+}
+
+/// The ports of an answer's SRV records, and how long they hold.
+fn srv_ports(answer: &[u8]) -> Option<(BTreeSet<String>, Duration)> {
+    let number = |at: usize| Some(u16::from_be_bytes([*answer.get(at)?, *answer.get(at + 1)?]));
+    let after_name = |mut at: usize| {
+        loop {
+            match *answer.get(at)? {
+                0 => return Some(at + 1),
+                // A pointer to the rest of it.
+                length if length >= 0xc0 => return Some(at + 2),
+                length => at += 1 + usize::from(length),
+            }
+        }
+    };
+    let mut at = after_name(12)? + 4;
+    let (mut ports, mut ttl) = (BTreeSet::new(), u64::MAX);
+    for _ in 0..number(6)? {
+        at = after_name(at)?;
+        if number(at)? == 33 {
+            ports.insert(number(at + 14)?.to_string());
+            ttl = ttl.min(u64::from(number(at + 4)?) << 16 | u64::from(number(at + 6)?));
+        }
+        at += 10 + usize::from(number(at + 8)?);
+    }
+    (!ports.is_empty()).then_some((ports, Duration::from_secs(ttl)))
+}
 
 async fn watch_etcd(etcd: &Etcd, tell: Tell) {
     let mut client = etcd.client().await;
@@ -200,10 +257,7 @@ fn watch_consul(consul: &Consul, tell: Tell) {
             let Ok(text) = answer.text().await else { return };
             let list: Vec<Value> = serde_json::from_str(&text).expect("a list");
             let id = |it: &Value| it["Service"]["ID"].as_str().unwrap_or_default().to_owned();
-            let ids: BTreeSet<_> = list.iter().map(id).collect();
-            ids.difference(&known).for_each(|id| say(&tell, id, true));
-            known.difference(&ids).for_each(|id| say(&tell, id, false));
-            known = ids;
+            say_new(&tell, &mut known, list.iter().map(id).collect());
         }
     });
 }

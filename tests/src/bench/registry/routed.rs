@@ -1,6 +1,6 @@
-//! Callers that follow what is written into a registry: from the moment that its own client hears of a
-//! node to the first call that the node answers, and from the moment that it hears of its end to the
-//! last call that goes there.
+//! Callers that follow what is written into a registry: from the moment that a node is written to the
+//! first call that the node answers, and from the moment that it is removed to the last call that goes
+//! there, each beside what the registry's own client hears.
 
 use std::{
     error::Error,
@@ -56,15 +56,21 @@ async fn call(echo: EchoClient, seen: Arc<Mutex<Seen>>) {
     }
 }
 
-/// What each round took.
+/// What each round took, in milliseconds from the write's begin on. What is before that is negative.
 #[derive(Debug, Default)]
 pub struct Times {
-    /// From the write's return to what the registry's own client hears, both ways.
-    pub own: Vec<Duration>,
-    /// From there to the first call.
-    pub first: Vec<Duration>,
-    /// From there to the last call.
-    pub last: Vec<Duration>,
+    /// To what the registry's own client hears of a node that comes.
+    pub own_came: Vec<f64>,
+    /// To the first call.
+    pub first: Vec<f64>,
+    /// To what it hears of one that goes.
+    pub own_went: Vec<f64>,
+    /// To the last call's begin.
+    pub last: Vec<f64>,
+}
+
+fn ms(from: Duration, to: Duration) -> f64 {
+    (to.as_secs_f64() - from.as_secs_f64()) * 1e3
 }
 
 /// One registry under test, with a node that stays and a client.
@@ -110,7 +116,7 @@ impl Routed {
         let address = self.host.serve(&id).await?;
 
         let came = written(&mut self.server, &mut self.host, &id, Some(&address)).await?;
-        let heard = timeout(SOON, self.own.hears(&id, true, came)).await?;
+        let heard = timeout(SOON, self.own.hears(&id, &address, true)).await?;
         let first = timeout(SOON, async {
             loop {
                 if let Some(first) = self.seen().first {
@@ -120,11 +126,11 @@ impl Routed {
             }
         });
         let first = first.await.map_err(|_| format!("{} is never called", self.server.name()))?;
-        self.times.own.push(heard.saturating_sub(came));
-        self.times.first.push(first.saturating_sub(heard));
+        self.times.own_came.push(ms(came, heard));
+        self.times.first.push(ms(came, first));
 
         let went = written(&mut self.server, &mut self.host, &id, None).await?;
-        let heard = timeout(SOON, self.own.hears(&id, false, went)).await?;
+        let heard = timeout(SOON, self.own.hears(&id, &address, false)).await?;
         let last = timeout(SOON, async {
             loop {
                 let last = self.seen().last.unwrap_or_default();
@@ -135,8 +141,8 @@ impl Routed {
             }
         });
         let last = last.await.map_err(|_| format!("{} is called on", self.server.name()))?;
-        self.times.own.push(heard.saturating_sub(went));
-        self.times.last.push(last.saturating_sub(heard));
+        self.times.own_went.push(ms(went, heard));
+        self.times.last.push(ms(went, last));
 
         if let Some(ended) = callers.try_join_next() {
             ended?;
@@ -154,9 +160,9 @@ impl Routed {
         self.server.name()
     }
 
-    /// As [`Own::within`].
-    pub fn within(&self) -> Option<Duration> {
-        self.own.within()
+    /// As [`Server::looked_at_every`].
+    pub fn looked_at_every(&self) -> Option<Duration> {
+        self.server.looked_at_every()
     }
 
     /// What the rounds took.
@@ -165,7 +171,7 @@ impl Routed {
     }
 }
 
-/// Writes the node at this address, or removes it, and tells when that was done.
+/// Writes the node at this address, or removes it, and tells when that began.
 async fn written(
     server: &mut Server,
     host: &mut Host,

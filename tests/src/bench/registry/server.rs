@@ -101,14 +101,27 @@ impl Server {
         !matches!(self, Self::Kubernetes(..) | Self::Dns(..) | Self::File(..))
     }
 
-    /// Writes a node by hand, and tells when that was done.
+    /// How often it is looked at, where nothing tells of a change.
+    pub fn looked_at_every(&self) -> Option<Duration> {
+        match self {
+            // The TTL of its records.
+            Self::Dns(..) => Some(Duration::from_secs(1)),
+            Self::File(..) => Some(Duration::from_millis(500)),
+            _ => None,
+        }
+    }
+
+    /// Writes a node by hand, and tells when that began.
     ///
     /// # Panics
     /// When the server refuses, or is one where nodes write themselves.
     pub async fn put(&mut self, id: &str, address: &str) -> Duration {
+        let mut begin = now();
         match self {
             Self::Kubernetes(_, namespace) => {
                 namespace.run_pod(id).await;
+                // The pod is there before its record.
+                begin = now();
                 let metadata = json!({ "protocol": "grpc" });
                 let nodes = json!([{ "id": id, "address": address, "metadata": metadata }]);
                 let record = json!({ "name": SERVICE, "version": "latest", "nodes": nodes });
@@ -120,14 +133,15 @@ impl Server {
             }
             _ => unreachable!("nodes write themselves into {}", self.name()),
         }
-        now()
+        begin
     }
 
-    /// Removes a node by hand, and tells when that was done.
+    /// Removes a node by hand, and tells when that began.
     ///
     /// # Panics
     /// As [`put`](Self::put).
     pub async fn remove(&mut self, id: &str) -> Duration {
+        let begin = now();
         match self {
             Self::Kubernetes(_, namespace) => {
                 namespace.patch_pod(id, record_of(None)).await;
@@ -138,7 +152,7 @@ impl Server {
             }
             _ => unreachable!("nodes write themselves into {}", self.name()),
         }
-        now()
+        begin
     }
 
     async fn write_list(&mut self) {
