@@ -4,7 +4,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::core::ObjectMeta;
 use serde_json::{Value as Json, json};
 
-use super::super::{Lease, Node, format::gomicro};
+use super::super::{
+    Lease, Node,
+    format::{gomicro, shorten},
+};
 
 /// What go-micro marks a pod with that has any record.
 pub(super) const ANY: &str = "micro.mu/type=service";
@@ -136,7 +139,7 @@ impl Place {
         match Self::of(&node.service) {
             // Another service's, whose name looks the same here.
             Ok(place) if place == *self => Ok(None),
-            _ => Err(format!("the record is of service {:?}", node.service)),
+            _ => Err(shorten(format!("the record is of service {:?}", node.service))),
         }
     }
 }
