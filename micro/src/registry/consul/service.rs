@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     super::{
         Entry, Lease, Malformed, Node,
-        format::{Format, gomicro::tag, kitex, kratos},
+        format::{Format, gomicro::tag, kitex, kratos, shorten},
         url::host_and_port,
     },
     registration::{check_id, notes},
@@ -135,7 +135,7 @@ impl Healthy {
             Ok((rank, node)) => {
                 Ok(Entry { key, revision: self.revision(), rank, node: Arc::new(node) })
             }
-            Err(reason) => Err(Malformed { key, reason }),
+            Err(reason) => Err(Malformed { key, reason: shorten(reason) }),
         })
     }
 }

@@ -7,7 +7,7 @@ use etcd_client::KeyValue;
 use super::{
     super::{
         Entry, Lease, Malformed, Node,
-        format::{Format, etcd_naming, go_zero, gomicro, kitex, kratos},
+        format::{Format, etcd_naming, go_zero, gomicro, kitex, kratos, shorten},
     },
     key,
     options::Options,
@@ -122,7 +122,7 @@ impl Range {
                 Ok(Some(Entry { key, revision, rank, node: Arc::new(node) }))
             }
             Ok(None) => Ok(None),
-            Err(reason) => Err(Malformed { key: record.key, reason }),
+            Err(reason) => Err(Malformed { key: record.key, reason: shorten(reason) }),
         }
     }
 

@@ -78,7 +78,7 @@ pub(super) fn within_limit(bytes: &[u8]) -> Result<(), String> {
 }
 
 /// A reason fit for a log.
-pub(super) fn shorten(why: String) -> String {
+pub(in crate::registry) fn shorten(why: String) -> String {
     match why.char_indices().nth(MAX_REASON) {
         Some((end, _)) => format!("{}..", &why[..end]),
         None => why,

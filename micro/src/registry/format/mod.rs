@@ -21,6 +21,8 @@ mod vectors;
 
 use std::fmt;
 
+pub(super) use self::json::shorten;
+
 use super::{Node, url::Url};
 use crate::Error;
 

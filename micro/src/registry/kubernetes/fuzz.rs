@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use super::{
     super::{
         Lease, Node,
-        format::fuzz::record,
+        format::{Format, fuzz::record},
         fuzz::{FOR_ANY, Maker, PER_BYTE, allocated, alone, each},
     },
     pod::{self, Place},
@@ -19,11 +19,15 @@ use super::{
     view::View,
 };
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 20] = [
     "metadata",
     "name",
     "resourceVersion",
     "annotations",
+    "labels",
+    "kratos-service-app",
+    "kratos-service-protocols",
+    "containerPort",
     "deletionTimestamp",
     "status",
     "phase",
@@ -71,11 +75,16 @@ static SLICES: LazyLock<Maker> = LazyLock::new(|| {
     Maker { seeds: seeds.iter().map(|seed| seed.to_string().into()).collect(), keys: &KEYS }
 });
 
+/// With a record in each format.
 fn pod() -> Json {
-    let node = Node::new("greeter", "greeter-1", "10.1.0.4:9000");
-    let mut pod = place().write(&node, Lease(7)).unwrap();
+    let mut node = Node::new("greeter", "greeter-1", "10.1.0.4:9000");
+    node.metadata.insert("zone".to_owned(), "a".to_owned());
+    let mut pod = Place::write(&places(), &node, Lease(7)).unwrap();
     pod["metadata"]["name"] = json!("greeter-1");
     pod["metadata"]["resourceVersion"] = json!("812");
+    pod["spec"] = json!({ "containers": [{
+        "name": "greeter", "ports": [{ "name": "grpc", "containerPort": 9000, "protocol": "TCP" }],
+    }] });
     pod["status"] = json!({ "phase": "Running", "podIP": "10.1.0.4" });
     pod
 }
@@ -83,12 +92,14 @@ fn pod() -> Json {
 static PODS: LazyLock<Maker> =
     LazyLock::new(|| Maker { seeds: vec![pod().to_string().into()], keys: &KEYS });
 
-fn place() -> Place {
-    Place::of("greeter").unwrap()
+const FORMATS: [Format; 2] = [Format::Micro, Format::Kratos];
+
+fn places() -> Vec<Place> {
+    FORMATS.iter().map(|format| Place::of(*format, "greeter").unwrap()).collect()
 }
 
 fn view() -> View {
-    View::new(Target::parse("greeter").unwrap(), Some(place()))
+    View::new(Target::parse("greeter").unwrap(), places())
 }
 
 /// What is found in a view that took it in, whose every entry is a node to be called; none if it took
@@ -120,7 +131,8 @@ fn no_slice_panics_or_takes_more_memory_than_it_should() {
     );
 }
 
-/// Its record is one of go-micro's, or what became of one; else the pod is changed.
+/// Its record is one of go-micro's, or what became of one; else the pod is changed, with its records in
+/// both formats.
 #[test]
 fn no_pod_panics_or_takes_more_memory_than_it_should() {
     let _alone = alone();
@@ -136,10 +148,12 @@ fn no_pod_panics_or_takes_more_memory_than_it_should() {
         pod.to_string().into_bytes()
     };
     each(make, |bytes| {
-        let Ok(pod) = serde_json::from_slice::<Pod>(bytes) else { return [false] };
+        let Ok(pod) = serde_json::from_slice::<Pod>(bytes) else { return [false; FORMATS.len()] };
         let most = PER_BYTE * bytes.len() + FOR_ANY;
-        let (_, took) = allocated(most, || pod::services(&pod).count());
-        assert!(took <= most, "{took} bytes allocated for {}", bytes.len());
-        [found(bytes.len(), |view| view.pod(&pod))]
+        [0, 1].map(|place| {
+            let (_, took) = allocated(most, || pod::services(FORMATS[place], &pod).len());
+            assert!(took <= most, "{took} bytes allocated for {}", bytes.len());
+            found(bytes.len(), |view| view.pod(place, &pod))
+        })
     });
 }

@@ -10,7 +10,7 @@ use super::super::{
     format::{
         Format,
         gomicro::tag::{decode_tags, encode_tags},
-        kitex, kratos,
+        kitex, kratos, shorten,
     },
     url::host_and_port,
 };
@@ -202,7 +202,8 @@ pub(super) fn nodes(
             Ok(found) if nodes.get(&found.key).is_some_and(|it| it.lease > found.lease) => {}
             Ok(found) => drop(nodes.insert(found.key.clone(), found)),
             Err(reason) => {
-                malformed.push(Malformed { key: format!("{under}/{}", address(instance)), reason });
+                let (key, reason) = (format!("{under}/{}", address(instance)), shorten(reason));
+                malformed.push(Malformed { key, reason });
             }
         }
     }

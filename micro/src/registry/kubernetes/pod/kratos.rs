@@ -2,13 +2,16 @@
 //!
 //! A node's address is the pod's own, at a port that the annotation of protocols says speaks gRPC.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 use kube::core::ObjectMeta;
 
 use super::{
-    super::super::{Lease, Node, RenewError, format::kratos},
+    super::super::{
+        Lease, Node, RenewError,
+        format::{kratos, shorten},
+    },
     Marks,
 };
 
@@ -113,7 +116,8 @@ impl Kratos {
         let meta = &pod.metadata;
         let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
         let Some(ip) = ip.filter(|_| label(meta, APP) == self.service) else { return Ok(None) };
-        let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+        let ip: IpAddr = ip.parse().map_err(|_| "the pod's address is none".to_owned())?;
+        let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
         let mut protocols = object(meta, PROTOCOLS)?;
         let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
         let ports = containers.flat_map(|container| container.ports.iter().flatten());
@@ -138,7 +142,7 @@ impl Kratos {
         let endpoints: Vec<_> = endpoints.iter().map(String::as_str).collect();
         kratos::with_endpoints(node, &endpoints)
             .map(Some)
-            .map_err(|why| format!("{PROTOCOLS} {why}"))
+            .map_err(|why| shorten(format!("{PROTOCOLS} {why}")))
     }
 }
 

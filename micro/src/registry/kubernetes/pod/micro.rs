@@ -4,7 +4,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::core::ObjectMeta;
 
 use super::{
-    super::super::{Lease, Node, RenewError, format::gomicro},
+    super::super::{
+        Lease, Node, RenewError,
+        format::{gomicro, shorten},
+    },
     Marks,
 };
 
@@ -157,7 +160,7 @@ impl Micro {
         match Self::of(&node.service) {
             // Another service's, whose name looks the same here.
             Ok(place) if place == *self => Ok(None),
-            _ => Err(format!("the record is of service {:?}", node.service)),
+            _ => Err(shorten(format!("the record is of service {:?}", node.service))),
         }
     }
 }
