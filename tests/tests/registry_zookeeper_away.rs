@@ -11,6 +11,7 @@ use micro::{
 };
 use tests::{
     away::{TTL, fails_in_time, ids, node, register},
+    dead_link::DeadLink,
     zookeeper::ZooKeeper,
 };
 use tokio::{
@@ -220,6 +221,28 @@ async fn a_zookeeper_restored_from_an_older_state_takes_every_node_back() {
     let renewed = renew(&registry, &node("quiet"), quiet).await;
     assert!(matches!(renewed, Ok(()) | Err(RenewError::Lost(_))), "{renewed:?}");
     assert_eq!(ids(&registry).await, ["new", "old", "quiet"]);
+}
+
+/// By itself the session's client finds that out after 2/5 of the TTL.
+#[tokio::test]
+async fn a_session_on_a_dead_connection_is_lost_once_zookeeper_answers_on_another() {
+    let zookeeper = ZooKeeper::start().await;
+    let link = DeadLink::to(&zookeeper.address()).await;
+    let registry = registry::open(&format!("zookeeper://{}", link.address)).unwrap();
+    let lease = registry.register(&node("a"), TTL).await.unwrap();
+    registry.renew(&node("a"), lease).await.unwrap();
+    link.silence();
+    assert!(matches!(
+        fails_in_time(registry.renew(&node("a"), lease)).await,
+        RenewError::Failed(_)
+    ));
+    link.mend();
+    let mended = Instant::now();
+    let renewed = renew(&registry, &node("a"), lease).await;
+    assert!(matches!(renewed, Err(RenewError::Lost(_))), "{renewed:?}");
+    assert!(mended.elapsed() < Duration::from_secs(2), "{:?}", mended.elapsed());
+    let lease = register(&registry, &node("a"), TTL).await;
+    registry.renew(&node("a"), lease).await.unwrap();
 }
 
 #[tokio::test]

@@ -228,7 +228,7 @@ mod tests {
         *,
     };
 
-    fn listed(json: serde_json::Value, formats: &[Format]) -> Listing {
+    fn listed(json: &serde_json::Value, formats: &[Format]) -> Listing {
         let mut known = Known::default();
         known.take(json.to_string().as_bytes(), "a", formats).unwrap();
         known.listing(1)
@@ -253,7 +253,7 @@ mod tests {
             })
         };
         let all = [80, 70_000, -1].map(|port| healthy(&service(port), "passing")[0].clone());
-        let listing = listed(serde_json::json!(all), &[Format::Micro]);
+        let listing = listed(&serde_json::json!(all), &[Format::Micro]);
         assert_eq!(listing.entries.len(), 1);
         assert_eq!(listing.entries[0].node.address, "10.0.0.9:80");
         let reasons: Vec<_> = listing.malformed.iter().map(|it| &*it.reason).collect();
@@ -268,16 +268,16 @@ mod tests {
             "TaggedAddresses": null, "ModifyIndex": 5
         });
         for format in [Format::Micro, Format::Kratos] {
-            let listing = listed(healthy(&bare, "passing"), &[format]);
+            let listing = listed(&healthy(&bare, "passing"), &[format]);
             let [entry] = &listing.entries[..] else { panic!("{listing:?}") };
             assert_eq!((entry.key.as_str(), entry.revision), ("n9/a-1", 5));
             assert_eq!(entry.node.address, "10.0.0.9:80", "its machine's");
             assert!(!entry.node.is_grpc());
         }
-        let kitex = listed(healthy(&bare, "warning"), &[Format::Kitex]);
+        let kitex = listed(&healthy(&bare, "warning"), &[Format::Kitex]);
         assert_eq!(kitex.entries[0].node.metadata["weight"], "10");
         assert!(
-            listed(serde_json::json!([{ "Service": {} }]), &[Format::Micro]).malformed.is_empty()
+            listed(&serde_json::json!([{ "Service": {} }]), &[Format::Micro]).malformed.is_empty()
         );
     }
 
@@ -296,10 +296,10 @@ mod tests {
     fn a_node_is_out_while_any_check_is_critical() {
         let service = serde_json::json!({ "ID": "a-1", "Port": 80, "Address": "fd00::1" });
         for (status, count) in [("passing", 1), ("warning", 1), ("critical", 0), ("", 1)] {
-            let listing = listed(healthy(&service, status), &[Format::Micro]);
+            let listing = listed(&healthy(&service, status), &[Format::Micro]);
             assert_eq!(listing.entries.len(), count, "{status}");
         }
-        let listing = listed(healthy(&service, "passing"), &[Format::Micro]);
+        let listing = listed(&healthy(&service, "passing"), &[Format::Micro]);
         assert_eq!(listing.entries[0].node.address, "[fd00::1]:80");
     }
 
@@ -318,7 +318,7 @@ mod tests {
                 "`host:port`",
             ),
         ] {
-            let listing = listed(healthy(&service, "passing"), &[Format::Kratos, Format::Micro]);
+            let listing = listed(&healthy(&service, "passing"), &[Format::Kratos, Format::Micro]);
             assert!(listing.entries.is_empty());
             assert_eq!(listing.malformed[0].key, "n9/x");
             assert!(listing.malformed[0].reason.contains(named), "{listing:?}");

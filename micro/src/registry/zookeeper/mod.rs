@@ -152,23 +152,31 @@ impl ZooKeeper {
         own: &[Own],
     ) -> Result<Vec<Option<Record>>, RenewError> {
         let paths = || own.iter().map(|own| own.path.clone());
+        let read = |client: Client| {
+            let (paths, first) = (paths(), own[0].path.clone());
+            async move {
+                // Another member may be behind the one that took the record.
+                client.sync(&first).await?;
+                records(&client, paths).await
+            }
+        };
+        let deadline = Instant::now() + EXCHANGE;
         if client.state() != SessionState::SyncConnected {
-            let read = |client: Client| {
-                let (paths, first) = (paths(), own[0].path.clone());
-                async move {
-                    // Another member may be behind the one that took the record.
-                    client.sync(&first).await?;
-                    records(&client, paths).await
-                }
-            };
             return self.reader.call(what, read).await.map_err(RenewError::Failed);
         }
-        let answer = timeout_at(Instant::now() + EXCHANGE, records(client, paths())).await;
-        let why = match answer {
+        let why = match timeout_at(deadline - EXCHANGE / 2, records(client, paths())).await {
             Ok(Ok(found)) => return Ok(found),
             Ok(Err(ClientError::SessionExpired)) => return Err(expired()),
             Ok(Err(error)) => describe(&error),
-            Err(_) => format!("no answer within {EXCHANGE:?}"),
+            // Its connection may be dead, which takes the client 2/5 of the TTL to find out.
+            Err(_) => match timeout_at(deadline, self.reader.call(what, read)).await {
+                Ok(Ok(_)) => {
+                    let why = "its session gives no answer, although ZooKeeper does";
+                    return Err(RenewError::Lost(why.to_owned()));
+                }
+                Ok(Err(error)) => return Err(RenewError::Failed(error)),
+                Err(_) => format!("no answer within {EXCHANGE:?}"),
+            },
         };
         Err(RenewError::Failed(self.reader.failed(what, &why)))
     }
