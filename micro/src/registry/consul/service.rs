@@ -289,7 +289,7 @@ mod tests {
             { "CheckID": "service:a-1", "Status": "passing", "ModifyIndex": 7 }
         ]);
         found[0]["Checks"] = checks;
-        assert_eq!(listed(found, &[Format::Micro]).entries[0].revision, 7);
+        assert_eq!(listed(&found, &[Format::Micro]).entries[0].revision, 7);
     }
 
     #[test]
