@@ -74,7 +74,10 @@ const NOT_ERRORS: &[&str] = &[
     "the default",
     "the .. of service `..`",
     "the module of what is nested in message `..`",
+    "the id",
     "the record",
+    "the service's name",
+    "the version",
     "there are none",
     "value `..` of enum `..`",
     // Exchanges with a registry, for the same.
@@ -87,6 +90,7 @@ const NOT_ERRORS: &[&str] = &[
     // Hints, and names of things in Kubernetes.
     ".. .. of service ..",
     ".. has the Service .. alone",
+    "pods/.. as ..",
     ".. has what a Service of that name in the namespace .. selects and is ready",
     "without a name",
     // What protox says, to be recognised.

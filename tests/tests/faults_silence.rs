@@ -1,5 +1,4 @@
-//! A registry whose connections go silent and are never closed, while calls go on. (Kubernetes' own
-//! watch has a bound for that, longer than a test, which is tested on a paused clock.)
+//! A registry whose connections go silent and are never closed, while calls go on.
 
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use tests::{
     dead_link::DeadLink,
     etcd::Etcd,
     fault::{Server, TTL, Trial, now},
+    kubernetes::Kubernetes,
     nats::Nats,
     zookeeper::ZooKeeper,
 };
@@ -56,12 +56,12 @@ every_registry! {
     {
     consul: Consul;
     etcd: Etcd;
+    kubernetes: Kubernetes;
     nats: Nats;
     zookeeper: ZooKeeper;
     } not {
         dns: "each question has a datagram or a connection of its own";
         file: "there is no connection";
-        kubernetes: "its watch has a bound of its own, longer than a test";
         mdns: "datagrams have no connection";
         memory: "it is in the process: there is no connection";
         r#static: "its nodes are in the URL, and nobody is asked";

@@ -73,6 +73,15 @@ impl Source for InSlice {
         self.write(addresses, Stage::Ready).await;
     }
 
+    fn take_away(&mut self) -> Result<(), Cannot> {
+        self.server.kill();
+        Ok(())
+    }
+
+    async fn bring_back(&mut self) {
+        self.server.restart().await;
+    }
+
     async fn strike(&mut self, fault: &str, listed: &[String]) -> Result<(), Cannot> {
         match fault {
             // By somebody's hand; the controller, which sees it, writes it again.

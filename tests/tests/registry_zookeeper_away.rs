@@ -223,6 +223,23 @@ async fn a_zookeeper_restored_from_an_older_state_takes_every_node_back() {
     assert_eq!(ids(&registry).await, ["new", "old", "quiet"]);
 }
 
+#[tokio::test]
+async fn a_zookeeper_that_answers_late_has_lost_nothing() {
+    let zookeeper = ZooKeeper::start().await;
+    let registry = registry::open(&zookeeper.url()).unwrap();
+    let node = node("a");
+    let lease = registry.register(&node, TTL).await.unwrap();
+    for _ in 0..3 {
+        zookeeper.pause();
+        let resumed = async {
+            sleep(Duration::from_millis(600)).await;
+            zookeeper.resume();
+        };
+        let (renewed, ()) = tokio::join!(registry.renew(&node, lease), resumed);
+        renewed.expect("it answers within a second");
+    }
+}
+
 /// By itself the session's client finds that out after 2/5 of the TTL.
 #[tokio::test]
 async fn a_session_on_a_dead_connection_is_lost_once_zookeeper_answers_on_another() {

@@ -144,7 +144,8 @@ fn built_in() -> String {
 /// up when the registry has not answered for so long, which it otherwise may for ever. Neither makes
 /// another registry of it.
 ///
-/// `format` lists whose records are written and read, `micro` unless it is there: of etcd's, some of
+/// `format` lists whose records are written and read, `micro` unless it is there (but that at
+/// Kubernetes's pods, which is read only if it is named): of etcd's, some of
 /// `micro,go-zero,kratos,kitex,etcd`. All that are named are written, and all are read; where one
 /// node's record is there in several, the format named first is believed. What each is, and what is
 /// lost in it, is in the guide's chapter on [registries](crate::guide::registries#formats).

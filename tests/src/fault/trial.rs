@@ -120,8 +120,9 @@ impl Trial {
         took
     }
 
-    /// Goes on until there were `at_least` calls, more than those of every second, then stops the callers, writes the line in
-    /// `target/faults.json` and checks what holds under every fault.
+    /// Goes on until there were `at_least` calls, then stops the callers, writes the line in
+    /// `target/faults.json` and checks what holds under every fault, and that in each second some calls
+    /// were answered.
     ///
     /// # Panics
     /// When a call failed that no fault excuses, a rule was broken, or no call was answered for a

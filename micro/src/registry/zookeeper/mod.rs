@@ -10,10 +10,10 @@ mod reader;
 mod record;
 mod watch;
 
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::try_join_all};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::warn;
 use zookeeper_client::{Acls, Client, CreateMode, Error as ClientError, SessionState};
 
@@ -34,6 +34,11 @@ const MIN_TTL: Duration = Duration::from_secs(1);
 
 /// How long a removal may take to reach the watchers on all members.
 const SPREAD: Duration = Duration::from_secs(1);
+
+/// A renewal whose session has not answered for the first asks elsewhere too, and gives up after the
+/// second: before its caller does.
+const ASK_ELSEWHERE: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_millis(900);
 
 /// A registry in ZooKeeper, where go-micro keeps its own: a node's record is the znode
 /// `/micro-registry/SERVICE/ID` with go-micro's JSON as its value. Unlike go-micro's it is
@@ -143,14 +148,14 @@ impl ZooKeeper {
         }
     }
 
-    /// What stands at the node's paths, as the lease's own session sees it; while that has no
-    /// connection, as ZooKeeper says otherwise.
+    /// What stands at the node's paths, as the lease's own session sees it, and whether that answers;
+    /// while it has no connection, or gives no answer, as ZooKeeper says otherwise.
     async fn standing(
         &self,
         client: &Client,
         what: &str,
         own: &[Own],
-    ) -> Result<Vec<Option<Record>>, RenewError> {
+    ) -> Result<(Vec<Option<Record>>, bool), RenewError> {
         let paths = || own.iter().map(|own| own.path.clone());
         let read = |client: Client| {
             let (paths, first) = (paths(), own[0].path.clone());
@@ -160,25 +165,42 @@ impl ZooKeeper {
                 records(&client, paths).await
             }
         };
-        let deadline = Instant::now() + EXCHANGE;
         if client.state() != SessionState::SyncConnected {
-            return self.reader.call(what, read).await.map_err(RenewError::Failed);
+            let found = self.reader.call(what, read).await.map_err(RenewError::Failed)?;
+            return Ok((found, true));
         }
-        let why = match timeout_at(deadline - EXCHANGE / 2, records(client, paths())).await {
-            Ok(Ok(found)) => return Ok(found),
-            Ok(Err(ClientError::SessionExpired)) => return Err(expired()),
-            Ok(Err(error)) => describe(&error),
+        let begin = Instant::now();
+        let mut answer = pin!(records(client, paths()));
+        let answered = match timeout_at(begin + ASK_ELSEWHERE, &mut answer).await {
+            Ok(answered) => answered,
             // Its connection may be dead, which takes the client 2/5 of the TTL to find out.
-            Err(_) => match timeout_at(deadline, self.reader.call(what, read)).await {
-                Ok(Ok(_)) => {
-                    let why = "its session gives no answer, although ZooKeeper does";
-                    return Err(RenewError::Lost(why.to_owned()));
+            Err(_) => {
+                let patience = begin + PATIENCE;
+                let elsewhere = async {
+                    let found = timeout_at(patience, self.reader.call(what, read)).await;
+                    // ZooKeeper may be slow, and no more than that.
+                    sleep_until(patience).await;
+                    found
+                };
+                tokio::select! {
+                    biased;
+                    answered = &mut answer => answered,
+                    found = elsewhere => return match found {
+                        Ok(Ok(found)) => Ok((found, false)),
+                        Ok(Err(error)) => Err(RenewError::Failed(error)),
+                        Err(_) => {
+                            let why = format!("no answer within {PATIENCE:?}");
+                            Err(RenewError::Failed(self.reader.failed(what, &why)))
+                        }
+                    },
                 }
-                Ok(Err(error)) => return Err(RenewError::Failed(error)),
-                Err(_) => format!("no answer within {EXCHANGE:?}"),
-            },
+            }
         };
-        Err(RenewError::Failed(self.reader.failed(what, &why)))
+        match answered {
+            Ok(found) => Ok((found, true)),
+            Err(ClientError::SessionExpired) => Err(expired()),
+            Err(error) => Err(RenewError::Failed(self.reader.failed(what, &describe(&error)))),
+        }
     }
 }
 
@@ -261,9 +283,13 @@ impl Registry for ZooKeeper {
             }
             // Whoever asks is there, whatever becomes of the answer: his session is his to keep.
             self.leases.extend(lease);
-            let found = self.standing(&client, &what, &own).await?;
+            let (found, answers) = self.standing(&client, &what, &own).await?;
             for (own, found) in own.iter().zip(found) {
                 stands(own, node, lease, found)?;
+            }
+            if !answers {
+                let why = "its session gives no answer, although ZooKeeper does";
+                return Err(RenewError::Lost(why.to_owned()));
             }
             // Since ZooKeeper answers, it is this session that it does not take up again: it was
             // restored from an older state, say.

@@ -28,8 +28,8 @@ use crate::Error;
 pub(super) const EXCHANGE: Duration = Duration::from_secs(1);
 
 /// An exchange given up after this long, by its bound or by its caller, speaks against the
-/// connection it was on.
-const SUSPECT: Duration = Duration::from_millis(500);
+/// connection it was on: less than what a renewal leaves for one.
+const SUSPECT: Duration = Duration::from_millis(400);
 
 /// What is asked for as the timeout of the session. A PING goes out after 3/20 of it without a
 /// word, and a connection is given up after 2/5 without an answer: so a watch on a stopped
