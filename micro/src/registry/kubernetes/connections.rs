@@ -41,7 +41,7 @@ const STREAMS: usize = 100;
 const WINDOW: u32 = 256 * 1024;
 
 /// With a watch on it, a connection without a byte for this long is asked for a sign of life, and
-/// given this long for it: one that is dead is found, and another made, within 6 s.
+/// given this long for it: one that is dead is found, and another made, within 5 s.
 const PING_EVERY: Duration = Duration::from_secs(3);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
