@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use form_urlencoded::Serializer;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, Method, Response, StatusCode, header::CONTENT_TYPE, redirect::Policy};
+use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -51,6 +52,8 @@ const WATCHES_A_CONNECTION: usize = 100;
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 const KEEPALIVE_RETRIES: u32 = 3;
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 
 /// How often an agent whose watches are silent is asked whether it is still there.
 pub(super) const ALIVE_EVERY: Duration = Duration::from_secs(5);
@@ -83,6 +86,8 @@ struct Alive {
 struct Held {
     /// The first for exchanges, each other one for so many watches.
     clients: Vec<Option<Client>>,
+    /// What all of them have, once the certificates are read: by the first that needs them.
+    tls: Arc<Mutex<Option<ClientConfig>>>,
     /// How many watches each has.
     watches: Vec<usize>,
     /// How often they were given up: an error speaks against the connections of its time.
@@ -341,12 +346,22 @@ impl Agent {
     }
 
     fn client(&self, Lane(lane): Lane) -> Result<(Client, u64), String> {
-        let mut held = self.held();
-        if let Some(Some(client)) = held.clients.get(lane) {
-            return Ok((client.clone(), held.generation));
-        }
+        let (tls, generation) = {
+            let held = self.held();
+            if let Some(Some(client)) = held.clients.get(lane) {
+                return Ok((client.clone(), held.generation));
+            }
+            (held.tls.clone(), held.generation)
+        };
+        let tls = {
+            let mut tls = tls.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*tls {
+                Some(tls) => tls.clone(),
+                None => tls.insert(self.options.tls()?).clone(),
+            }
+        };
         let mut builder = Client::builder()
-            .tls_backend_preconfigured(self.options.tls()?)
+            .tls_backend_preconfigured(tls)
             .no_proxy()
             // Not even to follow one is the token given away.
             .redirect(Policy::none())
@@ -355,14 +370,22 @@ impl Agent {
             .tcp_keepalive(KEEPALIVE)
             .tcp_keepalive_interval(KEEPALIVE_INTERVAL)
             .tcp_keepalive_retries(KEEPALIVE_RETRIES);
+        #[cfg(target_os = "linux")]
+        {
+            builder = builder.tcp_user_timeout(UNACKNOWLEDGED);
+        }
         if let At::Socket(path) = &self.options.at {
             builder = builder.unix_socket(path.as_path());
         }
         let client = builder.build().map_err(|error| sources(&error))?;
-        let lanes = held.clients.len().max(lane + 1);
-        held.clients.resize(lanes, None);
-        held.clients[lane] = Some(client.clone());
-        Ok((client, held.generation))
+        let mut held = self.held();
+        if held.generation == generation {
+            let lanes = held.clients.len().max(lane + 1);
+            held.clients.resize(lanes, None);
+            // Another may have been faster.
+            return Ok((held.clients[lane].get_or_insert(client).clone(), generation));
+        }
+        Ok((client, generation))
     }
 
     /// Forgets the connections of that time: the next exchange makes new ones.
@@ -371,6 +394,7 @@ impl Agent {
         if held.generation == generation {
             held.generation += 1;
             held.clients.clear();
+            held.tls = Arc::default();
         }
     }
 
@@ -479,6 +503,34 @@ mod tests {
         assert_eq!([place(), place()].each_ref().map(lane), [1, 3]);
         places.clear();
         assert_eq!(lane(&place()), 1);
+    }
+
+    /// Of a P-256 key that nobody has.
+    const CA: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBcDCCARegAwIBAgIUStywR01i3WybAdORlsH11SwVNskwCgYIKoZIzj0EAwIw
+DTELMAkGA1UEAwwCY2EwIBcNMjYxMTI2MDk1MDMxWhgPMjEyNjExMDIwOTUwMzFa
+MA0xCzAJBgNVBAMMAmNhMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEg7Ug0ye4
+Zauj848Ut3NEpmcWjR+v3PnRZUugICrJ7GKZ11vK641y5ZOlI5ZdoTkji2MzG2xZ
+e2a8HG+rc48drKNTMFEwHQYDVR0OBBYEFBwFyJPvzxBi4K+CCngZfluA4+tYMB8G
+A1UdIwQYMBaAFBwFyJPvzxBi4K+CCngZfluA4+tYMA8GA1UdEwEB/wQFMAMBAf8w
+CgYIKoZIzj0EAwIDRwAwRAIgNXeoN1+1DSha/n8HTEEa7XrUXbeQN8Ir1lrqs2hm
+VmQCIC7W9dOTi1SF9F2XCZXrY0Ldc7hXohc0LLqRtgIBuxqc
+-----END CERTIFICATE-----
+";
+
+    #[test]
+    fn certificates_are_read_once_until_connections_are_given_up() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), CA).unwrap();
+        let url = format!("consul://h:1?tls=true&ca={}", file.path().display());
+        let agent = Agent::new(Options::of(&Url::parse(&url).unwrap()).unwrap());
+        let (_, generation) = agent.client(EXCHANGES).unwrap();
+        std::fs::write(file.path(), "").unwrap();
+        agent.client(Lane(1)).expect("with what was read for the first");
+        agent.discard(generation);
+        let why = agent.client(Lane(1)).expect_err("they are read anew");
+        assert!(why.contains("has no certificate"), "{why}");
     }
 
     #[test]

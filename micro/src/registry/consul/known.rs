@@ -3,7 +3,7 @@
 //! takes would go into inflating their tags again.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
 };
 
@@ -46,21 +46,24 @@ impl Known {
         service: &str,
         formats: &[Format],
     ) -> Result<(), String> {
-        let mut before = std::mem::take(&mut self.entries);
+        let entries = std::mem::take(&mut self.entries);
+        let mut before = Before { entries, gone: 0, places: None };
+        let mut entries = VecDeque::new();
         let no_list = || "no list".to_owned();
         let mut rest = answer.trim_ascii().strip_prefix(b"[").ok_or_else(no_list)?;
-        while let Some(item) = next(rest, self.entries.is_empty()).ok_or_else(no_list)? {
-            let kept = match before.pop_front_if(|kept| kept.begins(item, &self.hasher)) {
+        while let Some(item) = next(rest, entries.is_empty()).ok_or_else(no_list)? {
+            let kept = match before.next_if_same(item, &self.hasher) {
                 Some(kept) => kept,
                 None => {
                     let kept = Kept::decode(item, service, formats, &self.hasher)?;
-                    kept.replace(&mut before);
+                    before.replace(&kept);
                     kept
                 }
             };
             rest = &item[kept.length..];
-            self.entries.push_back(kept);
+            entries.push_back(kept);
         }
+        self.entries = entries;
         Ok(())
     }
 
@@ -115,21 +118,44 @@ impl Kept {
             && hasher.hash_one(&item[..self.length]) == self.hash
     }
 
-    /// Takes its own place among those before, of which those in front of it have gone.
-    fn replace(&self, before: &mut VecDeque<Self>) {
-        let key = self.key();
-        if key.is_some()
-            && let Some(place) = before.iter().position(|it| it.key() == key)
-        {
-            before.drain(..=place);
-        }
-    }
-
     fn key(&self) -> Option<&str> {
         Some(match self.read.as_ref()? {
             Ok(entry) => &entry.key,
             Err(malformed) => &malformed.key,
         })
+    }
+}
+
+/// What is left of the answer before.
+struct Before {
+    entries: VecDeque<Kept>,
+    /// How many are not.
+    gone: usize,
+    /// Where in that answer each key was, once that is asked: to look for each would take as long as
+    /// both answers together are, squared.
+    places: Option<HashMap<String, usize>>,
+}
+
+impl Before {
+    fn next_if_same(&mut self, item: &[u8], hasher: &RandomState) -> Option<Kept> {
+        let kept = self.entries.pop_front_if(|kept| kept.begins(item, hasher))?;
+        self.gone += 1;
+        Some(kept)
+    }
+
+    /// Goes on behind the place that this one had: those in front of it have gone.
+    fn replace(&mut self, kept: &Kept) {
+        let Some(key) = kept.key() else { return };
+        let Self { entries, gone, places } = self;
+        let places = places.get_or_insert_with(|| {
+            let place = |(at, kept): (usize, &Kept)| Some((kept.key()?.to_owned(), *gone + at));
+            // Of those with one key the first counts.
+            entries.iter().enumerate().rev().filter_map(place).collect()
+        });
+        if let Some(left) = places.get(key).and_then(|place| (place + 1).checked_sub(*gone)) {
+            entries.drain(..left);
+            *gone += left;
+        }
     }
 }
 
@@ -242,6 +268,7 @@ mod tests {
             take(&mut known, &format!("[{one}]")).unwrap();
             let why = take(&mut known, answer).expect_err(answer);
             assert!(!why.is_empty(), "{answer}");
+            assert!(known.is_empty(), "{answer}");
             assert_eq!(take(&mut known, &format!("[{one}]")).unwrap().entries.len(), 1, "{answer}");
         }
         assert!(take(&mut Known::default(), " [ ] ").unwrap().entries.is_empty());

@@ -51,6 +51,9 @@ pub(super) struct Cluster {
     turns: Semaphore,
 }
 
+/// What no client has for its id.
+const NO_CLIENT: u64 = 0;
+
 #[derive(Clone)]
 struct Held {
     /// Unlike that of any other client of this process.
@@ -160,9 +163,8 @@ impl Cluster {
         Fut: Future<Output = Result<T, Failed>>,
     {
         let fail = |why: &str, status| Err(CallError { status, ..self.refuse(what, why) });
-        let id = |held: &Option<Held>| held.as_ref().map(|held| held.id);
-        let before = id(&self.held());
-        match timeout(EXCHANGE, self.attempt(exchange)).await {
+        let used = AtomicU64::new(NO_CLIENT);
+        match timeout(EXCHANGE, self.attempt(exchange, &used)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Failure::Setup(why))) => fail(&why, None),
             Ok(Err(Failure::Request(failed))) => fail(&self.describe(&failed), failed.status()),
@@ -170,7 +172,7 @@ impl Cluster {
                 // Whatever it hangs on, a new one does not. One that another exchange has made
                 // meanwhile is left to it.
                 let mut held = self.held();
-                if id(&held) == before {
+                if held.as_ref().is_some_and(|held| held.id == used.load(Ordering::Relaxed)) {
                     *held = None;
                 }
                 drop(held);
@@ -191,13 +193,15 @@ impl Cluster {
         CallError { text, status: None }
     }
 
-    async fn attempt<T, F, Fut>(&self, exchange: F) -> Result<T, Failure>
+    /// Tells in `used` whose client it is on.
+    async fn attempt<T, F, Fut>(&self, exchange: F, used: &AtomicU64) -> Result<T, Failure>
     where
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<T, Failed>>,
     {
         loop {
             let (held, is_new) = self.client().await.map_err(Failure::Setup)?;
+            used.store(held.id, Ordering::Relaxed);
             let failed = match exchange(held.client).await {
                 Ok(value) => return Ok(value),
                 Err(failed) => failed,
@@ -276,7 +280,7 @@ impl Cluster {
 /// another would hang as well. A thread of its own keeps neither the runtime's others from their work,
 /// nor the process from its end.
 fn make(config: Config) -> Result<oneshot::Receiver<Result<Held, String>>, String> {
-    static IDS: AtomicU64 = AtomicU64::new(0);
+    static IDS: AtomicU64 = AtomicU64::new(NO_CLIENT + 1);
     let (done, made) = oneshot::channel();
     let runtime = Handle::current();
     let thread = thread::Builder::new().name("kubeconfig".to_owned()).spawn(move || {
@@ -378,6 +382,29 @@ mod tests {
         let error = cluster.call("ask", ask).await.unwrap_err();
         assert_eq!(error.to_string(), "kubernetes://shop: cannot ask: no answer within 1s");
         assert!(cluster.held().is_none(), "its connections go with the client");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_was_made_for_an_exchange_goes_with_it() {
+        let cluster = silent();
+        let held = cluster.held().take().unwrap();
+        let (done, made) = oneshot::channel();
+        *cluster.making.lock().await = Some(made);
+        assert!(done.send(Ok(held)).is_ok());
+        cluster.call("ask", ask).await.unwrap_err();
+        assert!(cluster.held().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_another_has_made_meanwhile_is_left_to_it() {
+        let cluster = silent();
+        let asked = async {
+            let client = cluster.held().as_ref().unwrap().client.clone();
+            *cluster.held() = Some(Held { id: 7, client });
+        };
+        let (failed, ()) = tokio::join!(cluster.call("ask", ask), asked);
+        failed.unwrap_err();
+        assert_eq!(cluster.held().as_ref().map(|held| held.id), Some(7));
     }
 
     #[tokio::test(start_paused = true)]

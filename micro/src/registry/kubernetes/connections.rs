@@ -2,11 +2,8 @@
 
 use std::{
     future::poll_fn,
-    pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,14 +16,20 @@ use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1, http2},
 };
-use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{
+    FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream,
+};
 use hyper_util::{
     client::legacy::connect::{Connection as _, HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use kube::{
     Config,
     client::{Body, ConfigExt as _, RustlsTlsError},
+};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
 };
 use tower::{BoxError, ServiceExt as _};
 
@@ -41,9 +44,16 @@ const STREAMS: usize = 100;
 const WINDOW: u32 = 256 * 1024;
 
 /// With a watch on it, a connection without a byte for this long is asked for a sign of life, and
-/// given this long for it: one that is dead is found, and another made, within 6 s.
+/// given this long for it: one that is dead is found, and another made, within 5 s.
 const PING_EVERY: Duration = Duration::from_secs(3);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long those who wait for a connection that is made wait for the first answer on it besides. With
+/// that it is known how many requests at a time the server takes; a slow one is not waited for.
+const FIRST_ANSWER: Duration = Duration::from_millis(250);
+
+/// A connection without a request for this long is closed.
+const IDLE: Duration = Duration::from_secs(90);
 
 /// The same by TCP, for servers that speak HTTP/1.1: given up after three questions.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -56,16 +66,21 @@ const KEEPALIVE_RETRIES: u32 = 3;
 pub(super) struct Connections {
     connector: HttpsConnector<HttpConnector>,
     open: Mutex<Vec<Arc<Connection>>>,
-    /// Held by who makes one: those who wait for it find room on the one that is made.
+    /// Held by who makes one: those who wait for it find room on the one that is made. In HTTP/1.1
+    /// there is none on it, and nobody waits.
     dialing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
 struct Connection {
     sender: Mutex<Sender>,
-    /// Requests at a time.
-    limit: Arc<AtomicUsize>,
+    /// In HTTP/2, while it lasts.
+    http2: Option<Arc<Mutex<Option<Http2>>>>,
+    /// When a request on it last ended.
+    used: Mutex<Instant>,
 }
+
+type Http2 = http2::Connection<MaybeHttpsStream<TokioIo<TcpStream>>, Body, TokioExecutor>;
 
 #[derive(Debug)]
 enum Sender {
@@ -73,11 +88,14 @@ enum Sender {
     Http2(http2::SendRequest<Body>),
 }
 
+/// Whose turn it is to make a connection.
+type Dialing<'a> = tokio::sync::MutexGuard<'a, ()>;
+
 /// An answer's body. Until it is dropped its request counts.
 #[derive(Debug)]
 pub(super) struct Answer {
     body: Incoming,
-    _connection: Arc<Connection>,
+    connection: Arc<Connection>,
 }
 
 impl Connections {
@@ -113,11 +131,9 @@ impl Connections {
     ) -> Result<Response<Answer>, BoxError> {
         let uri = request.uri().clone();
         loop {
-            let (connection, is_new) = self.with_room(&uri).await?;
-            let mut failed = match connection.send(request).await {
-                Ok(answer) => {
-                    return Ok(answer.map(|body| Answer { body, _connection: connection }));
-                }
+            let (connection, is_new, dialing) = self.with_room(&uri).await?;
+            let mut failed = match connection.send_before_others(request, dialing).await {
+                Ok(answer) => return Ok(answer.map(|body| Answer { body, connection })),
                 Err(failed) => failed,
             };
             match failed.take_message() {
@@ -129,32 +145,40 @@ impl Connections {
         }
     }
 
-    /// A connection with room for a request, and whether it is new.
-    async fn with_room(&self, to: &Uri) -> Result<(Arc<Connection>, bool), BoxError> {
+    /// A connection with room for a request, whether it is new, and what others wait for that look for
+    /// room on a new one.
+    async fn with_room(
+        &self,
+        to: &Uri,
+    ) -> Result<(Arc<Connection>, bool, Option<Dialing<'_>>), BoxError> {
         if let Some(connection) = self.find() {
-            return Ok((connection, false));
+            return Ok((connection, false, None));
         }
-        let _dialing = match self.has_http1() {
-            // There is room for nobody else on it.
-            true => None,
-            false => Some(self.dialing.lock().await),
-        };
-        if let Some(connection) = self.find() {
-            return Ok((connection, false));
+        let mut dialing = None;
+        if !self.has_http1() {
+            dialing = Some(self.dialing.lock().await);
+            if let Some(connection) = self.find() {
+                return Ok((connection, false, None));
+            }
+        }
+        // The one that was waited for may have been the first.
+        if self.has_http1() {
+            dialing = None;
         }
         let connection = Arc::new(self.dial(to).await?);
+        let dialing = dialing.filter(|_| connection.http2.is_some());
         self.open().push(connection.clone());
-        Ok((connection, true))
+        Ok((connection, true, dialing))
     }
 
     fn find(&self) -> Option<Arc<Connection>> {
         let mut open = self.open();
-        open.retain(|connection| !connection.sender().is_closed());
+        open.retain(|connection| !connection.sender().is_closed() && !connection.is_idle());
         open.iter().find(|connection| connection.has_room()).cloned()
     }
 
     fn has_http1(&self) -> bool {
-        self.open().iter().any(|connection| matches!(*connection.sender(), Sender::Http1(_)))
+        self.open().iter().any(|connection| connection.http2.is_none())
     }
 
     async fn dial(&self, to: &Uri) -> Result<Connection, BoxError> {
@@ -162,24 +186,29 @@ impl Connections {
         if !io.connected().is_negotiated_h2() {
             let (sender, connection) = http1::handshake(io).await?;
             tokio::spawn(connection.map(drop));
-            let limit = Arc::new(AtomicUsize::new(1));
-            return Ok(Connection { sender: Mutex::new(Sender::Http1(sender)), limit });
+            return Ok(Connection::new(Sender::Http1(sender), None));
         }
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new());
         builder.keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_TIMEOUT);
         builder.initial_stream_window_size(WINDOW);
         builder.initial_connection_window_size(WINDOW * STREAMS as u32);
-        let (sender, mut connection) = builder.handshake(io).await?;
-        let limit = Arc::new(AtomicUsize::new(STREAMS));
-        let allowed = limit.clone();
+        // Until the server says how many it takes.
+        builder.initial_max_send_streams(1);
+        let (sender, connection) = builder.handshake(io).await?;
+        let http2 = Arc::new(Mutex::new(Some(connection)));
+        let running = http2.clone();
         tokio::spawn(poll_fn(move |context| {
-            let ended = connection.poll_unpin(context);
-            let most = connection.current_max_send_streams().clamp(1, STREAMS);
-            allowed.store(most, Ordering::Relaxed);
-            ended.map(drop)
+            let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+            let ended =
+                running.as_mut().map_or(Poll::Ready(()), |it| it.poll_unpin(context).map(drop));
+            if ended.is_ready() {
+                // With it goes what tells the sender that it has ended.
+                *running = None;
+            }
+            ended
         }));
-        Ok(Connection { sender: Mutex::new(Sender::Http2(sender)), limit })
+        Ok(Connection::new(Sender::Http2(sender), Some(http2)))
     }
 
     fn open(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
@@ -188,10 +217,42 @@ impl Connections {
 }
 
 impl Connection {
+    fn new(sender: Sender, http2: Option<Arc<Mutex<Option<Http2>>>>) -> Self {
+        Self { sender: Mutex::new(sender), http2, used: Mutex::new(Instant::now()) }
+    }
+
+    /// Requests at a time.
+    fn limit(&self) -> usize {
+        let Some(http2) = &self.http2 else { return 1 };
+        let http2 = http2.lock().unwrap_or_else(PoisonError::into_inner);
+        http2.as_ref().map_or(0, |it| it.current_max_send_streams().clamp(1, STREAMS))
+    }
+
+    /// Only asked by who holds all connections, as below.
+    fn is_idle(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1 && self.used().elapsed() > IDLE
+    }
+
     /// Only asked by who holds all connections, so that no other takes the room meanwhile.
     fn has_room(self: &Arc<Self>) -> bool {
         let requests = Arc::strong_count(self) - 1;
-        requests < self.limit.load(Ordering::Relaxed) && self.sender().is_ready()
+        requests < self.limit() && self.sender().is_ready()
+    }
+
+    /// Sends a request, and lets others make connections again once its answer has come.
+    async fn send_before_others(
+        &self,
+        request: Request<Body>,
+        dialing: Option<Dialing<'_>>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+        let mut sent = pin!(self.send(request));
+        if let Some(dialing) = dialing {
+            if let Ok(answer) = timeout(FIRST_ANSWER, sent.as_mut()).await {
+                return answer;
+            }
+            drop(dialing);
+        }
+        sent.await
     }
 
     async fn send(
@@ -207,6 +268,16 @@ impl Connection {
 
     fn sender(&self) -> MutexGuard<'_, Sender> {
         self.sender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn used(&self) -> MutexGuard<'_, Instant> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        *self.connection.used() = Instant::now();
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
         Lease, Node,
         format::{Format, fuzz::record},
         fuzz::{FOR_ANY, Maker, PER_BYTE, allocated, alone, each},
+        url::host_and_port,
     },
     pod::{self, Place},
     target::Target,
@@ -102,10 +103,13 @@ fn view() -> View {
     View::new(Target::parse("greeter").unwrap(), places())
 }
 
+/// What a view takes that is told nothing: it is none of a record's.
+static EMPTY: LazyLock<usize> = LazyLock::new(|| allocated(0, || view().listing(1)).1);
+
 /// What is found in a view that took it in, whose every entry is a node to be called; none if it took
 /// too much memory.
 fn found(length: usize, take: impl Fn(&mut View)) -> bool {
-    let most = PER_BYTE * length + FOR_ANY;
+    let most = PER_BYTE * length + FOR_ANY + *EMPTY;
     let (listing, took) = allocated(most, || {
         let mut view = view();
         take(&mut view);
@@ -115,7 +119,10 @@ fn found(length: usize, take: impl Fn(&mut View)) -> bool {
     for malformed in &listing.malformed {
         assert!(!malformed.reason.is_empty() && malformed.reason.len() < 1000, "{malformed:?}");
     }
-    assert!(listing.entries.iter().all(|it| !it.node.is_grpc() || it.node.address.contains(':')));
+    for node in listing.entries.iter().map(|entry| &entry.node).filter(|node| node.is_grpc()) {
+        let is_address = matches!(host_and_port(&node.address), Some((_, Some(_))));
+        assert!(is_address, "{:?}", node.address);
+    }
     !listing.entries.is_empty()
 }
 

@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 };
 
 use super::{
-    super::{Entry, Event, Listing, Malformed, Node, format::Format},
+    super::{Entry, Event, Listing, Malformed, Node, format::Format, url::host_and_port},
     pod::Place,
     target::Target,
 };
@@ -31,6 +31,10 @@ pub(super) struct View {
     slices: BTreeMap<String, Slice>,
     /// The pods with records of this service, by name, and each one's by place.
     pods: BTreeMap<String, BTreeMap<usize, Record>>,
+    /// The ids that several pods have, or have had of which one is left: were such an id the first
+    /// one's, it would be another's when that one goes. (Kratos has labels written by hand for a
+    /// Deployment, one id for all its pods.)
+    shared: HashSet<String>,
     told: BTreeMap<String, Told>,
 }
 
@@ -78,8 +82,8 @@ type Told = Result<(u64, Arc<Node>), String>;
 impl View {
     /// Nothing is known yet. With places, the records there are of interest too.
     pub(super) fn new(target: Target, places: Vec<Place>) -> Self {
-        let (slices, pods, told) = Default::default();
-        Self { target, places, slices, pods, told }
+        let (slices, pods, shared, told) = Default::default();
+        Self { target, places, slices, pods, shared, told }
     }
 
     /// Takes in a slice of this Service.
@@ -133,6 +137,7 @@ impl View {
 
     /// How all stands, which then is what has been told.
     pub(super) fn listing(&mut self, revision: u64) -> Listing {
+        self.note_shared();
         self.told = self.now();
         let mut listing = Listing { revision, ..Listing::default() };
         for (key, told) in &self.told {
@@ -150,6 +155,7 @@ impl View {
 
     /// What has changed since it was last told: what came before what went.
     pub(super) fn changes(&mut self) -> Vec<Event> {
+        self.note_shared();
         let now = self.now();
         let is_new = |(key, told): &(&String, &Told)| self.told.get(*key) != Some(told);
         let event = |(key, told): (&String, &Told)| match told.clone() {
@@ -163,6 +169,16 @@ impl View {
         events
     }
 
+    fn note_shared(&mut self) {
+        let mut pods_of_id: HashMap<&str, usize> = HashMap::new();
+        for (.., node) in self.pods.values().filter_map(in_force) {
+            *pods_of_id.entry(&node.id).or_default() += 1;
+        }
+        let is_shared = |(id, pods): &(&str, usize)| *pods > 1 || self.shared.contains(*id);
+        let shared = pods_of_id.into_iter().filter(is_shared).map(|(id, _)| id.to_owned());
+        self.shared = shared.collect();
+    }
+
     fn now(&self) -> BTreeMap<String, Told> {
         let by_address = self.by_address();
         // A pod that a slice has is in the slice's hands, whether it may be called or not. Where the
@@ -174,7 +190,6 @@ impl View {
             .chain(unclear.flat_map(|unclear| unclear.not_ready.iter().map(String::as_str)))
             .collect();
         let mut told = BTreeMap::new();
-        let mut ids = HashSet::new();
         for (pod, records) in &self.pods {
             for (place, record) in records {
                 let Err(why) = &record.node else { continue };
@@ -189,9 +204,7 @@ impl View {
                 continue;
             }
             let mut node = node.clone();
-            // Kratos has labels written by hand for a Deployment, one id for all its pods.
-            let is_shared = !ids.insert(node.id.clone());
-            if is_shared && self.places[place].format() == Format::Kratos {
+            if self.shared.contains(&node.id) && self.places[place].format() == Format::Kratos {
                 Arc::make_mut(&mut node).id.clone_from(pod);
             }
             told.insert(format!("pods/{pod}/{}", node.id), Ok((revision, node)));
@@ -282,6 +295,8 @@ impl Candidate {
         let host = endpoint.addresses.first()?;
         let address = if is_ipv6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         let pod = pod_of(endpoint).map(str::to_owned);
+        // The API server takes none that is no address.
+        host_and_port(&address)?;
         let id = pod.clone().unwrap_or_else(|| address.clone());
         let mut node = Node::new(&target.service, id, address);
         let hints = endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_deref());

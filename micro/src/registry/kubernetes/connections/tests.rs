@@ -1,9 +1,11 @@
-use std::{convert::Infallible, sync::atomic::AtomicBool};
+use std::{
+    convert::Infallible,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::{server::conn::http1 as server, service::service_fn};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time};
 
 use super::*;
 
@@ -100,6 +102,45 @@ async fn one_that_its_server_has_closed_is_replaced() {
     settle().await;
     assert!(connections.find().is_none());
     assert_eq!(connections.open().len(), 0, "none is kept that has ended");
+}
+
+#[tokio::test]
+async fn one_that_is_idle_is_closed_and_one_with_a_request_is_not() {
+    let server = Server::start().await;
+    let connections = server.connections();
+    let one = connections.send(server.request()).await.unwrap();
+    let two = connections.send(server.request()).await.unwrap();
+    assert_eq!(read(two).await, server.expected(1));
+    settle().await;
+    time::pause();
+    time::advance(IDLE + Duration::from_secs(1)).await;
+    time::resume();
+    assert!(connections.find().is_none());
+    assert_eq!(connections.open().len(), 1);
+    // Its time begins with its answer's end.
+    assert_eq!(read(one).await, server.expected(1));
+    settle().await;
+    let three = connections.send(server.request()).await.unwrap();
+    assert_eq!(read(three).await, server.expected(2));
+    assert_eq!(server.accepted(), 2);
+}
+
+#[tokio::test]
+async fn in_http1_nobody_waits_for_anothers_connection_or_answer() {
+    let server = Server::start().await;
+    let connections = server.connections();
+    let uri = server.request().uri().clone();
+    let guard = connections.dialing.lock().await;
+    let mut waits = pin!(connections.with_room(&uri));
+    assert!(waits.as_mut().now_or_never().is_none());
+    let first = Arc::new(connections.dial(&uri).await.unwrap());
+    connections.open().push(first.clone());
+    drop(guard);
+    // It waits for its own connection now, and keeps nobody from one.
+    assert!(waits.as_mut().now_or_never().is_none());
+    assert!(connections.dialing.try_lock().is_ok());
+    let (_, is_new, dialing) = waits.await.unwrap();
+    assert!(is_new && dialing.is_none());
 }
 
 #[tokio::test]

@@ -121,16 +121,18 @@ impl Kratos {
         let mut protocols = object(meta, PROTOCOLS)?;
         let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
         let ports = containers.flat_map(|container| container.ports.iter().flatten());
-        let mut endpoints: Vec<_> = ports
-            .map(|port| {
-                let number = port.container_port.to_string();
-                let scheme = protocols.remove(&number).filter(|scheme| !scheme.is_empty());
-                let scheme = scheme.unwrap_or_else(|| scheme_of(port).to_owned());
-                format!("{scheme}://{host}:{number}")
-            })
-            .collect();
+        let (mut endpoints, mut guessed) = (Vec::new(), Vec::new());
+        for port in ports {
+            let number = port.container_port.to_string();
+            match protocols.remove(&number).filter(|scheme| !scheme.is_empty()) {
+                Some(scheme) => endpoints.push(format!("{scheme}://{host}:{number}")),
+                None => guessed.push(format!("{}://{host}:{number}", scheme_of(port))),
+            }
+        }
         endpoints
             .extend(protocols.iter().map(|(port, scheme)| format!("{scheme}://{host}:{port}")));
+        // A sidecar may call one of its ports `grpc` as well.
+        endpoints.append(&mut guessed);
         // One that is written by hand may have none.
         let name = meta.name.as_deref().unwrap_or_default();
         let id = Some(label(meta, ID)).filter(|id| !id.is_empty()).unwrap_or(name);

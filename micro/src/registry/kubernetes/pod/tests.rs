@@ -162,6 +162,14 @@ fn kratos_pods_are_read_as_kratos_reads_them() {
     unnamed["status"]["podIP"] = json!("fd00::7");
     assert_eq!(read(unnamed).unwrap().unwrap().address, "[fd00::7]:9000");
 
+    // The annotation goes before the name of a port, which may be a sidecar's.
+    let mut beside_sidecar = written_by_kratos();
+    beside_sidecar["metadata"]["annotations"]["kratos-service-protocols"] =
+        json!(r#"{"9000":"grpc"}"#);
+    beside_sidecar["spec"]["containers"][0]["ports"] =
+        json!([{ "containerPort": 15010, "name": "grpc-xds" }]);
+    assert_eq!(read(beside_sidecar).unwrap().unwrap().address, "10.0.3.7:9000");
+
     // What Kratos leaves of a node that has left; a pod that has no address yet.
     let mut gone = written_by_kratos();
     gone["metadata"]["labels"]["kratos-service-app"] = json!("");

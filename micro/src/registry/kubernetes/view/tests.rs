@@ -293,11 +293,16 @@ fn a_pod_with_records_in_two_formats_is_one_node() {
 }
 
 #[test]
-fn an_id_that_kratos_pods_share_is_the_first_ones() {
+fn an_id_that_kratos_pods_share_is_none_of_theirs_until_all_have_gone() {
     let mut view = View::new(Target::parse("greeter").unwrap(), vec![both()[1].clone()]);
     view.pod(0, &in_both("p", "10.1.0.1", "a", None));
+    assert_eq!(changes(&mut view), "+pods/p/a@10.1.0.1:9000");
     view.pod(0, &in_both("q", "10.1.0.2", "a", None));
-    assert_eq!(changes(&mut view), "+pods/p/a@10.1.0.1:9000 +pods/q/q@10.1.0.2:9000");
+    assert_eq!(changes(&mut view), "+pods/p/p@10.1.0.1:9000 +pods/q/q@10.1.0.2:9000 -pods/p/a");
     view.pod_gone(0, "p");
-    assert_eq!(changes(&mut view), "+pods/q/a@10.1.0.2:9000 -pods/p/a -pods/q/q");
+    assert_eq!(changes(&mut view), "-pods/p/p", "the one that is left stays as it was");
+    view.pod_gone(0, "q");
+    assert_eq!(changes(&mut view), "-pods/q/q");
+    view.pod(0, &in_both("q", "10.1.0.2", "a", None));
+    assert_eq!(changes(&mut view), "+pods/q/a@10.1.0.2:9000");
 }
