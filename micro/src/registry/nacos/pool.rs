@@ -200,8 +200,13 @@ async fn make(shared: Arc<Shared>, attempts: u64) -> Result<(), String> {
 async fn add_one(shared: &Shared) -> Result<(), String> {
     let deadline = Instant::now() + MAKING;
     let server = answering(&shared.options, Instant::now() + EXCHANGE).await?;
-    if shared.clients().take_up(|client| *client.connection().server() == server, Instant::now()) {
-        return Ok(());
+    let is_its = |client: &Client| *client.connection().server() == server;
+    match shared.clients().take_up(is_its, Client::takes_back, Instant::now()) {
+        Ok(true) => return Ok(()),
+        Ok(false) => {}
+        Err(count) => {
+            return Err(format!("{count} connections still wait to take records back"));
+        }
     }
     let made = Connection::connect(&shared.options, &server, deadline).await;
     let mut clients = shared.clients();
