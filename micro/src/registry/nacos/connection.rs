@@ -189,7 +189,7 @@ impl Connection {
         };
         let answer = timeout_at(deadline, exchange).await.unwrap_or_else(|_| Err(no_answer()));
         // It may be for the token.
-        if matches!(answer, Err(Failure::Refused(_))) {
+        if matches!(answer, Err(Failure::Denied(_))) {
             self.login.doubt();
         }
         answer
@@ -212,9 +212,9 @@ where
     while refusals < MOST_REFUSALS {
         match attempt(Instant::now() + ATTEMPT).await {
             Ok(()) => return,
-            Err(Failure::Refused(_)) => refusals += 1,
+            Err(failure) if failure.is_refusal() => refusals += 1,
             // The SDK waits for a connection by itself.
-            Err(Failure::Broken(_)) => {}
+            Err(_) => {}
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

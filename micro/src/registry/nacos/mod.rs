@@ -285,7 +285,7 @@ impl Registry for Nacos {
                     continue;
                 };
                 let why = pool.failed(placed.client(), &failure);
-                if matches!(failure, Failure::Refused(_)) {
+                if failure.is_refusal() {
                     placed.take_back(deadline).await;
                 }
                 return Err(self.inner.failed(&what, &why));

@@ -158,7 +158,7 @@ impl Pool {
             match failure {
                 // Nothing would come of asking again, and the client is as good as any: one more for
                 // each refusal would be one more connection for each.
-                Failure::Refused(_) => client.free(records),
+                Failure::Refused(_) | Failure::Denied(_) => client.free(records),
                 Failure::Broken(_) => client.abandon(records),
             }
             return Err(self.failed(client, &failure));
