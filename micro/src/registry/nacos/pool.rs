@@ -153,17 +153,19 @@ impl Pool {
         records: &[Record],
         deadline: Instant,
     ) -> Result<(), String> {
-        for record in records {
+        let mut answer = Ok(());
+        for (index, record) in records.iter().enumerate() {
             let Err(failure) = client.deregister(&record.service, deadline).await else { continue };
-            match failure {
-                // Nothing would come of asking again, and the client is as good as any: one more for
-                // each refusal would be one more connection for each.
-                Failure::Refused(_) | Failure::Denied(_) => client.free(records),
-                Failure::Broken(_) => client.abandon(records),
+            answer = answer.and(Err(self.failed(client, &failure)));
+            if !failure.is_refusal() {
+                client.abandon(&records[index..]);
+                break;
             }
-            return Err(self.failed(client, &failure));
+            // Nothing would come of asking again, and the client is as good as any: one more for each
+            // refusal would be one more connection for each.
+            client.free(std::slice::from_ref(record));
         }
-        Ok(())
+        answer
     }
 
     fn clients(&self) -> MutexGuard<'_, Clients<Client>> {
