@@ -56,10 +56,6 @@ impl<C> Clients<C> {
         in_use.chain(given_up).find(|client| is_fit(client)).cloned()
     }
 
-    pub(super) fn is_in_use(&self, client: &Arc<C>) -> bool {
-        self.in_use.iter().any(|(it, _)| Arc::ptr_eq(it, client))
-    }
-
     /// Until when none may be made, if that is yet to come.
     pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
         self.paused_until.filter(|until| *until > now)

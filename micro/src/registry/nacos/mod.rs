@@ -152,7 +152,9 @@ impl Inner {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Holds what was registered, until it is over.
+    /// Holds what was registered, until it is over. What another client has of the node is taken back
+    /// only now, so that there is one of the two at any time: a client that was given up may connect
+    /// again at any moment, and would write the earlier record over this one.
     fn hold(self: &Arc<Self>, held: Held) {
         let (node, lease) = (held.node.clone(), held.lease);
         let client = held.client.clone();
@@ -274,12 +276,6 @@ impl Registry for Nacos {
                     .await
                     .map_err(|why| self.inner.failed(&what, &why))?,
             };
-            // One that was given up may connect again at any moment, and would write the earlier record
-            // over this one.
-            if let Some(held) = leases.take_if(node, |held| !pool.is_in_use(&held.client)) {
-                let inner = self.inner.clone();
-                tokio::spawn(async move { inner.end(&held).await });
-            }
             for record in &records {
                 let Err(failure) = placed.client().register(record, deadline).await else {
                     continue;

@@ -87,11 +87,6 @@ impl Pool {
         found.is_some_and(|client| client.has(records))
     }
 
-    /// Whether a client was not given up.
-    pub(super) fn is_in_use(&self, client: &Arc<Client>) -> bool {
-        self.clients().is_in_use(client)
-    }
-
     /// The places that these records have already.
     pub(super) fn placed<'a>(&'a self, client: Arc<Client>, records: &'a [Record]) -> Placed<'a> {
         Placed { pool: self, client, records, is_kept: false }
