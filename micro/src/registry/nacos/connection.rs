@@ -180,14 +180,17 @@ impl Connection {
         deadline: Instant,
         exchange: impl Future<Output = SdkResult<T>>,
     ) -> Result<T, Failure> {
+        let mut start = Instant::now();
         let exchange = async {
             self.login.ensure().await?;
+            start = Instant::now();
             match AssertUnwindSafe(exchange).catch_unwind().await {
                 Ok(answer) => answer.map_err(|error| failure(&error)),
                 Err(panic) => Err(Failure::Broken(said(&*panic))),
             }
         };
-        let answer = timeout_at(deadline, exchange).await.unwrap_or_else(|_| Err(no_answer()));
+        let answer = timeout_at(deadline, exchange).await;
+        let answer = answer.unwrap_or_else(|_| Err(no_answer(deadline - start)));
         // It may be for the token.
         if matches!(answer, Err(Failure::Denied(_))) {
             self.login.doubt();

@@ -1,15 +1,21 @@
 //! Why an exchange failed, and what the SDK's errors mean.
 
-use std::{any::Any, error::Error as StdError, fmt};
+use std::{any::Any, error::Error as StdError, fmt, time::Duration};
 
 use nacos_sdk::api::error::Error as SdkError;
 use tonic::Code;
+
+/// What an exchange has at least for its connection to be of no use without an answer: what came before
+/// it may have spent the rest.
+const ENOUGH: Duration = Duration::from_millis(500);
 
 /// Why an exchange failed.
 #[derive(Debug, Clone)]
 pub(super) enum Failure {
     /// No answer, or none of Nacos's: the connection is of no use.
     Broken(String),
+    /// No answer, in too short a time to say something of the connection.
+    Late(String),
     /// Nacos said no.
     Refused(String),
     /// Nacos said no to whoever asked: to the token, or to its user.
@@ -25,13 +31,15 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Broken(why) | Self::Refused(why) | Self::Denied(why)) = self;
+        let (Self::Broken(why) | Self::Late(why) | Self::Refused(why) | Self::Denied(why)) = self;
         f.write_str(why)
     }
 }
 
-pub(super) fn no_answer() -> Failure {
-    Failure::Broken("no answer in time".to_owned())
+/// An exchange that had so much time found no answer.
+pub(super) fn no_answer(had: Duration) -> Failure {
+    let why = "no answer in time".to_owned();
+    if had < ENOUGH { Failure::Late(why) } else { Failure::Broken(why) }
 }
 
 /// What an error of the SDK's means. It has most answers that are a refusal as text alone.
@@ -111,6 +119,14 @@ mod tests {
         assert!(refused(status(tonic::Status::out_of_range("too large"))));
         assert!(!refused(status(tonic::Status::unavailable("gone"))));
         assert!(!refused(SdkError::NoAvailableServer));
+    }
+
+    #[test]
+    fn a_spent_deadline_is_no_broken_connection() {
+        assert!(matches!(no_answer(ENOUGH), Failure::Broken(_)));
+        let late = no_answer(ENOUGH - Duration::from_millis(1));
+        assert!(matches!(late, Failure::Late(_)) && !late.is_refusal());
+        assert_eq!(late.to_string(), "no answer in time");
     }
 
     #[test]

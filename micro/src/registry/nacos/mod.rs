@@ -48,8 +48,10 @@ use crate::Error;
 const EXCHANGE: Duration = Duration::from_secs(1);
 
 /// What of it a renewal waits for its own connection, before it finds out whether Nacos is there at all;
-/// with a short TTL, a quarter of that, so that another connection is had before it is over.
+/// with a short TTL, a quarter of that, so that another connection is had before it is over. The least
+/// is long enough to find that the connection is of no use.
 const RENEWAL: Duration = Duration::from_millis(700);
+const SHORT_RENEWAL: Duration = Duration::from_millis(550);
 
 /// No server keeps it: it is this process that takes its record back.
 const MIN_TTL: Duration = Duration::from_secs(1);
@@ -188,7 +190,7 @@ impl Inner {
     /// Whether the node's records stand.
     async fn judge(&self, what: &str, held: &Held) -> Result<(), RenewError> {
         let deadline = Instant::now() + EXCHANGE;
-        let asked = Instant::now() + RENEWAL.min(held.ttl / 4);
+        let asked = Instant::now() + (held.ttl / 4).clamp(SHORT_RENEWAL, RENEWAL);
         let options = self.pool.options();
         for record in &held.records {
             let instances = match held.client.connection().instances(&record.service, asked).await {
