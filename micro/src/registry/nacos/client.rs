@@ -79,6 +79,11 @@ impl Client {
         records.iter().all(|it| places.get(&it.service).is_some_and(|place| has(it, place)))
     }
 
+    /// Whether a record is being taken back still.
+    pub(super) fn takes_back(&self) -> bool {
+        self.places().values().any(|place| place.is_leaving)
+    }
+
     /// Writes a record that has its place here.
     pub(super) async fn register(&self, record: &Record, deadline: Instant) -> Result<(), Failure> {
         self.places().extend([Place::of(record)]);

@@ -56,10 +56,6 @@ impl<C> Clients<C> {
         in_use.chain(given_up).find(|client| is_fit(client)).cloned()
     }
 
-    pub(super) fn is_in_use(&self, client: &Arc<C>) -> bool {
-        self.in_use.iter().any(|(it, _)| Arc::ptr_eq(it, client))
-    }
-
     /// Until when none may be made, if that is yet to come.
     pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
         self.paused_until.filter(|until| *until > now)
@@ -92,14 +88,27 @@ impl<C> Clients<C> {
         }
     }
 
-    /// Uses one again, rather than that one more is made: of those given up that are a certain server's,
-    /// the first, if there are enough. False if there are not.
-    pub(super) fn take_up(&mut self, is_its: impl Fn(&C) -> bool, now: Instant) -> bool {
-        let its = self.given_up.iter().enumerate().filter(|(_, client)| is_its(client));
-        let mut indices = its.map(|(index, _)| index);
-        let first = indices.next().filter(|_| indices.count() + 1 >= MAX_GIVEN_UP);
-        let client = first.and_then(|index| self.given_up.remove(index));
-        client.map(|client| self.add(client, now)).is_some()
+    /// Uses one again, rather than that one more is made, if there are enough of a certain server's that
+    /// were given up or take records back still: the first of those given up. False if there are not
+    /// enough.
+    ///
+    /// # Errors
+    /// How many take records back, if none is given up and so all of them are in use already.
+    pub(super) fn take_up(
+        &mut self,
+        is_its: impl Fn(&C) -> bool,
+        takes_back: impl Fn(&C) -> bool,
+        now: Instant,
+    ) -> Result<bool, usize> {
+        let taking = self.in_use.iter().filter(|(it, _)| is_its(it) && takes_back(it)).count();
+        let given_up = self.given_up.iter().filter(|it| is_its(it)).count();
+        if given_up + taking < MAX_GIVEN_UP {
+            return Ok(false);
+        }
+        let first = self.given_up.iter().position(|it| is_its(it));
+        let client = first.and_then(|index| self.given_up.remove(index)).ok_or(taking)?;
+        self.add(client, now);
+        Ok(true)
     }
 }
 
@@ -110,6 +119,7 @@ mod tests {
     use super::*;
 
     const ANY: fn(&u32) -> bool = |_| true;
+    const NONE: fn(&u32) -> bool = |_| false;
     const SECOND: Duration = Duration::from_secs(1);
 
     fn clients() -> (Clients<u32>, Instant) {
@@ -164,7 +174,7 @@ mod tests {
         while now < start + 3600 * SECOND {
             let client = match clients.find(ANY, now, now) {
                 Some(client) => client,
-                None if clients.take_up(ANY, now) => continue,
+                None if clients.take_up(ANY, NONE, now).unwrap() => continue,
                 None => {
                     made += 1;
                     clients.add(Arc::new(made), now);
@@ -182,6 +192,43 @@ mod tests {
         assert_eq!(clients.in_use.len() + clients.given_up.len(), 8);
     }
 
+    /// An hour with a server that answers no registration: none that was given up takes another.
+    #[tokio::test]
+    async fn clients_that_take_records_back_are_few() {
+        let (mut clients, start) = clients();
+        let mut now = start;
+        let mut made = 0;
+        let mut failed = 0;
+        let mut used = std::collections::BTreeSet::new();
+        while now < start + 3600 * SECOND {
+            if let Some(client) = clients.find(|it| !used.contains(it), now, now) {
+                used.insert(*client);
+                now += SECOND;
+                clients.give_up(&client, now);
+            } else if let Some(until) = clients.paused_until(now) {
+                now = until;
+            } else {
+                match clients.take_up(ANY, |it| used.contains(it), now) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        made += 1;
+                        clients.add(Arc::new(made), now);
+                    }
+                    Err(count) => {
+                        assert_eq!(count, MAX_GIVEN_UP);
+                        failed += 1;
+                        now += SECOND;
+                    }
+                }
+            }
+        }
+        assert_eq!(made, 8);
+        assert!(failed > 3000, "whoever registers is told so, each time: {failed}");
+        used.remove(&3);
+        let fit = clients.find(|it| !used.contains(it), now, now);
+        assert_eq!(fit.as_deref(), Some(&3), "it has taken all back");
+    }
+
     #[tokio::test]
     async fn those_of_another_server_are_not_taken_up() {
         let (mut clients, now) = clients();
@@ -190,8 +237,8 @@ mod tests {
             clients.add(client.clone(), now);
             clients.give_up(&client, now);
         }
-        assert!(!clients.take_up(|it| it % 2 == 1, now), "there are 7");
-        assert!(clients.take_up(|it| it % 2 == 0, now), "there are 8");
+        assert_eq!(clients.take_up(|it| it % 2 == 1, NONE, now), Ok(false), "there are 7");
+        assert_eq!(clients.take_up(|it| it % 2 == 0, NONE, now), Ok(true), "there are 8");
         assert_eq!(*clients.in_use[0].0, 0, "the first of all");
     }
 }

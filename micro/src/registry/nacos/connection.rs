@@ -151,7 +151,8 @@ impl Connection {
         Ok(services)
     }
 
-    /// Has Nacos tell a listener of changes of a service.
+    /// Has Nacos tell a listener of changes of a service. The SDK throws Nacos's answer away: no failure
+    /// but the deadline's is seen, and who follows must look now and then without being told.
     pub(super) async fn subscribe(
         &self,
         service: &str,
@@ -180,16 +181,19 @@ impl Connection {
         deadline: Instant,
         exchange: impl Future<Output = SdkResult<T>>,
     ) -> Result<T, Failure> {
+        let mut start = Instant::now();
         let exchange = async {
             self.login.ensure().await?;
+            start = Instant::now();
             match AssertUnwindSafe(exchange).catch_unwind().await {
                 Ok(answer) => answer.map_err(|error| failure(&error)),
                 Err(panic) => Err(Failure::Broken(said(&*panic))),
             }
         };
-        let answer = timeout_at(deadline, exchange).await.unwrap_or_else(|_| Err(no_answer()));
+        let answer = timeout_at(deadline, exchange).await;
+        let answer = answer.unwrap_or_else(|_| Err(no_answer(deadline - start)));
         // It may be for the token.
-        if matches!(answer, Err(Failure::Refused(_))) {
+        if matches!(answer, Err(Failure::Denied(_))) {
             self.login.doubt();
         }
         answer
@@ -212,9 +216,9 @@ where
     while refusals < MOST_REFUSALS {
         match attempt(Instant::now() + ATTEMPT).await {
             Ok(()) => return,
-            Err(Failure::Refused(_)) => refusals += 1,
+            Err(failure) if failure.is_refusal() => refusals += 1,
             // The SDK waits for a connection by itself.
-            Err(Failure::Broken(_)) => {}
+            Err(_) => {}
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

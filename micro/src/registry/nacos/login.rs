@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, header};
+use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use nacos_sdk::api::plugin::{AuthContext, AuthPlugin, LoginIdentityContext, RequestResource};
@@ -26,6 +26,9 @@ use super::failure::Failure;
 
 /// The bound of one attempt that nobody waits for.
 const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// How long an exchange waits for another token while its own may be good still.
+const REPLACING: Duration = Duration::from_millis(300);
 
 /// The longest answer taken, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -84,26 +87,43 @@ impl Login {
     }
 
     /// Signs in, if somebody is to and has no token that is good still. One that Nacos may have refused
-    /// is replaced first, and used on where that cannot be had.
+    /// is replaced first, and used on where no other can be had soon.
     ///
     /// # Errors
-    /// `Refused` where Nacos says no, `Broken` where it says nothing; without the password.
-    pub(super) async fn ensure(&self) -> Result<(), Failure> {
-        let mut is_good = false;
-        if let Some(token) = self.token().as_mut().filter(|token| token.ends > Instant::now()) {
-            // Of all that come now the first alone asks.
-            if !std::mem::take(&mut token.is_doubted) {
-                return Ok(());
+    /// `Denied` or `Refused` where Nacos says no, `Broken` where it says nothing; without the password.
+    pub(super) async fn ensure(self: &Arc<Self>) -> Result<(), Failure> {
+        let now = Instant::now();
+        let doubted = match &mut *self.token() {
+            Some(token) if token.ends > now => {
+                // Of all that come now the first alone asks.
+                if !std::mem::take(&mut token.is_doubted) {
+                    return Ok(());
+                }
+                Some(token.text.clone())
             }
-            is_good = true;
+            token => {
+                *token = None;
+                None
+            }
+        };
+        let Some(doubted) = doubted else { return self.sign_in().await };
+        // Beside the exchange, if it takes longer: the connection is well where the main port may not be.
+        let login = self.clone();
+        let replaced = tokio::spawn(async move { login.replace(&doubted).await });
+        match timeout(REPLACING, replaced).await {
+            Ok(Ok(answer)) => answer,
+            _ => Ok(()),
         }
-        match self.sign_in().await {
-            Err(Failure::Broken(_)) if is_good => Ok(()),
-            Err(failure) => {
-                *self.token() = None;
-                Err(failure)
+    }
+
+    /// Signs in for a token that may be good: that is used on, unless its user is denied.
+    async fn replace(&self, doubted: &str) -> Result<(), Failure> {
+        match timeout(ATTEMPT, self.sign_in()).await {
+            Ok(Err(denied @ Failure::Denied(_))) => {
+                self.token().take_if(|token| token.text == doubted);
+                Err(denied)
             }
-            Ok(()) => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -156,7 +176,13 @@ impl Login {
             let text = String::from_utf8_lossy(&body);
             let text: String = text.trim().chars().take(200).collect();
             let why = format!("{status}: {}", text.escape_debug());
-            return Err(if status.is_server_error() { broken(why) } else { refused(why) });
+            return Err(match status {
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                    Failure::Denied(format!("cannot sign in: {why}"))
+                }
+                status if status.is_server_error() => broken(why),
+                _ => refused(why),
+            });
         }
         serde_json::from_slice(&body).map_err(|_| broken("the answer is not Nacos's".to_owned()))
     }
@@ -306,14 +332,11 @@ mod tests {
     }
 
     /// A server that answers once, and what it was asked.
-    async fn answering(answer: &str) -> (String, JoinHandle<String>) {
+    async fn answering(status: StatusCode, answer: &str) -> (String, JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let answer = format!(
-            "HTTP/1.1 {}\r\ncontent-length: {}\r\n\r\n{answer}",
-            if answer.starts_with('{') { "200 OK" } else { "403 Forbidden" },
-            answer.len()
-        );
+        let answer =
+            format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{answer}", answer.len());
         let asked = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let (mut asked, mut part) = (String::new(), [0; 4096]);
@@ -327,14 +350,69 @@ mod tests {
         (address, asked)
     }
 
-    fn login(server: String) -> Login {
-        Login::new(server, Some(("me".to_owned(), "s3cret&=".to_owned())))
+    fn login(server: String) -> Arc<Login> {
+        Arc::new(Login::new(server, Some(("me".to_owned(), "s3cret&=".to_owned()))))
+    }
+
+    /// Gives it a token that is good and doubted.
+    fn doubt(login: &Login) {
+        let (text, ends) = ("t0".to_owned(), Instant::now() + Duration::from_secs(3600));
+        *login.token() = Some(Token { text, due: ends, ends, is_doubted: true });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_good_token_does_not_wait_for_a_server_that_says_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let login = login(listener.local_addr().unwrap().to_string());
+        doubt(&login);
+        let start = Instant::now();
+        login.ensure().await.expect("it may be good");
+        assert_eq!(start.elapsed().as_millis(), REPLACING.as_millis());
+        assert_eq!(token(&login).as_deref(), Some("t0"));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_comes_late_is_taken() {
+        let (server, count, _) = counting(2 * REPLACING, 18_000).await;
+        let login = login(server);
+        doubt(&login);
+        login.ensure().await.unwrap();
+        // Whoever asks holds this.
+        drop(login.asking.lock().await);
+        assert_eq!(token(&login).as_deref(), Some("t1"));
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_good_token_is_given_up_only_where_its_user_is_denied() {
+        for (status, kept) in [
+            (StatusCode::NOT_FOUND, Some("t0")),
+            (StatusCode::TOO_MANY_REQUESTS, Some("t0")),
+            (StatusCode::BAD_GATEWAY, Some("t0")),
+            (StatusCode::UNAUTHORIZED, None),
+            (StatusCode::FORBIDDEN, None),
+        ] {
+            let (server, _asked) = answering(status, "no").await;
+            let login = login(server);
+            doubt(&login);
+            let answer = login.replace("t0").await;
+            assert_eq!(answer.is_ok(), kept.is_some(), "{status}: {answer:?}");
+            assert_eq!(token(&login).as_deref(), kept, "{status}");
+        }
+        let (server, _asked) = answering(StatusCode::FORBIDDEN, "no").await;
+        let login = login(server);
+        doubt(&login);
+        login.replace("an earlier one").await.unwrap_err();
+        assert_eq!(token(&login).as_deref(), Some("t0"), "another has come meanwhile");
     }
 
     #[tokio::test]
     async fn the_password_is_in_the_body_and_the_token_in_the_requests() {
-        let (server, asked) =
-            answering(r#"{"accessToken":"t0ken","tokenTtl":18000,"globalAdmin":true}"#).await;
+        let (server, asked) = answering(
+            StatusCode::OK,
+            r#"{"accessToken":"t0ken","tokenTtl":18000,"globalAdmin":true}"#,
+        )
+        .await;
         let login = login(server);
         login.ensure().await.unwrap();
         let asked = asked.await.unwrap();
@@ -349,16 +427,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_is_told_in_nacos_words() {
-        let (server, _asked) = answering("unknown user!").await;
+        let (server, _asked) = answering(StatusCode::FORBIDDEN, "unknown user!").await;
         let failure = login(server).ensure().await.unwrap_err();
         assert_eq!(failure.to_string(), "cannot sign in: 403 Forbidden: unknown user!");
-        assert!(matches!(failure, Failure::Refused(_)), "another server would say so, too");
-        let (server, _asked) = answering("{}").await;
+        assert!(matches!(failure, Failure::Denied(_)), "another server would say so, too");
+        let (server, _asked) = answering(StatusCode::OK, "{}").await;
         let failure = login(server).ensure().await.unwrap_err();
         assert_eq!(failure.to_string(), "cannot sign in: the answer is not Nacos's");
         let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let failure = login(gone.to_string()).ensure().await.unwrap_err();
         assert!(matches!(failure, Failure::Broken(_)), "another server may be there: {failure}");
-        Login::new("nowhere".to_owned(), None).ensure().await.expect("nobody is to sign in");
+        Arc::new(Login::new("nowhere".to_owned(), None))
+            .ensure()
+            .await
+            .expect("nobody is to sign in");
     }
 }

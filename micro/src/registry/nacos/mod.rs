@@ -48,8 +48,10 @@ use crate::Error;
 const EXCHANGE: Duration = Duration::from_secs(1);
 
 /// What of it a renewal waits for its own connection, before it finds out whether Nacos is there at all;
-/// with a short TTL, a quarter of that, so that another connection is had before it is over.
+/// with a short TTL, a quarter of that, so that another connection is had before it is over. The least
+/// is long enough to find that the connection is of no use.
 const RENEWAL: Duration = Duration::from_millis(700);
+const SHORT_RENEWAL: Duration = Duration::from_millis(550);
 
 /// No server keeps it: it is this process that takes its record back.
 const MIN_TTL: Duration = Duration::from_secs(1);
@@ -74,7 +76,8 @@ const SPREAD: Duration = Duration::from_secs(2);
 /// given up; what it has registered stays with it until that is renewed elsewhere or over. Another is
 /// made at once if it was in use for a minute, else after a pause of up to a second that doubles up to
 /// 60 s, and meanwhile it is asked on. No connection can be closed: of one server up to 8 that were given
-/// up are kept, and then the one given up first is used again.
+/// up, or have a record yet to take back, are kept, and then the one given up first is used again; if
+/// none of them can take a record, registering fails.
 ///
 /// # Watches
 /// A service that is watched is subscribed to: on each word of Nacos's how it stands is read, and every
@@ -151,7 +154,9 @@ impl Inner {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Holds what was registered, until it is over.
+    /// Holds what was registered, until it is over. What another client has of the node is taken back
+    /// only now, so that there is one of the two at any time: a client that was given up may connect
+    /// again at any moment, and would write the earlier record over this one.
     fn hold(self: &Arc<Self>, held: Held) {
         let (node, lease) = (held.node.clone(), held.lease);
         let client = held.client.clone();
@@ -185,7 +190,7 @@ impl Inner {
     /// Whether the node's records stand.
     async fn judge(&self, what: &str, held: &Held) -> Result<(), RenewError> {
         let deadline = Instant::now() + EXCHANGE;
-        let asked = Instant::now() + RENEWAL.min(held.ttl / 4);
+        let asked = Instant::now() + (held.ttl / 4).clamp(SHORT_RENEWAL, RENEWAL);
         let options = self.pool.options();
         for record in &held.records {
             let instances = match held.client.connection().instances(&record.service, asked).await {
@@ -273,18 +278,12 @@ impl Registry for Nacos {
                     .await
                     .map_err(|why| self.inner.failed(&what, &why))?,
             };
-            // One that was given up may connect again at any moment, and would write the earlier record
-            // over this one.
-            if let Some(held) = leases.take_if(node, |held| !pool.is_in_use(&held.client)) {
-                let inner = self.inner.clone();
-                tokio::spawn(async move { inner.end(&held).await });
-            }
             for record in &records {
                 let Err(failure) = placed.client().register(record, deadline).await else {
                     continue;
                 };
                 let why = pool.failed(placed.client(), &failure);
-                if matches!(failure, Failure::Refused(_)) {
+                if failure.is_refusal() {
                     placed.take_back(deadline).await;
                 }
                 return Err(self.inner.failed(&what, &why));

@@ -87,11 +87,6 @@ impl Pool {
         found.is_some_and(|client| client.has(records))
     }
 
-    /// Whether a client was not given up.
-    pub(super) fn is_in_use(&self, client: &Arc<Client>) -> bool {
-        self.clients().is_in_use(client)
-    }
-
     /// The places that these records have already.
     pub(super) fn placed<'a>(&'a self, client: Arc<Client>, records: &'a [Record]) -> Placed<'a> {
         Placed { pool: self, client, records, is_kept: false }
@@ -153,17 +148,19 @@ impl Pool {
         records: &[Record],
         deadline: Instant,
     ) -> Result<(), String> {
-        for record in records {
+        let mut answer = Ok(());
+        for (index, record) in records.iter().enumerate() {
             let Err(failure) = client.deregister(&record.service, deadline).await else { continue };
-            match failure {
-                // Nothing would come of asking again, and the client is as good as any: one more for
-                // each refusal would be one more connection for each.
-                Failure::Refused(_) => client.free(records),
-                Failure::Broken(_) => client.abandon(records),
+            answer = answer.and(Err(self.failed(client, &failure)));
+            if !failure.is_refusal() {
+                client.abandon(&records[index..]);
+                break;
             }
-            return Err(self.failed(client, &failure));
+            // Nothing would come of asking again, and the client is as good as any: one more for each
+            // refusal would be one more connection for each.
+            client.free(std::slice::from_ref(record));
         }
-        Ok(())
+        answer
     }
 
     fn clients(&self) -> MutexGuard<'_, Clients<Client>> {
@@ -200,8 +197,13 @@ async fn make(shared: Arc<Shared>, attempts: u64) -> Result<(), String> {
 async fn add_one(shared: &Shared) -> Result<(), String> {
     let deadline = Instant::now() + MAKING;
     let server = answering(&shared.options, Instant::now() + EXCHANGE).await?;
-    if shared.clients().take_up(|client| *client.connection().server() == server, Instant::now()) {
-        return Ok(());
+    let is_its = |client: &Client| *client.connection().server() == server;
+    match shared.clients().take_up(is_its, Client::takes_back, Instant::now()) {
+        Ok(true) => return Ok(()),
+        Ok(false) => {}
+        Err(count) => {
+            return Err(format!("{count} connections still wait to take records back"));
+        }
     }
     let made = Connection::connect(&shared.options, &server, deadline).await;
     let mut clients = shared.clients();
