@@ -23,7 +23,7 @@ pub use journal::{Journal, Visit};
 pub use report::{Line, record};
 pub use server::{Cannot, Server};
 pub use silent::Silent;
-pub use source::{AWAY, AWAY_FOR_A_MOMENT, Source, bear, older};
+pub use source::{AWAY, AWAY_FOR_A_MOMENT, Source, bear, older, with_option};
 pub use table::judge;
 pub use trial::{CALLERS, Trial};
 

@@ -133,7 +133,7 @@ async fn start_from_a_cache<S: Source>(
     dir: &TempDir,
 ) -> Result<Callers, Cannot> {
     let file = dir.path().join("nodes.json");
-    let url = with(&source.url(), &format!("cache={}", file.display()));
+    let url = with_option(&source.url(), &format!("cache={}", file.display()));
     let earlier = Client::builder().without_env().registry(&url).build().expect("a client");
     say(&earlier, TTL).await.expect("the nodes are called");
     let has_all = |text: String| listed.iter().all(|address| text.contains(address));
@@ -161,7 +161,7 @@ async fn start_from_a_cache<S: Source>(
 /// The nodes are given up; then callers again of a client that had none for a while.
 async fn forget<S: Source>(source: &mut S) -> Result<Callers, Cannot> {
     const MAX_STALE: Duration = Duration::from_secs(3);
-    let url = with(&source.url(), &format!("max_stale={}s", MAX_STALE.as_secs()));
+    let url = with_option(&source.url(), &format!("max_stale={}s", MAX_STALE.as_secs()));
     let client = Client::builder().without_env().registry(&url).build().expect("a client");
     say(&client, TTL).await.expect("the nodes are called");
     let discovery = Discovery::open(&url).expect("a URL");
@@ -194,8 +194,8 @@ async fn say(client: &Client, patience: Duration) -> Result<(), Status> {
     EchoClient::new("echo", client).say(request).timeout(patience).await.map(drop)
 }
 
-/// With a further option.
-fn with(url: &str, option: &str) -> String {
+/// A registry's URL with one more option.
+pub fn with_option(url: &str, option: &str) -> String {
     let separator = if url.contains('?') { '&' } else { '?' };
     format!("{url}{separator}{option}")
 }

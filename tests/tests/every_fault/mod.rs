@@ -7,7 +7,7 @@ use micro::{
     discovery::{Discovery, Update},
 };
 use tests::{
-    fault::{Cannot, Fleet, SERVICE, Server, TTL, Trial, now},
+    fault::{Cannot, Fleet, SERVICE, Server, TTL, Trial, now, with_option},
     link::Link,
     proto::ledger::{Entry, LedgerClient},
 };
@@ -175,11 +175,6 @@ pub(crate) async fn down_at_the_start<S: Server>() -> Result<(), Cannot> {
     Ok(())
 }
 
-/// The URL with one more option.
-fn with(url: &str, option: &str) -> String {
-    format!("{url}{}{option}", if url.contains('?') { '&' } else { '?' })
-}
-
 /// The id of calls that are none of the callers'.
 const BY_HAND: u64 = u64::MAX;
 
@@ -190,7 +185,7 @@ pub(crate) async fn down_at_the_start_with_a_cache<S: Server>() -> Result<(), Ca
     let fleet = Fleet::beside_others(&url).await;
     let dir = tempfile::tempdir().expect("a folder for the cache");
     let file = dir.path().join("nodes.json");
-    let url = with(&url, &format!("cache={}", file.display()));
+    let url = with_option(&url, &format!("cache={}", file.display()));
     let earlier = Client::builder().registry(&url).build().expect("a client");
     let ledger = LedgerClient::new(SERVICE, &earlier);
     ledger.read(Entry { id: BY_HAND }).await.expect("the registry knows the nodes");
@@ -226,7 +221,7 @@ pub(crate) async fn away_for_longer_than_max_stale<S: Server>() -> Result<(), Ca
     let mut server = started::<S>().await;
     let url = server.url_at(&server.address());
     let fleet = Fleet::beside_others(&url).await;
-    let url = with(&url, &format!("max_stale={}s", MAX_STALE.as_secs()));
+    let url = with_option(&url, &format!("max_stale={}s", MAX_STALE.as_secs()));
     let client = Client::builder().registry(&url).build().expect("a client");
     let ledger = LedgerClient::new(SERVICE, &client);
     ledger.read(Entry { id: BY_HAND }).await.expect("the registry knows the nodes");

@@ -1,24 +1,21 @@
 //! Exchanges with the agent, over HTTP.
 
-use std::{
-    error::Error as StdError,
-    fmt::{self, Write},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use form_urlencoded::Serializer;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Client, Method, Response, StatusCode, header::CONTENT_TYPE, redirect::Policy};
-use rustls::ClientConfig;
+use reqwest::{Client, Method, Response, StatusCode, header::CONTENT_TYPE};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout_at},
 };
 
-use super::options::{At, Options};
+use super::{
+    connections::{Connections, EXCHANGES, Lane, sources},
+    options::Options,
+};
 use crate::Error;
 
 /// How long an exchange may take, all its requests together.
@@ -41,20 +38,6 @@ const AT_ONCE: usize = 16;
 /// they have turns of their own: a renewal waits for no read.
 const READS_AT_ONCE: usize = 8;
 
-/// Connections kept between exchanges.
-const KEPT: usize = 4;
-
-/// Watches on one connection, over TLS: an agent speaks HTTP/2 there, and takes 250 requests at once on
-/// a connection. More would wait for a watch to end, and with them a renewal.
-const WATCHES_A_CONNECTION: usize = 100;
-
-/// A connection whose agent is gone without a word is given up after some 20 s.
-const KEEPALIVE: Duration = Duration::from_secs(10);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
-const KEEPALIVE_RETRIES: u32 = 3;
-#[cfg(target_os = "linux")]
-const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
-
 /// How often an agent whose watches are silent is asked whether it is still there.
 pub(super) const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
@@ -70,7 +53,7 @@ pub(super) fn part(text: &str) -> String {
 /// The agent, and the connections to it.
 pub(super) struct Agent {
     pub(super) options: Options,
-    held: Mutex<Held>,
+    connections: Connections,
     turns: Semaphore,
     reads: Semaphore,
     alive: tokio::sync::Mutex<Option<Alive>>,
@@ -82,25 +65,6 @@ struct Alive {
     outcome: Result<(), String>,
 }
 
-#[derive(Default)]
-struct Held {
-    /// The first for exchanges, each other one for so many watches.
-    clients: Vec<Option<Client>>,
-    /// What all of them have, once the certificates are read: by the first that needs them.
-    tls: Arc<Mutex<Option<ClientConfig>>>,
-    /// How many watches each has.
-    watches: Vec<usize>,
-    /// How often they were given up: an error speaks against the connections of its time.
-    generation: u64,
-}
-
-/// Whose connections an exchange is on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Lane(usize);
-
-/// All but watches.
-const EXCHANGES: Lane = Lane(0);
-
 /// A watch's place on a connection.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -110,27 +74,14 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn of(agent: Arc<Agent>) -> Self {
-        let lane = agent.held().place();
+        let lane = agent.connections.enter();
         Self { agent, lane }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.agent.held().watches[self.lane.0] -= 1;
-    }
-}
-
-impl Held {
-    fn place(&mut self) -> Lane {
-        self.watches.resize(self.watches.len().max(1), 0);
-        let has_room = |(lane, count): (usize, &usize)| lane > 0 && *count < WATCHES_A_CONNECTION;
-        let lane = self.watches.iter().enumerate().position(has_room).unwrap_or_else(|| {
-            self.watches.push(0);
-            self.watches.len() - 1
-        });
-        self.watches[lane] += 1;
-        Lane(lane)
+        self.agent.connections.leave(self.lane);
     }
 }
 
@@ -188,7 +139,7 @@ impl Agent {
     pub(super) fn new(options: Options) -> Self {
         Self {
             options,
-            held: Mutex::default(),
+            connections: Connections::default(),
             turns: Semaphore::new(AT_ONCE),
             reads: Semaphore::new(READS_AT_ONCE),
             alive: tokio::sync::Mutex::default(),
@@ -266,7 +217,10 @@ impl Agent {
     ) -> Result<Answer, Error> {
         let mut is_second = false;
         let why = loop {
-            let (client, generation) = self.client(lane).map_err(|why| self.failed(what, why))?;
+            let (client, generation) = {
+                let client = self.connections.client(&self.options, lane);
+                client.map_err(|why| self.failed(what, why))?
+            };
             // Given up by its caller shortly before its end, it was silent for too long.
             let silent_from = Some(begins - EXCHANGE / 2);
             let mut pending = Pending { agent: self, generation, silent_from };
@@ -283,7 +237,7 @@ impl Agent {
                 Ok(Err(why)) => why,
                 Err(_) => "no answer in time".to_owned(),
             };
-            self.discard(generation);
+            self.connections.discard(generation);
             // A connection that was idle may have been broken for as long.
             if is_second || Instant::now() >= begins {
                 break why;
@@ -344,63 +298,6 @@ impl Agent {
         let mark = if query.is_empty() { "" } else { "?" };
         format!("{base}{path}{mark}{query}")
     }
-
-    fn client(&self, Lane(lane): Lane) -> Result<(Client, u64), String> {
-        let (tls, generation) = {
-            let held = self.held();
-            if let Some(Some(client)) = held.clients.get(lane) {
-                return Ok((client.clone(), held.generation));
-            }
-            (held.tls.clone(), held.generation)
-        };
-        let tls = {
-            let mut tls = tls.lock().unwrap_or_else(PoisonError::into_inner);
-            match &*tls {
-                Some(tls) => tls.clone(),
-                None => tls.insert(self.options.tls()?).clone(),
-            }
-        };
-        let mut builder = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .no_proxy()
-            // Not even to follow one is the token given away.
-            .redirect(Policy::none())
-            .connect_timeout(EXCHANGE)
-            .pool_max_idle_per_host(KEPT)
-            .tcp_keepalive(KEEPALIVE)
-            .tcp_keepalive_interval(KEEPALIVE_INTERVAL)
-            .tcp_keepalive_retries(KEEPALIVE_RETRIES);
-        #[cfg(target_os = "linux")]
-        {
-            builder = builder.tcp_user_timeout(UNACKNOWLEDGED);
-        }
-        if let At::Socket(path) = &self.options.at {
-            builder = builder.unix_socket(path.as_path());
-        }
-        let client = builder.build().map_err(|error| sources(&error))?;
-        let mut held = self.held();
-        if held.generation == generation {
-            let lanes = held.clients.len().max(lane + 1);
-            held.clients.resize(lanes, None);
-            // Another may have been faster.
-            return Ok((held.clients[lane].get_or_insert(client).clone(), generation));
-        }
-        Ok((client, generation))
-    }
-
-    /// Forgets the connections of that time: the next exchange makes new ones.
-    fn discard(&self, generation: u64) {
-        let mut held = self.held();
-        if held.generation == generation {
-            held.generation += 1;
-            held.clients.clear();
-            held.tls = Arc::default();
-        }
-    }
-
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// An exchange under way. Dropped when it has been silent for too long, it gives up the
@@ -414,7 +311,7 @@ struct Pending<'a> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         if self.silent_from.is_some_and(|from| Instant::now() >= from) {
-            self.agent.discard(self.generation);
+            self.agent.connections.discard(self.generation);
         }
     }
 }
@@ -472,66 +369,9 @@ impl Answer {
     }
 }
 
-fn sources(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        // Wrappers often repeat what they wrap.
-        if !text.ends_with(&next) {
-            let _ = write!(text, ": {next}");
-        }
-        source = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::super::url::Url, *};
-
-    #[test]
-    fn a_connection_has_so_many_watches_and_a_place_that_is_left_is_taken_again() {
-        let url = Url::parse("consul://h:1?tls=true").unwrap();
-        let agent = Arc::new(Agent::new(Options::of(&url).unwrap()));
-        let place = || Place::of(agent.clone());
-        let mut places: Vec<_> = (0..2 * WATCHES_A_CONNECTION + 1).map(|_| place()).collect();
-        let lane = |place: &Place| place.lane.0;
-        let on = |places: &[Place], it| places.iter().filter(|place| lane(place) == it).count();
-        assert_eq!([0, 1, 2, 3].map(|it| on(&places, it)), [0, 100, 100, 1]);
-        drop(places.remove(3));
-        assert_eq!([place(), place()].each_ref().map(lane), [1, 3]);
-        places.clear();
-        assert_eq!(lane(&place()), 1);
-    }
-
-    /// Of a P-256 key that nobody has.
-    const CA: &str = "\
------BEGIN CERTIFICATE-----
-MIIBcDCCARegAwIBAgIUStywR01i3WybAdORlsH11SwVNskwCgYIKoZIzj0EAwIw
-DTELMAkGA1UEAwwCY2EwIBcNMjYxMTI2MDk1MDMxWhgPMjEyNjExMDIwOTUwMzFa
-MA0xCzAJBgNVBAMMAmNhMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEg7Ug0ye4
-Zauj848Ut3NEpmcWjR+v3PnRZUugICrJ7GKZ11vK641y5ZOlI5ZdoTkji2MzG2xZ
-e2a8HG+rc48drKNTMFEwHQYDVR0OBBYEFBwFyJPvzxBi4K+CCngZfluA4+tYMB8G
-A1UdIwQYMBaAFBwFyJPvzxBi4K+CCngZfluA4+tYMA8GA1UdEwEB/wQFMAMBAf8w
-CgYIKoZIzj0EAwIDRwAwRAIgNXeoN1+1DSha/n8HTEEa7XrUXbeQN8Ir1lrqs2hm
-VmQCIC7W9dOTi1SF9F2XCZXrY0Ldc7hXohc0LLqRtgIBuxqc
------END CERTIFICATE-----
-";
-
-    #[test]
-    fn certificates_are_read_once_until_connections_are_given_up() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), CA).unwrap();
-        let url = format!("consul://h:1?tls=true&ca={}", file.path().display());
-        let agent = Agent::new(Options::of(&Url::parse(&url).unwrap()).unwrap());
-        let (_, generation) = agent.client(EXCHANGES).unwrap();
-        std::fs::write(file.path(), "").unwrap();
-        agent.client(Lane(1)).expect("with what was read for the first");
-        agent.discard(generation);
-        let why = agent.client(Lane(1)).expect_err("they are read anew");
-        assert!(why.contains("has no certificate"), "{why}");
-    }
 
     #[test]
     fn every_request_names_its_namespace_and_partition() {

@@ -6,7 +6,8 @@ use tokio::{task::spawn_blocking, time::Instant};
 
 use super::{
     super::Listing,
-    agent::{Agent, Answer, EXCHANGE, Lane, Request, part},
+    agent::{Agent, Answer, EXCHANGE, Request, part},
+    connections::Lane,
     known::Known,
     registration::nameable,
     service::Healthy,

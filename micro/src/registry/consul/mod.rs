@@ -2,6 +2,7 @@
 //! asked for, of Kratos and Kitex.
 
 mod agent;
+mod connections;
 #[cfg(test)]
 mod fuzz;
 mod health;
