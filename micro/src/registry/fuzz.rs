@@ -8,6 +8,7 @@ use std::{
     env,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
 use fastrand::Rng;
@@ -24,8 +25,8 @@ const INPUTS: u64 = 2_000;
 pub(super) const PER_BYTE: usize = 64;
 pub(super) const FOR_ANY: usize = 2048;
 
-/// How often one is measured that takes more: tests beside this one allocate, too.
-const MEASURED: usize = 200;
+/// How often one is measured that takes more: tests beside this one allocate, too, for a while.
+const MEASURED: usize = 20_000;
 
 /// One test at a time: what another allocates is counted, too.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -162,6 +163,7 @@ pub(super) fn allocated<T>(most: usize, run: impl Fn() -> T) -> (T, usize) {
         if took <= most {
             break;
         }
+        thread::yield_now();
         took = took.min(measured().1);
     }
     (outcome, took)
