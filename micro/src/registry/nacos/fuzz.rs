@@ -10,11 +10,11 @@ use serde_json::json;
 
 use super::{
     super::{
-        Lease, Node,
+        Lease, Malformed, Node,
         format::Format,
         fuzz::{FOR_ANY, Maker, PER_BYTE, allocated, alone, each},
     },
-    record,
+    record::{self, Fate, Record},
 };
 
 /// Of what tags are inflated to, a record may have so much.
@@ -48,6 +48,13 @@ const KEYS: [&str; 18] = [
 struct ServiceInfo {
     hosts: Option<Vec<ServiceInstance>>,
 }
+
+/// What was written before those.
+static EARLIER: LazyLock<(Node, Vec<Record>)> = LazyLock::new(|| {
+    let node = Node::new("helloworld", "helloworld-1", "10.0.3.7:9000");
+    let records = record::records(&node, &ALL, None, Lease(5)).unwrap();
+    (node, records)
+});
 
 /// As Nacos pushes them: ours, and those of go-micro and Kratos.
 static INFOS: LazyLock<Maker> = LazyLock::new(|| {
@@ -104,8 +111,19 @@ fn no_instance_panics_or_takes_more_memory_than_it_should() {
             let ((nodes, malformed), took) = allocated(most, read);
             assert!(took <= most, "{took} bytes allocated for {}", bytes.len());
             for malformed in &malformed {
-                let reason = &malformed.reason;
+                let Malformed { key, reason } = malformed;
                 assert!(!reason.is_empty() && reason.len() < 1000, "{malformed:?}");
+                assert!(key.len() < 300, "{malformed:?}");
+            }
+            let (node, records) = &*EARLIER;
+            for record in records {
+                match record.fate(node, &instances, &ALL) {
+                    Fate::Taken(Ok(other)) => assert!(other.address.len() < 300, "{other:?}"),
+                    Fate::Taken(Err(why)) => {
+                        assert!(!why.is_empty() && why.len() < 1000, "{why}");
+                    }
+                    Fate::Stands | Fate::Gone => {}
+                }
             }
             !nodes.is_empty()
         })

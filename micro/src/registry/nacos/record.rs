@@ -33,6 +33,9 @@ const ENDPOINTS: &str = "micro-endpoints";
 /// What Nacos takes, since 2.3, of all keys and values of an instance's metadata together.
 const MAX_METADATA: usize = 1024;
 
+/// The longest ip that is taken, in bytes: that of a host's name.
+const MAX_IP: usize = 255;
+
 /// What is told of a value that cannot be read, in characters.
 const MAX_TOLD: usize = 40;
 
@@ -202,7 +205,7 @@ pub(super) fn nodes(
             Ok(found) if nodes.get(&found.key).is_some_and(|it| it.lease > found.lease) => {}
             Ok(found) => drop(nodes.insert(found.key.clone(), found)),
             Err(reason) => {
-                let (key, reason) = (format!("{under}/{}", address(instance)), shorten(reason));
+                let (key, reason) = (format!("{under}/{}", told(instance)), shorten(reason));
                 malformed.push(Malformed { key, reason });
             }
         }
@@ -220,6 +223,9 @@ fn node(
     instance: &ServiceInstance,
     formats: &[Format],
 ) -> Result<Found, String> {
+    if instance.ip.len() > MAX_IP {
+        return Err(format!("its ip has {} bytes, over {MAX_IP}", instance.ip.len()));
+    }
     let address = address(instance);
     let mut metadata: BTreeMap<_, _> = instance.metadata.clone().into_iter().collect();
     let is_kratos = under != service;
@@ -286,6 +292,15 @@ fn address(instance: &ServiceInstance) -> String {
     }
 }
 
+/// Its address, if that is not too long, or else how it begins.
+fn told(instance: &ServiceInstance) -> String {
+    if instance.ip.len() <= MAX_IP {
+        return address(instance);
+    }
+    let ip: String = instance.ip.chars().take(MAX_TOLD).collect();
+    format!("{ip}..:{}", instance.port)
+}
+
 /// What tells one instance of a service from another, and in which order they stand.
 fn place(instance: &ServiceInstance) -> (&str, i32, Option<&str>) {
     (&instance.ip, instance.port, instance.cluster_name.as_deref())
@@ -317,7 +332,8 @@ impl Record {
         formats: &[Format],
     ) -> Fate {
         let read = |instance: &ServiceInstance| {
-            self::node(&node.service, &self.service, instance, formats).map(|found| found.node)
+            let read = self::node(&node.service, &self.service, instance, formats);
+            read.map(|found| found.node).map_err(shorten)
         };
         let lease_of = |it: &ServiceInstance| it.metadata.get(LEASE)?.parse::<i64>().ok();
         let own = lease_of(&self.instance);
@@ -529,15 +545,17 @@ mod tests {
         for (broken, named) in [
             (ServiceInstance { port: 70_000, ..instance(&node) }, "not `host:port`"),
             (ServiceInstance { port: -1, ..instance(&node) }, "not `host:port`"),
+            (ServiceInstance { ip: "x".repeat(256), ..instance(&node) }, "has 256 bytes, over 255"),
             (instance(&[("micro-id", "x"), ("micro-endpoints", "e-789c00")]), "micro-endpoints"),
             (instance(&[("micro-id", "x"), ("micro-lease", "soon")]), "micro-lease"),
         ] {
             let other =
                 ServiceInstance { ip: "10.0.3.8".into(), ..instance(&[("protocol", "grpc")]) };
-            let key = format!("a/{}", address(&broken));
+            let key = format!("a/{}", told(&broken));
             let (nodes, malformed) = super::nodes("a", "a", &[broken, other], &ALL, None);
             assert_eq!((nodes.len(), malformed.len()), (1, 1), "{nodes:?} {malformed:?}");
             assert_eq!(malformed[0].key, key);
+            assert!(key.len() < 60, "{key}");
             assert!(malformed[0].reason.contains(named), "{malformed:?}");
         }
     }
@@ -608,6 +626,10 @@ mod tests {
             panic!("overwritten")
         };
         assert_eq!(by.id, "10.0.3.7:9000");
+        let later = instance(&[("protocol", "grpc"), (ID, "x"), (LEASE, "8")]);
+        let broken = ServiceInstance { ip: "\u{1}".repeat(MAX_IP), port: 70_000, ..later };
+        let Fate::Taken(Err(why)) = fate(&[broken]) else { panic!("overwritten") };
+        assert!(why.starts_with("its address is") && why.len() < 300, "{why}");
     }
 
     #[test]
