@@ -151,7 +151,8 @@ impl Connection {
         Ok(services)
     }
 
-    /// Has Nacos tell a listener of changes of a service.
+    /// Has Nacos tell a listener of changes of a service. The SDK throws Nacos's answer away: no failure
+    /// but the deadline's is seen, and who follows must look now and then without being told.
     pub(super) async fn subscribe(
         &self,
         service: &str,

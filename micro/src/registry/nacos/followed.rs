@@ -27,7 +27,8 @@ struct Subscription {
     listener: Arc<Listener>,
     followers: usize,
     is_asking: bool,
-    /// What Nacos knows; none if that is not known.
+    /// What Nacos knows, as far as the SDK tells: it throws away what comes of subscribing, and so
+    /// `Some(true)` may be wrong. None if that is not known.
     is_subscribed: Option<bool>,
 }
 
