@@ -72,12 +72,12 @@ const SPREAD: Duration = Duration::from_secs(2);
 ///
 /// # Connections
 /// One for all that a process does with a URL, and one more for each further node of the same service:
-/// Nacos has one instance of a service for each. A connection on which an exchange found no answer is
-/// given up; what it has registered stays with it until that is renewed elsewhere or over. Another is
-/// made at once if it was in use for a minute, else after a pause of up to a second that doubles up to
-/// 60 s, and meanwhile it is asked on. No connection can be closed: of one server up to 8 that were given
-/// up, or have a record yet to take back, are kept, and then the one given up first is used again; if
-/// none of them can take a record, registering fails.
+/// Nacos has one instance of a service for each. A connection on which an exchange found no answer, in
+/// half a second at least, is given up; what it has registered stays with it until that is renewed
+/// elsewhere or over. Another is made at once if it was in use for a minute, else after a pause of up to
+/// a second that doubles up to 60 s, and meanwhile it is asked on. No connection can be closed: of one
+/// server up to 8 that were given up, or have a record yet to take back, are kept, and then the one
+/// given up first is used again; if none of them can take a record, registering fails.
 ///
 /// # Watches
 /// A service that is watched is subscribed to: on each word of Nacos's how it stands is read, and every
