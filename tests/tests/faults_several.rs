@@ -99,3 +99,7 @@ every_registry! {
         "it is in the process, and ends with it": memory;
     }
 }
+
+// In a suite of its own, which has its server.
+#[cfg(feature = "nacos")]
+every_registry! { { nacos: tests::nacos::Nacos, then Etcd; } not {} }

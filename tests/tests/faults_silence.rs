@@ -67,3 +67,7 @@ every_registry! {
         r#static: "its nodes are in the URL, and nobody is asked";
     }
 }
+
+// In a suite of its own, which has its server.
+#[cfg(feature = "nacos")]
+every_registry! { { nacos: tests::nacos::Nacos; } not {} }
