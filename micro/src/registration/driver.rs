@@ -33,13 +33,14 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The lower end of the ceiling of the wait between attempts; the upper is TTL/5.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 
+/// Returns whether callers may have known the node when it was to leave.
 pub(super) async fn drive(
     registry: Arc<dyn Registry>,
     node: Node,
     options: Options,
     report: Report,
     leaving: oneshot::Receiver<()>,
-) {
+) -> bool {
     let backoff = Backoff::full_jitter(FIRST_RETRY, options.ttl / 5);
     // No shorter than it takes the other to renew, which ends the contest for the time being.
     let contest =
@@ -54,10 +55,12 @@ pub(super) async fn drive(
     });
     let metrics = RegistrationMetrics::start(&*registry, &node, &RegistrationState::NAMES);
     let mut event = Event::Elapsed;
+    let mut was_known = false;
     loop {
         match &event {
             Event::Registered(Ok(_)) => metrics.registered(),
             Event::Renewed(outcome) => metrics.renewed(outcome),
+            Event::Leave => was_known = state.is_known(),
             _ => {}
         }
         let (notes, work) = state.handle(Instant::now(), event);
@@ -69,7 +72,7 @@ pub(super) async fn drive(
             }
         }
         event = match work {
-            Work::Done => return,
+            Work::Done => return was_known,
             Work::Wait(until) => unless_leaving(leave.as_mut(), wait(until)).await,
             Work::Check => unless_leaving(leave.as_mut(), check(&options)).await,
             Work::Renew(lease) => {

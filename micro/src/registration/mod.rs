@@ -174,7 +174,7 @@ pub struct Registration {
 #[derive(Debug)]
 struct Driver {
     leave: Option<oneshot::Sender<()>>,
-    task: JoinHandle<()>,
+    task: JoinHandle<bool>,
 }
 
 impl Registration {
@@ -219,7 +219,9 @@ impl Registration {
         self.state.clone()
     }
 
-    /// Takes the node out of the registry and ends the registration.
+    /// Takes the node out of the registry and ends the registration. Returns whether callers may
+    /// know of it: from a record that stood until now, or from a registry that only reads. They
+    /// need the registry's [`spread`](Registry::spread) to hear that it is gone.
     ///
     /// A registration that is being written is awaited first, so that its record can be removed,
     /// unless the registry [undoes](Registry::undoes_dropped) it;
@@ -228,13 +230,15 @@ impl Registration {
     ///
     /// # Cancel safety
     /// Dropping the future drops the registration: renewals end, the record goes with its TTL.
-    pub async fn leave(mut self) {
+    pub async fn leave(mut self) -> bool {
         for driver in &mut self.drivers {
             // A driver that is gone has nothing to take out.
             let _ = driver.leave.take().map(|leave| leave.send(()));
         }
         let gone = join_all(self.drivers.iter_mut().map(|driver| &mut driver.task));
-        let _ = timeout(LEAVE_TIMEOUT, gone).await;
+        // Of one that did not end in time nobody knows.
+        let Ok(known) = timeout(LEAVE_TIMEOUT, gone).await else { return true };
+        known.into_iter().any(|known| known.unwrap_or(true))
     }
 }
 

@@ -180,6 +180,11 @@ impl State {
         (notes, work)
     }
 
+    /// Whether callers may find the node: by a record of it that may stand, or by other means.
+    pub(super) fn is_known(&self) -> bool {
+        self.lease.is_some() || self.state == RegistrationState::ReadOnly
+    }
+
     /// The check has passed, or there is none to ask now.
     fn proceed(&mut self, notes: &mut Vec<Note>) -> Work {
         match (self.state, self.lease) {

@@ -24,9 +24,7 @@ impl Leaving {
         let asked = self.serve_until(asked).await;
         let Self { service, gap, drain_timeout, listening, registration } = self;
         listening.set_serving(false);
-        let was_registered = *registration.state().borrow() == RegistrationState::Registered;
-        registration.leave().await;
-        if was_registered {
+        if registration.leave().await {
             sleep(gap).await;
         }
         let drained = listening.drain(drain_timeout).await;

@@ -225,7 +225,7 @@ async fn leaving_removes_the_record_and_ends_in_gone() {
     let registration = start(&registry, Options::new(TTL));
     settle().await;
     let states = registration.state();
-    registration.leave().await;
+    assert!(registration.leave().await, "callers may know it");
     assert!(!registry.has_record());
     assert_eq!(*states.borrow(), RegistrationState::Gone);
     assert_eq!(registry.calls(), ["register", "deregister"]);
@@ -255,7 +255,7 @@ async fn leaving_while_the_record_is_being_written_removes_it() {
     registry.set(Mode::Up(SECOND / 2));
     let registration = start(&registry, Options::new(TTL));
     settle().await;
-    registration.leave().await;
+    assert!(registration.leave().await, "it stood for a moment");
     assert_eq!(registry.calls(), ["register", "deregister"]);
     assert!(!registry.has_record());
 }
@@ -268,7 +268,7 @@ async fn leaving_does_not_await_a_registration_that_undoes_itself() {
     let states = registration.state();
     settle().await;
     let begin = Instant::now();
-    registration.leave().await;
+    assert!(!registration.leave().await, "nobody has seen it");
     assert_eq!(begin.elapsed(), Duration::ZERO);
     assert_eq!(registry.calls(), ["register"], "no lease is there to give back");
     assert_eq!(*states.borrow(), RegistrationState::Gone);
@@ -281,7 +281,8 @@ async fn leaving_before_anything_was_written_asks_nothing_of_the_registry() {
     turned.store(3, Ordering::Relaxed);
     let registration = start(&registry, Options { check: Some(check), ..Options::new(TTL) });
     settle().await;
-    timeout(SECOND / 10, registration.leave()).await.expect("a hanging check is not waited for");
+    let left = timeout(SECOND / 10, registration.leave()).await;
+    assert!(!left.expect("a hanging check is not waited for"), "nobody has seen it");
     assert_eq!(registry.calls(), [""; 0]);
 }
 
@@ -299,7 +300,8 @@ async fn leaving_does_not_wait_for_a_check_that_blocks_its_thread() {
     let options = Options { check: Some(check), ..Options::new(TTL) };
     let registration = start(&Scripted::new(), options);
     has_begun.recv().await.unwrap();
-    timeout(10 * SECOND, registration.leave()).await.expect("it has a bound of its own");
+    let left = timeout(10 * SECOND, registration.leave()).await;
+    assert!(left.expect("it has a bound of its own"), "of what is not known it may have been seen");
     drop(go_on);
 }
 
@@ -324,7 +326,7 @@ async fn a_registry_that_only_reads_is_asked_once() {
     sleep(100 * TTL).await;
     assert_eq!(state(&registration), RegistrationState::ReadOnly);
     assert_eq!(registry.calls(), ["register"]);
-    registration.leave().await;
+    assert!(registration.leave().await, "it is found by other means");
     assert_eq!(registry.calls(), ["register"]);
 }
 
