@@ -9,6 +9,7 @@ mod driver;
 mod known;
 mod message;
 mod options;
+mod outstanding;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
