@@ -6,6 +6,8 @@
 mod bus;
 mod connection;
 mod driver;
+#[cfg(test)]
+mod fuzz;
 mod known;
 mod message;
 mod options;
