@@ -1,6 +1,9 @@
 //! A real NATS server, for as long as a test needs it.
 
-use std::{collections::HashMap, fs};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+};
 
 use async_nats::ConnectOptions;
 use micro::registry::Node;
@@ -46,6 +49,46 @@ impl Nats {
             }
         }
         panic!("NATS found its ports taken three times over");
+    }
+
+    /// Three servers of one cluster, each of which has routes to the others.
+    ///
+    /// # Panics
+    /// As [`Nats::start`].
+    pub async fn cluster() -> [Self; 3] {
+        for _ in 0..3 {
+            let routes = [(); 3].map(|()| format!("nats://127.0.0.1:{}", ports::free()));
+            let all = routes.join(",");
+            let mut members = routes.map(|own| {
+                let flags = ["--cluster_name", "micro", "--cluster", &own, "--routes", &all];
+                let mut nats = Self::stopped();
+                nats.flags = flags.map(str::to_owned).into();
+                nats.spawn();
+                nats
+            });
+            let mut all_serve = true;
+            for member in &mut members {
+                all_serve &= member.serves().await && member.has_routes().await;
+            }
+            if all_serve {
+                return members;
+            }
+        }
+        panic!("NATS found its ports taken three times over");
+    }
+
+    /// Waits until it has routes to two others.
+    async fn has_routes(&mut self) -> bool {
+        let port = self.monitor_port;
+        let has_routes = async || {
+            let answer = process::get(port, "/routez").await.unwrap_or_default();
+            let body = answer.split_once("\r\n\r\n").map_or("null", |(_, body)| body);
+            let routes: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+            let routes = routes["routes"].as_array().into_iter().flatten();
+            routes.filter_map(|route| route["remote_id"].as_str()).collect::<HashSet<_>>().len()
+                == 2
+        };
+        self.process.serves(has_routes).await
     }
 
     /// A server that is not started yet: [`Nats::restart`] does.

@@ -3,7 +3,7 @@
 use super::{Endpoint, Node, Value};
 
 /// The most that one record may take: a node of 400 methods with eight fields in each message does.
-#[cfg(any(feature = "mdns", feature = "nats"))]
+#[cfg(any(test, feature = "mdns", feature = "nats"))]
 pub(super) const MAX_NODE: usize = 1024 * 1024;
 
 /// What a node takes that was told by a text of this length.
@@ -23,8 +23,12 @@ pub(super) fn of_record(text: &[u8], node: &Node) -> Result<usize, String> {
 
 pub(super) fn of_node(node: &Node) -> usize {
     let metadata = node.metadata.iter().map(|(key, value)| 96 + key.len() + value.len());
-    let endpoints = node.endpoints.iter().map(of_endpoint);
-    size_of::<Node>() + node.version.len() + metadata.chain(endpoints).sum::<usize>()
+    let endpoints = of_endpoints(&node.endpoints);
+    size_of::<Node>() + node.version.len() + metadata.sum::<usize>() + endpoints
+}
+
+pub(super) fn of_endpoints(endpoints: &[Endpoint]) -> usize {
+    endpoints.iter().map(of_endpoint).sum()
 }
 
 fn of_endpoint(endpoint: &Endpoint) -> usize {

@@ -1,6 +1,6 @@
 //! Runs an echo service on each address, all on one thread, until signals end them:
 //! `signal-node ADDRESS...`. `Say` blocks that thread for ever, and prints `blocked` before it does.
-//! With the address `never` a service hangs in its first hook, and prints `starting` before it does;
+//! Each prints `stopping` once a signal has told it to leave, before it does. With the address `never` a service hangs in its first hook, and prints `starting` before it does;
 //! with `told-meanwhile` that hook holds the thread until the first signal.
 
 use std::{env, process, thread};
@@ -72,7 +72,13 @@ async fn main() -> Result<(), micro::Error> {
     });
     let mut running = JoinSet::new();
     for address in env::args().skip(1) {
-        let mut service = Service::builder("echo").registry("memory://").address(&address);
+        let mut service = Service::builder("echo")
+            .registry("memory://")
+            .address(&address)
+            .before_stop(|| async {
+                println!("stopping");
+                Ok::<_, micro::Error>(())
+            });
         if address == "never" {
             service = service.before_start(|| async {
                 println!("starting");

@@ -16,6 +16,8 @@ pub const CALLERS: usize = 16;
 pub struct Trial {
     /// The nodes.
     pub fleet: Fleet,
+    /// What the callers call by.
+    pub client: Client,
     name: String,
     callers: Callers,
     faults: Vec<Fault>,
@@ -53,7 +55,7 @@ impl Trial {
         let callers = Callers::start_with(&LedgerClient::new(SERVICE, &client), CALLERS, pause);
         time::sleep(Duration::from_secs(1)).await;
         let (name, recovery) = (name.to_owned(), Duration::ZERO);
-        Self { fleet, name, callers, faults: Vec::new(), returns: Vec::new(), recovery }
+        Self { fleet, client, name, callers, faults: Vec::new(), returns: Vec::new(), recovery }
     }
 
     /// Kills a node with SIGKILL, a call in flight on it. Its sockets are closed with it, so the client knows at once.

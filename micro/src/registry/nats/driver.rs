@@ -1,7 +1,6 @@
 //! The connection and the clock for the bus, and exchanges over it.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -20,6 +19,7 @@ use super::{
     connection::{Connection, Heard, Publisher, Subscriptions},
     message::{self, Outgoing},
     options::Options,
+    outstanding::Outstanding,
 };
 use crate::Error;
 
@@ -67,8 +67,7 @@ pub(super) struct State {
 struct Link {
     id: u64,
     publisher: Publisher,
-    /// By number, when what has not come back yet was published.
-    outstanding: BTreeMap<u64, Instant>,
+    outstanding: Outstanding,
     run: AbortHandle,
 }
 
@@ -162,7 +161,7 @@ impl State {
     /// None if that connection is not in use any more.
     fn is_outstanding(&self, id: u64, number: u64) -> Option<bool> {
         let link = self.link.as_ref().filter(|link| link.id == id)?;
-        Some(link.outstanding.contains_key(&number))
+        Some(link.outstanding.contains(number))
     }
 }
 
@@ -203,7 +202,7 @@ impl Shared {
         state.links += 1;
         let id = state.links;
         let run = tokio::spawn(run(self.clone(), id, subscriptions)).abort_handle();
-        state.link = Some(Link { id, publisher, outstanding: BTreeMap::new(), run });
+        state.link = Some(Link { id, publisher, outstanding: Outstanding::default(), run });
         state.bus.connected(Instant::now());
         drop(state);
         self.changed.send_modify(|count| *count += 1);
@@ -241,26 +240,23 @@ impl Shared {
     /// Publishes this on that connection. Returns its number, by which it is outstanding until it
     /// comes back.
     async fn publish(&self, id: u64, say: &Say) -> Result<u64, String> {
-        let (publisher, outgoing, number) = {
+        let (publisher, outgoing, number, outstanding) = {
             let mut state = self.state();
             let State { bus, link, number, why, .. } = &mut *state;
             *number += 1;
             let number = *number;
-            let link = link.as_mut().filter(|link| link.id == id).ok_or_else(|| why.clone())?;
+            let link = link.as_ref().filter(|link| link.id == id).ok_or_else(|| why.clone())?;
             let outgoing = Outgoing::of(say, &self.origin, number)?;
             bus.says(say);
-            if outgoing.comes_back {
-                link.outstanding.insert(number, Instant::now());
-            }
-            (link.publisher.clone(), outgoing, number)
+            let outstanding = outgoing.comes_back.then(|| link.outstanding.clone());
+            (link.publisher.clone(), outgoing, number, outstanding)
         };
-        let published = publisher.publish(outgoing).await;
-        if published.is_err()
-            && let Some(link) = self.state().link.as_mut().filter(|link| link.id == id)
-        {
-            link.outstanding.remove(&number);
+        let publish = publisher.publish(outgoing);
+        match outstanding {
+            Some(outstanding) => outstanding.send(number, publish).await?,
+            None => publish.await?,
         }
-        published.map(|()| number)
+        Ok(number)
     }
 
     /// The words for a connection on which nothing comes back.
@@ -287,8 +283,8 @@ impl Shared {
     /// What was published under this number has come back.
     fn came_back(&self, id: u64, number: u64) {
         let mut state = self.state();
-        let link = state.link.as_mut().filter(|link| link.id == id);
-        if let Some(published) = link.and_then(|link| link.outstanding.remove(&number)) {
+        let link = state.link.as_ref().filter(|link| link.id == id);
+        if let Some(published) = link.and_then(|link| link.outstanding.came_back(number)) {
             state.bus.proven(published);
         }
         drop(state);
@@ -361,7 +357,7 @@ impl Shared {
         let is_changed = state.bus.revision() != before;
         let say = state.bus.take_say();
         let link = state.link.as_ref().filter(|link| link.id == id);
-        let oldest = link.and_then(|link| link.outstanding.values().min().copied());
+        let oldest = link.and_then(|link| link.outstanding.oldest());
         let late_at = oldest.map(|published| published + EXCHANGE);
         let is_late = late_at.is_some_and(|at| at <= now);
         let late_at = late_at.filter(|_| !is_late);

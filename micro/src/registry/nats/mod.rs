@@ -6,9 +6,12 @@
 mod bus;
 mod connection;
 mod driver;
+#[cfg(test)]
+mod fuzz;
 mod known;
 mod message;
 mod options;
+mod outstanding;
 mod watch;
 
 use std::{sync::Arc, time::Duration};

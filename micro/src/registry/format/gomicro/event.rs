@@ -5,7 +5,7 @@ use std::io::Write;
 
 use super::{
     super::{
-        super::Node,
+        super::{Endpoint, Node, size},
         json::{Json, Object, Wrong, parse_object, shorten},
     },
     decode::{endpoint, node, service},
@@ -72,17 +72,17 @@ fn told(document: &Object<'_>, follows: &impl Fn(&str) -> bool) -> Result<Told, 
     }
     let in_nodes = |wrong: Wrong| wrong.in_field("nodes");
     let nodes = document.get("nodes").list().map_err(in_nodes)?;
+    let (taken, beyond) = nodes.split_at(nodes.len().min(MAX_NODES));
+    let shared = shared(document, taken.len()).map_err(|wrong| wrong.to_string());
     let read = |(index, json): (usize, &Json<'_>)| {
         let read = || {
-            let node = node(json).map_err(|wrong| in_nodes(wrong.in_item(index)))?;
-            let (service, version) = (service.clone(), document.text("version")?);
-            let endpoints = document.objects("endpoints", endpoint)?;
-            Ok(Node { service, version, endpoints, ..node })
+            let node = node(json);
+            let node = node.map_err(|wrong| in_nodes(wrong.in_item(index)).to_string())?;
+            let (version, endpoints) = shared.clone()?;
+            Ok(Node { service: service.clone(), version, endpoints, ..node })
         };
-        read()
-            .map_err(|wrong: Wrong| Unreadable { id: id(json), reason: shorten(wrong.to_string()) })
+        read().map_err(|reason: String| Unreadable { id: id(json), reason: shorten(reason) })
     };
-    let (taken, beyond) = nodes.split_at(nodes.len().min(MAX_NODES));
     let mut nodes: Vec<_> = taken.iter().enumerate().map(read).collect();
     if let Some(first) = beyond.first() {
         let reason = format!(
@@ -92,6 +92,22 @@ fn told(document: &Object<'_>, follows: &impl Fn(&str) -> bool) -> Result<Told, 
         nodes.push(Err(Unreadable { id: id(first), reason }));
     }
     Ok(Told { service, nodes })
+}
+
+/// The version and endpoints, which each of so many nodes has for itself: a document of a megabyte is
+/// not to be half a gigabyte of nodes.
+fn shared(document: &Object<'_>, nodes: usize) -> Result<(String, Vec<Endpoint>), Wrong> {
+    let version = document.text("version")?;
+    let endpoints = document.objects("endpoints", endpoint)?;
+    let size = nodes * (version.len() + size::of_endpoints(&endpoints));
+    if size > size::MAX_NODE {
+        let limit = size::MAX_NODE;
+        return Err(Wrong::new(format!(
+            "has {nodes} nodes, whose version and endpoints take {size} bytes of memory, over the \
+             limit of {limit}"
+        )));
+    }
+    Ok((version, endpoints))
 }
 
 fn id(node: &Json<'_>) -> String {
@@ -193,6 +209,28 @@ mod tests {
         assert_eq!((many.len(), many.iter().all(Result::is_ok)), (MAX_NODES, true));
         assert_eq!(beyond.id, "n32");
         assert!(beyond.reason.contains("it and 967 more are beyond the 32"), "{}", beyond.reason);
+    }
+
+    #[test]
+    fn what_a_document_says_of_all_nodes_is_not_taken_often_where_it_is_long() {
+        let nodes = |count: usize, endpoints: usize| {
+            let nodes: Vec<_> = (0..count).map(|n| format!(r#"{{"id":"n{n}"}}"#)).collect();
+            let endpoints = vec![r#"{"name":"Greeter.Hello"}"#; endpoints];
+            let (nodes, endpoints) = (nodes.join(","), endpoints.join(","));
+            let json = format!(
+                r#"{{"Service":{{"name":"a","endpoints":[{endpoints}],"nodes":[{nodes}]}}}}"#
+            );
+            read(&json).told.unwrap().nodes
+        };
+        assert!(nodes(1, 2000).iter().all(Result::is_ok));
+        assert!(nodes(MAX_NODES, 60).iter().all(Result::is_ok));
+        let refused = nodes(MAX_NODES, 2000);
+        assert_eq!(refused.len(), MAX_NODES);
+        for (index, node) in refused.into_iter().enumerate() {
+            let Unreadable { id, reason } = node.unwrap_err();
+            assert_eq!(id, format!("n{index}"));
+            assert!(reason.contains("32 nodes, whose version and endpoints"), "{reason}");
+        }
     }
 
     #[test]
