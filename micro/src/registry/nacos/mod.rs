@@ -166,8 +166,7 @@ impl Inner {
         if let Some(earlier) = self.leases.hold(held)
             && !Arc::ptr_eq(&earlier.client, &client)
         {
-            let inner = self.clone();
-            tokio::spawn(async move { inner.end(&earlier).await });
+            earlier.client.abandon(&earlier.records);
         }
         let inner = Arc::downgrade(self);
         tokio::spawn(async move {

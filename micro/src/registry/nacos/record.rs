@@ -47,6 +47,19 @@ impl Record {
     }
 }
 
+/// What stands in an instance's stead at nobody's address, and is called by no one: of a service a client
+/// has one instance, which the SDK writes by itself whenever it connects, and this makes it forget the
+/// other.
+pub(super) fn vacant(instance: &ServiceInstance) -> ServiceInstance {
+    ServiceInstance {
+        port: 0,
+        enabled: false,
+        weight: 0.0,
+        metadata: HashMap::new(),
+        ..instance.clone()
+    }
+}
+
 /// Nacos's services that hold this service's nodes in these formats.
 pub(super) fn services(service: &str, formats: &[Format]) -> Vec<String> {
     let mut services = Vec::new();
@@ -170,7 +183,7 @@ fn kratos_weight(node: &Node) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::found::{Found, node},
+        super::found::{self, Found, node},
         *,
     };
     use crate::registry::Endpoint;
@@ -292,6 +305,18 @@ mod tests {
             ("a", &[Format::Kratos], None),
         ] {
             assert_eq!(service_of(name, formats), service);
+        }
+    }
+
+    #[test]
+    fn a_vacant_place_is_no_node() {
+        let node = Node::new("helloworld", "id", "10.0.3.7:9000");
+        for record in written(&node, &ALL) {
+            let vacant = vacant(&record.instance);
+            assert!(!record.is_at(&vacant));
+            let (nodes, malformed) =
+                found::nodes("helloworld", &record.service, &[vacant], &ALL, None);
+            assert!(nodes.is_empty() && malformed.is_empty(), "{nodes:?} {malformed:?}");
         }
     }
 
