@@ -264,6 +264,16 @@ pub async fn put(
     ask(main_address, Method::POST, "instance", &query).await;
 }
 
+/// The main address of a Nacos where gRPC is spoken at this one. Who signs in nowhere needs no more.
+///
+/// # Panics
+/// When it is no `host:port`, or there is no main port to it.
+pub fn main_address(grpc_address: &str) -> String {
+    let (host, port) = grpc_address.rsplit_once(':').expect("host:port");
+    let port: u16 = port.parse().expect("a port");
+    format!("{host}:{}", port.checked_sub(TO_GRPC).expect("a port over 1000"))
+}
+
 async fn ask(main_address: &str, method: Method, what: &str, query: &[(&str, &str)]) -> String {
     let url = format!("http://{main_address}/nacos/v1/ns/{what}");
     let mut request = client().request(method.clone(), &url);

@@ -1,9 +1,9 @@
 //! `nacos://` while Nacos is away: down, stopped, wiped, or slow.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use micro::{
-    registry::{self, Lease, Registry, RenewError, WatchError},
+    registry::{self, RenewError, WatchError},
     testing::registry::Watching,
 };
 use serde_json::json;
@@ -11,7 +11,7 @@ use tests::{
     away::{TTL, fails_in_time, ids, node, register},
     fault::Server,
     link::Link,
-    nacos::Nacos,
+    nacos::{Nacos, main_address},
 };
 use tokio::time::{Instant, sleep};
 
@@ -40,19 +40,21 @@ async fn nacos_may_start_after_us() {
     assert_eq!(ids(&registry).await, ["a"]);
 }
 
-/// Renews, and registers anew what is lost, as whoever keeps a node registered does.
-async fn kept(registry: &Arc<dyn Registry>, lease: Lease) -> Lease {
-    match registry.renew(&node("a"), lease).await {
-        Ok(()) => lease,
-        Err(RenewError::Lost(_)) => registry.register(&node("a"), TTL).await.unwrap(),
-        Err(error) => panic!("{error:?}"),
-    }
+/// Two links to a Nacos, as to two servers of a cluster, and the URL of both. The first connection is made
+/// over the first: the second is cut.
+async fn two_links(nacos: &Nacos) -> ([Link; 2], String) {
+    let links = [Link::to(&nacos.grpc_address()).await, Link::to(&nacos.grpc_address()).await];
+    links[1].cut().await;
+    let main = |link: &Link| main_address(&link.address);
+    let url = format!("nacos://{},{}", main(&links[0]), main(&links[1]));
+    (links, url)
 }
 
 #[tokio::test]
 async fn after_a_restart_the_record_is_lost_and_taken_at_once() {
     let mut nacos = Nacos::start().await;
-    let registry = registry::open(&nacos.url()).unwrap();
+    let ([first, second], url) = two_links(&nacos).await;
+    let registry = registry::open(&url).unwrap();
     let lease = registry.register(&node("a"), TTL).await.unwrap();
     let mut watching = Watching::from_now(&registry, "greeter").await;
     nacos.kill();
@@ -61,17 +63,44 @@ async fn after_a_restart_the_record_is_lost_and_taken_at_once() {
     let renewed = fails_in_time(registry.renew(&node("a"), lease)).await;
     assert!(matches!(renewed, RenewError::Failed(_)), "it may well stand: {renewed:?}");
 
+    // So that the earlier connection does not come back.
+    first.cut().await;
+    second.mend().await;
     nacos.restart().await;
     let back = Instant::now();
-    let lease = kept(&registry, lease).await;
-    // The earlier client may connect again at this moment, and write its record over the new one.
-    let lease = kept(&registry, lease).await;
+    let renewed = fails_in_time(registry.renew(&node("a"), lease)).await;
+    assert!(matches!(renewed, RenewError::Lost(_)), "{renewed:?}");
+    let lease = register(&registry, &node("a"), TTL).await;
+    registry.renew(&node("a"), lease).await.unwrap();
     assert_eq!(ids(&registry).await, ["a"]);
     // The SDK itself would take up to a minute.
     assert!(back.elapsed() < Duration::from_secs(3), "{:?}", back.elapsed());
-    // The earlier client connects again by itself, and is not to take anything along.
-    sleep(Duration::from_secs(12)).await;
-    registry.renew(&node("a"), lease).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_earlier_connection_that_comes_back_takes_nothing_along() {
+    let nacos = Nacos::start().await;
+    let ([first, second], url) = two_links(&nacos).await;
+    let registry = registry::open(&url).unwrap();
+    let lease = registry.register(&node("a"), TTL).await.unwrap();
+    first.cut().await;
+    second.mend().await;
+    let renewed = fails_in_time(registry.renew(&node("a"), lease)).await;
+    assert!(matches!(renewed, RenewError::Lost(_)), "{renewed:?}");
+    let lease = register(&registry, &node("a"), TTL).await;
+
+    // Over a link so slow that what the SDK writes by itself every 3 s comes before it is told not to.
+    first.mend().await;
+    first.slow(Duration::from_millis(2500)).await;
+    let mended = Instant::now();
+    while mended.elapsed() < Duration::from_secs(30) {
+        assert_eq!(ids(&registry).await, ["a"], "after {:?}", mended.elapsed());
+        registry.renew(&node("a"), lease).await.expect("the later record stands");
+        sleep(Duration::from_millis(50)).await;
+    }
+    // It has come back, and nothing is left of it.
+    let instances = nacos.instances("greeter").await;
+    assert_eq!(instances.len(), 1, "{instances:?}");
 }
 
 #[tokio::test]

@@ -14,6 +14,14 @@ use futures_core::Stream;
 
 use crate::Error;
 
+#[cfg(any(
+    feature = "consul",
+    feature = "etcd",
+    feature = "kubernetes",
+    feature = "nacos",
+    feature = "nats"
+))]
+mod causes;
 #[cfg(feature = "consul")]
 pub mod consul;
 #[cfg(feature = "dns")]

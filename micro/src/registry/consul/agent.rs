@@ -13,7 +13,8 @@ use tokio::{
 };
 
 use super::{
-    connections::{Connections, EXCHANGES, Lane, sources},
+    super::causes::with_causes,
+    connections::{Connections, EXCHANGES, Lane},
     options::Options,
 };
 use crate::Error;
@@ -287,7 +288,7 @@ impl Agent {
         if let Some(body) = &request.body {
             builder = builder.header(CONTENT_TYPE, "application/json").body(body.clone());
         }
-        builder.send().await.map_err(|error| sources(&error.without_url()))
+        builder.send().await.map_err(|error| with_causes(&error.without_url()))
     }
 
     fn url(&self, request: &Request) -> String {
@@ -322,7 +323,9 @@ async fn answer(mut response: Response) -> Result<Answer, String> {
     let is_filtered = header("x-consul-results-filtered-by-acls") == Some("true");
     let status = response.status();
     let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| sources(&error.without_url()))? {
+    while let Some(chunk) =
+        response.chunk().await.map_err(|error| with_causes(&error.without_url()))?
+    {
         if body.len() + chunk.len() > MAX_ANSWER {
             return Err(format!("the answer has more than {MAX_ANSWER} bytes"));
         }

@@ -1,8 +1,6 @@
 //! The connections to an agent: those of exchanges, and those of watches, so many on each.
 
 use std::{
-    error::Error as StdError,
-    fmt::Write,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,6 +9,7 @@ use reqwest::{Client, redirect::Policy};
 use rustls::ClientConfig;
 
 use super::{
+    super::causes::with_causes,
     agent::EXCHANGE,
     options::{At, Options},
 };
@@ -98,7 +97,7 @@ impl Connections {
         if let At::Socket(path) = &options.at {
             builder = builder.unix_socket(path.as_path());
         }
-        let client = builder.build().map_err(|error| sources(&error))?;
+        let client = builder.build().map_err(|error| with_causes(&error))?;
         let mut held = self.held();
         if held.generation == generation {
             let lanes = held.clients.len().max(lane + 1);
@@ -135,21 +134,6 @@ impl Held {
         self.watches[lane] += 1;
         Lane(lane)
     }
-}
-
-/// An error and all that it came from.
-pub(super) fn sources(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        // Wrappers often repeat what they wrap.
-        if !text.ends_with(&next) {
-            let _ = write!(text, ": {next}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The members of a cluster: a connection to each that is in use, and which one that is.
 
 use std::{
-    error::Error as StdError,
+    error::Error as _,
     fmt::{self, Write},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -14,7 +14,10 @@ use etcd_client::{Channel, Client, Error as ClientError};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, transport::Endpoint};
 
-use super::{super::url::is_loopback, options::Options};
+use super::{
+    super::{causes::with_causes, url::is_loopback},
+    options::Options,
+};
 use crate::Error;
 
 /// How long an exchange may take, all its requests and all members tried together.
@@ -214,15 +217,15 @@ impl Member {
     async fn connect(&self, options: &Options) -> Result<Client, String> {
         let uri = format!("{}://{}", options.scheme(), self.address);
         let mut endpoint = Endpoint::from_shared(uri)
-            .map_err(|error| sources(&error))?
+            .map_err(|error| with_causes(&error))?
             .connect_timeout(EXCHANGE)
             .http2_keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true);
         if let Some(tls) = options.tls()? {
-            endpoint = endpoint.tls_config(tls).map_err(|error| sources(&error))?;
+            endpoint = endpoint.tls_config(tls).map_err(|error| with_causes(&error))?;
         }
-        let channel = endpoint.connect().await.map_err(|error| sources(&error))?;
+        let channel = endpoint.connect().await.map_err(|error| with_causes(&error))?;
         // Signs in, if there is a user.
         Client::from_channel(Channel::Tonic(channel), Some(options.client()))
             .await
@@ -277,28 +280,14 @@ pub(super) fn describe(error: &ClientError) -> String {
                 text = status.code().description().to_owned();
             }
             if let Some(source) = status.source() {
-                let _ = write!(text, ": {}", sources(source));
+                let _ = write!(text, ": {}", with_causes(source));
             }
             text
         }
-        ClientError::TransportError(error) => sources(error),
-        ClientError::IoError(error) => sources(error),
+        ClientError::TransportError(error) => with_causes(error),
+        ClientError::IoError(error) => with_causes(error),
         error => error.to_string(),
     }
-}
-
-fn sources(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        // Wrappers often repeat what they wrap.
-        if !text.ends_with(&next) {
-            let _ = write!(text, ": {next}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 impl CallError {

@@ -23,7 +23,7 @@ use tokio::{
 };
 use tower::{ServiceBuilder, service_fn};
 
-use super::{connections::Connections, options::Options};
+use super::{super::causes::with_causes, connections::Connections, options::Options};
 use crate::Error;
 
 /// How long an exchange may take, all its requests together.
@@ -342,17 +342,7 @@ fn sources(error: &(dyn StdError + 'static)) -> String {
     if let Some(AuthError::AuthExecRun { out, .. }) = error.downcast_ref() {
         return format!("the kubeconfig's program for credentials failed: {}", out.status);
     }
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        // Wrappers often repeat what they wrap.
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        source = error.source();
-    }
-    text
+    with_causes(error)
 }
 
 #[cfg(test)]

@@ -29,6 +29,24 @@ struct Marks {
     annotations: Vec<(String, String)>,
 }
 
+impl Marks {
+    /// One that the pod does not have, whatever its value.
+    fn missing_at(&self, pod: &ObjectMeta) -> Option<&str> {
+        let is_label_missing =
+            |(key, value): &&(String, String)| !value.is_empty() && label(pod, key).is_empty();
+        let is_annotation_missing = |(key, _): &&(String, String)| annotation(pod, key).is_none();
+        let missing = self.labels.iter().find(is_label_missing);
+        let missing = missing.or_else(|| self.annotations.iter().find(is_annotation_missing));
+        missing.map(|(key, _)| key.as_str())
+    }
+
+    /// Whether the pod has all of them as they were written.
+    fn stand_at(&self, pod: &ObjectMeta) -> bool {
+        self.labels.iter().all(|(key, value)| label(pod, key) == value)
+            && self.annotations.iter().all(|(key, value)| annotation(pod, key) == Some(value))
+    }
+}
+
 impl Place {
     /// # Errors
     /// A name that no record of this format can have.
@@ -117,10 +135,20 @@ impl Place {
         node: &Node,
         lease: Lease,
     ) -> Result<(), RenewError> {
-        match self {
-            Self::Micro(it) => it.check(pod, node, lease),
-            Self::Kratos(it) => it.check(pod, node, lease),
+        let own = self.marks(node, lease).map_err(RenewError::Taken)?;
+        if let Some(mark) = own.missing_at(pod) {
+            let name = pod.name.as_deref().unwrap_or_default();
+            return Err(RenewError::Lost(format!(
+                "the pod {name} does not have `{mark}` of its record any more"
+            )));
         }
+        if own.stand_at(pod) {
+            return Ok(());
+        }
+        Err(match self {
+            Self::Micro(it) => it.taken(pod, node),
+            Self::Kratos(_) => kratos::taken(pod),
+        })
     }
 
     fn is_of(&self, pod: &ObjectMeta, node: &Node, lease: Lease) -> bool {
@@ -144,6 +172,15 @@ impl Place {
             Self::Kratos(it) => it.read(pod),
         }
     }
+}
+
+/// The value of a pod's label; empty if it has none.
+fn label<'a>(pod: &'a ObjectMeta, key: &str) -> &'a str {
+    pod.labels.as_ref().and_then(|labels| labels.get(key)).map_or("", String::as_str)
+}
+
+fn annotation<'a>(pod: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    pod.annotations.as_ref().and_then(|annotations| annotations.get(key)).map(String::as_str)
 }
 
 /// What selects all pods that have a record of this format.

@@ -15,7 +15,7 @@ use super::{
     connection::{Connection, until_done},
     failure::Failure,
     followed::Followed,
-    record::Record,
+    record::{Record, vacant},
 };
 
 #[derive(Debug)]
@@ -115,10 +115,14 @@ impl Client {
         let Some(runtime) = self.connection.runtime() else { return };
         let (connection, places) = (self.connection.clone(), self.places.clone());
         runtime.spawn(async move {
-            // The SDK may write it anew until it is told that it is gone, and may just have: what comes
-            // after that is the last word.
-            for _ in 0..2 {
-                until_done(|deadline| connection.deregister(&service, instance.clone(), deadline))
+            // Until it is told that it is gone the SDK may write it anew, over what another client has
+            // written there since, and what is told then would take that along. So it is first given
+            // something else to write.
+            let vacant = vacant(&instance);
+            until_done(|deadline| connection.register(&service, vacant.clone(), deadline)).await;
+            // The SDK may just have written the vacant one: what comes after that is the last word.
+            for gone in [&vacant, &instance, &vacant] {
+                until_done(|deadline| connection.deregister(&service, gone.clone(), deadline))
                     .await;
             }
             places.lock().unwrap_or_else(PoisonError::into_inner).remove(&service);

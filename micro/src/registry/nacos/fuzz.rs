@@ -14,7 +14,9 @@ use super::{
         format::Format,
         fuzz::{FOR_ANY, Maker, PER_BYTE, allocated, alone, each},
     },
-    record::{self, Fate, Record},
+    fate::Fate,
+    found,
+    record::{self, Record},
 };
 
 /// Of what tags are inflated to, a record may have so much.
@@ -107,7 +109,7 @@ fn no_instance_panics_or_takes_more_memory_than_it_should() {
         };
         let most = PER_BYTE * (bytes.len() + inflated) + FOR_ANY;
         ["helloworld", "helloworld.grpc"].map(|under| {
-            let read = || record::nodes("helloworld", under, &instances, &ALL, None);
+            let read = || found::nodes("helloworld", under, &instances, &ALL, None);
             let ((nodes, malformed), took) = allocated(most, read);
             assert!(took <= most, "{took} bytes allocated for {}", bytes.len());
             for malformed in &malformed {

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     super::{Entry, Listing, Malformed, Node},
-    record::Found,
+    found::Found,
 };
 
 /// The revision of what was never seen to have a node.
@@ -111,7 +111,7 @@ mod tests {
     use nacos_sdk::api::naming::ServiceInstance;
 
     use super::{
-        super::{super::format::Format, record},
+        super::{super::format::Format, found::nodes},
         *,
     };
 
@@ -124,7 +124,7 @@ mod tests {
             ..ServiceInstance::default()
         };
         let instances: Vec<_> = ports.iter().map(instance).collect();
-        record::nodes("a", "a", &instances, &[Format::Micro], None).0
+        nodes("a", "a", &instances, &[Format::Micro], None).0
     }
 
     /// `rREVISION`, and each entry's `PORT@REVISION`.

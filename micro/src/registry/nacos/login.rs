@@ -22,7 +22,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::failure::Failure;
+use super::{super::causes::with_causes, failure::Failure};
 
 /// The bound of one attempt that nobody waits for.
 const ATTEMPT: Duration = Duration::from_secs(5);
@@ -168,7 +168,7 @@ impl Login {
             .map_err(|error| refused(error.to_string()))?;
         // Made anew each time: its connections would belong to whichever runtime was first.
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let answer = client.request(request).await.map_err(|error| broken(chain(&error)))?;
+        let answer = client.request(request).await.map_err(|error| broken(with_causes(&error)))?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(|error| broken(error.to_string()))?.to_bytes();
@@ -243,17 +243,6 @@ impl AuthPlugin for Login {
             None => LoginIdentityContext::default(),
         }
     }
-}
-
-/// The error and what caused it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,16 +1,18 @@
 //! `nacos://`: ephemeral instances in Nacos, through its own SDK, in the words of go-micro and, if asked
 //! for, of Kratos and Kitex.
 
-// `record` knows the words, `known` the revisions and `clients` when there is to be another client, all
-// without IO. `server` finds one that answers, `login` signs in there, and `connection` is one of the
-// SDK's; a `client` is that with what is registered and `followed` through it. `pool` has the clients,
-// and `lease` what is registered.
+// `record` and `found` know the words, `fate` what became of a record, `known` the revisions and
+// `clients` when there is to be another client, all without IO. `server` finds one that answers, `login`
+// signs in there, and `connection` is one of the SDK's; a `client` is that with what is registered and
+// `followed` through it. `pool` has the clients, and `lease` what is registered.
 
 mod client;
 mod clients;
 mod connection;
 mod failure;
+mod fate;
 mod followed;
+mod found;
 #[cfg(test)]
 mod fuzz;
 mod known;
@@ -34,11 +36,12 @@ use tokio::time::{Instant, sleep_until};
 use self::{
     client::Client,
     failure::Failure,
+    fate::Fate,
     known::Known,
     lease::{Held, Leases, over},
     options::Options,
     pool::Pool,
-    record::{Fate, Record, nameable, records, service_of, services},
+    record::{Record, nameable, records, service_of, services},
     server::answering,
 };
 use super::{BoxFuture, Lease, Listing, Node, Registry, RenewError, Watch, share::share, url::Url};
@@ -143,7 +146,7 @@ impl Inner {
             let instances = instances
                 .map_err(|failure| self.failed(what, &self.pool.failed(client, &failure)))?;
             let (found, broken) =
-                record::nodes(service, &under, &instances, formats, cluster.as_deref());
+                found::nodes(service, &under, &instances, formats, cluster.as_deref());
             nodes.extend(found);
             malformed.extend(broken);
         }
@@ -163,8 +166,7 @@ impl Inner {
         if let Some(earlier) = self.leases.hold(held)
             && !Arc::ptr_eq(&earlier.client, &client)
         {
-            let inner = self.clone();
-            tokio::spawn(async move { inner.end(&earlier).await });
+            earlier.client.abandon(&earlier.records);
         }
         let inner = Arc::downgrade(self);
         tokio::spawn(async move {

@@ -1,12 +1,13 @@
 //! One connection to one server.
 
-use std::{error::Error as StdError, fmt::Write, time::Duration};
+use std::{fmt::Write, time::Duration};
 
 use async_nats::{Client, Event, Message, PublishErrorKind, ServerAddr, Subscriber};
 use futures_util::StreamExt;
 use tokio::sync::watch;
 
 use super::{
+    super::causes::with_causes,
     message::{ASKED, Outgoing, TOLD},
     options::Options,
 };
@@ -63,12 +64,12 @@ impl Connection {
             fares.send_modify(|condition| condition.take(event));
             std::future::ready(())
         });
-        let client = options.connect(address).await.map_err(|error| describe(&error))?;
+        let client = options.connect(address).await.map_err(|error| with_causes(&error))?;
         if !client.server_info().headers {
             return Err("the server carries no headers: NATS 2.2 or newer is needed".to_owned());
         }
         let subscribe = async |subject: String| {
-            client.subscribe(subject).await.map_err(|error| describe(&error))
+            client.subscribe(subject).await.map_err(|error| with_causes(&error))
         };
         let inbox = client.new_inbox();
         let subscriptions = Subscriptions {
@@ -103,7 +104,7 @@ impl Publisher {
                      headers included: give the node less metadata, or raise the server's max_payload"
                 )
             }
-            _ => describe(&error),
+            _ => with_causes(&error),
         })
     }
 
@@ -153,18 +154,4 @@ impl Subscriptions {
         };
         message.map_or_else(|| Heard::Lost(CLOSED.to_owned()), heard)
     }
-}
-
-/// The error with all that is beneath it.
-fn describe(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let beneath = error.to_string();
-        if !text.contains(&beneath) {
-            let _ = write!(text, ": {beneath}");
-        }
-        source = error.source();
-    }
-    text
 }

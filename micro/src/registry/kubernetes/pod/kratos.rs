@@ -12,7 +12,7 @@ use super::{
         Lease, Node, RenewError,
         format::{kratos, shorten},
     },
-    Marks,
+    Marks, annotation, label,
 };
 
 const ID: &str = "kratos-service-id";
@@ -79,31 +79,6 @@ impl Kratos {
         [METADATA, PROTOCOLS, LEASE].map(str::to_owned).into()
     }
 
-    pub(super) fn check(
-        &self,
-        pod: &ObjectMeta,
-        node: &Node,
-        lease: Lease,
-    ) -> Result<(), RenewError> {
-        let own = self.marks(node, lease).map_err(RenewError::Taken)?;
-        let name = pod.name.as_deref().unwrap_or_default();
-        let is_whole = own.labels.iter().all(|(key, value)| value.is_empty() || has(pod, key))
-            && own.annotations.iter().all(|(key, _)| annotation(pod, key).is_some());
-        if !is_whole {
-            return Err(RenewError::Lost(format!("the pod {name} has lost its Kratos labels")));
-        }
-        let stands = own.labels.iter().all(|(key, value)| label(pod, key) == value)
-            && own.annotations.iter().all(|(key, value)| annotation(pod, key) == Some(value));
-        if stands {
-            return Ok(());
-        }
-        let (id, app) = (label(pod, ID).escape_debug(), label(pod, APP).escape_debug());
-        Err(RenewError::Taken(format!(
-            "the pod's Kratos labels were written over, and name {id} of service {app}: a pod has \
-             one node with `kratos` among its formats"
-        )))
-    }
-
     pub(super) fn is_of(&self, pod: &ObjectMeta, node: &Node, lease: Lease) -> bool {
         let is_its = label(pod, APP) == self.service && label(pod, ID) == node.id;
         let written_under = annotation(pod, LEASE).and_then(|it| it.parse().ok());
@@ -153,6 +128,15 @@ pub(super) fn service(pod: &Pod) -> Option<String> {
     Some(label(&pod.metadata, APP).to_owned()).filter(|app| !app.is_empty())
 }
 
+/// What to say of a record that was written over.
+pub(super) fn taken(pod: &ObjectMeta) -> RenewError {
+    let (id, app) = (label(pod, ID).escape_debug(), label(pod, APP).escape_debug());
+    RenewError::Taken(format!(
+        "the pod's Kratos labels were written over, and name {id} of service {app}: a pod has one node \
+         with `kratos` among its formats"
+    ))
+}
+
 /// What a port speaks by its name, `grpc` or `grpc-main`, where the annotation does not say.
 fn scheme_of(port: &ContainerPort) -> &str {
     match port.name.as_deref() {
@@ -161,21 +145,9 @@ fn scheme_of(port: &ContainerPort) -> &str {
     }
 }
 
-fn label<'a>(pod: &'a ObjectMeta, key: &str) -> &'a str {
-    pod.labels.as_ref().and_then(|labels| labels.get(key)).map_or("", String::as_str)
-}
-
-fn has(pod: &ObjectMeta, label_of: &str) -> bool {
-    !label(pod, label_of).is_empty()
-}
-
-fn annotation<'a>(pod: &'a ObjectMeta, key: &str) -> Option<&'a String> {
-    pod.annotations.as_ref().and_then(|annotations| annotations.get(key))
-}
-
 /// The strings in an annotation; what Kratos takes for none is none.
 fn object(pod: &ObjectMeta, key: &str) -> Result<BTreeMap<String, String>, String> {
-    let text = annotation(pod, key).map_or("", |text| text.trim());
+    let text = annotation(pod, key).map_or("", str::trim);
     if matches!(text, "" | "null" | "nil" | "[]") {
         return Ok(BTreeMap::new());
     }

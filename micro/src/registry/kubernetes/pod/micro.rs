@@ -8,7 +8,7 @@ use super::{
         Lease, Node, RenewError,
         format::{gomicro, shorten},
     },
-    Marks,
+    Marks, annotation,
 };
 
 /// What go-micro marks a pod with that has any record.
@@ -96,54 +96,24 @@ impl Micro {
         vec![self.annotation(), self.lease()]
     }
 
-    /// What stands at the pod: the record's text, and the lease it was written under.
-    fn stands(&self, pod: &ObjectMeta) -> Option<(String, Option<Lease>)> {
-        let annotations = pod.annotations.as_ref()?;
-        let record = annotations.get(&self.annotation())?.clone();
-        let lease = annotations.get(&self.lease()).and_then(|lease| lease.parse().ok());
-        Some((record, lease.map(Lease)))
-    }
-
-    /// Whether the pod has the labels that its record is found by.
-    fn is_marked(&self, pod: &ObjectMeta) -> bool {
-        let has = |label: &str| {
-            let value = pod.labels.as_ref().and_then(|labels| labels.get(label));
-            value.is_some_and(|value| value == SERVICE)
-        };
-        has(TYPE) && has(&self.label())
-    }
-
-    /// Whether the node's record stands as it was written under this lease.
-    pub(super) fn check(
-        &self,
-        pod: &ObjectMeta,
-        node: &Node,
-        lease: Lease,
-    ) -> Result<(), RenewError> {
-        let name = pod.name.as_deref().unwrap_or_default();
-        let Some((record, written_under)) = self.stands(pod) else {
-            return Err(RenewError::Lost(format!("the pod {name} has no record of it any more")));
-        };
-        if !self.is_marked(pod) {
-            return Err(RenewError::Lost(format!(
-                "the pod {name} has lost a label that its record is found by"
-            )));
-        }
+    /// What to say of a record that was written over.
+    pub(super) fn taken(&self, pod: &ObjectMeta, node: &Node) -> RenewError {
+        let record = annotation(pod, &self.annotation()).unwrap_or_default();
         match gomicro::decode(record.as_bytes()) {
-            Ok(other) if other == *node && written_under == Some(lease) => Ok(()),
-            Ok(other) => Err(RenewError::taken_by(node, &other)),
-            Err(why) => Err(RenewError::Taken(format!(
+            Ok(other) => RenewError::taken_by(node, &other),
+            Err(why) => RenewError::Taken(format!(
                 "the pod's annotation was overwritten with what is no record: {why}"
-            ))),
+            )),
         }
     }
 
     /// Whether the record is this node's, under this lease or, written back by somebody's hand, under
     /// none: that one would outlive its node.
     pub(super) fn is_of(&self, pod: &ObjectMeta, node: &Node, lease: Lease) -> bool {
-        self.stands(pod).is_some_and(|(record, written_under)| {
+        annotation(pod, &self.annotation()).is_some_and(|record| {
             let is_its = || gomicro::decode(record.as_bytes()).is_ok_and(|it| it == *node);
-            written_under.map_or_else(is_its, |it| it == lease)
+            let written_under = annotation(pod, &self.lease()).and_then(|it| it.parse().ok());
+            written_under.map_or_else(is_its, |it| Lease(it) == lease)
         })
     }
 
@@ -152,7 +122,7 @@ impl Micro {
     /// # Errors
     /// What is wrong with the record.
     pub(super) fn read(&self, pod: &Pod, service: &str) -> Result<Option<Node>, String> {
-        let Some((record, _)) = self.stands(&pod.metadata) else { return Ok(None) };
+        let Some(record) = annotation(&pod.metadata, &self.annotation()) else { return Ok(None) };
         let node = gomicro::decode(record.as_bytes())?;
         if node.service == service {
             return Ok(Some(node));

@@ -241,6 +241,33 @@ fn kratos_labels_that_are_gone_are_lost_and_anothers_are_taken() {
 }
 
 #[test]
+fn a_record_of_go_micros_lacks_nothing_it_is_found_by() {
+    let node = Node::new("a", "a-1", "10.0.3.7:9000");
+    let place = micro("a").unwrap();
+    let stands = write(&place, &node, Lease(5)).unwrap();
+    place.check(&patched(&stands), &node, Lease(5)).unwrap();
+
+    for (kind, key) in [
+        ("labels", "micro.mu/type"),
+        ("labels", "micro.mu/selector-a"),
+        ("annotations", "micro.mu/service-a"),
+        ("annotations", "micro.mu/lease-a"),
+    ] {
+        let mut other = stands.clone();
+        other["metadata"][kind].as_object_mut().unwrap().remove(key);
+        let checked = place.check(&patched(&other), &node, Lease(5));
+        let Err(RenewError::Lost(why)) = checked else { panic!("{key}: {checked:?}") };
+        assert!(why.contains(key), "{why}");
+    }
+    for (key, by) in [("micro.mu/service-a", "{"), ("micro.mu/lease-a", "6")] {
+        let mut other = stands.clone();
+        other["metadata"]["annotations"][key] = json!(by);
+        let checked = place.check(&patched(&other), &node, Lease(5));
+        assert!(matches!(checked, Err(RenewError::Taken(_))), "{key}: {checked:?}");
+    }
+}
+
+#[test]
 fn what_is_removed_is_the_nodes_own() {
     let node = Node::new("a", "a-1", "10.0.3.7:9000");
     let places = [micro("a").unwrap(), kratos("a")];
