@@ -7,6 +7,7 @@ use micro::registry::Node;
 
 use crate::{
     fault::{Cannot, Server},
+    peers::Peers,
     ports,
     process::{self, Process},
     programs::server,
@@ -20,6 +21,8 @@ pub struct Etcd {
     name: String,
     client_port: u16,
     peer_port: u16,
+    /// Where the other members reach it.
+    reached_at: u16,
     metrics_port: u16,
     /// `n1=http://127.0.0.1:1,n2=..`
     cluster: String,
@@ -81,29 +84,57 @@ impl Etcd {
     /// As [`Etcd::start`].
     pub async fn cluster() -> [Self; 3] {
         for _ in 0..3 {
-            let mut members = ["n1", "n2", "n3"].map(|name| Self::chosen(name, Options::default()));
-            let cluster = members.each_ref().map(Self::peer).join(",");
-            for member in &mut members {
-                member.cluster.clone_from(&cluster);
-                member.spawn();
-            }
-            let mut all_serve = true;
-            for member in &mut members {
-                all_serve &= member.serves().await;
-            }
-            if all_serve {
+            if let Some(members) = Self::joined(Self::three()).await {
                 return members;
             }
         }
         panic!("etcd found its ports taken three times over");
     }
 
+    /// The same with links between them, all of which one can be cut off from.
+    ///
+    /// # Panics
+    /// As [`Etcd::start`].
+    pub async fn cluster_with_links() -> ([Self; 3], Peers) {
+        for _ in 0..3 {
+            let mut members = Self::three();
+            let peers = Peers::of(&members.each_ref().map(|it| it.peer_port)).await;
+            for (member, port) in members.iter_mut().zip(peers.ports()) {
+                member.reached_at = *port;
+            }
+            if let Some(members) = Self::joined(members).await {
+                return (members, peers);
+            }
+        }
+        panic!("etcd found its ports taken three times over");
+    }
+
+    fn three() -> [Self; 3] {
+        ["n1", "n2", "n3"].map(|name| Self::chosen(name, Options::default()))
+    }
+
+    /// The members, serving; none if a port was taken.
+    async fn joined(mut members: [Self; 3]) -> Option<[Self; 3]> {
+        let cluster = members.each_ref().map(Self::peer).join(",");
+        for member in &mut members {
+            member.cluster.clone_from(&cluster);
+            member.spawn();
+        }
+        let mut all_serve = true;
+        for member in &mut members {
+            all_serve &= member.serves().await;
+        }
+        all_serve.then_some(members)
+    }
+
     fn chosen(name: &str, options: Options) -> Self {
+        let peer_port = ports::free();
         Self {
             options,
             name: name.to_owned(),
             client_port: ports::free(),
-            peer_port: ports::free(),
+            peer_port,
+            reached_at: peer_port,
             metrics_port: ports::free(),
             cluster: String::new(),
             data: 0,
@@ -144,6 +175,14 @@ impl Etcd {
     /// Lets it go on (SIGCONT).
     pub fn resume(&self) {
         self.process.resume();
+    }
+
+    /// Its process's number.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Whether it was started, and not killed since.
@@ -237,6 +276,17 @@ impl Etcd {
         metrics.lines().find_map(metric).expect("etcd counts its watches")
     }
 
+    /// What is left of the lease that a node's record hangs on, in whole seconds.
+    ///
+    /// # Panics
+    /// When it does not say, or has no such record.
+    pub async fn lease_left(&self, node: &Node) -> i64 {
+        let mut client = self.client().await;
+        let found = client.get(key(node), None).await.expect("etcd answers");
+        let lease = found.kvs().first().expect("the node is registered").lease();
+        client.lease_client().time_to_live(lease, None).await.expect("etcd answers").ttl()
+    }
+
     /// What it tells of itself, in Prometheus' format.
     ///
     /// # Panics
@@ -250,7 +300,7 @@ impl Etcd {
     }
 
     fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        format!("http://127.0.0.1:{}", self.reached_at)
     }
 
     fn data_dir(&self) -> PathBuf {
@@ -262,13 +312,14 @@ impl Etcd {
         let client_url = format!("{scheme}://{}", self.address());
         let metrics_url = format!("http://127.0.0.1:{}", self.metrics_port);
         let (peer_url, data_dir) = (self.peer_url(), self.data_dir().display().to_string());
+        let listen_url = format!("http://127.0.0.1:{}", self.peer_port);
         let arguments = [
             ["--name", &self.name],
             ["--data-dir", &data_dir],
             ["--log-level", "warn"],
             ["--listen-client-urls", &client_url],
             ["--advertise-client-urls", &client_url],
-            ["--listen-peer-urls", &peer_url],
+            ["--listen-peer-urls", &listen_url],
             ["--initial-advertise-peer-urls", &peer_url],
             ["--initial-cluster", &self.cluster],
             ["--initial-cluster-state", "new"],

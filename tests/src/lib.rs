@@ -19,6 +19,7 @@ pub mod log;
 pub mod nacos;
 pub mod namespace;
 pub mod nats;
+pub mod peers;
 pub mod ports;
 pub mod process;
 pub mod programs;

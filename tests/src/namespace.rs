@@ -3,7 +3,7 @@
 
 use std::{
     env,
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
 };
 
 use tokio::runtime;
@@ -21,8 +21,7 @@ pub enum Network {
     /// As `Loopback`, and two such wires, whose near ends `near` and `near2` are down: one is 10.9.0.1 and
     /// fd09::1, the other 10.9.1.1.
     Wires,
-    /// The loopback interface is up and has 10.1.0.0/24 and fd00:1::1 too: addresses that pods may
-    /// have.
+    /// As `Loopback`, and the interface has 10.1.0.0/24 and fd00:1::1 too: addresses that pods may have.
     Pods,
     /// As `Loopback`, and the system's resolver is one at 127.0.0.1, port 53, with the domain `test`.
     Resolver,
@@ -48,6 +47,36 @@ pub fn inside(test: &str, network: Network, body: impl Future<Output = ()>) {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         return runtime.expect("a runtime").block_on(body);
     }
+    let output = unshare(network, "--exact \"$1\" --nocapture --test-threads 1")
+        .arg(test)
+        .env(INSIDE, test)
+        .output()
+        .expect("unshare, of util-linux, runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = said + &String::from_utf8_lossy(&output.stderr);
+    // No test of that name would be no failure.
+    let has_run = said.contains("test result: ok. 1 passed");
+    assert!(output.status.success() && has_run, "in a network namespace (unshare, ip): {said}");
+    // Marked, since whoever counts test results has counted this one's own.
+    said.lines().for_each(|line| println!("| {line}"));
+}
+
+/// Runs this very program again in a namespace of its own, and tells how that ended; none if it is in
+/// one.
+///
+/// # Panics
+/// When there is no namespace to be had.
+pub fn again(network: Network) -> Option<ExitCode> {
+    if env::var_os(INSIDE).is_some() {
+        return None;
+    }
+    let ended = unshare(network, "").env(INSIDE, "all").status();
+    let code = ended.expect("unshare, of util-linux, runs").code();
+    Some(code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// This program in a namespace, with these arguments in the shell's words.
+fn unshare(network: Network, arguments: &str) -> Command {
     let loopback =
         "ip link set lo up && ip link set lo multicast on && ip route add 224.0.0.0/4 dev lo && ";
     let wire = "ip link add near type veth peer name far && ip addr add 10.9.0.1/24 dev near && \
@@ -63,8 +92,8 @@ pub fn inside(test: &str, network: Network, body: impl Future<Output = ()>) {
             loopback.to_owned() + near + near2
         }
         Network::Pods => {
-            "ip link set lo up && ip addr add 10.1.0.1/24 dev lo && ip addr add fd00:1::1/128 dev lo && "
-                .to_owned()
+            let more = "ip addr add 10.1.0.1/24 dev lo && ip addr add fd00:1::1/128 dev lo && ";
+            loopback.to_owned() + more
         }
         Network::Resolver => {
             let text = "nameserver 127.0.0.1\\nsearch test\\n";
@@ -76,20 +105,11 @@ pub fn inside(test: &str, network: Network, body: impl Future<Output = ()>) {
         }
         Network::Nothing => String::new(),
     };
-    let output = Command::new("unshare")
+    let mut command = Command::new("unshare");
+    command
         .args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c"])
-        .arg(format!("{setup}exec \"$0\" --exact \"$1\" --nocapture --test-threads 1"))
+        .arg(format!("{setup}exec \"$0\" {arguments}"))
         .arg(env::current_exe().expect("a program knows where it is"))
-        .arg(test)
-        .env(INSIDE, test)
-        .stdin(Stdio::null())
-        .output()
-        .expect("unshare, of util-linux, runs");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let said = said + &String::from_utf8_lossy(&output.stderr);
-    // No test of that name would be no failure.
-    let has_run = said.contains("test result: ok. 1 passed");
-    assert!(output.status.success() && has_run, "in a network namespace (unshare, ip): {said}");
-    // Marked, since whoever counts test results has counted this one's own.
-    said.lines().for_each(|line| println!("| {line}"));
+        .stdin(Stdio::null());
+    command
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -94,6 +94,14 @@ impl Process {
         }
     }
 
+    /// Its number.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("the server runs").id()
+    }
+
     /// Whether it was started, and not killed since.
     pub fn runs(&self) -> bool {
         self.child.is_some()
@@ -176,21 +184,51 @@ impl Drop for Process {
 /// When the kernel's tables cannot be read.
 pub fn connections(port: u16) -> usize {
     let table = fs::read_to_string("/proc/net/tcp").expect("Linux tells of its connections");
-    let files = fs::read_dir("/proc/self/fd").expect("Linux tells of open files");
-    // One may be closed between its listing and its reading.
-    let ours: HashSet<_> = files
-        .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
-        .map(PathBuf::into_os_string)
-        .collect();
-    let remote = format!("0100007F:{port:04X}");
-    let is_ours = |line: &&str| {
-        let columns: Vec<_> = line.split_whitespace().collect();
-        let [_, _, to, state, _, _, _, _, _, inode, ..] = columns[..] else { return false };
-        to == remote
-            && state == "01" // established
-            && ours.contains(OsStr::new(&format!("socket:[{inode}]")))
+    let ours = sockets("self").expect("Linux tells of open files");
+    let to = loopback(port);
+    let is_ours = |(_, remote, socket): &(&str, &str, String)| {
+        *remote == to && ours.contains(OsStr::new(socket))
     };
-    table.lines().filter(is_ours).count()
+    established(&table).filter(is_ours).count()
+}
+
+/// Whether a process has a connection from this port of the loopback interface.
+///
+/// # Panics
+/// When the kernel's tables cannot be read.
+pub fn connects_from(process: u32, port: u16) -> bool {
+    let table = fs::read_to_string("/proc/net/tcp").expect("Linux tells of its connections");
+    let from = loopback(port);
+    let mut found = established(&table).filter(|(local, ..)| *local == from);
+    // One that has ended has none.
+    found.next().is_some_and(|(.., socket)| {
+        sockets(&process.to_string()).is_ok_and(|it| it.contains(OsStr::new(&socket)))
+    })
+}
+
+fn loopback(port: u16) -> String {
+    format!("0100007F:{port:04X}")
+}
+
+/// Each connection's local and remote address, and the name of its socket among open files.
+fn established(table: &str) -> impl Iterator<Item = (&str, &str, String)> {
+    table.lines().filter_map(|line| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        match columns[..] {
+            [_, local, remote, "01", _, _, _, _, _, inode, ..] => {
+                Some((local, remote, format!("socket:[{inode}]")))
+            }
+            _ => None,
+        }
+    })
+}
+
+/// What a process has open, sockets among it.
+fn sockets(process: &str) -> io::Result<HashSet<OsString>> {
+    let files = fs::read_dir(format!("/proc/{process}/fd"))?;
+    // One may be closed between its listing and its reading.
+    let open = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    Ok(open.map(PathBuf::into_os_string).collect())
 }
 
 /// What a port of the loopback interface answers to a GET, headers and all.

@@ -1,8 +1,10 @@
 //! What may happen to the members of an etcd of three, while calls go on: the loss of the leader is a
-//! matter of an election, and a member without the others is no registry.
+//! matter of an election, and a member without the others is no registry, whether they are gone or only
+//! it is cut off.
 
 use std::time::Duration;
 
+use micro::registry::{self, Node};
 use tests::{
     etcd::Etcd,
     fault::{TTL, Trial, now},
@@ -43,9 +45,17 @@ fn bring_back(members: &mut [Etcd], which: &[usize], how: How) {
 
 async fn start(name: &str) -> ([Etcd; 3], Trial) {
     let members = Etcd::cluster().await;
-    let url = format!("etcd://{}", members.each_ref().map(Etcd::address).join(","));
-    let trial = Trial::beside_others(&format!("etcd, three members: {name}"), &url).await;
+    let trial = trial(&members, name).await;
     (members, trial)
+}
+
+async fn trial(members: &[Etcd], name: &str) -> Trial {
+    Trial::beside_others(&format!("etcd, three members: {name}"), &url(members)).await
+}
+
+fn url(members: &[Etcd]) -> String {
+    let addresses: Vec<_> = members.iter().map(Etcd::address).collect();
+    format!("etcd://{}", addresses.join(","))
 }
 
 /// Which of them leads, `but` for one.
@@ -95,6 +105,78 @@ async fn the_others_are(how: How, name: &str) {
     finish(trial).await;
 }
 
+/// The first member, where the client watches and the nodes renew, hears nothing of the others any
+/// more, nor they of it. It goes on to answer clients, and the others are the registry.
+async fn the_first_is_cut_off(leads: bool, name: &str) {
+    let (members, peers) = Etcd::cluster_with_links().await;
+    lead(&members, if leads { 0 } else { 1 }).await;
+    let mut trial = trial(&members, name).await;
+    let mut watches = Vec::new();
+    for member in &members {
+        watches.push(member.watches().await);
+    }
+    assert_eq!(watches, [1, 0, 0], "the client watches at the first member");
+    let stay = trial.fleet.records().await.split_off(1);
+    // Whoever looks asks the others.
+    let others = url(&members[1..]);
+    trial.fleet.registry = registry::open(&others).expect("a good URL");
+    // One comes back elsewhere, written at the others: nobody tells the first member of it.
+    assert!(trial.fleet.terminate(0).await.success());
+    trial.fleet.url = others;
+
+    peers.cut_off(0, members[0].process_id());
+    let cut = now();
+    let renewed = async {
+        // A new leader gives every lease its whole time again, renewed or not.
+        if !leads {
+            let took = renewed(&members[1], &stay, cut).await;
+            assert!(took <= BACK_WITHIN, "the nodes were renewed {took:?} after the cut");
+        }
+    };
+    let ((), written) = tokio::join!(renewed, trial.replace(0));
+    let stands_in = trial.fleet.id(0).to_owned();
+    are_listed(&mut trial, cut, "the cut").await;
+    assert_eq!(members[0].watches().await, 0, "a member without a leader has no watch");
+    peers.mend();
+    are_listed(&mut trial, now(), "its return").await;
+
+    let audit = trial.finish(0).await;
+    assert!(audit.failed().is_empty(), "no call fails");
+    let first = audit.first_answer(&stands_in, cut).expect("it was called");
+    let took = first - cut.min(first);
+    println!("written {:?} after the cut, called {took:?} after it", written - cut);
+    assert!(took <= BACK_WITHIN, "what the others were told was seen {took:?} after the cut");
+}
+
+/// Has this member lead.
+async fn lead(members: &[Etcd], member: usize) {
+    let now = leader(members, None).await;
+    if now == member {
+        return;
+    }
+    let status = members[member].client().await.status().await.expect("etcd answers");
+    let id = status.header().expect("it tells who it is").member_id();
+    members[now].client().await.move_leader(id).await.expect("the leader gives way");
+    assert_eq!(leader(members, None).await, member);
+}
+
+/// How long after the cut the last of these nodes was renewed.
+async fn renewed(member: &Etcd, nodes: &[Node], cut: Duration) -> Duration {
+    let mut waiting: Vec<_> = nodes.iter().map(|node| (node, i64::MAX)).collect();
+    while !waiting.is_empty() {
+        sleep(Duration::from_millis(50)).await;
+        let mut waiting_on = Vec::new();
+        for (node, left) in waiting {
+            let now_left = member.lease_left(node).await;
+            if now_left <= left {
+                waiting_on.push((node, now_left));
+            }
+        }
+        waiting = waiting_on;
+    }
+    now() - cut
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leader_is_killed_and_restarted() {
     the_leader_is(How::Killed, "leader killed").await;
@@ -113,4 +195,14 @@ async fn a_member_is_a_minority_for_the_others_are_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_is_a_minority_for_the_others_are_stopped() {
     the_others_are(How::Stopped, "minority, others stopped").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_is_cut_off() {
+    the_first_is_cut_off(false, "follower cut off").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_is_cut_off() {
+    the_first_is_cut_off(true, "leader cut off").await;
 }

@@ -73,11 +73,13 @@ impl Nodes {
         Ok(Self { registry: registry::open(url)?, nodes: HashMap::new(), nowhere })
     }
 
-    /// `serve ID`: an address; `register ID` and `deregister ID`: when that began, in ns; `stop ID`.
+    /// `serve ID PLACE`: an address; `register ID` and `deregister ID`: when that began, in ns;
+    /// `stop ID`.
     async fn obey(&mut self, line: &str) -> Result<String, Box<dyn Error>> {
         let (word, id) = line.split_once(' ').ok_or("a word and an id")?;
         if word == "serve" {
-            let service = Service::builder(SERVICE).without_env().id(id);
+            let (id, place) = id.split_once(' ').ok_or("an id and a place")?;
+            let service = Service::builder(SERVICE).without_env().id(id).address(place);
             let mut service = service.registry(&self.nowhere).build().await?;
             register_echo_handler(service.server(), Named(id.to_owned()));
             let handle = service.start().await?;
@@ -165,12 +167,13 @@ impl Host {
         }
     }
 
-    /// Has a new node serve, and tells where. It is registered nowhere.
+    /// Has a new node serve at an address, with port 0 at any, and tells where. It is registered
+    /// nowhere.
     ///
     /// # Errors
     /// When it cannot, as all of these.
-    pub async fn serve(&mut self, id: &str) -> Result<String, Box<dyn Error>> {
-        self.tell(&format!("serve {id}")).await
+    pub async fn serve(&mut self, id: &str, place: &str) -> Result<String, Box<dyn Error>> {
+        self.tell(&format!("serve {id} {place}")).await
     }
 
     /// Has it registered, and tells when that began.

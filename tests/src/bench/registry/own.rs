@@ -11,11 +11,13 @@ use std::{
 };
 
 use etcd_client::{EventType as EtcdEvent, WatchOptions};
+use k8s_openapi::api::{core::v1::Pod, discovery::v1::EndpointSlice};
 use kube::{
-    ResourceExt as _,
+    Api, Resource, ResourceExt as _,
     api::{ListParams, WatchEvent, WatchParams},
 };
 use micro::registry::{self, Event, Registry};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use tokio::{net::UdpSocket, sync::mpsc, time::sleep};
@@ -64,9 +66,13 @@ impl Own {
             Server::Etcd(etcd) => watch_etcd(etcd, tell).await,
             Server::Consul(consul) => watch_consul(consul, tell),
             Server::Kubernetes(_, namespace) => watch_pods(namespace, tell).await,
+            Server::Slices(_, namespace, _) => watch_slices(namespace, tell).await,
             Server::ZooKeeper(zookeeper) => watch_zookeeper(zookeeper, tell).await,
             Server::Nats(nats) => subscribe(nats, tell).await,
-            Server::Nacos(_) => unreachable!("nobody races Nacos's own client, which is ours"),
+            #[cfg(feature = "nacos")]
+            Server::Nacos(nacos) => nacos::subscribe(nacos, tell).await,
+            #[cfg(not(feature = "nacos"))]
+            Server::Nacos(_) => unreachable!("the feature `nacos` is off"),
             Server::Dns(dns, _) => resolve(dns.port(), tell).await,
             Server::File(dir, _) => read(dir.path().join("nodes.toml"), tell),
         }
@@ -168,7 +174,7 @@ fn read(file: PathBuf, tell: Tell) {
     tokio::spawn(async move {
         let mut known = BTreeSet::new();
         loop {
-            let text = tokio::fs::read_to_string(&file).await.expect("the file is there");
+            let Ok(text) = tokio::fs::read_to_string(&file).await else { return };
             // One a line, `address = "..."` before all else.
             let addresses = text.lines().filter_map(|line| line.split('"').nth(1));
             say_new(&tell, &mut known, addresses.map(str::to_owned).collect());
@@ -263,18 +269,52 @@ fn watch_consul(consul: &Consul, tell: Tell) {
 }
 
 async fn watch_pods(namespace: &Namespace, tell: Tell) {
-    let pods = namespace.pods().await;
-    let list = pods.list(&ListParams::default()).await.expect("the server answers");
-    let version = list.metadata.resource_version.expect("a list has a version");
-    // The longest that there is: longer than any benchmark.
-    let params = WatchParams::default().timeout(294);
-    let stream = pods.watch(&params, &version).await.expect("the server answers");
+    watch(namespace.pods().await, "", move |pod: Pod| {
+        let has_record = pod.annotations().contains_key(&format!("{RECORD}{SERVICE}"));
+        say(&tell, pod.name_any(), has_record);
+    })
+    .await;
+}
+
+async fn watch_slices(namespace: &Namespace, tell: Tell) {
+    let slices = Api::<EndpointSlice>::namespaced(namespace.client().await, &namespace.name);
+    let of_service = format!("kubernetes.io/service-name={SERVICE}");
+    let mut known = BTreeSet::new();
+    watch(slices, &of_service, move |slice| {
+        let ready = slice.endpoints.into_iter().filter(|endpoint| {
+            endpoint.conditions.as_ref().and_then(|it| it.ready).unwrap_or(true)
+        });
+        let pods = ready.filter_map(|endpoint| endpoint.target_ref?.name);
+        say_new(&tell, &mut known, pods.collect());
+    })
+    .await;
+}
+
+/// What is written from now on.
+async fn watch<K>(api: Api<K>, labels: &str, mut written: impl FnMut(K) + Send + 'static)
+where
+    K: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+{
+    let list = api.list(&ListParams::default()).await.expect("the server answers");
+    let mut version = list.metadata.resource_version.expect("a list has a version");
+    // The longest that there is.
+    let params = WatchParams::default().timeout(294).labels(labels);
+    let mut stream = Box::pin(api.watch(&params, &version).await.expect("the server answers"));
     tokio::spawn(async move {
-        let mut stream = std::pin::pin!(stream);
-        while let Some(Ok(event)) = stream.next().await {
-            if let WatchEvent::Added(pod) | WatchEvent::Modified(pod) = event {
-                let has_record = pod.annotations().contains_key(&format!("{RECORD}{SERVICE}"));
-                say(&tell, pod.name_any(), has_record);
+        loop {
+            match stream.next().await {
+                Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
+                    version = object.resource_version().expect("an object has a version");
+                    written(object);
+                }
+                Some(Ok(WatchEvent::Bookmark(mark))) => version = mark.metadata.resource_version,
+                Some(Ok(WatchEvent::Deleted(_))) => {}
+                // Its time is over.
+                None => {
+                    let Ok(anew) = api.watch(&params, &version).await else { return };
+                    stream = Box::pin(anew);
+                }
+                Some(Err(_) | Ok(WatchEvent::Error(_))) => return,
             }
         }
     });
@@ -315,4 +355,51 @@ async fn subscribe(nats: &Nats, tell: Tell) {
             say(&tell, id, told["Action"] != "delete");
         }
     });
+}
+
+#[cfg(feature = "nacos")]
+mod nacos {
+    use std::{
+        collections::BTreeSet,
+        future::pending,
+        sync::{Arc, Mutex},
+    };
+
+    use nacos_sdk::api::{
+        naming::{NamingChangeEvent, NamingEventListener, NamingServiceBuilder},
+        props::ClientProps,
+    };
+
+    use super::{SERVICE, Tell, say_new};
+    use crate::nacos::Nacos;
+
+    /// What Nacos pushes: all instances, at each change.
+    struct Listener {
+        tell: Tell,
+        known: Mutex<BTreeSet<String>>,
+    }
+
+    impl NamingEventListener for Listener {
+        fn event(&self, event: Arc<NamingChangeEvent>) {
+            let instances = event.instances.iter().flatten();
+            let ids = instances.filter_map(|it| it.metadata.get("micro-id").cloned()).collect();
+            say_new(&self.tell, &mut self.known.lock().expect("nobody panics"), ids);
+        }
+    }
+
+    /// By its SDK.
+    pub(super) async fn subscribe(nacos: &Nacos, tell: Tell) {
+        let props = ClientProps::new()
+            .env_first(false)
+            .server_addr(nacos.main_address())
+            .naming_push_empty_protection(false);
+        let naming = NamingServiceBuilder::new(props).build().await.expect("Nacos is reached");
+        let listener = Arc::new(Listener { tell, known: Mutex::default() });
+        let subscribed = naming.subscribe(SERVICE.to_owned(), None, Vec::new(), listener).await;
+        subscribed.expect("Nacos answers");
+        tokio::spawn(async move {
+            let _naming = naming;
+            pending::<()>().await;
+        });
+    }
 }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use fastrand::Rng;
 use micro::Client;
 use tokio::{
     task::JoinSet,
@@ -22,8 +23,9 @@ use crate::{
 
 const CALLERS: usize = 4;
 
-/// A node that nobody has called for so long, with all of them calling, is called no more.
-const QUIET: Duration = Duration::from_millis(100);
+/// When so many calls in a row went to the other node, though each takes either, this one is called no
+/// more.
+const ELSEWHERE: usize = 64;
 
 /// Longer than any registry takes.
 const SOON: Duration = Duration::from_secs(10);
@@ -36,6 +38,8 @@ struct Seen {
     first: Option<Duration>,
     /// When the last was begun.
     last: Option<Duration>,
+    /// How many went elsewhere since.
+    elsewhere: usize,
 }
 
 impl Seen {
@@ -43,6 +47,9 @@ impl Seen {
         if node == self.id {
             self.first.get_or_insert_with(now);
             self.last = self.last.max(Some(begin));
+            self.elsewhere = 0;
+        } else {
+            self.elsewhere += 1;
         }
     }
 }
@@ -82,6 +89,7 @@ pub struct Routed {
     echo: EchoClient,
     seen: Arc<Mutex<Seen>>,
     times: Times,
+    rng: Rng,
 }
 
 impl Routed {
@@ -94,14 +102,14 @@ impl Routed {
         let url = server.url();
         let write_to = if server.takes_registrations() { &url } else { "memory://unwritten" };
         let mut host = Host::start(write_to)?;
-        let address = host.serve("stays").await?;
+        let address = host.serve("stays", &server.place(0)).await?;
         written(&mut server, &mut host, "stays", Some(&address)).await?;
         let client = Client::builder().without_env().registry(&url).build()?;
         let echo = EchoClient::new(SERVICE, &client);
         echo.say(SayRequest::default()).timeout(SOON).await?;
         let own = Own::listen(&server).await;
         let (seen, times) = (Arc::default(), Times::default());
-        Ok(Self { server, host, own, echo, seen, times })
+        Ok(Self { server, host, own, echo, seen, times, rng: Rng::with_seed(1) })
     }
 
     /// A node comes and goes.
@@ -110,11 +118,13 @@ impl Routed {
     /// When nobody calls it.
     pub async fn round(&mut self, number: usize) -> Result<(), Box<dyn Error>> {
         let id = format!("n{number}");
-        *self.seen() = Seen { id: id.clone(), first: None, last: None };
+        *self.seen() = Seen { id: id.clone(), ..Seen::default() };
         let mut callers: JoinSet<()> =
             (0..CALLERS).map(|_| call(self.echo.clone(), self.seen.clone())).collect();
-        let address = self.host.serve(&id).await?;
+        let place = self.server.place(number + 1);
+        let address = self.host.serve(&id, &place).await?;
 
+        self.at_some_moment().await;
         let came = written(&mut self.server, &mut self.host, &id, Some(&address)).await?;
         let heard = timeout(SOON, self.own.hears(&id, &address, true)).await?;
         let first = timeout(SOON, async {
@@ -129,15 +139,17 @@ impl Routed {
         self.times.own_came.push(ms(came, heard));
         self.times.first.push(ms(came, first));
 
+        self.at_some_moment().await;
         let went = written(&mut self.server, &mut self.host, &id, None).await?;
         let heard = timeout(SOON, self.own.hears(&id, &address, false)).await?;
+        self.seen().elsewhere = 0;
         let last = timeout(SOON, async {
             loop {
-                let last = self.seen().last.unwrap_or_default();
-                if now().saturating_sub(last.max(heard)) > QUIET {
-                    break last;
+                let Seen { last, elsewhere, .. } = *self.seen();
+                if elsewhere >= ELSEWHERE {
+                    break last.unwrap_or_default();
                 }
-                sleep(Duration::from_millis(5)).await;
+                sleep(Duration::from_millis(1)).await;
             }
         });
         let last = last.await.map_err(|_| format!("{} is called on", self.server.name()))?;
@@ -149,6 +161,14 @@ impl Routed {
         }
         callers.shutdown().await;
         self.host.stop(&id).await
+    }
+
+    /// Where something is looked at again and again: else all would be written just after a look of
+    /// ours, which is what ended the round before.
+    async fn at_some_moment(&mut self) {
+        if let Some(every) = self.looked_at_every() {
+            sleep(every.mul_f64(self.rng.f64())).await;
+        }
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
@@ -192,7 +212,7 @@ async fn written(
 /// When a call fails.
 pub async fn connects(times: usize) -> Result<Vec<Duration>, Box<dyn Error>> {
     let mut host = Host::start("memory://connects")?;
-    let url = format!("static://{SERVICE}={}", host.serve("connects").await?);
+    let url = format!("static://{SERVICE}={}", host.serve("connects", "127.0.0.1:0").await?);
     let mut took = Vec::new();
     for _ in 0..times {
         let client = Client::builder().without_env().registry(&url).build()?;

@@ -11,7 +11,7 @@ use crate::{
     consul::Consul,
     dns::Dns,
     etcd::Etcd,
-    kubernetes::{Kubernetes, Namespace},
+    kubernetes::{Kubernetes, Namespace, Slice, Stage, endpoint},
     nacos::Nacos,
     nats::Nats,
     zookeeper::ZooKeeper,
@@ -28,8 +28,10 @@ pub enum Server {
     Etcd(Etcd),
     /// `consul://`
     Consul(Consul),
-    /// `kubernetes://`, with records at pods: a slice takes no address of the loopback interface.
+    /// `kubernetes://`, with records at pods.
     Kubernetes(Kubernetes, Namespace),
+    /// `kubernetes://`, with what is in the slice of a Service: each pod's address, and where it stands.
+    Slices(Kubernetes, Namespace, BTreeMap<String, (String, Stage)>),
     /// `zookeeper://`
     ZooKeeper(ZooKeeper),
     /// `nats://`
@@ -53,6 +55,16 @@ impl Server {
         Self::Kubernetes(server, namespace)
     }
 
+    /// An API server where nodes are in a slice.
+    ///
+    /// # Panics
+    /// As [`Kubernetes::start`].
+    pub async fn slices() -> Self {
+        let server = Kubernetes::start().await;
+        let namespace = Namespace::open(&server.kubeconfig(), "default").await;
+        Self::Slices(server, namespace, BTreeMap::new())
+    }
+
     /// A file without nodes.
     ///
     /// # Panics
@@ -71,6 +83,7 @@ impl Server {
             Self::Etcd(_) => "etcd",
             Self::Consul(_) => "consul",
             Self::Kubernetes(..) => "kubernetes",
+            Self::Slices(..) => "kubernetes, slices",
             Self::ZooKeeper(_) => "zookeeper",
             Self::Nats(_) => "nats",
             Self::Nacos(_) => "nacos",
@@ -87,6 +100,7 @@ impl Server {
             Self::Etcd(etcd) => etcd.url(),
             Self::Consul(consul) => consul.url(),
             Self::Kubernetes(_, namespace) => format!("{}&format=micro", namespace.url()),
+            Self::Slices(_, namespace, _) => namespace.url(),
             Self::ZooKeeper(zookeeper) => zookeeper.url(),
             Self::Nats(nats) => nats.url(),
             Self::Nacos(nacos) => nacos.url(),
@@ -98,7 +112,16 @@ impl Server {
     /// Whether nodes write themselves there; where they do not, [`put`](Self::put) and
     /// [`remove`](Self::remove) do.
     pub fn takes_registrations(&self) -> bool {
-        !matches!(self, Self::Kubernetes(..) | Self::Dns(..) | Self::File(..))
+        !matches!(self, Self::Kubernetes(..) | Self::Slices(..) | Self::Dns(..) | Self::File(..))
+    }
+
+    /// Where the node of this number is to serve.
+    pub fn place(&self, number: usize) -> String {
+        match self {
+            // A slice takes no address of the loopback network, and has one port for all of its pods.
+            Self::Slices(..) => format!("10.1.0.{}:{SLICE_PORT}", number % 250 + 1),
+            _ => "127.0.0.1:0".to_owned(),
+        }
     }
 
     /// How often it is looked at, where nothing tells of a change.
@@ -127,6 +150,14 @@ impl Server {
                 let record = json!({ "name": SERVICE, "version": "latest", "nodes": nodes });
                 namespace.patch_pod(id, record_of(Some(&record.to_string()))).await;
             }
+            Self::Slices(_, namespace, pods) => {
+                // Those that were told to end have ended.
+                pods.retain(|_, (_, stage)| *stage == Stage::Ready);
+                write_slice(namespace, pods).await;
+                begin = now();
+                pods.insert(id.to_owned(), (address.to_owned(), Stage::Ready));
+                write_slice(namespace, pods).await;
+            }
             Self::Dns(_, nodes) | Self::File(_, nodes) => {
                 nodes.insert(id.to_owned(), address.to_owned());
                 self.write_list().await;
@@ -145,6 +176,10 @@ impl Server {
         match self {
             Self::Kubernetes(_, namespace) => {
                 namespace.patch_pod(id, record_of(None)).await;
+            }
+            Self::Slices(_, namespace, pods) => {
+                pods.get_mut(id).expect("a pod in the slice").1 = Stage::Terminating;
+                write_slice(namespace, pods).await;
             }
             Self::Dns(_, nodes) | Self::File(_, nodes) => {
                 nodes.remove(id);
@@ -176,6 +211,19 @@ impl Server {
         fs::write(&beside, text).expect("a file is written");
         fs::rename(&beside, dir.path().join("nodes.toml")).expect("a file is renamed");
     }
+}
+
+/// The port of all pods in the slice.
+const SLICE_PORT: u16 = 9000;
+
+async fn write_slice(namespace: &Namespace, pods: &BTreeMap<String, (String, Stage)>) {
+    let endpoints = pods.iter().map(|(id, (address, stage))| {
+        let (host, _) = address.rsplit_once(':').expect("a port");
+        endpoint(id, host, *stage)
+    });
+    let ports = json!([{ "name": "grpc", "port": SLICE_PORT }]);
+    let slice = Slice { ports, ..Slice::of(&endpoints.collect::<Vec<_>>()) };
+    namespace.put_slice(SERVICE, &format!("{SERVICE}-a"), &slice).await;
 }
 
 /// Where go-micro has a record at a pod; none removes it.
