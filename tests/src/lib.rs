@@ -16,6 +16,7 @@ pub mod kubernetes;
 pub mod lines;
 pub mod link;
 pub mod log;
+pub mod multicast;
 pub mod nacos;
 pub mod namespace;
 pub mod nats;

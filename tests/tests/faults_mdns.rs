@@ -1,5 +1,6 @@
 //! What may happen to `mdns://` while calls go on. There is no server: each node tells of itself, and
-//! is asked itself. So what can be done is what anybody on the network can say in a node's name.
+//! is asked itself. So what can be done is what anybody on the network can say in a node's name, and to
+//! take multicast away: cut (sending fails) or silent.
 
 use std::{collections::BTreeSet, net::UdpSocket, time::Duration};
 
@@ -8,13 +9,19 @@ use micro::{
     testing::registry::Watching,
 };
 use tests::{
-    fault::{Cannot, SERVICE, TTL, Trial, judge, now},
+    fault::{AWAY, AWAY_FOR_A_MOMENT, Cannot, SERVICE, TTL, Trial, judge, now},
+    multicast::Multicast,
     namespace,
 };
+use tokio::time::sleep;
+
 /// As for the registries that have a server.
 const BACK_WITHIN: Duration = Duration::from_secs(TTL.as_secs() / 3 + 1);
 
 const NO_SERVER: &str = "there is no server: each node tells of itself";
+
+const NO_START: &str = "whoever starts where multicast does not work is refused, and told what to use \
+    instead: nothing says whether it will ever work there";
 
 const DECLARED: &[(&str, &str)] = &[
     (
@@ -24,28 +31,72 @@ const DECLARED: &[(&str, &str)] = &[
     ("killed_and_restarted", NO_SERVER),
     ("wiped", NO_SERVER),
     ("restored_to_an_older_state", NO_SERVER),
-    ("stopped_for_three_ttls", NO_SERVER),
     (
-        "connection_cut",
-        "datagrams have no connection, and the loopback interface carries the calls too",
+        "five_seconds_slow",
+        "nobody waits for a datagram: until a late one comes it is as lost as in \
+         connection_black_holed",
     ),
-    ("connection_black_holed", NO_SERVER),
-    ("five_seconds_slow", NO_SERVER),
     ("credentials_expired_and_renewed", "whoever is on the network may ask and tell"),
-    ("down_at_the_start", NO_SERVER),
-    ("down_at_the_start_with_a_cache", NO_SERVER),
-    ("away_for_longer_than_max_stale", NO_SERVER),
+    ("down_at_the_start", NO_START),
+    ("down_at_the_start_with_a_cache", NO_START),
+    (
+        "away_for_longer_than_max_stale",
+        "silence is no error: whoever has not been heard for 120 s is gone",
+    ),
 ];
 
 /// Does a fault, if it is one that can be done.
 async fn bear(fault: &str) -> Result<(), Cannot> {
-    let ttl = match fault {
-        "every_record_deleted" => 0,
-        "every_record_overwritten" => 120,
+    match fault {
+        "every_record_deleted" => others_say(fault, 0).await,
+        "every_record_overwritten" => others_say(fault, 120).await,
+        "stopped_for_three_ttls" | "connection_cut" | "connection_black_holed" => {
+            without_multicast(fault).await
+        }
         _ => return Err(Cannot),
+    }
+    Ok(())
+}
+
+/// Takes away what carries the registry, and leaves what carries the calls.
+async fn without_multicast(fault: &str) {
+    let multicast = Multicast::new().await;
+    let mut trial = trial(fault).await;
+    let away = match fault {
+        "connection_cut" => {
+            multicast.cut().await;
+            AWAY_FOR_A_MOMENT
+        }
+        "stopped_for_three_ttls" => {
+            multicast.silence().await;
+            3 * TTL
+        }
+        _ => {
+            multicast.silence().await;
+            AWAY
+        }
     };
-    let mut trial =
-        Trial::beside_others(&format!("mdns: {}", fault.replace('_', " ")), "mdns://").await;
+    sleep(away).await;
+    multicast.mend().await;
+    let took = trial.all_listed(now()).await;
+    assert!(took <= BACK_WITHIN, "the nodes were back {took:?} after multicast");
+    go_on(trial).await;
+}
+
+/// A node that takes another's place is called.
+async fn go_on(mut trial: Trial) {
+    assert!(trial.fleet.terminate(0).await.success());
+    trial.replace(0).await;
+    trial.finish(0).await;
+}
+
+async fn trial(fault: &str) -> Trial {
+    Trial::beside_others(&format!("mdns: {}", fault.replace('_', " ")), "mdns://").await
+}
+
+/// Somebody says something else of each node.
+async fn others_say(fault: &str, ttl: u32) {
+    let mut trial = trial(fault).await;
     let mut watching = Watching::from_now(&trial.fleet.registry, SERVICE).await;
     let said = now();
     for id in trial.fleet.ids() {
@@ -70,10 +121,7 @@ async fn bear(fault: &str) -> Result<(), Cannot> {
     let took = now() - said;
     assert!(took <= BACK_WITHIN, "the nodes were back {took:?} after what was said of them");
     assert_eq!(trial.all_listed(now()).await, Duration::ZERO, "and for good");
-    assert!(trial.fleet.terminate(0).await.success());
-    trial.replace(0).await;
-    trial.finish(0).await;
-    Ok(())
+    go_on(trial).await;
 }
 
 /// Says in the node's name that it is at port 9, with a text that is none; or, with a TTL of zero, that

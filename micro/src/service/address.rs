@@ -63,6 +63,14 @@ pub(super) fn advertised(
         }
         return Ok(address.to_string());
     };
+    if let Some((_, zone)) = advertise.split_once('%') {
+        let zone = zone.split(']').next().unwrap_or(zone);
+        return Err(Error::config(format!(
+            "the advertised address '{advertise}' has the zone %{zone}, which means nothing on \
+             another host: advertise an address without a zone, or leave it out to advertise the \
+             address that is listened on"
+        )));
+    }
     let (host, port) = split(advertise).ok_or_else(|| {
         Error::config(format!(
             "the advertised address '{advertise}' is not of the form host:port, host or [ipv6]:port"
@@ -217,6 +225,18 @@ mod tests {
             let error = advertised(Some(wrong), bound, &machine(&[])).expect_err(wrong);
             assert!(error.to_string().contains(wrong), "{error}");
         }
+    }
+
+    #[test]
+    fn a_zone_is_refused_and_told_to_mean_nothing_elsewhere() {
+        let bound = "[fe80::1%3]:80".parse().expect("an address");
+        for wrong in ["[fe80::1%3]:80", "[fe80::1%3]", "fe80::1%3"] {
+            let error = advertised(Some(wrong), bound, &machine(&[])).expect_err(wrong);
+            let named = format!("'{wrong}' has the zone %3, which means nothing on another host");
+            let text = error.to_string();
+            assert!(text.contains(&named) && text.contains("without a zone"), "{text}");
+        }
+        assert_eq!(advertised(None, bound, &machine(&[])).expect("valid"), "[fe80::1%3]:80");
     }
 
     #[test]

@@ -49,17 +49,21 @@ impl Named {
         let Some(found) = interfaces.iter().find(is_it) else {
             return Err(self.missing(interfaces));
         };
+        let all = || interfaces.iter().filter(|interface| interface.name == found.name);
+        // One link, whatever further addresses it has.
+        if all().any(Interface::is_loopback) {
+            return Ok(vec![Net::LOOPBACK]);
+        }
         if !found.is_oper_up() {
             return Ok(Vec::new());
         }
-        let all = || interfaces.iter().filter(|interface| interface.name == found.name);
         let is_spoken = |interface: &&Interface| match self {
             Self::Address(IpAddr::V4(ip), _) => interface.ip() == *ip,
             _ => true,
         };
         let mut nets: Vec<_> = all().filter(is_spoken).filter_map(Net::v4).collect();
         let is_v4 = matches!(self, Self::Address(IpAddr::V4(_), _));
-        if !is_v4 && !all().any(Interface::is_loopback) {
+        if !is_v4 {
             nets.extend(Net::v6(all()));
         }
         Ok(nets)
@@ -125,7 +129,6 @@ impl Net {
 
     fn v4(interface: &Interface) -> Option<Self> {
         match &interface.addr {
-            IfAddr::V4(addr) if addr.ip == Ipv4Addr::LOCALHOST => Some(Self::LOOPBACK),
             IfAddr::V4(addr) => Some(Self {
                 index: interface.index.unwrap_or(0),
                 family: Family::V4 { ip: addr.ip, mask: addr.netmask },
@@ -373,6 +376,8 @@ mod tests {
         vec![
             interface("lo", 1, "127.0.0.1"),
             interface("lo", 1, "::1"),
+            interface("lo", 1, "10.2.0.1"),
+            interface("lo", 1, "fd02::1"),
             interface("eth0", 2, "fd00::1"),
             interface("eth0", 2, "10.0.0.1"),
             interface("eth0", 2, "10.0.1.1"),
@@ -402,9 +407,13 @@ mod tests {
         assert_eq!(nets(&by_address("fd00::1", 0)), both);
         assert_eq!(nets(&Named::Interface("eth0".to_owned())), both);
         assert_eq!(nets(&by_address("fe80::1", 3)), ["IPv6 on the interface eth1"]);
-        for loopback in
-            [by_address("127.0.0.3", 0), by_address("::1", 0), Named::Interface("lo".to_owned())]
-        {
+        for loopback in [
+            by_address("127.0.0.3", 0),
+            by_address("::1", 0),
+            by_address("10.2.0.1", 0),
+            by_address("fd02::1", 0),
+            Named::Interface("lo".to_owned()),
+        ] {
             assert_eq!(loopback.nets(&all), Ok(vec![Net::LOOPBACK]));
         }
         for (named, why) in [
