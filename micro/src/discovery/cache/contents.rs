@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     path::Path,
@@ -42,16 +41,6 @@ pub(super) enum Fault {
     Foreign(serde_json::Error),
     /// It may well be one.
     Unread(io::Error),
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing => f.write_str("it is not there"),
-            Self::Foreign(error) => error.fmt(f),
-            Self::Unread(error) => error.fmt(f),
-        }
-    }
 }
 
 impl Contents {

@@ -60,10 +60,10 @@ impl Writer {
             Ok(contents) => contents,
             Err(fault) => {
                 let path = self.path.display();
-                match &fault {
+                match fault {
                     Fault::Missing => {}
-                    Fault::Foreign(_) => warn!("discovery: {path} is no cache: {fault}"),
-                    Fault::Unread(_) => warn!("discovery: {path} is not read: {fault}"),
+                    Fault::Foreign(error) => warn!("discovery: {path} is no cache: {error}"),
+                    Fault::Unread(error) => warn!("discovery: {path} is not read: {error}"),
                 }
                 Contents::default()
             }

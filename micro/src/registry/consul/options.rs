@@ -158,7 +158,12 @@ impl Options {
         self.token.is_some()
     }
 
-    /// The token as a header's value.
+    /// Whether it is read from a file, which may take as long as it likes.
+    pub(super) fn has_token_file(&self) -> bool {
+        matches!(self.token, Some(Token::File(_)))
+    }
+
+    /// The token as a header's value. May read a file.
     ///
     /// # Errors
     /// In words, without the token.
@@ -177,7 +182,7 @@ impl Options {
     }
 
     /// How connections are secured. (Ours, also where they are not: reqwest would take the
-    /// process's default provider of cryptography, and panic where there is none.)
+    /// process's default provider of cryptography, and panic where there is none.) May read files.
     ///
     /// # Errors
     /// In words: a file that cannot be read, or holds something else.
