@@ -410,6 +410,23 @@ async fn nodes_of_the_service_mesh_are_apart() {
     };
     assert_eq!(ids(&native).await, ["mesh-native"]);
     assert_eq!(ids(&plain).await, ["mesh-native", "mesh-plain"]);
+
+    // By hand, with all but its flag.
+    let own = consul.get("/v1/agent/service/mesh-native").await;
+    let check = consul.get("/v1/agent/checks").await["service:mesh-native"]["Notes"].clone();
+    let without = json!({
+        "ID": "mesh-native", "Name": "mesh", "Tags": own["Tags"], "Meta": own["Meta"],
+        "Address": "127.0.0.1", "Port": 1,
+        "Check": { "TTL": "15s", "Status": "passing", "Notes": check }
+    });
+    consul.put("/v1/agent/service/register", without).await;
+    assert_eq!(watching.events(1).await, ["-mesh-native"]);
+    let renewed = native.renew(&mesh, lease).await;
+    assert!(matches!(&renewed, Err(RenewError::Taken(_))), "{renewed:?}");
+    let lease = native.register(&mesh, TTL).await.unwrap();
+    assert_eq!(ids(&native).await, ["mesh-native"]);
+
+    let mut watching = Watching::from_now(&native, "mesh").await;
     native.deregister(&mesh, lease).await.unwrap();
     assert_eq!(watching.events(1).await, ["-mesh-native"]);
 }

@@ -169,7 +169,8 @@ async fn a_port_is_called_by_name_or_number_and_the_url_may_name_service_and_por
 
     // As go-zero has it.
     let target = at(&namespace, "/greeter:9100");
-    assert_eq!(target.name(), format!("kubernetes://{}/greeter:9100", namespace.name));
+    let name = format!("kubernetes://{}/greeter:9100?kubeconfig=", namespace.name);
+    assert!(target.name().starts_with(&name), "{}", target.name());
     assert_eq!(addresses(&target, "greeter").await, ["10.1.0.4:9100"]);
     assert_eq!(addresses(&target, "greeter:http").await, ["10.1.0.4:8080"]);
     assert_eq!(target.list().await.unwrap(), ["greeter"]);

@@ -45,7 +45,10 @@ pub(super) fn start(discovery: Discovery, service: &str) -> Arc<Shared> {
     let mut drivers = Vec::new();
     for (index, registry) in registries.iter().enumerate() {
         let follow = &discovery.follow()[index];
-        let cache = follow.cache.clone().map(|file| Cache::new(file, registry.name(), service));
+        let cache = follow
+            .cache
+            .clone()
+            .map(|file| Cache::new(file, registry.name(), service, follow.max_stale));
         let follower = Follower {
             registry: registry.clone(),
             service: service.to_owned(),
@@ -93,12 +96,6 @@ impl Follower {
         let Self { registry, service, max_stale, cache, doubts } = self;
         let mut state = State::new(Instant::now(), max_stale, Rng::new());
         let mut remembering = cache.clone().map(|cache| Box::pin(cache.load()) as BoxFuture<'_, _>);
-        let kept = cache.map(|cache| {
-            let (kept, nodes) = watch::channel(Vec::new());
-            // Ends with the sender, once it has written what it was told last.
-            tokio::spawn(cache.keep(nodes));
-            kept
-        });
         let mut reading: Option<BoxFuture<'_, Result<Listing, Error>>> = None;
         let mut watching: Option<Watch> = None;
         let metrics = DiscoveryMetrics::start(&*registry, &service);
@@ -115,11 +112,11 @@ impl Follower {
             let is_new = is_read || !step.updates.is_empty();
             metrics.found(state.found(), step.updates.len());
             outlet.publish(index, step.updates, state.status());
-            if let Some(kept) = &kept
+            if let Some(cache) = &cache
                 && is_new
                 && let Some(nodes) = state.confirmed()
             {
-                kept.send_replace(nodes);
+                cache.tell(nodes);
             }
             match step.action {
                 Some(Action::Read) => reading = Some(Box::pin(read(&*registry, &service))),

@@ -77,7 +77,8 @@ pub type Watch = Pin<Box<dyn Stream<Item = Result<Batch, WatchError>> + Send>>;
 /// [`list`](Self::list) as many as it takes, each bounded: the caller decides on retries, and a
 /// dropped future leaves nothing behind that the TTL does not clean up.
 pub trait Registry: fmt::Debug + Send + Sync + 'static {
-    /// The registry for people, without a password: `etcd://127.0.0.1:2379`.
+    /// The registry in logs, errors and metrics, without a secret: `consul://127.0.0.1:8500?dc=a`. Two
+    /// that may have other nodes have other names: the file of a `cache` goes by them.
     fn name(&self) -> &str;
 
     /// Whether other machines have nodes here too, to whom a loopback address is of no use. By

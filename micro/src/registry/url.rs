@@ -2,9 +2,13 @@
 
 use std::{borrow::Cow, fmt};
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use crate::Error;
+
+/// What would end an option's value in a name, or break the line that it stands in.
+const NOT_IN_A_VALUE: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'&').add(b'+').add(b'`');
 
 /// A registry's URL, taken apart: `scheme://[user[:password]@]host[:port],..[/path][?key=value&..]`.
 ///
@@ -109,6 +113,23 @@ impl Url {
             Ok(complete)
         };
         self.hosts.split(',').map(address).collect()
+    }
+
+    /// The registry's name: where it is, and those of the `telling` options, each with its default,
+    /// that are given otherwise. Caches and metrics go by it, so that these are all that make another
+    /// place of it; and logs have it, so that none of them may be a secret.
+    #[allow(dead_code, reason = "not every backend has options")]
+    pub(super) fn name(&self, place: impl fmt::Display, telling: &[(&str, &str)]) -> String {
+        let mut name = place.to_string();
+        let mut mark = '?';
+        for (key, default) in telling {
+            if let Some(value) = self.option(key).filter(|value| value != default) {
+                let value = utf8_percent_encode(value, NOT_IN_A_VALUE);
+                name.push_str(&format!("{mark}{key}={value}"));
+                mark = '&';
+            }
+        }
+        name
     }
 
     /// Refuses a user and password.
@@ -290,6 +311,21 @@ mod tests {
         }
         for address in ["10.0.0.1:1", "[fd00::1]:1", "local.host:1", "0.0.0.0:1", "127.example:1"] {
             assert!(!is_loopback(address), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_the_options_that_tell_places_apart_in_one_order() {
+        let telling = [("dc", ""), ("ns", ""), ("format", "micro")];
+        for (query, name) in [
+            ("", "x://h:1"),
+            ("?token=s3cret&format=micro", "x://h:1"),
+            ("?ns=b&token=s3cret&dc=a", "x://h:1?dc=a&ns=b"),
+            ("?format=micro,kratos", "x://h:1?format=micro,kratos"),
+            ("?dc=/a%20b%26ns%3Dc%0a%25", "x://h:1?dc=/a%20b%26ns=c%0A%25"),
+        ] {
+            let url = Url::parse(&format!("x://h{query}")).unwrap();
+            assert_eq!(url.name("x://h:1", &telling), name);
         }
     }
 

@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use form_urlencoded::Serializer;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Client, Method, Response, StatusCode, header::CONTENT_TYPE};
+use reqwest::{
+    Client, Method, Response, StatusCode,
+    header::{CONTENT_TYPE, HeaderValue},
+};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -15,6 +18,7 @@ use tokio::{
 use super::{
     super::causes::with_causes,
     connections::{Connections, EXCHANGES, Lane},
+    files::Files,
     options::Options,
 };
 use crate::Error;
@@ -55,6 +59,7 @@ pub(super) fn part(text: &str) -> String {
 pub(super) struct Agent {
     pub(super) options: Options,
     connections: Connections,
+    tokens: Files<Option<HeaderValue>>,
     turns: Semaphore,
     reads: Semaphore,
     alive: tokio::sync::Mutex<Option<Alive>>,
@@ -141,6 +146,7 @@ impl Agent {
         Self {
             options,
             connections: Connections::default(),
+            tokens: Files::default(),
             turns: Semaphore::new(AT_ONCE),
             reads: Semaphore::new(READS_AT_ONCE),
             alive: tokio::sync::Mutex::default(),
@@ -218,14 +224,16 @@ impl Agent {
     ) -> Result<Answer, Error> {
         let mut is_second = false;
         let why = loop {
-            let (client, generation) = {
-                let client = self.connections.client(&self.options, lane);
-                client.map_err(|why| self.failed(what, why))?
-            };
+            let ((client, generation), token) = timeout_at(begins, self.ready(lane))
+                .await
+                .unwrap_or_else(|_| {
+                    Err("its certificates, or its token, are not read in time".into())
+                })
+                .map_err(|why| self.failed(what, why))?;
             // Given up by its caller shortly before its end, it was silent for too long.
             let silent_from = Some(begins - EXCHANGE / 2);
             let mut pending = Pending { agent: self, generation, silent_from };
-            let asked = timeout_at(begins, self.ask(&client, &request)).await;
+            let asked = timeout_at(begins, self.ask(&client, token, &request)).await;
             let why = match asked {
                 Ok(Ok(response)) => match timeout_at(ends, answer(response)).await {
                     Ok(Ok(answer)) => {
@@ -280,15 +288,33 @@ impl Agent {
         Ok(())
     }
 
-    async fn ask(&self, client: &Client, request: &Request) -> Result<Response, String> {
+    /// What the files are needed for: the client of these connections, and the token.
+    async fn ready(&self, lane: Lane) -> Result<((Client, u64), Option<HeaderValue>), String> {
+        Ok((self.connections.client(&self.options, lane).await?, self.token().await?))
+    }
+
+    async fn ask(
+        &self,
+        client: &Client,
+        token: Option<HeaderValue>,
+        request: &Request,
+    ) -> Result<Response, String> {
         let mut builder = client.request(request.method.clone(), self.url(request));
-        if let Some(token) = self.options.token()? {
+        if let Some(token) = token {
             builder = builder.header("x-consul-token", token);
         }
         if let Some(body) = &request.body {
             builder = builder.header(CONTENT_TYPE, "application/json").body(body.clone());
         }
         builder.send().await.map_err(|error| with_causes(&error.without_url()))
+    }
+
+    async fn token(&self) -> Result<Option<HeaderValue>, String> {
+        if !self.options.has_token_file() {
+            return self.options.token();
+        }
+        let options = self.options.clone();
+        self.tokens.read(|| None, move || options.token()).await
     }
 
     fn url(&self, request: &Request) -> String {

@@ -1,7 +1,7 @@
 //! The connections to an agent: those of exchanges, and those of watches, so many on each.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -11,6 +11,7 @@ use rustls::ClientConfig;
 use super::{
     super::causes::with_causes,
     agent::EXCHANGE,
+    files::Files,
     options::{At, Options},
 };
 
@@ -29,14 +30,17 @@ const KEEPALIVE_RETRIES: u32 = 3;
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
-pub(super) struct Connections(Mutex<Held>);
+pub(super) struct Connections {
+    held: Mutex<Held>,
+    certificates: Files<ClientConfig>,
+}
 
 #[derive(Default)]
 struct Held {
     /// The first for exchanges, each other one for so many watches.
     clients: Vec<Option<Client>>,
     /// What all of them have, once the certificates are read: by the first that needs them.
-    tls: Arc<Mutex<Option<ClientConfig>>>,
+    tls: Option<ClientConfig>,
     /// How many watches each has.
     watches: Vec<usize>,
     /// How often they were given up: an error speaks against the connections of its time.
@@ -61,25 +65,19 @@ impl Connections {
         self.held().watches[lane] -= 1;
     }
 
-    pub(super) fn client(
+    pub(super) async fn client(
         &self,
         options: &Options,
         Lane(lane): Lane,
     ) -> Result<(Client, u64), String> {
-        let (tls, generation) = {
+        let generation = {
             let held = self.held();
             if let Some(Some(client)) = held.clients.get(lane) {
                 return Ok((client.clone(), held.generation));
             }
-            (held.tls.clone(), held.generation)
+            held.generation
         };
-        let tls = {
-            let mut tls = tls.lock().unwrap_or_else(PoisonError::into_inner);
-            match &*tls {
-                Some(tls) => tls.clone(),
-                None => tls.insert(options.tls()?).clone(),
-            }
-        };
+        let tls = self.tls(options, generation).await?;
         let mut builder = Client::builder()
             .tls_backend_preconfigured(tls)
             .no_proxy()
@@ -108,18 +106,32 @@ impl Connections {
         Ok((client, generation))
     }
 
+    async fn tls(&self, options: &Options, generation: u64) -> Result<ClientConfig, String> {
+        let known = || self.held().tls.clone();
+        if let Some(tls) = known() {
+            return Ok(tls);
+        }
+        let options = options.clone();
+        let tls = self.certificates.read(known, move || options.tls()).await?;
+        let mut held = self.held();
+        if held.generation == generation {
+            held.tls = Some(tls.clone());
+        }
+        Ok(tls)
+    }
+
     /// Forgets the connections of that time: the next exchange makes new ones.
     pub(super) fn discard(&self, generation: u64) {
         let mut held = self.held();
         if held.generation == generation {
             held.generation += 1;
             held.clients.clear();
-            held.tls = Arc::default();
+            held.tls = None;
         }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -138,6 +150,8 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::{
         super::{
             super::url::Url,
@@ -175,18 +189,18 @@ VmQCIC7W9dOTi1SF9F2XCZXrY0Ldc7hXohc0LLqRtgIBuxqc
 -----END CERTIFICATE-----
 ";
 
-    #[test]
-    fn certificates_are_read_once_until_connections_are_given_up() {
+    #[tokio::test]
+    async fn certificates_are_read_once_until_connections_are_given_up() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), CA).unwrap();
         let url = format!("consul://h:1?tls=true&ca={}", file.path().display());
         let options = Options::of(&Url::parse(&url).unwrap()).unwrap();
         let connections = Connections::default();
-        let (_, generation) = connections.client(&options, EXCHANGES).unwrap();
+        let (_, generation) = connections.client(&options, EXCHANGES).await.unwrap();
         std::fs::write(file.path(), "").unwrap();
-        connections.client(&options, Lane(1)).expect("with what was read for the first");
+        connections.client(&options, Lane(1)).await.expect("with what was read for the first");
         connections.discard(generation);
-        let why = connections.client(&options, Lane(1)).expect_err("they are read anew");
+        let why = connections.client(&options, Lane(1)).await.expect_err("they are read anew");
         assert!(why.contains("has no certificate"), "{why}");
     }
 }

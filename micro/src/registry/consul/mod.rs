@@ -3,6 +3,7 @@
 
 mod agent;
 mod connections;
+mod files;
 #[cfg(test)]
 mod fuzz;
 mod health;

@@ -19,10 +19,14 @@ const DEFAULT_PORT: u16 = 8500;
 /// The formats that go fleets keep in Consul.
 const FORMATS: [Format; 3] = [Format::Micro, Format::Kratos, Format::Kitex];
 
+/// The options that other nodes are found with, and their defaults.
+const TELLING: [(&str, &str); 5] =
+    [("dc", ""), ("ns", ""), ("partition", ""), ("connect", ""), ("format", "micro")];
+
 /// The agent, what is asked of it, and with which rights. `Debug` shows no token.
 #[derive(Clone)]
 pub(super) struct Options {
-    /// For people: `consul://127.0.0.1:8500`.
+    /// `consul://127.0.0.1:8500?dc=a`, with what is [`TELLING`].
     pub(super) name: String,
     pub(super) at: At,
     token: Option<Token>,
@@ -106,8 +110,8 @@ impl Options {
         let at = At::of(url)?;
         let options = Self {
             name: match &at {
-                At::Address(address) => format!("consul://{address}"),
-                At::Socket(path) => format!("consul://{}", path.display()),
+                At::Address(address) => url.name(format_args!("consul://{address}"), &TELLING),
+                At::Socket(path) => url.name(format_args!("consul://{}", path.display()), &TELLING),
             },
             at,
             token: match (given("token")?, given("token_file")?) {
@@ -154,7 +158,12 @@ impl Options {
         self.token.is_some()
     }
 
-    /// The token as a header's value.
+    /// Whether it is read from a file, which may take as long as it likes.
+    pub(super) fn has_token_file(&self) -> bool {
+        matches!(self.token, Some(Token::File(_)))
+    }
+
+    /// The token as a header's value. May read a file.
     ///
     /// # Errors
     /// In words, without the token.
@@ -173,7 +182,7 @@ impl Options {
     }
 
     /// How connections are secured. (Ours, also where they are not: reqwest would take the
-    /// process's default provider of cryptography, and panic where there is none.)
+    /// process's default provider of cryptography, and panic where there is none.) May read files.
     ///
     /// # Errors
     /// In words: a file that cannot be read, or holds something else.
@@ -289,6 +298,16 @@ mod tests {
             ("consul://h:1?tls=true", "consul://h:1", "https://h:1"),
             ("consul://[::1]", "consul://[::1]:8500", "http://[::1]:8500"),
             ("consul:///run/a%20b.sock", "consul:///run/a b.sock", "http://localhost"),
+            (
+                "consul://h?token=s3cret&near=_agent&ns=n&dc=a",
+                "consul://h:8500?dc=a&ns=n",
+                "http://h:8500",
+            ),
+            (
+                "consul://h?connect=native&format=kratos&partition=p",
+                "consul://h:8500?partition=p&connect=native&format=kratos",
+                "http://h:8500",
+            ),
         ] {
             let options = options(url).unwrap();
             assert_eq!((options.name.as_str(), options.base().as_str()), (name, base));

@@ -203,6 +203,7 @@ impl Registration {
             && meta.map_or(self.meta.is_empty(), |meta| *meta == self.meta)
             && self.tagged_addresses.iter().all(has_address)
             && self.weights.is_none_or(|weights| service.weights == Some(weights))
+            && self.connect.is_some() == service.is_native()
     }
 }
 
@@ -266,6 +267,26 @@ mod tests {
         assert_eq!(long["Check"]["DeregisterCriticalServiceAfter"], "95.5s");
         assert_eq!(long["Connect"], serde_json::json!({ "Native": true }));
         assert!(record.under(Duration::MAX, Lease(7)).unwrap_err().contains("beyond"));
+    }
+
+    #[test]
+    fn a_record_that_left_the_service_mesh_or_came_into_it_is_another() {
+        let mut node = Node::new("greeter", "greeter-1", "10.0.3.7:9000");
+        node.metadata.clear();
+        for is_native in [false, true] {
+            let record = Registration::of(&node, &[Format::Micro], is_native).unwrap();
+            let mut body = serde_json::to_value(&record).unwrap();
+            body["Service"] = body["Name"].take();
+            for (connect, is_there) in [
+                (serde_json::json!({ "Native": true }), true),
+                (serde_json::json!({}), false),
+                (serde_json::Value::Null, false),
+            ] {
+                body["Connect"] = connect;
+                let service = serde_json::from_value(body.clone()).unwrap();
+                assert_eq!(record.is(&service), is_native == is_there, "{body}");
+            }
+        }
     }
 
     #[test]

@@ -46,7 +46,21 @@ pub(super) struct Service {
     pub(super) tagged_addresses: Option<BTreeMap<String, Address>>,
     pub(super) meta: Option<BTreeMap<String, String>>,
     pub(super) weights: Option<Weights>,
+    connect: Option<Connect>,
     modify_index: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Connect {
+    native: bool,
+}
+
+impl Service {
+    /// Whether it takes part in the service mesh by itself.
+    pub(super) fn is_native(&self) -> bool {
+        self.connect.as_ref().is_some_and(|connect| connect.native)
+    }
 }
 
 /// A check as Consul tells of it.

@@ -16,7 +16,7 @@ const FORMATS: [Format; 5] =
 /// Members, credentials and TLS of a registry. `Debug` shows no password.
 #[derive(Clone)]
 pub(super) struct Options {
-    /// For people: `etcd://h1:2379,h2:2379`.
+    /// `etcd://h1:2379,h2:2379`, and a `format` other than go-micro's.
     pub(super) name: String,
     /// `host:port` of each member.
     pub(super) members: Vec<String>,
@@ -72,7 +72,7 @@ impl Options {
             Some(_) => return Err(url.error("option `tls` is `true` or `false`")),
         };
         let options = Self {
-            name: format!("etcd://{}", members.join(",")),
+            name: url.name(format_args!("etcd://{}", members.join(",")), &[("format", "micro")]),
             members,
             formats: Format::of(url, &FORMATS)?,
             user: url.user.clone(),

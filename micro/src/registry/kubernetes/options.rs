@@ -16,10 +16,13 @@ use crate::Error;
 /// Set in every pod.
 const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
 
+/// The options that other nodes are found with. Pods are read only with `format`.
+const TELLING: [(&str, &str); 3] = [("kubeconfig", ""), ("context", ""), ("format", "")];
+
 /// Where to ask, for what, and who we are.
 #[derive(Debug, Clone)]
 pub(super) struct Options {
-    /// For people: `kubernetes://shop` or `kubernetes://shop/greeter:grpc`.
+    /// `kubernetes://shop` or `kubernetes://shop/greeter:grpc`, with what is [`TELLING`].
     pub(super) name: String,
     pub(super) namespace: String,
     /// The one Service that there is, if the URL names it.
@@ -102,8 +105,8 @@ impl Options {
             OwnPod { namespace, name }
         });
         let name = match &target {
-            Some(target) => format!("kubernetes://{namespace}/{target}"),
-            None => format!("kubernetes://{namespace}"),
+            Some(target) => url.name(format_args!("kubernetes://{namespace}/{target}"), &TELLING),
+            None => url.name(format_args!("kubernetes://{namespace}"), &TELLING),
         };
         Ok(Self { name, namespace, target, read, written, pod, source })
     }
@@ -242,13 +245,16 @@ current-context: plain
             ("kubernetes://prod/greeter", "kubernetes://prod/greeter"),
         ] {
             let read = options(&format!("{url}?kubeconfig={file}"), &[]).unwrap();
-            assert_eq!(read.name, name);
+            assert_eq!(read.name, format!("{name}?kubeconfig={file}"));
             assert!(read.read.is_empty() && read.pod.is_none());
             assert_eq!(read.written, [Format::Micro]);
         }
         let url = format!("kubernetes://?kubeconfig={file}&context=shop&format=micro");
         let read = options(&url, &[("POD_NAME", "greeter-1")]).unwrap();
-        assert_eq!(read.name, "kubernetes://shop");
+        assert_eq!(
+            read.name,
+            format!("kubernetes://shop?kubeconfig={file}&context=shop&format=micro")
+        );
         assert_eq!((&read.read, &read.written), (&vec![Format::Micro], &vec![Format::Micro]));
         let pod = |namespace: &str, name: &str| {
             Some(OwnPod { namespace: namespace.to_owned(), name: name.to_owned() })

@@ -16,6 +16,12 @@ const TO_GRPC: u16 = 1000;
 /// The formats that records have in Nacos.
 const FORMATS: [Format; 3] = [Format::Micro, Format::Kratos, Format::Kitex];
 
+const DEFAULT_GROUP: &str = "DEFAULT_GROUP";
+
+/// The options that other nodes are found with, and their defaults.
+const TELLING: [(&str, &str); 4] =
+    [("namespace", ""), ("group", DEFAULT_GROUP), ("cluster", ""), ("format", "micro")];
+
 /// A server of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Server {
@@ -28,7 +34,7 @@ pub(super) struct Server {
 /// The servers, the place in them, and the credentials. `Debug` shows no password.
 #[derive(Clone)]
 pub(super) struct Options {
-    /// For people: `nacos://h1:8848,h2:8848`.
+    /// `nacos://h1:8848,h2:8848?namespace=dev`, with what is [`TELLING`].
     pub(super) name: String,
     pub(super) servers: Vec<Server>,
     /// Where gRPC is spoken, if not at the main port and 1000.
@@ -91,11 +97,11 @@ impl Options {
             })
         });
         Ok(Self {
-            name: format!("nacos://{}", addresses.join(",")),
+            name: url.name(format_args!("nacos://{}", addresses.join(",")), &TELLING),
             servers: servers.collect::<Result<_, _>>()?,
             grpc_port,
             namespace: given("namespace")?.unwrap_or_default(),
-            group: given("group")?.unwrap_or_else(|| "DEFAULT_GROUP".to_owned()),
+            group: given("group")?.unwrap_or_else(|| DEFAULT_GROUP.to_owned()),
             cluster: given("cluster")?,
             formats: Format::of(url, &FORMATS)?,
             user: url.user.clone(),
@@ -127,7 +133,10 @@ mod tests {
             "nacos://me:s3cret@h1,[::1]:80?namespace=dev&group=pay&cluster=c1&format=kratos,micro",
         )
         .unwrap();
-        assert_eq!(found.name, "nacos://h1:8848,[::1]:80");
+        assert_eq!(
+            found.name,
+            "nacos://h1:8848,[::1]:80?namespace=dev&group=pay&cluster=c1&format=kratos,micro"
+        );
         let grpc: Vec<_> = found.servers.iter().map(|server| server.grpc.as_str()).collect();
         assert_eq!(grpc, ["h1:9848", "[::1]:1080"]);
         assert_eq!((found.namespace.as_str(), found.group.as_str()), ("dev", "pay"));

@@ -3,6 +3,7 @@
 use std::{fmt, fs, path::PathBuf, time::Duration};
 
 use async_nats::{ConnectOptions, rustls::crypto::CryptoProvider};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::super::url::{Url, is_loopback};
 use crate::Error;
@@ -20,7 +21,7 @@ const WAITING: usize = 16 * 1024;
 /// Servers, credentials and TLS of a registry. `Debug` shows no password.
 #[derive(Clone)]
 pub(super) struct Options {
-    /// For people: `nats://h1:4222,h2:4222`.
+    /// `nats://h1:4222,h2:4222`, and a user or file of `creds`.
     pub(super) name: String,
     /// `host:port` of each server.
     pub(super) servers: Vec<String>,
@@ -94,7 +95,13 @@ impl Options {
                 );
             }
         };
-        let options = Self { name: format!("nats://{}", servers.join(",")), servers, auth, tls };
+        // One of another account hears and is heard by others, on the same server.
+        let user = match &auth {
+            Auth::Password(user, _) => format!("{}@", utf8_percent_encode(user, NON_ALPHANUMERIC)),
+            _ => String::new(),
+        };
+        let name = url.name(format_args!("nats://{user}{}", servers.join(",")), &[("creds", "")]);
+        let options = Self { name, servers, auth, tls };
         options.client().map_err(|why| url.error(why))?;
         Ok(options)
     }
@@ -154,5 +161,22 @@ impl Options {
             Some((cert, key)) => options.add_client_certificate(cert.into(), key.into()),
             None => options,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_the_user_whose_account_it_is_and_no_secret() {
+        for (url, name) in [
+            ("nats://h", "nats://h:4222"),
+            ("nats://me:s3cret@h,i:1", "nats://me@h:4222,i:1"),
+            ("nats://s3cret@h", "nats://h:4222"),
+            ("nats://a%40b:s3cret@h", "nats://a%40b@h:4222"),
+        ] {
+            assert_eq!(Options::of(&Url::parse(url).unwrap()).unwrap().name, name);
+        }
     }
 }

@@ -18,7 +18,7 @@ const FORMATS: [Format; 3] = [Format::Micro, Format::Kratos, Format::Kitex];
 /// Members, chroot and credentials of a registry. `Debug` shows no password.
 #[derive(Clone)]
 pub(super) struct Options {
-    /// For people: `zookeeper://h1:2181,h2:2181/chroot`.
+    /// `zookeeper://h1:2181,h2:2181/chroot`, and a `format` other than go-micro's.
     pub(super) name: String,
     /// `host:port` of each member.
     pub(super) members: Vec<String>,
@@ -49,7 +49,10 @@ impl Options {
             return Err(url.error("the user has a `:`, which no user of ZooKeeper's digests has"));
         }
         Ok(Self {
-            name: format!("zookeeper://{}{}", members.join(","), root.chroot()),
+            name: url.name(
+                format_args!("zookeeper://{}{}", members.join(","), root.chroot()),
+                &[("format", "micro")],
+            ),
             members,
             root,
             formats: Format::of(url, &FORMATS)?,
@@ -99,7 +102,7 @@ mod tests {
     fn a_url_names_members_a_chroot_and_a_user() {
         let found =
             options("zookeeper://me:s3cret@h1,h2:2182/teams/a?format=micro,kratos").unwrap();
-        assert_eq!(found.name, "zookeeper://h1:2181,h2:2182/teams/a");
+        assert_eq!(found.name, "zookeeper://h1:2181,h2:2182/teams/a?format=micro,kratos");
         assert_eq!(found.members, ["h1:2181", "h2:2182"]);
         assert_eq!(found.formats, [Format::Micro, Format::Kratos]);
         assert!(!format!("{found:?}").contains("s3cret"), "{found:?}");
