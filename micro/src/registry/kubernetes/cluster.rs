@@ -329,18 +329,23 @@ impl fmt::Debug for Held {
 pub(super) fn describe(error: &ClientError) -> String {
     match error {
         ClientError::Api(status) => format!("{} ({})", status.message, status.code),
-        // It quotes all that the program said, the token with it.
-        ClientError::Auth(AuthError::AuthExecRun { out, .. }) => {
-            format!("the kubeconfig's program for credentials failed: {}", out.status)
-        }
+        ClientError::Auth(error) => sources(error),
         ClientError::Service(error) => sources(&**error),
         error => sources(error),
     }
 }
 
 fn sources(error: &(dyn StdError + 'static)) -> String {
-    if let Some(AuthError::AuthExecRun { out, .. }) = error.downcast_ref() {
-        return format!("the kubeconfig's program for credentials failed: {}", out.status);
+    // These quote what the program said, the token with it.
+    match error.downcast_ref() {
+        Some(AuthError::AuthExecRun { out, .. }) => {
+            return format!("the kubeconfig's program for credentials failed: {}", out.status);
+        }
+        Some(AuthError::AuthExecParse(_)) => {
+            return "the kubeconfig's program for credentials said what is no ExecCredential"
+                .to_owned();
+        }
+        _ => {}
     }
     let mut text = error.to_string();
     let mut source = error.source();
@@ -357,11 +362,11 @@ fn sources(error: &(dyn StdError + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, future::pending};
+    use std::{convert::Infallible, fs, future::pending, path::Path};
 
     use http::Response;
 
-    use super::*;
+    use super::{super::super::url::Url, *};
 
     const GET: Right = Right { verb: "get", resource: "pods" };
 
@@ -405,6 +410,39 @@ mod tests {
         let (failed, ()) = tokio::join!(cluster.call("ask", ask), asked);
         failed.unwrap_err();
         assert_eq!(cluster.held().as_ref().map(|held| held.id), Some(7));
+    }
+
+    /// With a kubeconfig whose credentials come from this script.
+    fn with_program(dir: &Path, script: &str) -> Cluster {
+        let program = serde_json::json!({
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": "sh", "args": ["-c", script], "interactiveMode": "Never",
+        });
+        let kubeconfig = serde_json::json!({
+            "clusters": [{ "name": "c", "cluster": { "server": "http://127.0.0.1:1" } }],
+            "users": [{ "name": "u", "user": { "exec": program } }],
+            "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
+            "current-context": "c",
+        });
+        let file = dir.join("kubeconfig");
+        fs::write(&file, kubeconfig.to_string()).unwrap();
+        let url = format!("kubernetes://shop?kubeconfig={}", file.display());
+        Cluster::new(Options::of(&Url::parse(&url).unwrap()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_a_program_says_is_not_quoted() {
+        let dir = tempfile::tempdir().unwrap();
+        for (script, said) in [
+            ("echo warning; echo '{\"token\": \"s3cret\"}'", "said what is no ExecCredential"),
+            ("echo '{\"status\": \"s3cret\"}'", "said what is no ExecCredential"),
+            ("echo s3cret; exit 3", "failed: exit status: 3"),
+        ] {
+            let error = with_program(dir.path(), script).call("ask", ask).await.unwrap_err();
+            let error = error.to_string();
+            assert!(error.contains(&format!("program for credentials {said}")), "{error}");
+            assert!(!error.contains("s3cret"), "{error}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
