@@ -204,6 +204,37 @@ async fn a_right_that_is_missing_is_named() {
 }
 
 #[tokio::test]
+async fn a_right_to_listen_that_is_missing_is_named_at_once() {
+    let dir = TempDir::new().unwrap();
+    let config = dir.path().join("nats.conf");
+    let subjects = ["micro.nats.watch", "micro.nats.query", "_INBOX.>"];
+    let user = |index: usize, denied: &str| {
+        format!(
+            r#"{{ user: "u{index}", password: "p",
+                permissions: {{ publish: ">", subscribe: {{ allow: ">", deny: "{denied}" }} }} }}"#
+        )
+    };
+    let users: Vec<_> = subjects.iter().enumerate().map(|(i, denied)| user(i, denied)).collect();
+    fs::write(&config, format!("authorization {{ users = [ {} ] }}", users.join(", "))).unwrap();
+    let nats = Nats::start_with(&["-c", config.to_str().unwrap()]).await;
+    for (index, subject) in subjects.iter().enumerate() {
+        let url = nats.url().replace("nats://", &format!("nats://u{index}:p@"));
+        let registry = registry::open(&url).unwrap();
+        let asked = Instant::now();
+        let read = registry.read("greeter").await.expect_err("no empty list");
+        assert!(asked.elapsed() < Duration::from_millis(700), "{:?}", asked.elapsed());
+        let text = read.to_string().to_lowercase();
+        let subject = subject.trim_end_matches('>').to_lowercase();
+        let said = format!("permissions violation for subscription to \"{subject}");
+        assert!(text.contains("read service greeter") && text.contains(&said), "{text}");
+        // As discovery is told.
+        let mut watching = Watching::after_revision(&registry, "greeter", 0);
+        let ended = format!("{:?}", watching.next_or_end().await.unwrap_err()).to_lowercase();
+        assert!(ended.contains("permissions violation for subscription"), "{ended}");
+    }
+}
+
+#[tokio::test]
 async fn a_record_that_the_server_does_not_take_is_named() {
     let dir = TempDir::new().unwrap();
     let config = dir.path().join("nats.conf");

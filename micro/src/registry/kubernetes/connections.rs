@@ -3,7 +3,10 @@
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -52,6 +55,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// that it is known how many requests at a time the server takes; a slow one is not waited for.
 const FIRST_ANSWER: Duration = Duration::from_millis(250);
 
+/// A connection that was silent for this long when a request on it was given up takes no other: it may
+/// be dead, and a new one is not. What is under way on it goes on.
+const SILENCE: Duration = Duration::from_millis(500);
+
 /// A connection without a request for this long is closed.
 const IDLE: Duration = Duration::from_secs(90);
 
@@ -78,6 +85,16 @@ struct Connection {
     http2: Option<Arc<Mutex<Option<Http2>>>>,
     /// When a request on it last ended.
     used: Mutex<Instant>,
+    /// When something of an answer last came.
+    heard: Mutex<Instant>,
+    is_silent: AtomicBool,
+}
+
+/// A request for whose answer we wait. Dropped, it was given up.
+struct Unanswered<'a> {
+    connection: &'a Connection,
+    since: Instant,
+    is_over: bool,
 }
 
 type Http2 = http2::Connection<MaybeHttpsStream<TokioIo<TcpStream>>, Body, TokioExecutor>;
@@ -173,7 +190,10 @@ impl Connections {
 
     fn find(&self) -> Option<Arc<Connection>> {
         let mut open = self.open();
-        open.retain(|connection| !connection.sender().is_closed() && !connection.is_idle());
+        open.retain(|connection| {
+            let is_silent = connection.is_silent.load(Ordering::Relaxed);
+            !is_silent && !connection.sender().is_closed() && !connection.is_idle()
+        });
         open.iter().find(|connection| connection.has_room()).cloned()
     }
 
@@ -218,7 +238,9 @@ impl Connections {
 
 impl Connection {
     fn new(sender: Sender, http2: Option<Arc<Mutex<Option<Http2>>>>) -> Self {
-        Self { sender: Mutex::new(sender), http2, used: Mutex::new(Instant::now()) }
+        let (sender, now) = (Mutex::new(sender), Instant::now());
+        let (used, heard) = (Mutex::new(now), Mutex::new(now));
+        Self { sender, http2, used, heard, is_silent: AtomicBool::new(false) }
     }
 
     /// Requests at a time.
@@ -263,7 +285,15 @@ impl Connection {
             Sender::Http1(sender) => sender.try_send_request(in_http1(request)).left_future(),
             Sender::Http2(sender) => sender.try_send_request(request).right_future(),
         };
-        sent.await
+        let mut unanswered = Unanswered { connection: self, since: Instant::now(), is_over: false };
+        let answer = sent.await;
+        unanswered.is_over = true;
+        *self.heard() = Instant::now();
+        answer
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Instant> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sender(&self) -> MutexGuard<'_, Sender> {
@@ -272,6 +302,16 @@ impl Connection {
 
     fn used(&self) -> MutexGuard<'_, Instant> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let Self { connection, since, is_over } = self;
+        let last = (*connection.heard()).max(*since);
+        if !*is_over && last.elapsed() >= SILENCE {
+            connection.is_silent.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -316,7 +356,11 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if frame.is_ready() {
+            *self.connection.heard() = Instant::now();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod connections;
+mod credentials;
 #[cfg(test)]
 mod fuzz;
 mod options;

@@ -4,7 +4,7 @@ use std::{env, path::PathBuf};
 
 use kube::{
     Config,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
 use super::{
@@ -137,12 +137,14 @@ impl Source {
     fn kubeconfig(file: Option<&PathBuf>) -> Result<Kubeconfig, String> {
         match file {
             Some(file) => Kubeconfig::read_from(file).map_err(|error| {
-                format!("option `kubeconfig`: cannot use {}: {error}", file.display())
+                let why = describe(&error);
+                format!("option `kubeconfig`: cannot use {}: {why}", file.display())
             }),
             None => Kubeconfig::read().map_err(|error| {
                 format!(
                     "no cluster is known: this is no pod ({SERVICE_HOST} is not set), and the \
-                     kubeconfig cannot be used ({error}); write `?kubeconfig=FILE`"
+                     kubeconfig cannot be used ({}); write `?kubeconfig=FILE`",
+                    describe(&error)
                 )
             }),
         }
@@ -193,10 +195,23 @@ impl Source {
                 let options =
                     KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
                 let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-                config.map_err(|error| format!("the kubeconfig cannot be used: {error}"))
+                config
+                    .map_err(|error| format!("the kubeconfig cannot be used: {}", describe(&error)))
             }
         }
     }
+}
+
+/// The error in words.
+fn describe(error: &KubeconfigError) -> String {
+    // It quotes the lines around the fault, and in them may be a token.
+    if let KubeconfigError::Parse(error) = error {
+        return error.location().map_or_else(
+            || "it is no kubeconfig".to_owned(),
+            |at| format!("it is no kubeconfig: line {}, column {}", at.line(), at.column()),
+        );
+    }
+    error.to_string()
 }
 
 fn in_pod(error: &kube::config::InClusterError) -> String {
@@ -271,6 +286,19 @@ current-context: plain
         assert_eq!(config.cluster_url, "https://127.0.0.1:1");
         assert!(!format!("{read:?} {}", read.identity()).contains("s3cret"));
         fs::remove_file(Path::new(&file)).unwrap();
+    }
+
+    #[test]
+    fn a_kubeconfig_with_a_fault_is_not_quoted() {
+        let indented = "users:\n- name: u\n  user:\n    token: s3cret\n   other: x\n";
+        let typed = "users:\n- name: u\n  user: s3cret\n";
+        for (name, text, line) in [("indented", indented, 5), ("typed", typed, 3)] {
+            let file = file(name, text);
+            let why = options(&format!("kubernetes://shop?kubeconfig={file}"), &[]).unwrap_err();
+            assert!(why.contains(&format!("{file}: it is no kubeconfig: line {line},")), "{why}");
+            assert!(!why.contains("s3cret"), "{why}");
+            fs::remove_file(Path::new(&file)).unwrap();
+        }
     }
 
     #[test]

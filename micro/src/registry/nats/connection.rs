@@ -127,9 +127,17 @@ impl Condition {
             Event::SlowConsumer(_) => {
                 self.lost = Some("more was said at once than could be taken in".to_owned());
             }
-            Event::ServerError(error) => self.complaint = Some(error.to_string()),
+            Event::ServerError(error) => self.complain(error.to_string()),
             _ => {}
         }
+    }
+
+    fn complain(&mut self, complaint: String) {
+        // The connection stays, and is deaf on that subject for good.
+        if complaint.to_lowercase().contains("permissions violation for subscription") {
+            self.lost.get_or_insert_with(|| format!("the server said: {complaint}"));
+        }
+        self.complaint = Some(complaint);
     }
 }
 

@@ -126,6 +126,30 @@ async fn one_that_is_idle_is_closed_and_one_with_a_request_is_not() {
 }
 
 #[tokio::test]
+async fn one_that_was_silent_when_a_request_was_given_up_takes_no_other() {
+    let server = Server::start().await;
+    let connections = server.connections();
+    let connection = Arc::new(connections.dial(server.request().uri()).await.unwrap());
+    connections.open().push(connection.clone());
+    time::pause();
+    let given_up = |since| drop(Unanswered { connection: &connection, since, is_over: false });
+    let kept = || {
+        let _ = connections.find();
+        connections.open().len()
+    };
+    let since = Instant::now();
+    time::advance(Duration::from_millis(900)).await;
+    *connection.heard() = Instant::now();
+    given_up(since);
+    assert_eq!(kept(), 1, "it has carried another's answer meanwhile");
+    time::advance(Duration::from_millis(900)).await;
+    given_up(Instant::now());
+    assert_eq!(kept(), 1, "there was no time for an answer");
+    given_up(since);
+    assert_eq!(kept(), 0);
+}
+
+#[tokio::test]
 async fn in_http1_nobody_waits_for_anothers_connection_or_answer() {
     let server = Server::start().await;
     let connections = server.connections();
