@@ -10,6 +10,7 @@ pub mod dns;
 pub mod echo;
 pub mod etcd;
 pub mod fault;
+pub mod gate;
 pub mod gomicro;
 pub mod interop;
 pub mod kubernetes;

@@ -10,10 +10,11 @@ use serde_json::json;
 use tests::{
     away::{TTL, fails_in_time, ids, node, register},
     fault::Server,
+    gate::Gate,
     link::Link,
     nacos::{Nacos, main_address},
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 #[tokio::test]
 async fn nacos_may_start_after_us() {
@@ -43,7 +44,12 @@ async fn nacos_may_start_after_us() {
 /// Two links to a Nacos, as to two servers of a cluster, and the URL of both. The first connection is made
 /// over the first: the second is cut.
 async fn two_links(nacos: &Nacos) -> ([Link; 2], String) {
-    let links = [Link::to(&nacos.grpc_address()).await, Link::to(&nacos.grpc_address()).await];
+    two_links_by([&nacos.grpc_address(); 2]).await
+}
+
+/// The same, to a server that is reached at both of these addresses.
+async fn two_links_by(addresses: [&str; 2]) -> ([Link; 2], String) {
+    let links = [Link::to(addresses[0]).await, Link::to(addresses[1]).await];
     links[1].cut().await;
     let main = |link: &Link| main_address(&link.address);
     let url = format!("nacos://{},{}", main(&links[0]), main(&links[1]));
@@ -99,6 +105,35 @@ async fn an_earlier_connection_that_comes_back_takes_nothing_along() {
         sleep(Duration::from_millis(50)).await;
     }
     // It has come back, and nothing is left of it.
+    let instances = nacos.instances("greeter").await;
+    assert_eq!(instances.len(), 1, "{instances:?}");
+}
+
+#[tokio::test]
+async fn an_earlier_connection_that_writes_over_a_later_record_does_not_take_it_along() {
+    let nacos = Nacos::start().await;
+    let grpc_address = nacos.grpc_address();
+    let gate = Gate::to(&grpc_address).await;
+    let ([first, second], url) = two_links_by([&gate.address, &grpc_address]).await;
+    let registry = registry::open(&url).unwrap();
+    let lease = registry.register(&node("a"), TTL).await.unwrap();
+    first.cut().await;
+    second.mend().await;
+    let renewed = fails_in_time(registry.renew(&node("a"), lease)).await;
+    assert!(matches!(renewed, RenewError::Lost(_)), "{renewed:?}");
+
+    // What the SDK writes by itself is on its way while the later record is registered.
+    first.mend().await;
+    let held = timeout(Duration::from_secs(60), gate.hold("\"registerInstance\""));
+    held.await.expect("the SDK connects again and writes its record");
+    let lease = register(&registry, &node("a"), TTL).await;
+    gate.release();
+    let released = Instant::now();
+    while released.elapsed() < Duration::from_secs(8) {
+        assert_eq!(ids(&registry).await, ["a"], "after {:?}", released.elapsed());
+        sleep(Duration::from_millis(20)).await;
+    }
+    registry.renew(&node("a"), lease).await.expect("the later record stands");
     let instances = nacos.instances("greeter").await;
     assert_eq!(instances.len(), 1, "{instances:?}");
 }

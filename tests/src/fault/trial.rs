@@ -108,16 +108,23 @@ impl Trial {
     /// nobody renews is seen to go; says how long after it all nodes were listed for good.
     pub async fn all_listed(&mut self, returned: Duration) -> Duration {
         let mut incomplete_until = returned;
+        let mut last_incomplete = None;
         while now() < returned + TTL + Duration::from_secs(3) {
-            let listed = self.fleet.listed().await.unwrap_or_default();
-            if !self.fleet.ids().iter().all(|id| listed.contains(id)) {
+            let listed = self.fleet.listed().await;
+            let has = |id: &String| listed.as_ref().is_some_and(|listed| listed.contains(id));
+            if !self.fleet.ids().iter().all(has) {
                 incomplete_until = now();
+                last_incomplete = Some(listed);
             }
             time::sleep(Duration::from_millis(50)).await;
         }
         // More than a TTL later nobody is listed who is not there.
         assert_eq!(self.fleet.listed().await, Some(self.fleet.ids()), "the nodes, and no others");
         let took = incomplete_until - returned;
+        // Whether a node was away that late, or the registry did not answer.
+        if let Some(listed) = last_incomplete {
+            println!("{}: {took:?} after the return it listed {listed:?}", self.name);
+        }
         self.recovery = self.recovery.max(took);
         took
     }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    future::ready,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -15,7 +16,7 @@ use super::{
     connection::{Connection, until_done},
     failure::Failure,
     followed::Followed,
-    record::{Record, vacant},
+    record::{Record, is_at, vacant},
 };
 
 #[derive(Debug)]
@@ -99,18 +100,60 @@ impl Client {
         Ok(())
     }
 
-    /// Takes these records back, however long it takes.
-    pub(super) fn abandon(&self, records: &[Record]) {
+    /// What is registered of this service at this address, if it is there to stay.
+    fn stays(&self, service: &str, address: &ServiceInstance) -> Option<ServiceInstance> {
+        let places = self.places();
+        let place = places.get(service).filter(|place| !place.is_leaving)?;
+        is_at(&place.instance, address).then(|| place.instance.clone())
+    }
+
+    /// Whether something of this service is registered at this address, and there to stay.
+    pub(super) fn keeps(&self, service: &str, address: &ServiceInstance) -> bool {
+        self.stays(service, address).is_some()
+    }
+
+    /// Writes anew what is [kept](Self::keeps).
+    pub(super) async fn write_anew(
+        &self,
+        service: &str,
+        address: &ServiceInstance,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let Some(instance) = self.stays(service, address) else { return Ok(()) };
+        let written = self.connection.register(service, instance.clone(), deadline).await;
+        // It was taken back meanwhile, and that may have come first.
+        if !self.keeps(service, address) {
+            let gone = |deadline| self.connection.deregister(service, instance.clone(), deadline);
+            until_done(gone).await;
+        }
+        written
+    }
+
+    /// Takes these records back, however long it takes. What others have written at their addresses since
+    /// is written anew in between: it is asked for by service and address.
+    pub(super) fn abandon<W>(
+        &self,
+        records: &[Record],
+        write_anew: impl Fn(String, ServiceInstance) -> W,
+    ) where
+        W: Future<Output = ()> + Send + 'static,
+    {
         let mut places = self.places();
         for Record { service, .. } in records {
             if let Some(place) = places.get_mut(service).filter(|place| !place.is_leaving) {
                 place.is_leaving = true;
-                self.take_back(service.clone(), place.instance.clone());
+                let write_anew = write_anew(service.clone(), place.instance.clone());
+                self.take_back(service.clone(), place.instance.clone(), write_anew);
             }
         }
     }
 
-    fn take_back(&self, service: String, instance: ServiceInstance) {
+    fn take_back(
+        &self,
+        service: String,
+        instance: ServiceInstance,
+        write_anew: impl Future<Output = ()> + Send + 'static,
+    ) {
         // Without a runtime the process is about to end, and the connection with it.
         let Some(runtime) = self.connection.runtime() else { return };
         let (connection, places) = (self.connection.clone(), self.places.clone());
@@ -120,6 +163,9 @@ impl Client {
             // something else to write.
             let vacant = vacant(&instance);
             until_done(|deadline| connection.register(&service, vacant.clone(), deadline)).await;
+            // It may have written the record over another's before that. What a client does not own it
+            // cannot take along: whoever writes last owns it.
+            write_anew.await;
             // The SDK may just have written the vacant one: what comes after that is the last word.
             for gone in [&vacant, &instance, &vacant] {
                 until_done(|deadline| connection.deregister(&service, gone.clone(), deadline))
@@ -138,7 +184,8 @@ impl Drop for Client {
     fn drop(&mut self) {
         let places = std::mem::take(&mut *self.places());
         for (service, place) in places.into_iter().filter(|(_, place)| !place.is_leaving) {
-            self.take_back(service, place.instance);
+            // No other client is left to have written there.
+            self.take_back(service, place.instance, ready(()));
         }
     }
 }

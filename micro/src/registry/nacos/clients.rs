@@ -56,6 +56,12 @@ impl<C> Clients<C> {
         in_use.chain(given_up).find(|client| is_fit(client)).cloned()
     }
 
+    /// One that is fit, also of those given up: one in use before, and the last one first.
+    pub(super) fn any(&self, is_fit: impl Fn(&C) -> bool) -> Option<Arc<C>> {
+        let in_use = self.in_use.iter().rev().map(|(client, _)| client);
+        in_use.chain(self.given_up.iter().rev()).find(|client| is_fit(client)).cloned()
+    }
+
     /// Until when none may be made, if that is yet to come.
     pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
         self.paused_until.filter(|until| *until > now)
@@ -145,6 +151,10 @@ mod tests {
         assert_eq!(clients.paused_until(later + SECOND), None);
         clients.give_up(&two, later + SECOND);
         assert_eq!(clients.given_up.len(), 2, "it was given up already");
+        let any = |clients: &Clients<u32>| clients.any(ANY).map(|it| *it);
+        assert_eq!(any(&clients), Some(2), "the last of those given up");
+        clients.add(Arc::new(3), later + SECOND);
+        assert_eq!(any(&clients), Some(3), "and one in use before them");
     }
 
     #[tokio::test]

@@ -166,7 +166,7 @@ impl Inner {
         if let Some(earlier) = self.leases.hold(held)
             && !Arc::ptr_eq(&earlier.client, &client)
         {
-            earlier.client.abandon(&earlier.records);
+            self.pool.abandon(&earlier.client, &earlier.records);
         }
         let inner = Arc::downgrade(self);
         tokio::spawn(async move {

@@ -1,15 +1,22 @@
 //! The clients of a process: one, and one more for each further node of a service that it has.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
+use nacos_sdk::api::naming::ServiceInstance;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
-    EXCHANGE, client::Client, clients::Clients, connection::Connection, failure::Failure,
-    options::Options, record::Record, server::answering,
+    EXCHANGE,
+    client::Client,
+    clients::Clients,
+    connection::{Connection, until_done},
+    failure::Failure,
+    options::Options,
+    record::Record,
+    server::answering,
 };
 
 /// The bound of making one. Its caller waits no longer than for any exchange.
@@ -153,7 +160,7 @@ impl Pool {
             let Err(failure) = client.deregister(&record.service, deadline).await else { continue };
             answer = answer.and(Err(self.failed(client, &failure)));
             if !failure.is_refusal() {
-                client.abandon(&records[index..]);
+                self.abandon(client, &records[index..]);
                 break;
             }
             // Nothing would come of asking again, and the client is as good as any: one more for each
@@ -161,6 +168,17 @@ impl Pool {
             client.free(std::slice::from_ref(record));
         }
         answer
+    }
+
+    /// Takes records back that a client has, however long it takes. What another client has at their
+    /// addresses stays.
+    pub(super) fn abandon(&self, client: &Client, records: &[Record]) {
+        client.abandon(records, |service, address| {
+            let shared = Arc::downgrade(&self.shared);
+            async move {
+                until_done(|deadline| write_anew(&shared, &service, &address, deadline)).await;
+            }
+        });
     }
 
     fn clients(&self) -> MutexGuard<'_, Clients<Client>> {
@@ -176,6 +194,21 @@ impl Shared {
     fn made(&self) -> MutexGuard<'_, Made> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Writes anew what a client keeps of this service at this address, if one does.
+async fn write_anew(
+    shared: &Weak<Shared>,
+    service: &str,
+    address: &ServiceInstance,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let keeping = shared.upgrade().and_then(|shared| {
+        let clients = shared.clients();
+        clients.any(|client| client.keeps(service, address))
+    });
+    let Some(client) = keeping else { return Ok(()) };
+    client.write_anew(service, address, deadline).await
 }
 
 /// Makes a client, unless that was tried since there were so many attempts: the answer is theirs then,
@@ -249,7 +282,7 @@ impl Drop for Placed<'_> {
     fn drop(&mut self) {
         if !self.is_kept {
             // The SDK may write them by itself until they are taken back.
-            self.client.abandon(self.records);
+            self.pool.abandon(&self.client, self.records);
         }
     }
 }

@@ -43,8 +43,13 @@ pub(super) struct Record {
 impl Record {
     /// Whether two are at one place in Nacos.
     pub(super) fn is_at(&self, other: &ServiceInstance) -> bool {
-        (&self.instance.ip, self.instance.port) == (&other.ip, other.port)
+        is_at(&self.instance, other)
     }
+}
+
+/// Whether two are at one place in Nacos.
+pub(super) fn is_at(one: &ServiceInstance, other: &ServiceInstance) -> bool {
+    (&one.ip, one.port) == (&other.ip, other.port)
 }
 
 /// What stands in an instance's stead at nobody's address, and is called by no one: of a service a client
