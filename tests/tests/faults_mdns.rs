@@ -1,6 +1,6 @@
 //! What may happen to `mdns://` while calls go on. There is no server: each node tells of itself, and
 //! is asked itself. So what can be done is what anybody on the network can say in a node's name, and to
-//! take multicast away: cut (sending fails) or silent.
+//! take multicast away: cut (sending fails), silent or slow.
 
 use std::{collections::BTreeSet, net::UdpSocket, time::Duration};
 
@@ -31,11 +31,6 @@ const DECLARED: &[(&str, &str)] = &[
     ("killed_and_restarted", NO_SERVER),
     ("wiped", NO_SERVER),
     ("restored_to_an_older_state", NO_SERVER),
-    (
-        "five_seconds_slow",
-        "nobody waits for a datagram: until a late one comes it is as lost as in \
-         connection_black_holed",
-    ),
     ("credentials_expired_and_renewed", "whoever is on the network may ask and tell"),
     ("down_at_the_start", NO_START),
     ("down_at_the_start_with_a_cache", NO_START),
@@ -50,9 +45,10 @@ async fn bear(fault: &str) -> Result<(), Cannot> {
     match fault {
         "every_record_deleted" => others_say(fault, 0).await,
         "every_record_overwritten" => others_say(fault, 120).await,
-        "stopped_for_three_ttls" | "connection_cut" | "connection_black_holed" => {
-            without_multicast(fault).await
-        }
+        "stopped_for_three_ttls"
+        | "connection_cut"
+        | "connection_black_holed"
+        | "five_seconds_slow" => without_multicast(fault).await,
         _ => return Err(Cannot),
     }
     Ok(())
@@ -60,7 +56,7 @@ async fn bear(fault: &str) -> Result<(), Cannot> {
 
 /// Takes away what carries the registry, and leaves what carries the calls.
 async fn without_multicast(fault: &str) {
-    let multicast = Multicast::new().await;
+    let mut multicast = Multicast::new().await;
     let mut trial = trial(fault).await;
     let away = match fault {
         "connection_cut" => {
@@ -70,6 +66,10 @@ async fn without_multicast(fault: &str) {
         "stopped_for_three_ttls" => {
             multicast.silence().await;
             3 * TTL
+        }
+        "five_seconds_slow" => {
+            multicast.slow(Duration::from_secs(5)).await;
+            AWAY
         }
         _ => {
             multicast.silence().await;

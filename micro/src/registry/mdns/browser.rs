@@ -5,7 +5,7 @@ mod known;
 mod unreadable;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -62,6 +62,8 @@ pub(super) struct Browser {
     unreadable: Unreadable,
     /// By the instance's name.
     partials: HashMap<String, Partial>,
+    /// The indexes of the interfaces that are heard.
+    scopes: BTreeSet<u32>,
     /// Names of services, and when each was last told.
     services: BTreeMap<String, Instant>,
     /// To be asked now.
@@ -109,6 +111,7 @@ impl Browser {
             known: Known::default(),
             unreadable: Unreadable::default(),
             partials: HashMap::new(),
+            scopes: BTreeSet::new(),
             services: BTreeMap::new(),
             questions: Vec::new(),
             left_out: LeftOut::by("mdns"),
@@ -155,8 +158,10 @@ impl Browser {
         self.questions.push((SERVICES.to_owned(), Kind::Ptr));
     }
 
-    /// Asks for all that is followed, as at the beginning: there are others to ask.
-    pub(super) fn ask_again(&mut self, now: Instant) {
+    /// The links are others now, of these interfaces: asks for all that is followed, as at the
+    /// beginning.
+    pub(super) fn relinked(&mut self, now: Instant, scopes: BTreeSet<u32>) {
+        self.scopes = scopes;
         for browse in self.browses.values_mut() {
             (browse.next, browse.wait) = (now, FIRST_AGAIN);
         }
@@ -362,9 +367,14 @@ impl Browser {
         }
         if let Some((_, host)) = &told.srv {
             let mut of_host = hosts.iter().filter(|(name, _)| name == host).map(|(_, at)| *at);
-            // One that is heard on two links stays where it is.
+            // One that is heard on two links stays where it is; on which of them it was heard this
+            // time is no matter while the first is there.
             let known = self.known.get(&name).map(|it| (it.instance.ip, it.instance.scope));
-            let same = of_host.clone().find(|at| Some(*at) == known);
+            let is_there = |scope| self.scopes.contains(&scope);
+            let same = known.filter(|(ip, scope)| {
+                let mut of_host = of_host.clone();
+                of_host.any(|at| at == (*ip, *scope) || at.0 == *ip && is_there(*scope))
+            });
             told.address = same.or(of_host.next()).or(told.address);
         }
         match told {

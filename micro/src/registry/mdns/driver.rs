@@ -303,7 +303,7 @@ impl State {
     fn relinked(&mut self, now: Instant, interfaces: &[Interface]) {
         let Self { responder, links, .. } = self;
         responder.relink(now, |instance| links_of(links, instance, interfaces));
-        self.browser.ask_again(now);
+        self.browser.relinked(now, links.values().map(|open| open.link.net.index).collect());
     }
 
     /// The links on which a node is told of: that of loopback, and those of its address.

@@ -20,6 +20,10 @@ pub(super) const TTL: u32 = 120;
 /// Asked for the names of all services.
 pub(super) const SERVICES: &str = "_services.micro.";
 
+/// Questions and records taken in one packet. What mDNS allows in its length (9000 bytes: RFC 6762,
+/// section 17) holds fewer; with names that point at one long one, each takes some KiB.
+pub(super) const MAX_RECORDS: usize = 1024;
+
 /// A datagram over IPv4 holds no more.
 pub(super) const MAX_PACKET: usize = 65_507;
 
@@ -101,7 +105,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Packet, String> {
     }))
 }
 
-/// Refuses a header that promises more than the packet can hold, before memory is set aside for it.
+/// Refuses a header that promises more than the packet can hold, or than is taken, before memory is
+/// set aside for it.
 fn check_counts(bytes: &[u8]) -> Result<(), String> {
     /// The root's name, a kind and a class; for a record a TTL and a length too.
     const QUESTION: usize = 5;
@@ -110,9 +115,13 @@ fn check_counts(bytes: &[u8]) -> Result<(), String> {
         return Err(format!("its {} bytes are no header", bytes.len()));
     };
     let count = |at: usize| usize::from(u16::from_be_bytes([header[at], header[at + 1]]));
-    let promised = count(4) * QUESTION + (count(6) + count(8) + count(10)) * RECORD;
-    if promised > body.len() {
+    let (questions, records) = (count(4), count(6) + count(8) + count(10));
+    if questions * QUESTION + records * RECORD > body.len() {
         return Err("it promises more records than it has room for".to_owned());
+    }
+    let all = questions + records;
+    if all > MAX_RECORDS {
+        return Err(format!("it has {all} questions and records, over the limit of {MAX_RECORDS}"));
     }
     Ok(())
 }

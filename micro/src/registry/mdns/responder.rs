@@ -103,16 +103,22 @@ enum Stage {
 
 impl Responder {
     /// The links are others now, of which an instance is told on these: on a new one at once, and once
-    /// more later.
+    /// more later. What is still probed for is probed for there, too, from the first probe on: whoever
+    /// has the name on that link has heard none.
     pub(super) fn relink(&mut self, now: Instant, links_of: impl Fn(&Instance) -> Vec<LinkId>) {
         for own in self.own.values_mut() {
             let links = links_of(&own.instance);
             let is_new = links.iter().any(|link| !own.links.contains(link));
             own.links = links;
-            if is_new && own.is_announced() {
-                own.stage = Stage::Announced(1);
-                own.due = Some(now);
+            if !is_new {
+                continue;
             }
+            match own.stage {
+                Stage::Probing(_) => own.stage = Stage::Probing(0),
+                Stage::Announced(1..) | Stage::Defending => own.stage = Stage::Announced(1),
+                _ => continue,
+            }
+            own.due = Some(now);
         }
     }
 

@@ -9,7 +9,7 @@ const LEVEL: u8 = 6;
 
 /// The longest JSON taken, in bytes. Real ones take a few KiB, and with hundreds of methods a few
 /// hundred; what a packet can carry inflates to a thousand times its size.
-const MAX_JSON: usize = 512 * 1024;
+pub(super) const MAX_JSON: usize = 512 * 1024;
 
 /// JSON as go-micro puts it into the record, to be cut into strings of 255.
 pub(super) fn encode(json: &[u8]) -> Vec<u8> {

@@ -68,7 +68,7 @@ pub(super) fn captured_instance() -> Instance {
 }
 
 /// A packet, field by field.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Raw {
     pub(super) id: u16,
     pub(super) flags: u16,
@@ -77,7 +77,7 @@ pub(super) struct Raw {
     pub(super) records: [Vec<RawRecord>; 3],
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RawRecord {
     pub(super) name: String,
     pub(super) kind: u16,

@@ -279,7 +279,7 @@ fn of_several_addresses_one_of_the_link_is_taken_and_kept() {
 fn all_is_asked_for_again_on_other_links() {
     let mut at = At::new();
     at.until(100);
-    at.browser.ask_again(at.start + secs(100));
+    at.browser.relinked(at.start + secs(100), [0].into());
     assert_eq!(times(&at.until(110)), [100, 101, 103, 107]);
 }
 
@@ -461,4 +461,20 @@ fn an_address_that_no_node_can_have_is_refused() {
         let address = std::net::SocketAddr::new(instance.ip, port).to_string();
         assert!(at.ids().is_empty() && why.contains(&address), "{why} lacks {address}");
     }
+}
+
+#[test]
+fn a_link_local_node_that_is_heard_on_two_links_stays_on_the_first_while_that_is_there() {
+    let mut at = At::new();
+    at.browser.relinked(at.start, [0, 2, 3].into());
+    let on = |scope| records(&Node::new("greeter", "a", format!("[fe80::7%{scope}]:1")), 120);
+    let listed = |at: &At| at.browser.entries("greeter").1[0].node.address.clone();
+    for scope in [2, 3, 2, 3] {
+        at.told(1, &on(scope));
+        assert_eq!(listed(&at), "[fe80::7%2]:1");
+    }
+    assert_eq!(at.events(0).len(), 1, "it is told of once");
+    at.browser.relinked(at.start, [0, 3].into());
+    at.told(2, &on(3));
+    assert_eq!(listed(&at), "[fe80::7%3]:1");
 }

@@ -129,6 +129,29 @@ fn on_a_new_link_a_node_is_announced_and_nothing_is_said_on_fewer() {
 }
 
 #[test]
+fn on_a_link_that_comes_up_meanwhile_a_node_is_probed_for_before_it_is_announced() {
+    let mut at = At::new();
+    let lease = at.register(0, &node("a", 1)).unwrap();
+    at.until(300);
+    at.responder.relink(at.ms(400), |_| vec![0, 4]);
+    let sent = at.responder.elapsed(at.ms(400));
+    assert_eq!(sent.iter().map(|send| &send.links[..]).collect::<Vec<_>>(), [[0, 4]]);
+    assert_eq!(what(&sent[0].bytes), "probe");
+    assert_eq!(at.until(849), [(550, "probe", From::Own), (700, "probe", From::Own)]);
+    // One fewer is no cause to begin again, and a new one is for what is announced.
+    at.responder.relink(at.ms(849), |_| vec![4]);
+    assert_eq!(at.until(850), [(850, "announcement", From::Shared)]);
+    assert_eq!(at.responder.standing(lease), Standing::Announced);
+
+    let lease = at.register(2000, &node("b", 1)).unwrap();
+    at.until(2300);
+    at.responder.relink(at.ms(2400), |_| vec![0, 4]);
+    let other = packet::records(&Instance::of(&node("b", 2)).unwrap(), packet::TTL);
+    at.responder.told(at.ms(2500), &other, 4, OTHER);
+    assert!(matches!(at.responder.standing(lease), Standing::Refused(_)), "it is known there");
+}
+
+#[test]
 fn what_was_not_announced_leaves_without_a_word() {
     let mut at = At::new();
     let lease = at.register(0, &node("a", 1)).unwrap();
