@@ -343,7 +343,7 @@ impl Etcd {
 }
 
 /// Which etcd: 3.6, unless `MICRO_TEST_ETCD` names an older one, to see that it will do.
-fn version() -> String {
+pub fn version() -> String {
     std::env::var("MICRO_TEST_ETCD").unwrap_or_else(|_| "3.6".to_owned())
 }
 

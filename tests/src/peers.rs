@@ -4,7 +4,7 @@
 //! A member is reached at one address by all others. Which of them a connection is from, the kernel
 //! tells.
 
-use std::{future::pending, io};
+use std::{future::pending, io, pin::pin};
 
 use tokio::{
     io::copy_bidirectional,
@@ -85,14 +85,15 @@ async fn carry(
     let is_cut = |cut_off: &Option<CutOff>| {
         cut_off.is_some_and(|it| it.member == to || process::connects_from(it.process, port))
     };
-    let carried = async {
+    // Kept when it is cut off: a connection that ends is told of at its other end.
+    let mut carried = pin!(async {
         let mut member = TcpStream::connect(("127.0.0.1", upstream)).await?;
         copy_bidirectional(&mut from, &mut member).await
-    };
+    });
     tokio::select! {
         biased;
         Ok(_) = cut_off.wait_for(is_cut) => {}
-        carried = carried => return carried.map(drop),
+        carried = &mut carried => return carried.map(drop),
     }
     pending().await
 }

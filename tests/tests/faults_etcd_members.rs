@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use micro::registry::{self, Node};
 use tests::{
-    etcd::Etcd,
+    etcd::{self, Etcd},
     fault::{TTL, Trial, now},
 };
 use tokio::time::sleep;
@@ -50,7 +50,9 @@ async fn start(name: &str) -> ([Etcd; 3], Trial) {
 }
 
 async fn trial(members: &[Etcd], name: &str) -> Trial {
-    Trial::beside_others(&format!("etcd, three members: {name}"), &url(members)).await
+    let version = etcd::version();
+    let name = format!("etcd {version}, three members: {name}");
+    Trial::beside_others(&name, &url(members)).await
 }
 
 fn url(members: &[Etcd]) -> String {

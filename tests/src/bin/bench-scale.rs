@@ -82,10 +82,10 @@ impl Followed {
     }
 }
 
-/// None of mDNS, which has datagrams.
+/// None of mDNS, which has datagrams, and of a file.
 fn connections(server: &Server) -> Option<usize> {
     match server {
-        Server::Mdns => None,
+        Server::Mdns | Server::File(..) => None,
         Server::Etcd(server) => Some(server.connections()),
         Server::Consul(server) => Some(server.connections()),
         Server::Kubernetes(server, _) => Some(server.connections()),
@@ -124,8 +124,13 @@ async fn measure(server: &Server, shape: Shape) -> Result<Vec<Row>, Box<dyn Erro
     sleep(Duration::from_secs(1)).await;
     let memory = (in_use() - before) / COUNT as f64;
 
-    // Consul's changes are told together if they follow within 100 ms.
-    let pause = Duration::from_millis(if name == "consul" { 120 } else { 20 });
+    let pause = Duration::from_millis(match name {
+        // Changes are told together that follow within 100 ms.
+        "consul" => 120,
+        // It is looked at every 500 ms.
+        "file" => 600,
+        _ => 20,
+    });
     let mut times = Vec::new();
     // What a node tells of itself there does not change: it leaves, and another takes its id.
     let batches = if name == "mdns" { 0 } else { BATCHES };
@@ -188,6 +193,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
             "zookeeper",
             "nats",
             "mdns",
+            "file",
             #[cfg(feature = "nacos")]
             "nacos",
         ] {
@@ -202,10 +208,15 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
                 "nacos" => Server::Nacos(tests::nacos::Nacos::start().await),
                 "zookeeper" => Server::ZooKeeper(ZooKeeper::start().await),
                 "nats" => Server::Nats(Nats::start().await),
+                "file" => Server::file(),
                 _ => Server::Mdns,
             };
             rows.extend(measure(&server, shape).await?);
         }
     }
+    println!(
+        "dns: not among them: an answer is the whole list, of 1 000 targets at most, and is read anew at \
+         each TTL, changed or not"
+    );
     Ok(report("scale", &rows))
 }

@@ -1,7 +1,7 @@
 //! Runs an echo service on each address, all on one thread, until signals end them:
 //! `signal-node ADDRESS...`. `Say` blocks that thread for ever, and prints `blocked` before it does.
-//! Each prints `stopping` once a signal has told it to leave, before it does. With the address `never` a service hangs in its first hook, and prints `starting` before it does;
-//! with `told-meanwhile` that hook holds the thread until the first signal.
+//! Each prints `stopping` once a signal has told it to leave, before it does. With the address `never` a
+//! service hangs in its first hook, and prints `starting` before it does; with `told-meanwhile` that hook holds the thread until the first signal.
 
 use std::{env, process, thread};
 

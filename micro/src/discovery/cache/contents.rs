@@ -6,11 +6,12 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::{Key, pending::Told};
 use crate::registry::Node;
@@ -68,25 +69,31 @@ impl Contents {
         Some((saved.nodes.iter().filter_map(node).collect(), age))
     }
 
-    fn take(&mut self, told: Vec<Told>, now: u64) -> io::Result<()> {
+    fn take(&mut self, told: Vec<Told>, now: u64) {
         for Told { key: (registry, service), nodes, at } in told {
             let services = self.0.entry(registry).or_default();
             // Another process may have heard of them since; unless the clock was put back.
             if services.get(&service).is_some_and(|saved| at < saved.at && saved.at <= now) {
                 continue;
             }
+            // What is too large in go-micro's words costs the others nothing.
             let record = |node: &Arc<Node>| {
-                let record = node.to_record().map_err(io::Error::other)?;
-                serde_json::from_slice(&record).map_err(io::Error::other)
+                let text = node.to_record().map_err(|error| error.to_string());
+                let record = text.and_then(|text| {
+                    serde_json::from_slice(&text).map_err(|error| error.to_string())
+                });
+                let warn = |why: &String| {
+                    warn!("discovery: node {} of {service} is not kept: {why}", node.id);
+                };
+                record.inspect_err(warn).ok()
             };
-            let nodes = nodes.iter().map(record).collect::<io::Result<_>>()?;
+            let nodes = nodes.iter().filter_map(record).collect();
             services.insert(service, Saved { at, nodes });
         }
         for services in self.0.values_mut() {
             services.retain(|_, saved| now.saturating_sub(saved.at) < FORGOTTEN.as_secs());
         }
         self.0.retain(|_, services| !services.is_empty());
-        Ok(())
     }
 }
 
@@ -95,6 +102,9 @@ impl Contents {
 /// # Errors
 /// Also where the file cannot be read: what others keep in it is not to be lost for that.
 pub(super) fn write(path: &Path, told: Vec<Told>, now: u64) -> io::Result<()> {
+    // One file may have several names, and each a writer.
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut contents = match Contents::read(path) {
         Ok(contents) => contents,
         Err(Fault::Missing | Fault::Foreign(_)) => Contents::default(),
@@ -102,7 +112,7 @@ pub(super) fn write(path: &Path, told: Vec<Told>, now: u64) -> io::Result<()> {
             return Err(io::Error::other(format!("what it has cannot be read: {error}")));
         }
     };
-    contents.take(told, now)?;
+    contents.take(told, now);
     let text = serde_json::to_vec(&contents)?;
     bounded(&text)?;
     replace(path, &text)
@@ -206,6 +216,21 @@ mod tests {
         assert_eq!(ids(&path, &key).unwrap(), ["2"]);
         let age = Contents::read(&path).unwrap().nodes(&key, NOW).unwrap().1;
         assert_eq!(age, Duration::from_secs(NOW), "since 1970");
+    }
+
+    #[test]
+    fn a_node_that_is_too_large_to_keep_costs_the_others_nothing() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("cache.json");
+        let [one, other] = ["greeter", "other"].map(|service| key("x", service));
+        let mut all = told(&one, &["1", "2"], NOW);
+        let mut large = Node::new("greeter", "2", "127.0.0.1:1");
+        large.metadata.insert("x".to_owned(), "y".repeat(1024 * 1024));
+        all[0].nodes[1] = Arc::new(large);
+        all.extend(told(&other, &["3"], NOW));
+        write(&path, all, NOW).unwrap();
+        assert_eq!(ids(&path, &one).unwrap(), ["1"]);
+        assert_eq!(ids(&path, &other).unwrap(), ["3"]);
     }
 
     #[test]

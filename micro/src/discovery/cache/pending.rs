@@ -64,7 +64,9 @@ impl Pending {
             let at = (now + GATHER).max(self.not_before.unwrap_or(now));
             self.write_at.get_or_insert(at);
         }
-        let is_wanted = self.write_at.is_some() && !self.has_writer;
+        // One whose runtime nobody drives any more writes nothing, and does not say so.
+        let is_stuck = !self.is_writing && self.write_at.is_some_and(|at| now > at + RETRY);
+        let is_wanted = self.write_at.is_some() && (!self.has_writer || is_stuck);
         self.has_writer |= is_wanted;
         is_wanted
     }
@@ -212,6 +214,19 @@ mod tests {
         pending.abandoned(begin + GATHER);
         assert!(pending.told(begin + GATHER, told("b", &["1"], 1), REFRESH), "while it wrote");
         assert_eq!(pending.take(begin + RETRY + GATHER).len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_that_does_nothing_is_followed_by_another() {
+        let (mut pending, begin) = (Pending::default(), Instant::now());
+        assert!(pending.told(begin, told("a", &["1"], 1), REFRESH));
+        let late = begin + GATHER + RETRY;
+        assert!(!pending.told(late, told("b", &["1"], 1), REFRESH), "it may be about to");
+        let later = late + GATHER;
+        assert!(pending.told(later, told("b", &["1"], 1), REFRESH));
+        assert_eq!(pending.take(later).len(), 2);
+        let write = pending.told(later + 2 * RETRY, told("b", &["2"], 1), REFRESH);
+        assert!(!write, "it writes, however long that takes");
     }
 
     #[tokio::test(start_paused = true)]

@@ -352,7 +352,11 @@ fn signed_in(
     known: Option<Credentials>,
 ) -> Result<(Config, Option<Credentials>), String> {
     let credentials = match (Credentials::program(&config.auth_info)?, known) {
-        (None, _) => return Ok((config, None)),
+        (None, _) => {
+            // kube would run it, and quote what it says.
+            config.auth_info.exec = None;
+            return Ok((config, None));
+        }
         (Some(_), Some(known)) => known,
         (Some(program), None) => Credentials::ask(program)?,
     };

@@ -63,8 +63,8 @@ impl Credentials {
                 false => Ok(None),
             };
         }
-        let has_others =
-            auth.username.is_some() || auth.token.is_some() || auth.token_file.is_some();
+        let has_user = auth.username.is_some() && auth.password.is_some();
+        let has_others = has_user || auth.token.is_some() || auth.token_file.is_some();
         Ok(auth.exec.as_ref().filter(|_| !has_others))
     }
 
@@ -170,4 +170,19 @@ fn described(program: &ExecConfig) -> Json {
 fn base64(data: &str) -> String {
     let data = json!(ByteString(data.as_bytes().to_vec()));
     data.as_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_alone_is_no_other_way_in() {
+        let program = serde_json::from_value(json!({ "command": "sign-in" })).unwrap();
+        let mut auth =
+            AuthInfo { username: Some("u".to_owned()), exec: Some(program), ..Default::default() };
+        assert!(Credentials::program(&auth).unwrap().is_some(), "kube would run it");
+        auth.password = Some("p".to_owned().into());
+        assert!(Credentials::program(&auth).unwrap().is_none(), "they come first");
+    }
 }

@@ -119,14 +119,20 @@ impl Client {
         address: &ServiceInstance,
         deadline: Instant,
     ) -> Result<(), Failure> {
-        let Some(instance) = self.stays(service, address) else { return Ok(()) };
-        let written = self.connection.register(service, instance.clone(), deadline).await;
-        // It was taken back meanwhile, and that may have come first.
-        if !self.keeps(service, address) {
-            let gone = |deadline| self.connection.deregister(service, instance.clone(), deadline);
-            until_done(gone).await;
+        let Some(mut instance) = self.stays(service, address) else { return Ok(()) };
+        loop {
+            self.connection.register(service, instance.clone(), deadline).await?;
+            match self.stays(service, address) {
+                Some(now) if now == instance => return Ok(()),
+                // Registered again meanwhile, and that may have come first.
+                Some(now) => instance = now,
+                // Taken back meanwhile, and that may have come first.
+                None => break,
+            }
         }
-        written
+        let gone = |deadline| self.connection.deregister(service, instance.clone(), deadline);
+        until_done(gone).await;
+        Ok(())
     }
 
     /// Takes these records back, however long it takes. What others have written at their addresses since

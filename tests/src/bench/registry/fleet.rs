@@ -1,6 +1,17 @@
 //! Many nodes in a registry, written by a process apart: what is measured is who reads them.
 
-use std::{env, error::Error, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env,
+    error::Error,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    sync::Mutex,
+    time::Duration,
+};
 
 use micro::registry::{self, Lease, Node, Registry};
 use serde_json::json;
@@ -65,6 +76,8 @@ enum Hand {
     Kubernetes(Namespace),
     /// By HTTP, at its main address: over gRPC each node of a service has a connection of its own.
     Nacos(String),
+    /// The whole file, with what is in it.
+    File(PathBuf, Mutex<BTreeMap<usize, Node>>),
 }
 
 impl Hand {
@@ -74,6 +87,7 @@ impl Hand {
             "kubernetes" => Self::Kubernetes(Namespace::open(&PathBuf::from(at), "default").await),
             "nacos" => Self::Nacos(at.to_owned()),
             "mdns" => Self::Mdns(registry::open(at)?),
+            "file" => Self::File(PathBuf::from(at), Mutex::default()),
             _ => Self::Registered(registry::open(at)?),
         })
     }
@@ -108,6 +122,11 @@ impl Hand {
                 } else {
                     client.set_data(&path, record.as_bytes(), None).await.expect("it is there");
                 }
+            }
+            Self::File(path, nodes) => {
+                let mut nodes = nodes.lock().expect("no writer has panicked");
+                nodes.insert(index, node);
+                write_file(path, &nodes);
             }
             // What is ephemeral would have to be written again and again.
             Self::Nacos(at) => nacos::put(at, &node, &[("ephemeral", "false")], &[]).await,
@@ -149,6 +168,24 @@ impl Hand {
         }
         Ok(())
     }
+}
+
+fn write_file(path: &Path, nodes: &BTreeMap<usize, Node>) {
+    let mut services: BTreeMap<&str, String> = BTreeMap::new();
+    for Node { service, id, address, metadata, .. } in nodes.values() {
+        let zone = &metadata["zone"];
+        let nodes = services.entry(service).or_default();
+        let _ = writeln!(
+            nodes,
+            "  {{ address = {address:?}, id = {id:?}, metadata = {{ zone = {zone:?} }} }},"
+        );
+    }
+    let services =
+        services.iter().map(|(name, nodes)| format!("[{name:?}]\nnodes = [\n{nodes}]\n"));
+    // As one should: beside, and renamed.
+    let beside = path.with_extension("new");
+    fs::write(&beside, services.collect::<String>()).expect("a file is written");
+    fs::rename(&beside, path).expect("a file is renamed");
 }
 
 /// Obeys the lines of its input, `fill SHAPE COUNT` and `change SHAPE FROM TO PAUSE_MS`, with an empty
@@ -195,6 +232,7 @@ impl Fleet {
         let at = match server {
             Server::ZooKeeper(zookeeper) => zookeeper.address(),
             Server::Nacos(nacos) => nacos.main_address(),
+            Server::File(dir, _) => dir.path().join("nodes.toml").display().to_string(),
             Server::Kubernetes(server, _) => server.kubeconfig().display().to_string(),
             _ => server.url(),
         };
