@@ -123,7 +123,8 @@ impl Client {
         loop {
             self.connection.register(service, instance.clone(), deadline).await?;
             match self.stays(service, address) {
-                Some(now) if now == instance => return Ok(()),
+                // With its lease.
+                Some(now) if now.metadata == instance.metadata => return Ok(()),
                 // Registered again meanwhile, and that may have come first.
                 Some(now) => instance = now,
                 // Taken back meanwhile, and that may have come first.
