@@ -119,7 +119,11 @@ impl Server {
     pub fn place(&self, number: usize) -> String {
         match self {
             // A slice takes no address of the loopback network, and has one port for all of its pods.
-            Self::Slices(..) => format!("10.1.0.{}:{SLICE_PORT}", number % 250 + 1),
+            // The one that stays has the first to itself.
+            Self::Slices(..) => {
+                let host = if number == 0 { 1 } else { 2 + (number - 1) % 249 };
+                format!("10.1.0.{host}:{SLICE_PORT}")
+            }
             _ => "127.0.0.1:0".to_owned(),
         }
     }
