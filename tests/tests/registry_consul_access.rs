@@ -226,15 +226,21 @@ async fn over_tls_watches_share_their_connections() {
     for subscription in &mut followed {
         assert_eq!(subscription.next().await, Some(Update::Reset(vec![])));
     }
-    for (n, subscription) in followed.iter_mut().enumerate() {
-        let node = node(&format!("s-{n}"), &format!("n-{n}"));
-        registry.register(&node, TTL).await.unwrap();
-        assert_eq!(subscription.next().await, Some(Update::Insert(Arc::new(node))));
+    // An answer that a busy machine owed for a second costs the connections their successors, and a query
+    // that waits stays where it is until something changes.
+    for round in 0..5 {
+        for (n, subscription) in followed.iter_mut().enumerate() {
+            let mut node = node(&format!("s-{n}"), &format!("n-{n}"));
+            node.metadata.insert("round".to_owned(), round.to_string());
+            registry.register(&node, TTL).await.unwrap();
+            assert_eq!(subscription.next().await, Some(Update::Insert(Arc::new(node))));
+        }
+        if consul.connections() == 3 {
+            break;
+        }
     }
-    // One for what is asked and answered, and one for every hundred watches. On a busy machine an answer may
-    // take its second, and what was given up for it be there still.
-    let open = consul.connections();
-    assert!((3..SERVICES / 10).contains(&open), "{open} connections");
+    // One for what is asked and answered, and one for every hundred watches.
+    assert_eq!(consul.connections(), 3);
 }
 
 #[tokio::test]

@@ -8,8 +8,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Arc,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
