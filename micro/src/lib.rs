@@ -69,7 +69,7 @@ pub mod stream;
 pub mod testing;
 mod transport;
 
-pub use client::{Channel, Client, ClientBuilder};
+pub use client::{Channel, ChannelOptions, Client, ClientBuilder};
 pub use error::{Error, ErrorKind};
 pub use futures_core::Stream;
 #[cfg(feature = "init-tracing")]

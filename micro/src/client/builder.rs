@@ -10,8 +10,9 @@ use std::{
 use tokio::runtime;
 
 use super::{
-    Channel,
+    Channel, ChannelOptions,
     channel::{Settings, Shared},
+    options::ServiceOptions,
 };
 use crate::{
     Error,
@@ -37,6 +38,7 @@ struct Inner {
     discovery: Discovery,
     settings: Settings,
     layers: Arc<Row>,
+    options: ServiceOptions,
     channels: Mutex<Channels>,
 }
 
@@ -75,9 +77,10 @@ impl Client {
             return Channel::new(shared);
         }
         channels.retain(|_, shared| shared.strong_count() > 0);
+        let options = inner.options.of(service);
         let shared = Arc::new(Shared {
             service: key.0.clone(),
-            balancer: self.balancer(service),
+            balancer: self.balancer(service, &options),
             settings: inner.settings,
             layers: inner.layers.clone(),
         });
@@ -90,13 +93,19 @@ impl Client {
         &self.inner.discovery
     }
 
-    pub(crate) fn over(discovery: Discovery, settings: Settings, layers: Row) -> Self {
+    pub(crate) fn over(
+        discovery: Discovery,
+        settings: Settings,
+        layers: Row,
+        options: ServiceOptions,
+    ) -> Self {
         let (layers, channels) = (Arc::new(layers), Mutex::default());
-        Self { inner: Arc::new(Inner { discovery, settings, layers, channels }) }
+        Self { inner: Arc::new(Inner { discovery, settings, layers, options, channels }) }
     }
 
-    fn balancer(&self, service: &str) -> Balancer {
+    fn balancer(&self, service: &str, options: &ChannelOptions) -> Balancer {
         let settings = &self.inner.settings;
+        let ChannelOptions {} = options;
         let options = balance::Options {
             transport: transport::Config {
                 max_message_size: settings.max_message_size,
@@ -175,6 +184,7 @@ pub struct ClientBuilder {
     settings: Settings,
     given: Given,
     pub(super) layers: Row,
+    options: ServiceOptions,
 }
 
 impl ClientBuilder {
@@ -186,6 +196,7 @@ impl ClientBuilder {
             settings: Settings::default(),
             given: Given::by_process(),
             layers: Row::default(),
+            options: ServiceOptions::default(),
         }
     }
 
@@ -247,6 +258,18 @@ impl ClientBuilder {
         self
     }
 
+    /// What is said of every service, where [`for_service`](Self::for_service) says nothing else.
+    pub fn for_all(mut self, options: ChannelOptions) -> Self {
+        self.options.all = options;
+        self
+    }
+
+    /// What is said of the service of this name in the registry.
+    pub fn for_service(mut self, service: &str, options: ChannelOptions) -> Self {
+        self.options.some.insert(service.to_owned(), options);
+        self
+    }
+
     /// The client. The registry need not be reachable: calls wait for it within their deadlines.
     ///
     /// # Errors
@@ -267,7 +290,7 @@ impl ClientBuilder {
         self.layers.check_names()?;
         let discovery = self.given.discovery(self.registry)?.value;
         let settings = self.settings.given(&self.given, self.request_timeout, self.retries)?;
-        Ok(Client::over(discovery, settings, self.layers))
+        Ok(Client::over(discovery, settings, self.layers, self.options))
     }
 }
 

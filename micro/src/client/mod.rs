@@ -17,6 +17,7 @@ mod call;
 mod channel;
 mod deadline;
 mod layers;
+mod options;
 mod replay;
 mod retry;
 mod status;
@@ -32,3 +33,5 @@ pub use call::{
 };
 pub use channel::Channel;
 pub(crate) use channel::Settings;
+pub use options::ChannelOptions;
+pub(crate) use options::ServiceOptions;

@@ -18,6 +18,7 @@ pub use handle::Handle;
 
 use crate::{
     Client, Error, ErrorKind, Server,
+    client::ServiceOptions,
     config::Value,
     discovery::Discovery,
     layer::Row,
@@ -112,7 +113,12 @@ impl Service {
     /// A client on the service's own registry, which follows the client's environment variables and
     /// flags as a [`ClientBuilder`](crate::ClientBuilder) does, and has no [layers](crate::layer).
     pub fn client(&self) -> Client {
-        Client::over(self.discovery.clone(), self.settings.client, Row::default())
+        Client::over(
+            self.discovery.clone(),
+            self.settings.client,
+            Row::default(),
+            ServiceOptions::default(),
+        )
     }
 
     /// Serves until SIGTERM, SIGINT or the shutdown future, then leaves.
