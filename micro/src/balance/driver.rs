@@ -9,16 +9,18 @@ use std::{
 use futures_core::Stream;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
 };
 
 use super::{
-    Progress, Shared,
+    EndpointId, News, Progress, Shared,
     connect::{Connect, Ended},
+    ejection::{Reason, Rules},
     ewma::Load,
     members::{Action, Attempt, Members},
     snapshot::{Endpoint, Picked},
+    tally::Tally,
 };
 use crate::{
     discovery::Update,
@@ -35,13 +37,14 @@ pub(super) fn run<K: Connect>(
     shared: Arc<Shared<K::Connection>>,
     ttl: Duration,
     penalty: Duration,
+    mut news: mpsc::UnboundedReceiver<News>,
     mut gone: oneshot::Receiver<()>,
 ) -> impl Future<Output = ()> + Send + 'static {
     let mut driver = Driver {
         connector,
         shared,
         penalty,
-        members: Members::new(ttl, fastrand::Rng::new()),
+        members: Members::new(ttl, Rules::default(), fastrand::Rng::new()),
         picked: Picked::new(),
         pending: FuturesUnordered::new(),
         is_read: false,
@@ -50,11 +53,13 @@ pub(super) fn run<K: Connect>(
     };
     async move {
         loop {
-            let wakes_at = driver.members.wakes_at();
+            let (members, sweep) = (driver.members.wakes_at(), driver.members.sweeps_at());
+            let wakes_at = [members, sweep].into_iter().flatten().min();
             let event = tokio::select! {
                 _ = &mut gone => break driver.close(),
                 Some(update) = updates.next() => Event::Update(update),
                 Some(event) = driver.pending.next() => event,
+                Some(news) = news.recv() => Event::News(news),
                 () = driver.shared.wanted.notified() => Event::Tick,
                 () = sleep_until_some(wakes_at) => Event::Tick,
             };
@@ -99,6 +104,7 @@ enum Event<C> {
     Failed(Attempt, Arc<Node>, String),
     Ended(Attempt, Arc<Node>, Ended),
     Found(Option<String>),
+    News(News),
     Tick,
 }
 
@@ -136,6 +142,10 @@ impl<K: Connect> Driver<K> {
                 self.members.closed(&attempt, now);
                 self.shared.doubts.raise();
             }
+            Event::News(News::Broke(tally)) => self.members.broke(&tally, now),
+            Event::News(News::Probed(tally, is_well)) => {
+                self.members.probed(&tally, is_well, now);
+            }
             Event::Found(found) if self.asked.is_some() => {
                 self.shared.found.store(found.map(Arc::new));
                 self.is_answered = true;
@@ -144,7 +154,7 @@ impl<K: Connect> Driver<K> {
             Event::Found(_) | Event::Tick => {}
         }
         self.members.tick(now);
-        self.act();
+        self.act(now);
         self.ask_around(now);
         self.publish_progress();
     }
@@ -186,7 +196,7 @@ impl<K: Connect> Driver<K> {
         }
     }
 
-    fn act(&mut self) {
+    fn act(&mut self, now: Instant) {
         let before = self.picked.len();
         let mut is_changed = false;
         for action in self.members.actions() {
@@ -201,9 +211,9 @@ impl<K: Connect> Driver<K> {
                         }
                     }));
                 }
-                Action::Pick(id, node, Link { connection, load }) => {
+                Action::Pick(id, node, link, tally) => {
                     is_changed = true;
-                    let endpoint = Endpoint { id, node: node.clone(), connection, load };
+                    let endpoint = self.endpoint(id, node.clone(), link, tally);
                     if self.picked.insert(endpoint) {
                         self.log(&node, "node is ready");
                     }
@@ -213,6 +223,17 @@ impl<K: Connect> Driver<K> {
                     self.picked.remove(id);
                     self.log(&node, "node is no longer picked");
                 }
+                Action::Eject(id, node, reason, until) => {
+                    is_changed = true;
+                    self.picked.remove(id);
+                    self.log_ejection(&node, reason, until);
+                }
+                Action::Probe(id, node, link, tally) => {
+                    self.log(&node, "a call is to try the ejected node");
+                    let endpoint = self.endpoint(id, node, link, tally);
+                    self.shared.probes.insert(endpoint, now);
+                }
+                Action::Unprobe(id) => self.shared.probes.remove(id),
                 Action::Close(link) => K::close(&link.connection),
             }
         }
@@ -225,6 +246,17 @@ impl<K: Connect> Driver<K> {
         }
     }
 
+    fn endpoint(
+        &self,
+        id: EndpointId,
+        node: Arc<Node>,
+        Link { connection, load }: Link<K::Connection>,
+        tally: Arc<Tally>,
+    ) -> Arc<Endpoint<K::Connection>> {
+        let news = self.shared.news.clone();
+        Arc::new(Endpoint { id, node, connection, load, tally, news })
+    }
+
     /// One line a change of what is picked, and none otherwise: a node that is down fails to connect
     /// many times, and who waits for it gets the reason in the error.
     fn log(&self, node: &Node, change: &str) {
@@ -235,6 +267,18 @@ impl<K: Connect> Driver<K> {
             ready = self.picked.len(),
             listed = self.members.listed(),
             "{change}"
+        );
+    }
+
+    /// That a node is left out is for whoever runs it to know.
+    fn log_ejection(&self, node: &Node, reason: Reason, until: Instant) {
+        tracing::info!(
+            service = node.service,
+            node = node.id,
+            address = node.address,
+            reason = %reason,
+            seconds = until.saturating_duration_since(Instant::now()).as_secs(),
+            "node is ejected"
         );
     }
 

@@ -29,7 +29,7 @@
 //! with a single caller would keep the nodes that were not the first away for half a minute.
 
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -67,6 +67,8 @@ pub(super) struct Load {
     latency: Stamped,
     /// From [`LEAST_HEALTH`] to 1.
     health: Stamped,
+    /// Whether the connection was lost under a call.
+    is_lost: AtomicBool,
 }
 
 impl Load {
@@ -80,6 +82,7 @@ impl Load {
             in_flight: AtomicU32::new(0),
             latency: Stamped::new(latency),
             health: Stamped::new(1.0),
+            is_lost: AtomicBool::new(false),
         }
     }
 
@@ -108,6 +111,11 @@ impl Load {
         let (health, at) = self.health.load();
         let health = self.recovered(health, at, self.stamp(now));
         (self.in_flight.load(Relaxed) as f32 + 1.0) / health
+    }
+
+    /// A call was lost with the connection; true for the first.
+    pub(super) fn lose(&self) -> bool {
+        !self.is_lost.swap(true, Relaxed)
     }
 
     /// A call starts.

@@ -18,21 +18,34 @@ use tokio::time::Instant;
 
 use super::{
     EndpointId,
+    ejection::{EjectionState, Phase, Reason, Rules},
     endpoint::{EndpointState, Event},
     standing::Standing,
+    tally::Tally,
 };
 use crate::{backoff::Backoff, discovery::Update, registry::Node};
 
+mod census;
+mod ejecting;
+
+use census::Census;
+
 /// What the driver has to do. `L` is a connection and what is kept with it: opaque here.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Action<L> {
     /// Connect, and report the result under this attempt. The link is the one before, to the same
     /// address.
     Dial(Attempt, Arc<Node>, Option<L>),
     /// Let calls pick this node, or go on under its new record.
-    Pick(EndpointId, Arc<Node>, L),
+    Pick(EndpointId, Arc<Node>, L, Arc<Tally>),
     /// Let no further call pick this node.
     Unpick(EndpointId, Arc<Node>),
+    /// As before, since the node is ejected: for this reason, until then.
+    Eject(EndpointId, Arc<Node>, Reason, Instant),
+    /// Let one call try this node, which is ejected, and report what came of it.
+    Probe(EndpointId, Arc<Node>, L, Arc<Tally>),
+    /// Let none do so after all.
+    Unprobe(EndpointId),
     /// Give the connection up; its streams may finish.
     Close(L),
 }
@@ -47,9 +60,9 @@ pub(super) struct Attempt {
 
 /// A node at an address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Key {
-    id: Arc<str>,
-    address: Arc<str>,
+pub(super) struct Key {
+    pub(super) id: Arc<str>,
+    pub(super) address: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -59,6 +72,8 @@ struct Member<L> {
     node: Arc<Node>,
     standing: Standing,
     state: EndpointState,
+    ejection: EjectionState,
+    tally: Arc<Tally>,
     /// The number of the attempt whose news counts; zero is none's.
     attempt: u64,
     link: Option<L>,
@@ -71,15 +86,28 @@ struct Member<L> {
 impl<L: Clone> Member<L> {
     fn pick(&self) -> Option<Action<L>> {
         let link = self.link.as_ref().filter(|_| self.standing.is_picked())?;
-        Some(Action::Pick(self.endpoint, self.node.clone(), link.clone()))
+        let (node, link, tally) = (self.node.clone(), link.clone(), self.tally.clone());
+        match self.ejection.phase() {
+            Phase::In => Some(Action::Pick(self.endpoint, node, link, tally)),
+            Phase::Out(..) => None,
+            Phase::Probed(_) => Some(Action::Probe(self.endpoint, node, link, tally)),
+        }
     }
 
     fn unpick(&self) -> Option<Action<L>> {
-        self.pick().map(|_| Action::Unpick(self.endpoint, self.node.clone()))
+        Some(match self.pick()? {
+            Action::Probe(..) => Action::Unprobe(self.endpoint),
+            _ => Action::Unpick(self.endpoint, self.node.clone()),
+        })
     }
 
     fn is_ready(&self) -> bool {
         self.standing == Standing::Listed && self.link.is_some()
+    }
+
+    /// Whether calls would go to it, were it not ejected.
+    fn is_pickable(&self) -> bool {
+        self.standing.is_picked() && self.link.is_some()
     }
 }
 
@@ -91,8 +119,14 @@ pub(super) struct Members<L> {
     members: HashMap<Key, Member<L>>,
     /// Where the registry lists each node, by its id.
     listed: HashMap<Arc<str>, Key>,
-    /// How many of those are connected.
-    ready: usize,
+    census: Census,
+    rules: Rules,
+    /// When outliers are looked for next, if there is a node to look at.
+    sweeps_at: Option<Instant>,
+    /// Those that are out, by the end of that.
+    ejected: BTreeSet<(Instant, Key)>,
+    /// Those that a probe decides on.
+    probed: BTreeSet<Key>,
     untried: usize,
     /// Whether one may linger.
     linger: bool,
@@ -110,15 +144,19 @@ struct Out<L> {
 }
 
 impl<L: Clone> Members<L> {
-    /// No nodes yet; those removed linger for `ttl`.
-    pub(super) fn new(ttl: Duration, rng: Rng) -> Self {
+    /// No nodes yet; those removed linger for `ttl`, and are ejected by the rules.
+    pub(super) fn new(ttl: Duration, rules: Rules, rng: Rng) -> Self {
         let out = Out { attempts: 0, timers: BTreeSet::new(), actions: Vec::new() };
         Self {
             ttl,
             rng,
             members: HashMap::new(),
             listed: HashMap::new(),
-            ready: 0,
+            census: Census::default(),
+            rules,
+            sweeps_at: None,
+            ejected: BTreeSet::new(),
+            probed: BTreeSet::new(),
             untried: 0,
             linger: false,
             wanted: false,
@@ -149,7 +187,13 @@ impl<L: Clone> Members<L> {
 
     /// When to [`tick`](Self::tick) next.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
-        self.out.timers.first().map(|(at, _)| *at)
+        let first = |timers: &BTreeSet<(Instant, Key)>| timers.first().map(|(at, _)| *at);
+        [first(&self.out.timers), first(&self.ejected)].into_iter().flatten().min()
+    }
+
+    /// When to do so for outliers among nodes that are connected.
+    pub(super) fn sweeps_at(&self) -> Option<Instant> {
+        self.sweeps_at
     }
 
     /// Takes an update of the registry's set.
@@ -170,6 +214,7 @@ impl<L: Clone> Members<L> {
             }
         }
         self.retain(now);
+        self.spare();
     }
 
     /// Takes a new connection. One that nobody waits for any more is closed again.
@@ -178,11 +223,14 @@ impl<L: Clone> Members<L> {
             return self.out.actions.push(Action::Close(link));
         };
         self.untried -= usize::from(!std::mem::replace(&mut member.is_tried, true));
-        self.ready += usize::from(member.standing == Standing::Listed && member.link.is_none());
+        self.census.leave(member);
         member.link = Some(link);
+        self.census.enter(member);
         member.previous = None;
         self.out.drive(member, Event::Connected, now);
         self.out.actions.extend(member.pick());
+        self.sweeps_at.get_or_insert(now + self.rules.interval);
+        self.spare();
     }
 
     /// Takes the failure of an attempt.
@@ -227,10 +275,14 @@ impl<L: Clone> Members<L> {
                 self.out.drive(member, Event::Tick, now);
             } else {
                 self.out.actions.extend(member.unpick());
+                self.census.leave(member);
                 self.out.actions.extend(member.link.take().map(Action::Close));
                 self.forget(&key);
             }
         }
+        self.expire(now);
+        self.sweep(now);
+        self.spare();
     }
 
     fn insert(&mut self, node: Arc<Node>, now: Instant) {
@@ -243,12 +295,14 @@ impl<L: Clone> Members<L> {
             self.endpoints += 1;
             self.untried += 1;
             Member {
+                tally: Arc::new(Tally::new(key.clone())),
                 key,
                 endpoint: EndpointId(self.endpoints),
                 node: node.clone(),
                 // As good as never listed: what follows lists it.
                 standing: Standing::Lingering(now),
                 state: EndpointState::new(Backoff::connect().with_rng(self.rng.fork())),
+                ejection: EjectionState::default(),
                 attempt: 0,
                 link: None,
                 previous: None,
@@ -257,9 +311,9 @@ impl<L: Clone> Members<L> {
             }
         });
         let is_same = member.standing.is_picked() && member.node == node;
-        self.ready -= usize::from(member.is_ready());
+        self.census.leave(member);
         member.standing = Standing::Listed;
-        self.ready += usize::from(member.is_ready());
+        self.census.enter(member);
         member.node = node;
         self.out.drive(member, Event::Wanted, now);
         if !is_same {
@@ -275,16 +329,17 @@ impl<L: Clone> Members<L> {
         if member.link.is_none() {
             return self.forget(&key);
         }
-        self.ready -= 1;
         self.out.actions.extend(member.unpick());
+        self.census.leave(member);
         member.standing = Standing::Lingering(now);
+        self.census.enter(member);
         self.linger = true;
         self.out.schedule(member, member.standing.ends_at(self.ttl));
     }
 
     /// Picks those that linger, if there are no others to pick.
     fn retain(&mut self, now: Instant) {
-        if self.ready > 0 || !std::mem::take(&mut self.linger) {
+        if self.census.ready > 0 || !std::mem::take(&mut self.linger) {
             return;
         }
         for member in self.members.values_mut() {
@@ -292,7 +347,9 @@ impl<L: Clone> Members<L> {
                 continue;
             };
             if now < removed + self.ttl {
+                self.census.leave(member);
                 member.standing = Standing::Retained(removed);
+                self.census.enter(member);
                 self.out.schedule(member, member.standing.ends_at(self.ttl));
                 self.out.actions.extend(member.pick());
             }
@@ -308,7 +365,10 @@ impl<L: Clone> Members<L> {
         self.members.clear();
         self.listed.clear();
         self.out.timers.clear();
-        (self.ready, self.untried, self.linger) = (0, 0, false);
+        self.ejected.clear();
+        self.probed.clear();
+        self.census = Census::default();
+        (self.untried, self.linger) = (0, false);
     }
 
     fn disconnected(&mut self, attempt: &Attempt, event: Event, now: Instant) {
@@ -316,7 +376,7 @@ impl<L: Clone> Members<L> {
             return;
         };
         self.out.actions.extend(member.unpick());
-        self.ready -= usize::from(member.is_ready());
+        self.census.leave(member);
         member.previous = member.link.take();
         if member.standing == Standing::Listed {
             self.out.drive(member, event, now);
@@ -324,12 +384,17 @@ impl<L: Clone> Members<L> {
             self.forget(&attempt.key);
         }
         self.retain(now);
+        self.spare();
     }
 
     fn forget(&mut self, key: &Key) {
         if let Some(mut member) = self.members.remove(key) {
             self.untried -= usize::from(!member.is_tried);
             self.out.schedule(&mut member, None);
+            if let Phase::Out(until, _) = member.ejection.phase() {
+                self.ejected.remove(&(until, key.clone()));
+            }
+            self.probed.remove(key);
         }
     }
 }

@@ -5,6 +5,8 @@
 //! - `members` decides what is to be done, node by node with `endpoint` (when to connect) and
 //!   `standing` (what the registry's word is worth): without IO.
 //! - `ewma` is what a node costs, `outcome` what a call's end says of it, `snapshot` the choice.
+//! - `tally` counts what calls come to, `ejection` says who is left out for it, and `probes` has those
+//!   whose time is over, each for one call to try.
 //!
 //! This room knows nothing of requests, deadlines and retries, nor of any registry.
 
@@ -20,7 +22,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_core::Stream;
 use tokio::{
-    sync::{Notify, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
 };
 
@@ -32,18 +34,23 @@ use crate::{
 
 mod connect;
 mod driver;
+mod ejection;
 mod endpoint;
 mod ewma;
 mod members;
 mod outcome;
+mod probes;
 mod snapshot;
 mod standing;
+mod tally;
 #[cfg(test)]
 mod tests;
 
 use connect::{Connect, Transport};
 pub(crate) use outcome::Outcome;
+use probes::Probes;
 use snapshot::{Endpoint, Snapshot};
+use tally::Tally;
 
 /// What a balancer is made with.
 #[derive(Debug, Clone)]
@@ -96,9 +103,22 @@ enum Progress {
     Tried,
 }
 
+/// What comes of calls that the driver has to act on.
+#[derive(Debug)]
+enum News {
+    /// A node's transport has failed too often in a row.
+    Broke(Arc<Tally>),
+    /// A probe went well or not, or says nothing.
+    Probed(Arc<Tally>, Option<bool>),
+}
+
 /// What the driver publishes and the handles read.
 struct Shared<C> {
     snapshot: ArcSwap<Snapshot<C>>,
+    /// Ejected nodes for a call to try.
+    probes: Probes<C>,
+    /// What calls have to tell the driver.
+    news: mpsc::UnboundedSender<News>,
     /// Woken, in the order they came, when there is something to pick again.
     ready: Notify,
     /// How many calls wait for that.
@@ -142,8 +162,11 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         ttl: Duration,
         penalty: Duration,
     ) -> Self {
+        let (tell, news) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),
+            probes: Probes::new(),
+            news: tell,
             ready: Notify::new(),
             waiting: AtomicUsize::new(0),
             wanted: Notify::new(),
@@ -157,18 +180,29 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             doubts,
         });
         let (last, gone) = oneshot::channel();
-        tokio::spawn(driver::run(updates, connector, shared.clone(), ttl, penalty, gone));
+        tokio::spawn(driver::run(updates, connector, shared.clone(), ttl, penalty, news, gone));
         Self { handle: Arc::new(Handle { shared, _last: last }) }
     }
 
     /// The cheaper of two ready nodes drawn at random; those in `tried`, a call's earlier attempts,
     /// only when no other is ready. `None` when none is.
-    pub(crate) fn pick(&self, tried: &[EndpointId]) -> Option<Pick<C>> {
+    ///
+    /// A call's first attempt may be the one that tries an ejected node again, and is so the sooner
+    /// if the call `can_move` when that fails.
+    pub(crate) fn pick(&self, tried: &[EndpointId], can_move: bool) -> Option<Pick<C>> {
         let started = Instant::now();
-        let snapshot = self.handle.shared.snapshot.load();
-        let endpoint = snapshot.pick(tried, started, &mut fastrand::Rng::new())?.clone();
+        let shared = &self.handle.shared;
+        let probe = tried.is_empty().then(|| shared.probes.take(can_move, started)).flatten();
+        let is_probe = probe.is_some();
+        let endpoint = match probe {
+            Some(endpoint) => endpoint,
+            None => {
+                let snapshot = shared.snapshot.load();
+                snapshot.pick(tried, started, &mut fastrand::Rng::new())?.clone()
+            }
+        };
         endpoint.load.begin();
-        Some(Pick { endpoint, started, is_sampled: false })
+        Some(Pick { endpoint, started, is_sampled: false, is_probe })
     }
 
     /// Waits until there is something to pick, first come first served, or until the registry has
@@ -319,6 +353,8 @@ pub(crate) struct Pick<C = transport::Connection> {
     endpoint: Arc<Endpoint<C>>,
     started: Instant,
     is_sampled: bool,
+    /// Whether what comes of it decides on an ejected node.
+    is_probe: bool,
 }
 
 impl<C> Pick<C> {
@@ -341,12 +377,40 @@ impl<C> Pick<C> {
     /// A success counts once, with the time since the pick; a failure counts whenever it comes.
     pub(crate) fn report(&mut self, outcome: Outcome) {
         let (load, now) = (&self.endpoint.load, Instant::now());
-        match outcome {
-            Outcome::Success if !self.is_sampled => load.succeeded(now - self.started, now),
-            Outcome::Failure => load.failed(now),
+        let tally = &self.endpoint.tally;
+        let has_broken = match outcome {
+            Outcome::Success if !self.is_sampled => {
+                load.succeeded(now - self.started, now);
+                tally.answered();
+                false
+            }
             Outcome::Success | Outcome::Cancelled => return,
+            Outcome::Failure => {
+                tally.failed();
+                false
+            }
+            Outcome::TransportFailure => tally.broke(),
+            Outcome::ConnectionLost if load.lose() => tally.broke(),
+            Outcome::ConnectionLost => {
+                tally.unanswered();
+                false
+            }
+        };
+        if outcome != Outcome::Success {
+            load.failed(now);
+        }
+        if has_broken {
+            self.tell(News::Broke(tally.clone()));
+        }
+        if std::mem::take(&mut self.is_probe) {
+            self.tell(News::Probed(tally.clone(), Some(outcome == Outcome::Success)));
         }
         self.is_sampled = true;
+    }
+
+    fn tell(&self, news: News) {
+        // The driver ends with its runtime, and nobody then picks.
+        let _ = self.endpoint.news.send(news);
     }
 
     /// Reports how the call went, and ends it.
@@ -358,5 +422,8 @@ impl<C> Pick<C> {
 impl<C> Drop for Pick<C> {
     fn drop(&mut self) {
         self.endpoint.load.end();
+        if self.is_probe {
+            self.tell(News::Probed(self.endpoint.tally.clone(), None));
+        }
     }
 }

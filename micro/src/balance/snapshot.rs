@@ -3,9 +3,11 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use fastrand::Rng;
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 
-use super::{EndpointId, ewma::Load};
+#[cfg(test)]
+use super::members::Key;
+use super::{EndpointId, News, ewma::Load, tally::Tally};
 use crate::registry::Node;
 
 /// A change copies one chunk and the list of chunks: at 10 000 nodes some 200 pointers, not 10 000.
@@ -21,6 +23,20 @@ pub(super) struct Endpoint<C> {
     pub(super) node: Arc<Node>,
     pub(super) connection: C,
     pub(super) load: Arc<Load>,
+    pub(super) tally: Arc<Tally>,
+    /// Where to tell what comes of its calls.
+    pub(super) news: mpsc::UnboundedSender<News>,
+}
+
+#[cfg(test)]
+impl<C> Endpoint<C> {
+    /// One whose news nobody hears.
+    pub(super) fn new(id: EndpointId, connection: C, load: Load) -> Arc<Self> {
+        let node = Arc::new(Node::new("greeter", id.0.to_string(), "host:1"));
+        let key = Key { id: node.id.as_str().into(), address: node.address.as_str().into() };
+        let (load, tally) = (Arc::new(load), Arc::new(Tally::new(key)));
+        Arc::new(Self { id, node, connection, load, tally, news: mpsc::unbounded_channel().0 })
+    }
 }
 
 /// The endpoints that are ready.
@@ -128,8 +144,8 @@ impl<C> Picked<C> {
     }
 
     /// Adds an endpoint, or replaces the one of the same id; true if it is a new one.
-    pub(super) fn insert(&mut self, endpoint: Endpoint<C>) -> bool {
-        let (id, endpoint) = (endpoint.id, Arc::new(endpoint));
+    pub(super) fn insert(&mut self, endpoint: Arc<Endpoint<C>>) -> bool {
+        let id = endpoint.id;
         if let Some(&place) = self.places.get(&id) {
             Arc::make_mut(&mut self.chunks[place / CHUNK])[place % CHUNK] = endpoint;
             return false;
@@ -177,13 +193,8 @@ impl<C> Picked<C> {
 mod tests {
     use super::*;
 
-    fn endpoint(id: u64, now: Instant) -> Endpoint<u64> {
-        Endpoint {
-            id: EndpointId(id),
-            node: Arc::new(Node::new("greeter", id.to_string(), "host:1")),
-            connection: id,
-            load: Arc::new(Load::new(None, Duration::from_secs(5), now)),
-        }
+    fn endpoint(id: u64, now: Instant) -> Arc<Endpoint<u64>> {
+        Endpoint::new(EndpointId(id), id, Load::new(None, Duration::from_secs(5), now))
     }
 
     fn picked(count: u64, now: Instant) -> Picked<u64> {
@@ -259,7 +270,8 @@ mod tests {
     fn a_new_record_replaces_the_endpoint_in_its_place() {
         let now = Instant::now();
         let mut picked = picked(3, now);
-        assert!(!picked.insert(Endpoint { connection: 99, ..endpoint(1, now) }));
+        let load = Load::new(None, Duration::from_secs(5), now);
+        assert!(!picked.insert(Endpoint::new(EndpointId(1), 99, load)));
         assert_eq!(picked.snapshot().get(1).connection, 99);
         assert_eq!(picked.len(), 3);
     }

@@ -91,12 +91,12 @@ impl Channel {
     pub(super) async fn pick(
         &self,
         tried: &[EndpointId],
-        fail_fast: bool,
+        options: &Options,
         mut struck: impl Future<Output = ()> + Unpin,
     ) -> Result<Pick, Status> {
         let balancer = &self.shared.balancer;
         loop {
-            let pick = balancer.pick(tried);
+            let pick = balancer.pick(tried, options.is_idempotent);
             // A call that has failed asks too: what there is to pick may be what was left behind.
             if (pick.is_none() || !tried.is_empty()) && balancer.is_over() {
                 let why = "the runtime that its channel was made in has shut down";
@@ -109,7 +109,7 @@ impl Channel {
                 return Err(status::refused(self.service(), &why));
             }
             let may_pick = tokio::select! {
-                may_pick = balancer.ready(fail_fast) => may_pick,
+                may_pick = balancer.ready(options.fail_fast) => may_pick,
                 () = &mut struck => false,
             };
             if !may_pick {

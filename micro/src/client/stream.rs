@@ -76,7 +76,7 @@ pub(super) async fn attempts(
     let mut retry = Retry::new(options.is_idempotent, channel.settings().max_attempts);
     let mut tried = Vec::new();
     loop {
-        let mut pick = channel.pick(&tried, options.fail_fast, &mut struck).await?;
+        let mut pick = channel.pick(&tried, &options, &mut struck).await?;
         let (endpoint, node) = (pick.endpoint(), pick.node().clone());
         let sent = Instant::now();
         if deadline.is_some_and(|deadline| deadline <= sent) {

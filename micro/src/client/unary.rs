@@ -77,7 +77,7 @@ pub(super) async fn attempts<T>(
     let mut retry = Retry::new(options.is_idempotent, channel.settings().max_attempts);
     let mut tried = Vec::new();
     loop {
-        let pick = channel.pick(&tried, options.fail_fast, &mut struck).await?;
+        let pick = channel.pick(&tried, &options, &mut struck).await?;
         let endpoint = pick.endpoint();
         let node = pick.node().clone();
         let left = deadline.saturating_duration_since(Instant::now());

@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 
+mod ejecting;
+
 const TTL: u64 = 15_000;
 
 /// Runs the machine at milliseconds, and does what it says in a world of names and numbers.
@@ -13,6 +15,8 @@ struct World {
     attempts: BTreeMap<String, (Attempt, String, Option<u32>)>,
     dials: usize,
     picked: BTreeMap<EndpointId, (Arc<Node>, u32)>,
+    /// Those that a call is to try.
+    probes: BTreeMap<EndpointId, (Arc<Node>, u32)>,
     closed: Vec<u32>,
 }
 
@@ -24,11 +28,12 @@ impl World {
     fn new() -> Self {
         Self {
             start: Instant::now(),
-            members: Members::new(Duration::from_millis(TTL), Rng::with_seed(1)),
+            members: Members::new(Duration::from_millis(TTL), Rules::default(), Rng::with_seed(1)),
             links: 0,
             attempts: BTreeMap::new(),
             dials: 0,
             picked: BTreeMap::new(),
+            probes: BTreeMap::new(),
             closed: Vec::new(),
         }
     }
@@ -50,8 +55,10 @@ impl World {
     fn act(&mut self) {
         let untried = self.members.members.values().filter(|it| !it.is_tried).count();
         assert_eq!(self.members.untried(), untried, "what is counted is what is there");
-        let ready = self.members.members.values().filter(|it| it.is_ready()).count();
-        assert_eq!(self.members.ready, ready, "what is counted is what is there");
+        let mut census = Census::default();
+        self.members.members.values().for_each(|it| census.enter(it));
+        assert_eq!(self.members.census, census, "what is counted is what is there");
+        assert!(census.out <= census.pickable / 2, "half may be out: {census:?}");
         for action in self.members.actions() {
             match action {
                 Action::Dial(attempt, node, previous) => {
@@ -59,12 +66,24 @@ impl World {
                     let seen = (attempt, node.address.clone(), previous);
                     self.attempts.insert(node.id.clone(), seen);
                 }
-                Action::Pick(endpoint, node, link) => {
+                Action::Pick(endpoint, node, link, _) => {
+                    assert!(!self.probes.contains_key(&endpoint), "picked, and probed as well");
                     self.picked.insert(endpoint, (node, link));
                 }
                 Action::Unpick(endpoint, _) => {
                     let was = self.picked.remove(&endpoint);
                     assert!(was.is_some(), "unpicked, but was not picked");
+                }
+                Action::Eject(endpoint, ..) => {
+                    self.picked.remove(&endpoint);
+                    self.probes.remove(&endpoint);
+                }
+                Action::Probe(endpoint, node, link, _) => {
+                    assert!(!self.picked.contains_key(&endpoint), "probed, and picked as well");
+                    self.probes.insert(endpoint, (node, link));
+                }
+                Action::Unprobe(endpoint) => {
+                    self.probes.remove(&endpoint);
                 }
                 Action::Close(link) => self.closed.push(link),
             }

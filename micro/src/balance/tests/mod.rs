@@ -13,7 +13,7 @@ use tokio::{
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{
-    Balancer, Options, Outcome, Pick,
+    Balancer, EndpointId, Options, Outcome, Pick,
     connect::{Connect, Ended},
 };
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     registry::{Node, Registry, memory::Memory},
 };
 
+mod ejecting;
 mod fail_fast;
 mod shares;
 
@@ -163,7 +164,7 @@ impl World {
 
     /// The ids of the nodes that a hundred picks come to.
     fn picks(&self) -> Vec<String> {
-        let picks = (0..100).filter_map(|_| self.balancer.pick(&[]));
+        let picks = (0..100).filter_map(|_| self.balancer.pick(&[], true));
         let mut ids: Vec<_> = picks.map(|pick| pick.node().id.clone()).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -171,7 +172,7 @@ impl World {
     }
 
     fn pick(&self) -> Pick<Connection> {
-        self.balancer.pick(&[]).expect("a node is ready")
+        self.balancer.pick(&[], true).expect("a node is ready")
     }
 }
 
@@ -191,7 +192,7 @@ async fn a_silent_node_keeps_no_other_waiting_and_gets_no_call() {
 #[tokio::test(start_paused = true)]
 async fn nothing_to_pick_is_none_and_ready_waits_for_ever() {
     let world = World::with(&[]).await;
-    assert!(world.balancer.pick(&[]).is_none());
+    assert!(world.balancer.pick(&[], true).is_none());
     assert!(timeout(Duration::from_secs(3600), world.balancer.ready(false)).await.is_err());
 }
 
@@ -346,7 +347,7 @@ async fn goaway_ends_picks_while_calls_under_way_keep_their_connection() {
     // The driver hears of it; connecting takes longer than that.
     tokio::task::yield_now().await;
     tokio::task::yield_now().await;
-    assert!(world.balancer.pick(&[]).is_none(), "no new call on a draining connection");
+    assert!(world.balancer.pick(&[], true).is_none(), "no new call on a draining connection");
     world.balancer.ready(false).await;
     let new = world.pick();
     assert_eq!((old.connection().number, new.connection().number), (0, 1));
@@ -459,14 +460,14 @@ async fn a_node_that_cannot_be_reached_puts_the_registrys_word_in_doubt() {
     world.updates.send(nodes(&["a"])).unwrap();
     world.balancer.ready(false).await;
     assert!(!is_doubted().await, "all is well");
-    let pick = world.balancer.pick(&[]).expect("a is ready");
+    let pick = world.balancer.pick(&[], true).expect("a is ready");
     let connection = pick.connection().clone();
     drop(pick);
     world.network.end(&connection, Ended::Draining);
     assert!(is_doubted().await, "it is leaving");
 
     world.balancer.ready(false).await;
-    let connection = world.balancer.pick(&[]).expect("a is ready").connection().clone();
+    let connection = world.balancer.pick(&[], true).expect("a is ready").connection().clone();
     world.network.set("a:1", Host::Refuses);
     world.network.end(&connection, Ended::Closed("reset".to_owned()));
     assert!(is_doubted().await, "it was lost");
