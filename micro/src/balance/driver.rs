@@ -14,12 +14,14 @@ use tokio::{
 };
 
 use super::{
-    EndpointId, News, Progress, Shared,
+    EndpointId, News, Options, Progress, Shared,
     connect::{Connect, Ended},
     ejection::{Reason, Rules},
     ewma::Load,
+    explain::{Explanation, NodeReport},
     members::{Action, Attempt, Members},
     snapshot::{Endpoint, Picked},
+    subset::Subset,
     tally::Tally,
 };
 use crate::{
@@ -35,18 +37,19 @@ pub(super) fn run<K: Connect>(
     mut updates: impl Stream<Item = Update> + Unpin + Send + 'static,
     connector: K,
     shared: Arc<Shared<K::Connection>>,
-    ttl: Duration,
-    penalty: Duration,
+    options: &Options,
     mut news: mpsc::UnboundedReceiver<News>,
     mut gone: oneshot::Receiver<()>,
 ) -> impl Future<Output = ()> + Send + 'static {
     let mut driver = Driver {
         connector,
         shared,
-        penalty,
-        members: Members::new(ttl, Rules::default(), fastrand::Rng::new()),
+        penalty: options.penalty,
+        subset: options.subset.map(|size| Subset::new(size, fastrand::u64(..))),
+        members: Members::new(options.ttl, Rules::default(), fastrand::Rng::new()),
         picked: Picked::new(),
         pending: FuturesUnordered::new(),
+        changed: Instant::now(),
         is_read: false,
         asked: None,
         is_answered: false,
@@ -79,10 +82,14 @@ struct Driver<K: Connect> {
     connector: K,
     shared: Arc<Shared<K::Connection>>,
     penalty: Duration,
+    /// Absent where all nodes are connected to.
+    subset: Option<Subset>,
     members: Members<Link<K::Connection>>,
     picked: Picked<K::Connection>,
     /// Attempts under way, and for each connection the wait for its end.
     pending: FuturesUnordered<BoxFuture<'static, Event<K::Connection>>>,
+    /// When the set last changed.
+    changed: Instant,
     /// Whether the registry has been read once.
     is_read: bool,
     /// When the registry was last asked what it has instead of the service.
@@ -114,11 +121,15 @@ impl<K: Connect> Driver<K> {
         self.members.set_wanted(self.shared.waiting.load(SeqCst) > 0, now);
         match event {
             Event::Update(update) => {
-                self.members.update(update, now);
-                self.shared.listed.store(self.members.listed(), Relaxed);
+                let updates = match &mut self.subset {
+                    Some(subset) => subset.update(update),
+                    None => vec![update],
+                };
+                self.update(updates, now);
                 self.is_read = true;
             }
             Event::Connected(attempt, node, connection) => {
+                self.reached(&node, true, now);
                 let latency = self.picked.median_latency(now);
                 let load = Arc::new(Load::new(latency, self.penalty, now));
                 let link = Link { connection: connection.clone(), load };
@@ -128,8 +139,9 @@ impl<K: Connect> Driver<K> {
                 }));
             }
             Event::Failed(attempt, node, error) => {
-                self.remember(&node, &error);
-                self.members.failed(&attempt, now);
+                let error = self.remember(&node, error);
+                self.members.failed(&attempt, &error, now);
+                self.reached(&node, false, now);
                 self.shared.doubts.raise();
             }
             Event::Ended(attempt, _, Ended::Draining) => {
@@ -138,11 +150,15 @@ impl<K: Connect> Driver<K> {
             }
             Event::Ended(attempt, node, Ended::Closed(reason)) => {
                 let reason = format!("the connection to {} ended: {reason}", node.address);
-                self.remember(&node, &reason);
-                self.members.closed(&attempt, now);
+                let reason = self.remember(&node, reason);
+                self.members.closed(&attempt, &reason, now);
                 self.shared.doubts.raise();
             }
             Event::News(News::Broke(tally)) => self.members.broke(&tally, now),
+            Event::News(News::Asked(asked)) => {
+                // Who asked may have gone.
+                let _ = asked.send(self.explain(now));
+            }
             Event::News(News::Probed(tally, is_well)) => {
                 self.members.probed(&tally, is_well, now);
             }
@@ -157,6 +173,19 @@ impl<K: Connect> Driver<K> {
         self.act(now);
         self.ask_around(now);
         self.publish_progress();
+    }
+
+    fn update(&mut self, updates: Vec<Update>, now: Instant) {
+        for update in updates {
+            self.members.update(update, now);
+        }
+        self.shared.listed.store(self.members.listed(), Relaxed);
+    }
+
+    /// A subset does without the nodes that cannot be connected to.
+    fn reached(&mut self, node: &Node, is_reached: bool, now: Instant) {
+        let updates = self.subset.as_mut().map(|subset| subset.reached(&node.id, is_reached));
+        self.update(updates.unwrap_or_default(), now);
     }
 
     /// After the snapshot: who finds that all was tried finds there what came of it.
@@ -240,6 +269,7 @@ impl<K: Connect> Driver<K> {
         if !is_changed {
             return;
         }
+        self.changed = now;
         self.shared.snapshot.store(Arc::new(self.picked.snapshot()));
         if before == 0 {
             self.shared.ready.notify_waiters();
@@ -282,9 +312,37 @@ impl<K: Connect> Driver<K> {
         );
     }
 
-    fn remember(&self, node: &Node, error: &str) {
-        let error = format!("node {}: {error}", node.id);
-        self.shared.last_error.store(Some(Arc::new(error)));
+    fn remember(&self, node: &Node, error: String) -> Arc<str> {
+        let last = format!("node {}: {error}", node.id);
+        self.shared.last_error.store(Some(Arc::new(last)));
+        error.into()
+    }
+
+    fn explain(&self, now: Instant) -> Explanation {
+        let told = |(mut report, link): (NodeReport, Option<&Link<K::Connection>>)| {
+            if let Some(Link { load, .. }) = link {
+                report.in_flight = load.in_flight();
+                report.latency = load.latency(now);
+                report.health = Some(load.health(now));
+            }
+            report
+        };
+        let mut nodes: Vec<_> = self.members.reports(now).map(told).collect();
+        nodes.sort_by(|a, b| a.node.id.cmp(&b.node.id));
+        let listed = self.subset.as_ref().map_or(self.members.listed(), Subset::listed);
+        let neighbours = &self.shared.neighbours;
+        let status = self.shared.registry.borrow();
+        Explanation {
+            service: neighbours.service().to_owned(),
+            registry: neighbours.registry().to_owned(),
+            revision: status.revision,
+            stale: status.stale.map(|since| now.saturating_duration_since(since)),
+            error: status.error.as_deref().map(str::to_owned),
+            listed,
+            left_out: status.malformed + status.not_grpc,
+            unchanged: now.saturating_duration_since(self.changed),
+            nodes,
+        }
     }
 
     fn close(self) {

@@ -27,6 +27,7 @@ use crate::{backoff::Backoff, discovery::Update, registry::Node};
 
 mod census;
 mod ejecting;
+mod told;
 
 use census::Census;
 
@@ -79,6 +80,10 @@ struct Member<L> {
     link: Option<L>,
     previous: Option<L>,
     timer: Option<Instant>,
+    /// When it last changed.
+    changed: Instant,
+    /// Why it last failed to connect, or lost its connection.
+    error: Option<Arc<str>>,
     /// Whether an attempt to connect to its address has succeeded or failed.
     is_tried: bool,
 }
@@ -214,7 +219,7 @@ impl<L: Clone> Members<L> {
             }
         }
         self.retain(now);
-        self.spare();
+        self.spare(now);
     }
 
     /// Takes a new connection. One that nobody waits for any more is closed again.
@@ -226,19 +231,20 @@ impl<L: Clone> Members<L> {
         self.census.leave(member);
         member.link = Some(link);
         self.census.enter(member);
-        member.previous = None;
+        (member.previous, member.error) = (None, None);
         self.out.drive(member, Event::Connected, now);
         self.out.actions.extend(member.pick());
         self.sweeps_at.get_or_insert(now + self.rules.interval);
-        self.spare();
+        self.spare(now);
     }
 
     /// Takes the failure of an attempt.
-    pub(super) fn failed(&mut self, attempt: &Attempt, now: Instant) {
+    pub(super) fn failed(&mut self, attempt: &Attempt, why: &Arc<str>, now: Instant) {
         let Some(member) = current(&mut self.members, attempt) else {
             return;
         };
         self.untried -= usize::from(!std::mem::replace(&mut member.is_tried, true));
+        member.error = Some(why.clone());
         self.out.drive(member, Event::Failed, now);
         if self.wanted {
             self.out.drive(member, Event::Wanted, now);
@@ -247,12 +253,12 @@ impl<L: Clone> Members<L> {
 
     /// Takes a GOAWAY: the connection finishes its streams and gets no more.
     pub(super) fn draining(&mut self, attempt: &Attempt, now: Instant) {
-        self.disconnected(attempt, Event::GoAway, now);
+        self.disconnected(attempt, Event::GoAway, None, now);
     }
 
     /// Takes the loss of a connection.
-    pub(super) fn closed(&mut self, attempt: &Attempt, now: Instant) {
-        self.disconnected(attempt, Event::Closed, now);
+    pub(super) fn closed(&mut self, attempt: &Attempt, why: &Arc<str>, now: Instant) {
+        self.disconnected(attempt, Event::Closed, Some(why), now);
     }
 
     /// Whether a call waits with nothing ready: while one does, nodes are dialled as soon as may be.
@@ -282,7 +288,7 @@ impl<L: Clone> Members<L> {
         }
         self.expire(now);
         self.sweep(now);
-        self.spare();
+        self.spare(now);
     }
 
     fn insert(&mut self, node: Arc<Node>, now: Instant) {
@@ -307,11 +313,16 @@ impl<L: Clone> Members<L> {
                 link: None,
                 previous: None,
                 timer: None,
+                changed: now,
+                error: None,
                 is_tried: false,
             }
         });
         let is_same = member.standing.is_picked() && member.node == node;
         self.census.leave(member);
+        if member.standing != Standing::Listed {
+            member.changed = now;
+        }
         member.standing = Standing::Listed;
         self.census.enter(member);
         member.node = node;
@@ -331,7 +342,7 @@ impl<L: Clone> Members<L> {
         }
         self.out.actions.extend(member.unpick());
         self.census.leave(member);
-        member.standing = Standing::Lingering(now);
+        (member.standing, member.changed) = (Standing::Lingering(now), now);
         self.census.enter(member);
         self.linger = true;
         self.out.schedule(member, member.standing.ends_at(self.ttl));
@@ -348,7 +359,7 @@ impl<L: Clone> Members<L> {
             };
             if now < removed + self.ttl {
                 self.census.leave(member);
-                member.standing = Standing::Retained(removed);
+                (member.standing, member.changed) = (Standing::Retained(removed), now);
                 self.census.enter(member);
                 self.out.schedule(member, member.standing.ends_at(self.ttl));
                 self.out.actions.extend(member.pick());
@@ -371,20 +382,27 @@ impl<L: Clone> Members<L> {
         (self.untried, self.linger) = (0, false);
     }
 
-    fn disconnected(&mut self, attempt: &Attempt, event: Event, now: Instant) {
+    fn disconnected(
+        &mut self,
+        attempt: &Attempt,
+        event: Event,
+        why: Option<&Arc<str>>,
+        now: Instant,
+    ) {
         let Some(member) = current(&mut self.members, attempt) else {
             return;
         };
         self.out.actions.extend(member.unpick());
         self.census.leave(member);
         member.previous = member.link.take();
+        member.error = why.cloned();
         if member.standing == Standing::Listed {
             self.out.drive(member, event, now);
         } else {
             self.forget(&attempt.key);
         }
         self.retain(now);
-        self.spare();
+        self.spare(now);
     }
 
     fn forget(&mut self, key: &Key) {
@@ -401,7 +419,12 @@ impl<L: Clone> Members<L> {
 
 impl<L: Clone> Out<L> {
     fn drive(&mut self, member: &mut Member<L>, event: Event, now: Instant) {
-        if member.state.handle(event, now) {
+        let before = member.state.phase();
+        let dials = member.state.handle(event, now);
+        if member.state.phase() != before {
+            member.changed = now;
+        }
+        if dials {
             self.attempts += 1;
             member.attempt = self.attempts;
             let attempt = Attempt { key: member.key.clone(), number: self.attempts };

@@ -2,6 +2,7 @@
 //! each costs, and an immutable snapshot that calls pick from without a lock or a queue.
 //!
 //! - [`Balancer`] is the handle; its `driver` task alone changes anything.
+//! - `subset` chooses the nodes to connect to, where that is not all.
 //! - `members` decides what is to be done, node by node with `endpoint` (when to connect) and
 //!   `standing` (what the registry's word is worth): without IO.
 //! - `ewma` is what a node costs, `outcome` what a call's end says of it, `snapshot` the choice.
@@ -37,16 +38,19 @@ mod driver;
 mod ejection;
 mod endpoint;
 mod ewma;
+mod explain;
 mod members;
 mod outcome;
 mod probes;
 mod snapshot;
 mod standing;
+mod subset;
 mod tally;
 #[cfg(test)]
 mod tests;
 
 use connect::{Connect, Transport};
+pub use explain::{Explanation, NodeReport, NodeState};
 pub(crate) use outcome::Outcome;
 use probes::Probes;
 use snapshot::{Endpoint, Snapshot};
@@ -63,6 +67,8 @@ pub(crate) struct Options {
     /// How long a failure is held against a node, unless it is outweighed by successes: the time
     /// constant with which it fades. 5 s, the unary deadline; at most a minute.
     pub(crate) penalty: Duration,
+    /// How many nodes to connect to, if not to all.
+    pub(crate) subset: Option<usize>,
 }
 
 impl Default for Options {
@@ -71,6 +77,7 @@ impl Default for Options {
             transport: transport::Config::default(),
             ttl: Duration::from_secs(15),
             penalty: Duration::from_secs(5),
+            subset: None,
         }
     }
 }
@@ -110,6 +117,8 @@ enum News {
     Broke(Arc<Tally>),
     /// A probe went well or not, or says nothing.
     Probed(Arc<Tally>, Option<bool>),
+    /// Someone wants to know how it stands.
+    Asked(oneshot::Sender<Explanation>),
 }
 
 /// What the driver publishes and the handles read.
@@ -146,9 +155,8 @@ impl Balancer {
     pub(crate) fn new(updates: Subscription, options: Options) -> Self {
         let (registry, neighbours) = (updates.status(), updates.neighbours());
         let doubts = updates.doubts();
-        let Options { transport, ttl, penalty } = options;
-        let connector = Transport::new(transport);
-        Self::with_connector(updates, registry, neighbours, doubts, connector, ttl, penalty)
+        let connector = Transport::new(options.transport.clone());
+        Self::with_connector(updates, registry, neighbours, doubts, connector, &options)
     }
 }
 
@@ -159,8 +167,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         neighbours: Neighbours,
         doubts: Doubts,
         connector: impl Connect<Connection = C>,
-        ttl: Duration,
-        penalty: Duration,
+        options: &Options,
     ) -> Self {
         let (tell, news) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
@@ -180,7 +187,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             doubts,
         });
         let (last, gone) = oneshot::channel();
-        tokio::spawn(driver::run(updates, connector, shared.clone(), ttl, penalty, news, gone));
+        tokio::spawn(driver::run(updates, connector, shared.clone(), options, news, gone));
         Self { handle: Arc::new(Handle { shared, _last: last }) }
     }
 
@@ -225,6 +232,13 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             () = shared.ready() => true,
             _ = registry.wait_for(|status| status.refused) => true,
         }
+    }
+
+    /// How it stands; `None` once the runtime that kept the set has shut down.
+    pub(crate) async fn explain(&self) -> Option<Explanation> {
+        let (asked, told) = oneshot::channel();
+        let _ = self.handle.shared.news.send(News::Asked(asked));
+        told.await.ok()
     }
 
     /// Whether the runtime that kept the set has shut down, and its connections with it.

@@ -105,7 +105,7 @@ impl Client {
 
     fn balancer(&self, service: &str, options: &ChannelOptions) -> Balancer {
         let settings = &self.inner.settings;
-        let ChannelOptions {} = options;
+        let ChannelOptions { subset } = *options;
         let options = balance::Options {
             transport: transport::Config {
                 max_message_size: settings.max_message_size,
@@ -114,6 +114,7 @@ impl Client {
                 ..transport::Config::default()
             },
             penalty: settings.request_timeout,
+            subset,
             ..balance::Options::default()
         };
         Balancer::new(self.inner.discovery.subscribe(service), options)

@@ -26,6 +26,7 @@ mod stream;
 mod tests;
 mod unary;
 
+pub use crate::balance::{Explanation, NodeReport, NodeState};
 pub use builder::{Client, ClientBuilder};
 pub use call::{
     BidiStreaming, BidiStreamingCall, Call, ClientStreaming, ClientStreamingCall, ServerStreaming,

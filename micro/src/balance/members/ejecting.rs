@@ -25,7 +25,7 @@ impl<L: Clone> Members<L> {
             return;
         }
         match is_well {
-            Some(true) => self.admit(tally.key()),
+            Some(true) => self.admit(tally.key(), now),
             Some(false) => {
                 self.probed.remove(tally.key());
                 self.put_out(tally.key(), Reason::Probe, now);
@@ -68,12 +68,12 @@ impl<L: Clone> Members<L> {
 
     /// Lets in again those that are too many to be out, the nearest to its end first: others were
     /// lost.
-    pub(super) fn spare(&mut self) {
+    pub(super) fn spare(&mut self, now: Instant) {
         while self.census.out > self.rules.most(self.census.pickable) {
             let out = self.probed.iter().chain(self.ejected.iter().map(|(_, key)| key));
             let mut counted = out.filter(|key| self.members[*key].is_pickable());
             let key = counted.next().expect("what is counted is there").clone();
-            self.admit(&key);
+            self.admit(&key, now);
         }
     }
 
@@ -96,13 +96,14 @@ impl<L: Clone> Members<L> {
         let member = self.members.get_mut(key).expect("its caller has found it");
         self.census.leave(member);
         let until = member.ejection.eject(reason, &self.rules, now);
+        member.changed = now;
         self.census.enter(member);
         self.ejected.insert((until, key.clone()));
         let node = member.node.clone();
         self.out.actions.push(Action::Eject(member.endpoint, node, reason, until));
     }
 
-    fn admit(&mut self, key: &Key) {
+    fn admit(&mut self, key: &Key, now: Instant) {
         let member = self.members.get_mut(key).expect("its caller has found it");
         if let Phase::Out(until, _) = member.ejection.phase() {
             self.ejected.remove(&(until, key.clone()));
@@ -111,6 +112,7 @@ impl<L: Clone> Members<L> {
         }
         self.census.leave(member);
         member.ejection.admit();
+        member.changed = now;
         self.census.enter(member);
         member.tally.clear();
         self.out.actions.extend(member.pick());

@@ -121,7 +121,7 @@ impl World {
     }
 
     fn failed(&mut self, ms: u64, id: &str) {
-        self.members.failed(&self.attempt(id), self.at(ms));
+        self.members.failed(&self.attempt(id), &"refused".into(), self.at(ms));
         self.act();
     }
 
@@ -131,7 +131,7 @@ impl World {
     }
 
     fn closed(&mut self, ms: u64, id: &str) {
-        self.members.closed(&self.attempt(id), self.at(ms));
+        self.members.closed(&self.attempt(id), &"reset".into(), self.at(ms));
         self.act();
     }
 
@@ -396,9 +396,9 @@ fn news_of_an_earlier_attempt_changes_nothing() {
     let first = world.attempt("a");
     world.goaway(5_000, "a");
     world.connected(5_010, "a");
-    world.members.closed(&first, world.at(6_000));
+    world.members.closed(&first, &"reset".into(), world.at(6_000));
     world.members.draining(&first, world.at(6_000));
-    world.members.failed(&first, world.at(6_000));
+    world.members.failed(&first, &"refused".into(), world.at(6_000));
     world.act();
     assert_eq!((world.picks(), world.dials), (vec!["a"], 2));
 }

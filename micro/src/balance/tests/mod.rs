@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod ejecting;
+mod explaining;
 mod fail_fast;
 mod shares;
 
@@ -136,8 +137,7 @@ fn world_with(registry: Memory, asked: Arc<dyn Registry>) -> World {
         Neighbours::new(Discovery::new(asked), "greeter"),
         doubts,
         network.clone(),
-        Options::default().ttl,
-        Options::default().penalty,
+        &Options::default(),
     );
     World { balancer, network, updates, status, doubted, registry }
 }
