@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures_core::Stream;
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt,
+    stream::{BoxStream, FuturesUnordered},
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
@@ -19,6 +22,7 @@ use super::{
     ejection::{Reason, Rules},
     ewma::Load,
     explain::{Explanation, NodeReport},
+    health::Health,
     members::{Action, Attempt, Members},
     snapshot::{Endpoint, Picked},
     subset::Subset,
@@ -45,6 +49,7 @@ pub(super) fn run<K: Connect>(
         connector,
         shared,
         penalty: options.penalty,
+        health_check: options.health_check.clone(),
         subset: options.subset.map(|size| Subset::new(size, fastrand::u64(..))),
         members: Members::new(options.ttl, Rules::default(), fastrand::Rng::new()),
         picked: Picked::new(),
@@ -82,6 +87,7 @@ struct Driver<K: Connect> {
     connector: K,
     shared: Arc<Shared<K::Connection>>,
     penalty: Duration,
+    health_check: Option<Arc<str>>,
     /// Absent where all nodes are connected to.
     subset: Option<Subset>,
     members: Members<Link<K::Connection>>,
@@ -109,6 +115,9 @@ enum Event<C> {
     Update(Update),
     Connected(Attempt, Arc<Node>, C),
     Failed(Attempt, Arc<Node>, String),
+    /// With what follows of it.
+    Health(Attempt, Arc<Node>, Health, BoxStream<'static, Health>),
+    Unwatched,
     Ended(Attempt, Arc<Node>, Ended),
     Found(Option<String>),
     News(News),
@@ -133,7 +142,11 @@ impl<K: Connect> Driver<K> {
                 let latency = self.picked.median_latency(now);
                 let load = Arc::new(Load::new(latency, self.penalty, now));
                 let link = Link { connection: connection.clone(), load };
-                self.members.connected(&attempt, link, now);
+                self.members.connected(&attempt, link, self.health_check.is_none(), now);
+                if let Some(service) = &self.health_check {
+                    let health = K::health(connection.clone(), service.clone());
+                    self.follow(attempt.clone(), node.clone(), health);
+                }
                 self.pending.push(Box::pin(async move {
                     Event::Ended(attempt, node, K::ended(connection).await)
                 }));
@@ -154,6 +167,11 @@ impl<K: Connect> Driver<K> {
                 self.members.closed(&attempt, &reason, now);
                 self.shared.doubts.raise();
             }
+            Event::Health(attempt, node, health, rest) => {
+                let health = health.map_err(|why| self.remember(&node, why));
+                self.members.told(&attempt, health, now);
+                self.follow(attempt, node, rest);
+            }
             Event::News(News::Broke(tally)) => self.members.broke(&tally, now),
             Event::News(News::Asked(asked)) => {
                 // Who asked may have gone.
@@ -167,12 +185,26 @@ impl<K: Connect> Driver<K> {
                 self.is_answered = true;
             }
             // Found before a node came, or nothing but the time has changed.
-            Event::Found(_) | Event::Tick => {}
+            Event::Found(_) | Event::Unwatched | Event::Tick => {}
         }
         self.members.tick(now);
         self.act(now);
         self.ask_around(now);
         self.publish_progress();
+    }
+
+    fn follow(
+        &mut self,
+        attempt: Attempt,
+        node: Arc<Node>,
+        mut health: BoxStream<'static, Health>,
+    ) {
+        self.pending.push(Box::pin(async move {
+            match health.next().await {
+                Some(told) => Event::Health(attempt, node, told, health),
+                None => Event::Unwatched,
+            }
+        }));
     }
 
     fn update(&mut self, updates: Vec<Update>, now: Instant) {

@@ -36,7 +36,7 @@ pub struct NodeReport {
     pub node: Arc<Node>,
     /// What it is in, and why.
     pub state: NodeState,
-    /// Why it last failed to connect or lost its connection, if it has none.
+    /// Why it last failed to connect or lost its connection, if it has none, or is not well.
     pub error: Option<String>,
     /// For how long it has been in that state.
     pub since: Duration,
@@ -80,6 +80,9 @@ pub enum NodeState {
         /// Why it was ejected.
         reason: String,
     },
+    /// It is connected, and says that it is not well, or nothing yet: see
+    /// [`health_check`](crate::ChannelOptions::health_check).
+    Unwell,
     /// The registry has removed it: it has no calls, and is connected for some time yet.
     Removed,
     /// The registry has removed it, and it takes calls all the same, since no node that is listed is
@@ -139,6 +142,7 @@ impl fmt::Display for NodeState {
             }
             Self::Ejected { reason, left } => write!(f, "ejected ({reason}; {left:.1?} more)"),
             Self::Probed { reason } => write!(f, "ejected ({reason}; a call is to try it)"),
+            Self::Unwell => f.write_str("not well"),
             Self::Removed => f.write_str("removed from the registry"),
             Self::Retained => {
                 f.write_str("removed from the registry, and called for want of others")

@@ -80,6 +80,8 @@ struct Member<L> {
     link: Option<L>,
     previous: Option<L>,
     timer: Option<Instant>,
+    /// Whether it says that it is well, or is not asked.
+    is_well: bool,
     /// When it last changed.
     changed: Instant,
     /// Why it last failed to connect, or lost its connection.
@@ -90,7 +92,7 @@ struct Member<L> {
 
 impl<L: Clone> Member<L> {
     fn pick(&self) -> Option<Action<L>> {
-        let link = self.link.as_ref().filter(|_| self.standing.is_picked())?;
+        let link = self.link.as_ref().filter(|_| self.is_pickable())?;
         let (node, link, tally) = (self.node.clone(), link.clone(), self.tally.clone());
         match self.ejection.phase() {
             Phase::In => Some(Action::Pick(self.endpoint, node, link, tally)),
@@ -107,12 +109,12 @@ impl<L: Clone> Member<L> {
     }
 
     fn is_ready(&self) -> bool {
-        self.standing == Standing::Listed && self.link.is_some()
+        self.standing == Standing::Listed && self.is_pickable()
     }
 
     /// Whether calls would go to it, were it not ejected.
     fn is_pickable(&self) -> bool {
-        self.standing.is_picked() && self.link.is_some()
+        self.standing.is_picked() && self.link.is_some() && self.is_well
     }
 }
 
@@ -222,19 +224,41 @@ impl<L: Clone> Members<L> {
         self.spare(now);
     }
 
-    /// Takes a new connection. One that nobody waits for any more is closed again.
-    pub(super) fn connected(&mut self, attempt: &Attempt, link: L, now: Instant) {
+    /// Takes a new connection, of a node that is well or has not said so yet. One that nobody waits
+    /// for any more is closed again.
+    pub(super) fn connected(&mut self, attempt: &Attempt, link: L, is_well: bool, now: Instant) {
         let Some(member) = current(&mut self.members, attempt) else {
             return self.out.actions.push(Action::Close(link));
         };
-        self.untried -= usize::from(!std::mem::replace(&mut member.is_tried, true));
+        if is_well {
+            self.untried -= usize::from(!std::mem::replace(&mut member.is_tried, true));
+        }
         self.census.leave(member);
-        member.link = Some(link);
+        (member.link, member.is_well) = (Some(link), is_well);
         self.census.enter(member);
         (member.previous, member.error) = (None, None);
         self.out.drive(member, Event::Connected, now);
         self.out.actions.extend(member.pick());
         self.sweeps_at.get_or_insert(now + self.rules.interval);
+        self.spare(now);
+    }
+
+    /// Takes what a node says of its health: that it is well, or why not.
+    pub(super) fn told(&mut self, attempt: &Attempt, health: Result<(), Arc<str>>, now: Instant) {
+        let Some(member) = current(&mut self.members, attempt).filter(|it| it.link.is_some())
+        else {
+            return;
+        };
+        self.untried -= usize::from(!std::mem::replace(&mut member.is_tried, true));
+        if member.is_well != health.is_ok() {
+            self.out.actions.extend(member.unpick());
+            self.census.leave(member);
+            (member.is_well, member.changed) = (health.is_ok(), now);
+            self.census.enter(member);
+            self.out.actions.extend(member.pick());
+        }
+        member.error = health.err();
+        self.retain(now);
         self.spare(now);
     }
 
@@ -313,6 +337,7 @@ impl<L: Clone> Members<L> {
                 link: None,
                 previous: None,
                 timer: None,
+                is_well: false,
                 changed: now,
                 error: None,
                 is_tried: false,

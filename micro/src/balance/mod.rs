@@ -5,6 +5,7 @@
 //! - `subset` chooses the nodes to connect to, where that is not all.
 //! - `members` decides what is to be done, node by node with `endpoint` (when to connect) and
 //!   `standing` (what the registry's word is worth): without IO.
+//! - `health` is what a node says of itself, where it is asked.
 //! - `ewma` is what a node costs, `outcome` what a call's end says of it, `snapshot` the choice.
 //! - `tally` counts what calls come to, `ejection` says who is left out for it, and `probes` has those
 //!   whose time is over, each for one call to try.
@@ -39,6 +40,7 @@ mod ejection;
 mod endpoint;
 mod ewma;
 mod explain;
+mod health;
 mod members;
 mod outcome;
 mod probes;
@@ -69,6 +71,8 @@ pub(crate) struct Options {
     pub(crate) penalty: Duration,
     /// How many nodes to connect to, if not to all.
     pub(crate) subset: Option<usize>,
+    /// Of which service a node is asked whether it is well, if it is asked: "" is all of it.
+    pub(crate) health_check: Option<Arc<str>>,
 }
 
 impl Default for Options {
@@ -78,6 +82,7 @@ impl Default for Options {
             ttl: Duration::from_secs(15),
             penalty: Duration::from_secs(5),
             subset: None,
+            health_check: None,
         }
     }
 }
@@ -143,6 +148,7 @@ struct Shared<C> {
     /// Whether a call has failed for want of a node since they were asked.
     missed: AtomicBool,
     registry: watch::Receiver<Status>,
+    asks_for_health: bool,
     /// Where the driver says that a node is not to be reached.
     doubts: Doubts,
 }
@@ -184,6 +190,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             found: ArcSwapOption::empty(),
             missed: AtomicBool::new(false),
             registry,
+            asks_for_health: options.health_check.is_some(),
             doubts,
         });
         let (last, gone) = oneshot::channel();
@@ -257,14 +264,15 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         let shared = &*self.handle.shared;
         let listed = shared.listed.load(Relaxed);
         let status = shared.registry.borrow();
+        let well = if shared.asks_for_health { " and well" } else { "" };
         match (&status.error, shared.last_error.load_full()) {
             (Some(error), _) if listed == 0 => error.to_string(),
             _ if *shared.progress.borrow() == Progress::Unread => {
                 format!("{} has not answered yet", shared.neighbours.registry())
             }
             _ if listed == 0 => self.none_registered(&status),
-            (_, Some(error)) => format!("none of {listed} nodes is connected: {error}"),
-            (_, None) => format!("none of {listed} nodes is connected yet"),
+            (_, Some(error)) => format!("none of {listed} nodes is connected{well}: {error}"),
+            (_, None) => format!("none of {listed} nodes is connected{well} yet"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What may differ from service to service.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 /// How the calls to a service go, where that differs from service to service.
 ///
@@ -11,6 +11,7 @@ use std::collections::HashMap;
 #[must_use = "options do nothing until a builder has them"]
 pub struct ChannelOptions {
     pub(super) subset: Option<usize>,
+    pub(super) health_check: Option<Arc<str>>,
 }
 
 impl ChannelOptions {
@@ -33,9 +34,27 @@ impl ChannelOptions {
         self
     }
 
+    /// Asks each node whether the service of this name is well (in `grpc.health.v1`, where a service is
+    /// named as in its `.proto`, and `""` is the whole server), and calls those that are. Default: does
+    /// not ask.
+    ///
+    /// The node is asked over the connection for calls, and tells of changes by itself ([gRFC A17]).
+    /// One without the method is taken to be well. A [`Service`](crate::Service) answers, and is well
+    /// until it leaves, which it tells the registry too: to ask is for nodes that the registry lists
+    /// whatever they say, and for servers that can tell one of their services from another.
+    ///
+    /// [gRFC A17]: https://github.com/grpc/proposal/blob/master/A17-client-side-health-checking.md
+    pub fn health_check(mut self, service: &str) -> Self {
+        self.health_check = Some(service.into());
+        self
+    }
+
     /// These, and what `other` says where these say nothing.
     pub(super) fn or(self, other: &Self) -> Self {
-        Self { subset: self.subset.or(other.subset) }
+        Self {
+            subset: self.subset.or(other.subset),
+            health_check: self.health_check.or_else(|| other.health_check.clone()),
+        }
     }
 }
 

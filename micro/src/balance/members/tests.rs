@@ -115,7 +115,7 @@ impl World {
     fn connected(&mut self, ms: u64, id: &str) -> u32 {
         self.links += 1;
         let attempt = self.attempt(id);
-        self.members.connected(&attempt, self.links, self.at(ms));
+        self.members.connected(&attempt, self.links, true, self.at(ms));
         self.act();
         self.links
     }
@@ -382,7 +382,7 @@ fn a_connection_to_an_address_that_changed_meanwhile_is_never_picked() {
     world.insert(0, "a");
     let first = world.attempt("a");
     world.update(100, Update::Insert(node("a", "elsewhere:1")));
-    world.members.connected(&first, 7, world.at(200));
+    world.members.connected(&first, 7, true, world.at(200));
     world.act();
     assert_eq!((world.picks(), world.closed.clone()), (vec![], vec![7]), "it leads to a:1");
     assert_eq!(world.attempts["a"].1, "elsewhere:1");

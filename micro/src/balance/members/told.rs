@@ -41,6 +41,7 @@ fn state<L>(member: &Member<L>, now: Instant) -> NodeState {
         (endpoint::Phase::Ready, _, Phase::Probed(reason)) => {
             NodeState::Probed { reason: reason.to_string() }
         }
+        (endpoint::Phase::Ready, ..) if !member.is_well => NodeState::Unwell,
         (endpoint::Phase::Ready, Standing::Retained(_), _) => NodeState::Retained,
         (endpoint::Phase::Ready, ..) => NodeState::Ready,
         (endpoint::Phase::Idle, ..) => NodeState::Idle,

@@ -16,10 +16,6 @@ impl World {
         }
     }
 
-    async fn settle(&self) {
-        sleep(Duration::from_millis(1)).await;
-    }
-
     /// The node that the next call tries, if that is an ejected one.
     fn probe(&self, can_move: bool) -> Option<Pick<Connection>> {
         self.balancer.pick(&[], can_move).filter(|pick| pick.is_probe)

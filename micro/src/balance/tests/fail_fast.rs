@@ -152,7 +152,7 @@ async fn an_empty_registry_is_told_at_once_with_what_it_has_instead() {
 #[tokio::test(start_paused = true)]
 async fn what_else_is_registered_is_waited_for_once_and_not_for_long() {
     for (takes, waits, is_known) in [(150, 150, true), (60_000, 2_000, false)] {
-        let world = world_with(Memory::new(), Arc::new(Slow(MS * takes)));
+        let world = world_with(Memory::new(), Arc::new(Slow(MS * takes)), &Options::default());
         world.send(nodes(&[]));
         sleep(MS).await;
         assert_eq!(ready(&world).await, (false, MS * waits));
@@ -166,7 +166,7 @@ async fn what_else_is_registered_is_waited_for_once_and_not_for_long() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_asked_before_a_node_came_is_not_told_after_it_left() {
-    let world = world_with(Memory::new(), Arc::new(Slow(MS * 500)));
+    let world = world_with(Memory::new(), Arc::new(Slow(MS * 500)), &Options::default());
     world.send(nodes(&[]));
     let asks = timeout(MS * 100, world.balancer.ready(true));
     assert!(asks.await.is_err(), "the answer is on its way");

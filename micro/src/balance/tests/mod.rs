@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream::BoxStream};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, sleep, timeout},
@@ -15,6 +16,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use super::{
     Balancer, EndpointId, Options, Outcome, Pick,
     connect::{Connect, Ended},
+    health::Health,
 };
 use crate::{
     discovery::{Discovery, Doubts, Neighbours, Status, Update},
@@ -24,6 +26,7 @@ use crate::{
 mod ejecting;
 mod explaining;
 mod fail_fast;
+mod health;
 mod shares;
 
 /// What an address does when it is dialled.
@@ -44,6 +47,8 @@ struct Inner {
     dials: Vec<(String, Instant)>,
     connections: Vec<watch::Sender<Option<Ended>>>,
     closed: Vec<usize>,
+    /// What is told of the health of each address.
+    health: HashMap<String, mpsc::UnboundedSender<Health>>,
 }
 
 #[derive(Debug, Clone)]
@@ -105,6 +110,13 @@ impl Connect for Network {
         ended.expect("waited for")
     }
 
+    fn health(connection: Connection, _: Arc<str>) -> BoxStream<'static, Health> {
+        let mut inner = connection.network.0.lock().unwrap();
+        let (tell, told) = mpsc::unbounded_channel();
+        inner.health.insert(connection.address.clone(), tell);
+        UnboundedReceiverStream::new(told).boxed()
+    }
+
     fn close(connection: &Connection) {
         connection.network.0.lock().unwrap().closed.push(connection.number);
     }
@@ -122,11 +134,11 @@ struct World {
 
 fn world() -> World {
     let registry = Memory::new();
-    world_with(registry.clone(), Arc::new(registry))
+    world_with(registry.clone(), Arc::new(registry), &Options::default())
 }
 
 /// With `asked` for what else is registered.
-fn world_with(registry: Memory, asked: Arc<dyn Registry>) -> World {
+fn world_with(registry: Memory, asked: Arc<dyn Registry>, options: &Options) -> World {
     let (updates, stream) = mpsc::unbounded_channel();
     let status = watch::Sender::new(Status::default());
     let (network, mut doubts) = (Network::default(), Doubts::default());
@@ -137,7 +149,7 @@ fn world_with(registry: Memory, asked: Arc<dyn Registry>) -> World {
         Neighbours::new(Discovery::new(asked), "greeter"),
         doubts,
         network.clone(),
-        &Options::default(),
+        options,
     );
     World { balancer, network, updates, status, doubted, registry }
 }
@@ -169,6 +181,10 @@ impl World {
         ids.sort_unstable();
         ids.dedup();
         ids
+    }
+
+    async fn settle(&self) {
+        sleep(Duration::from_millis(1)).await;
     }
 
     fn pick(&self) -> Pick<Connection> {
