@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Progress, Shared,
+    Options, Progress, Shared,
     connect::{Connect, Ended},
     ewma::Load,
     members::{Action, Attempt, Members},
@@ -33,16 +33,15 @@ pub(super) fn run<K: Connect>(
     mut updates: impl Stream<Item = Update> + Unpin + Send + 'static,
     connector: K,
     shared: Arc<Shared<K::Connection>>,
-    ttl: Duration,
-    penalty: Duration,
+    options: Options,
     mut gone: oneshot::Receiver<()>,
 ) -> impl Future<Output = ()> + Send + 'static {
     let mut driver = Driver {
         connector,
         shared,
-        penalty,
-        members: Members::new(ttl, fastrand::Rng::new()),
-        picked: Picked::new(),
+        penalty: options.penalty,
+        members: Members::new(options.ttl, fastrand::Rng::new()),
+        picked: Picked::new(&options.balancing, false),
         pending: FuturesUnordered::new(),
         is_read: false,
         asked: None,
@@ -108,6 +107,7 @@ impl<K: Connect> Driver<K> {
         self.members.set_wanted(self.shared.waiting.load(SeqCst) > 0, now);
         match event {
             Event::Update(update) => {
+                self.picked.listed(&update);
                 self.members.update(update, now);
                 self.shared.listed.store(self.members.listed(), Relaxed);
                 self.is_read = true;
@@ -187,7 +187,6 @@ impl<K: Connect> Driver<K> {
     }
 
     fn act(&mut self) {
-        let before = self.picked.len();
         let mut is_changed = false;
         for action in self.members.actions() {
             match action {
@@ -220,9 +219,8 @@ impl<K: Connect> Driver<K> {
             return;
         }
         self.shared.snapshot.store(Arc::new(self.picked.snapshot()));
-        if before == 0 {
-            self.shared.ready.notify_waiters();
-        }
+        // There may be something now for a call that waits for one node of many.
+        self.shared.changed.notify_waiters();
     }
 
     /// One line a change of what is picked, and none otherwise: a node that is down fails to connect

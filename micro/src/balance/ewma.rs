@@ -98,6 +98,22 @@ impl Load {
         self.seconds(now).map(Duration::from_secs_f32)
     }
 
+    /// How many calls are under way.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// What failures have left of it, from next to nothing to 1.
+    pub(super) fn health(&self, now: Instant) -> f32 {
+        let (health, at) = self.health.load();
+        self.recovered(health, at, self.stamp(now))
+    }
+
+    /// How long the connection has stood.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.born)
+    }
+
     fn seconds(&self, now: Instant) -> Option<f32> {
         let (latency, at) = self.latency.load();
         (latency >= 0.0).then(|| latency * decay(at, self.stamp(now), LATENCY_DECAY))
@@ -105,9 +121,7 @@ impl Load {
 
     /// What latency is multiplied by.
     fn calls(&self, now: Instant) -> f32 {
-        let (health, at) = self.health.load();
-        let health = self.recovered(health, at, self.stamp(now));
-        (self.in_flight.load(Relaxed) as f32 + 1.0) / health
+        (self.in_flight() as f32 + 1.0) / self.health(now)
     }
 
     /// A call starts.

@@ -1,12 +1,18 @@
-//! From the nodes of a service to the one that a call goes to: connections to all of them, what
-//! each costs, and an immutable snapshot that calls pick from without a lock or a queue.
+//! Which node a call goes to: [`Balancing`] chooses among those that are connected.
 //!
-//! - [`Balancer`] is the handle; its `driver` task alone changes anything.
-//! - `members` decides what is to be done, node by node with `endpoint` (when to connect) and
-//!   `standing` (what the registry's word is worth): without IO.
-//! - `ewma` is what a node costs, `outcome` what a call's end says of it, `snapshot` the choice.
-//!
-//! This room knows nothing of requests, deadlines and retries, nor of any registry.
+//! Both are said by service, in [`ChannelOptions`](crate::ChannelOptions). A policy of your own is a
+//! [`Policy`].
+
+// From the nodes of a service to the one that a call goes to: connections to all of them, what each
+// costs, and an immutable snapshot that calls pick from without a lock or a queue.
+//
+// - `Balancer` is the handle; its `driver` task alone changes anything.
+// - `members` decides what is to be done, node by node with `endpoint` (when to connect) and
+//   `standing` (what the registry's word is worth): without IO.
+// - `ewma` is what a node costs, `outcome` what a call's end says of it.
+// - `set` has those that are ready, `snapshot` is it as of a moment, `policy` the choice.
+//
+// This room knows nothing of messages, deadlines and retries, nor of any registry.
 
 use std::{
     fmt,
@@ -19,6 +25,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_core::Stream;
+use http::HeaderName;
 use tokio::{
     sync::{Notify, oneshot, watch},
     time::Instant,
@@ -36,6 +43,9 @@ mod endpoint;
 mod ewma;
 mod members;
 mod outcome;
+mod policy;
+mod request;
+mod set;
 mod snapshot;
 mod standing;
 #[cfg(test)]
@@ -43,6 +53,10 @@ mod tests;
 
 use connect::{Connect, Transport};
 pub(crate) use outcome::Outcome;
+use policy::Counted;
+pub use policy::{Balancing, CallInfo, Candidate, Candidates, ConsistentHash, Policy};
+pub(crate) use policy::{hash_bytes, hash_text};
+pub(crate) use request::Request;
 use snapshot::{Endpoint, Snapshot};
 
 /// What a balancer is made with.
@@ -56,6 +70,8 @@ pub(crate) struct Options {
     /// How long a failure is held against a node, unless it is outweighed by successes: the time
     /// constant with which it fades. 5 s, the unary deadline; at most a minute.
     pub(crate) penalty: Duration,
+    /// How a node is chosen.
+    pub(crate) balancing: Balancing,
 }
 
 impl Default for Options {
@@ -64,6 +80,7 @@ impl Default for Options {
             transport: transport::Config::default(),
             ttl: Duration::from_secs(15),
             penalty: Duration::from_secs(5),
+            balancing: Balancing::default(),
         }
     }
 }
@@ -80,6 +97,7 @@ pub(crate) struct Balancer<C = transport::Connection> {
 
 struct Handle<C> {
     shared: Arc<Shared<C>>,
+    hash_header: Option<HeaderName>,
     /// Tells the driver, by being dropped, that nobody is left to pick.
     _last: oneshot::Sender<()>,
 }
@@ -99,8 +117,8 @@ enum Progress {
 /// What the driver publishes and the handles read.
 struct Shared<C> {
     snapshot: ArcSwap<Snapshot<C>>,
-    /// Woken, in the order they came, when there is something to pick again.
-    ready: Notify,
+    /// Woken, in the order they came, when there is something else to pick from.
+    changed: Notify,
     /// How many calls wait for that.
     waiting: AtomicUsize,
     /// Tells the driver that one began to.
@@ -126,9 +144,8 @@ impl Balancer {
     pub(crate) fn new(updates: Subscription, options: Options) -> Self {
         let (registry, neighbours) = (updates.status(), updates.neighbours());
         let doubts = updates.doubts();
-        let Options { transport, ttl, penalty } = options;
-        let connector = Transport::new(transport);
-        Self::with_connector(updates, registry, neighbours, doubts, connector, ttl, penalty)
+        let connector = Transport::new(options.transport.clone());
+        Self::with_connector(updates, registry, neighbours, doubts, connector, options)
     }
 }
 
@@ -139,12 +156,11 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         neighbours: Neighbours,
         doubts: Doubts,
         connector: impl Connect<Connection = C>,
-        ttl: Duration,
-        penalty: Duration,
+        options: Options,
     ) -> Self {
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),
-            ready: Notify::new(),
+            changed: Notify::new(),
             waiting: AtomicUsize::new(0),
             wanted: Notify::new(),
             progress: watch::Sender::new(Progress::Unread),
@@ -156,41 +172,42 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             registry,
             doubts,
         });
+        let hash_header = options.balancing.hash_header();
         let (last, gone) = oneshot::channel();
-        tokio::spawn(driver::run(updates, connector, shared.clone(), ttl, penalty, gone));
-        Self { handle: Arc::new(Handle { shared, _last: last }) }
+        tokio::spawn(driver::run(updates, connector, shared.clone(), options, gone));
+        Self { handle: Arc::new(Handle { shared, hash_header, _last: last }) }
     }
 
-    /// The cheaper of two ready nodes drawn at random; those in `tried`, a call's earlier attempts,
-    /// only when no other is ready. `None` when none is.
-    pub(crate) fn pick(&self, tried: &[EndpointId]) -> Option<Pick<C>> {
-        let started = Instant::now();
-        let snapshot = self.handle.shared.snapshot.load();
-        let endpoint = snapshot.pick(tried, started, &mut fastrand::Rng::new())?.clone();
-        endpoint.load.begin();
-        Some(Pick { endpoint, started, is_sampled: false })
+    /// A ready node for the call, as the policy has it. `None` when there is none for it.
+    pub(crate) fn pick(&self, request: &Request<'_>) -> Option<Pick<C>> {
+        self.handle.shared.pick(request)
     }
 
-    /// Waits until there is something to pick, first come first served, or until the registry has
+    /// Waits until there is a node for the call, first come first served, or until the registry has
     /// [refused](Self::refused) the service. While a call waits, nodes are dialled at once, no more
     /// than once a second each, whatever their backoff.
     ///
     /// Never ends by itself when nothing becomes ready: the caller's deadline does that. One that
-    /// fails fast ends, with false, once the registry has answered or failed, and each node that it
-    /// lists was tried once, with nothing ready: gRPC's `wait_for_ready=false` waits as long.
+    /// fails fast ends, with `None`, once the registry has answered or failed, and each node that it
+    /// lists was tried once, with nothing for it: gRPC's `wait_for_ready=false` waits as long.
     ///
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue and nothing else.
-    pub(crate) async fn ready(&self, fail_fast: bool) -> bool {
+    pub(crate) async fn wait(&self, request: &Request<'_>, fail_fast: bool) -> Option<Pick<C>> {
         let shared = &*self.handle.shared;
         let mut registry = shared.registry.clone();
         tokio::select! {
             biased;
             // First, so that a call that fails at once does not count as waiting.
-            () = shared.tried(), if fail_fast => shared.is_ready(),
-            () = shared.ready() => true,
-            _ = registry.wait_for(|status| status.refused) => true,
+            () = shared.tried(), if fail_fast => shared.pick(request),
+            pick = shared.wait(request) => Some(pick),
+            _ = registry.wait_for(|status| status.refused) => None,
         }
+    }
+
+    /// The header whose value is a call's key.
+    pub(crate) fn hash_header(&self) -> Option<&HeaderName> {
+        self.handle.hash_header.as_ref()
     }
 
     /// Whether the runtime that kept the set has shut down, and its connections with it.
@@ -204,10 +221,23 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         status.error.clone().filter(|_| status.refused)
     }
 
-    /// Why nothing is ready, for people: the last connect or registry error.
-    pub(crate) fn why_not_ready(&self) -> String {
+    /// Why there is no node for a call, for people: what it asks for, or why none at all is ready,
+    /// which is the last connect or registry error.
+    pub(crate) fn why_not_ready(&self, request: &Request<'_>) -> String {
         let shared = &*self.handle.shared;
         let listed = shared.listed.load(Relaxed);
+        let ready = shared.snapshot.load().len();
+        if let Some(node) = request.node {
+            let last = shared.last_error.load_full();
+            let last = last.map(|error| format!("; the last error: {error}")).unwrap_or_default();
+            return format!(
+                "node {node}, which the call is pinned to, is none of the {ready} that are connected, \
+                 of {listed} that are registered{last}"
+            );
+        }
+        if ready > 0 {
+            return format!("the balancing policy chose none of the {ready} that are connected");
+        }
         let status = shared.registry.borrow();
         match (&status.error, shared.last_error.load_full()) {
             (Some(error), _) if listed == 0 => error.to_string(),
@@ -262,8 +292,12 @@ impl<C> fmt::Debug for Balancer<C> {
 }
 
 impl<C> Shared<C> {
-    fn is_ready(&self) -> bool {
-        self.snapshot.load().len() > 0
+    fn pick(&self, request: &Request<'_>) -> Option<Pick<C>> {
+        let started = Instant::now();
+        let snapshot = self.snapshot.load();
+        let endpoint = snapshot.pick(request, started, &mut fastrand::Rng::new())?.clone();
+        endpoint.load.begin();
+        Some(Pick { endpoint, started, is_sampled: false, _counted: snapshot.count() })
     }
 
     /// Waits until there is no more to wait for than what was tried, and failed.
@@ -277,17 +311,17 @@ impl<C> Shared<C> {
         }
     }
 
-    async fn ready(&self) {
-        if self.is_ready() {
-            return;
+    async fn wait(&self, request: &Request<'_>) -> Pick<C> {
+        if let Some(pick) = self.pick(request) {
+            return pick;
         }
         let _waiting = Waiting::new(self);
         loop {
-            let mut woken = std::pin::pin!(self.ready.notified());
+            let mut woken = std::pin::pin!(self.changed.notified());
             // In the queue before the second look: a set published in between is not missed.
             woken.as_mut().enable();
-            if self.is_ready() {
-                return;
+            if let Some(pick) = self.pick(request) {
+                return pick;
             }
             woken.await;
         }
@@ -319,6 +353,7 @@ pub(crate) struct Pick<C = transport::Connection> {
     endpoint: Arc<Endpoint<C>>,
     started: Instant,
     is_sampled: bool,
+    _counted: Option<Counted>,
 }
 
 impl<C> Pick<C> {

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::{Error, balance::Balancing};
+
 /// How the calls to a service go, where that differs from service to service.
 ///
 /// [`ClientBuilder::for_all`](super::ClientBuilder::for_all) says it of every service,
@@ -9,7 +11,9 @@ use std::collections::HashMap;
 /// is not set for the service is as it is for all.
 #[derive(Debug, Clone, Default)]
 #[must_use = "options do nothing until a builder has them"]
-pub struct ChannelOptions {}
+pub struct ChannelOptions {
+    pub(super) balancing: Option<Balancing>,
+}
 
 impl ChannelOptions {
     /// The defaults.
@@ -17,10 +21,20 @@ impl ChannelOptions {
         Self::default()
     }
 
+    /// How calls are spread over the nodes that are connected. Default: [`Balancing::p2c`].
+    pub fn balancing(mut self, balancing: impl Into<Balancing>) -> Self {
+        self.balancing = Some(balancing.into());
+        self
+    }
+
     /// These, and what `other` says where these say nothing.
     pub(super) fn or(self, other: &Self) -> Self {
-        let Self {} = other;
-        self
+        let Self { balancing } = other;
+        Self { balancing: self.balancing.or_else(|| balancing.clone()) }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.balancing.iter().try_for_each(Balancing::check)
     }
 }
 
@@ -32,6 +46,14 @@ pub(crate) struct ServiceOptions {
 }
 
 impl ServiceOptions {
+    /// Whether all that was said can be used.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.all.check()?;
+        self.some.iter().try_for_each(|(service, options)| {
+            options.check().map_err(|error| error.noting(format!("for service '{service}'")))
+        })
+    }
+
     /// What holds for one.
     pub(super) fn of(&self, service: &str) -> ChannelOptions {
         self.some.get(service).cloned().unwrap_or_default().or(&self.all)
