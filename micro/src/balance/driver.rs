@@ -17,6 +17,7 @@ use super::{
     Options, Progress, Shared,
     connect::{Connect, Ended},
     ewma::Load,
+    filter::Filtered,
     members::{Action, Attempt, Members},
     snapshot::{Endpoint, Picked},
 };
@@ -41,7 +42,8 @@ pub(super) fn run<K: Connect>(
         shared,
         penalty: options.penalty,
         members: Members::new(options.ttl, fastrand::Rng::new()),
-        picked: Picked::new(&options.balancing, false),
+        picked: Picked::new(&options.balancing, options.filter.serving),
+        filtered: Filtered::new(options.filter),
         pending: FuturesUnordered::new(),
         is_read: false,
         asked: None,
@@ -75,6 +77,7 @@ struct Driver<K: Connect> {
     penalty: Duration,
     members: Members<Link<K::Connection>>,
     picked: Picked<K::Connection>,
+    filtered: Filtered,
     /// Attempts under way, and for each connection the wait for its end.
     pending: FuturesUnordered<BoxFuture<'static, Event<K::Connection>>>,
     /// Whether the registry has been read once.
@@ -107,6 +110,8 @@ impl<K: Connect> Driver<K> {
         self.members.set_wanted(self.shared.waiting.load(SeqCst) > 0, now);
         match event {
             Event::Update(update) => {
+                let update = self.filtered.update(update);
+                self.shared.left_out.store(self.filtered.left_out(), Relaxed);
                 self.picked.listed(&update);
                 self.members.update(update, now);
                 self.shared.listed.store(self.members.listed(), Relaxed);

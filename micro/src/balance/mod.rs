@@ -1,4 +1,5 @@
-//! Which node a call goes to: [`Balancing`] chooses among those that are connected.
+//! Which node a call goes to: a [`Filter`] says which are a channel's at all, [`Balancing`] chooses
+//! among those of them that are connected.
 //!
 //! Both are said by service, in [`ChannelOptions`](crate::ChannelOptions). A policy of your own is a
 //! [`Policy`].
@@ -10,6 +11,7 @@
 // - `members` decides what is to be done, node by node with `endpoint` (when to connect) and
 //   `standing` (what the registry's word is worth): without IO.
 // - `ewma` is what a node costs, `outcome` what a call's end says of it.
+// - `filter` leaves nodes out before all that.
 // - `set` has those that are ready, `snapshot` is it as of a moment, `policy` the choice.
 //
 // This room knows nothing of messages, deadlines and retries, nor of any registry.
@@ -41,6 +43,7 @@ mod connect;
 mod driver;
 mod endpoint;
 mod ewma;
+mod filter;
 mod members;
 mod outcome;
 mod policy;
@@ -52,6 +55,7 @@ mod standing;
 mod tests;
 
 use connect::{Connect, Transport};
+pub use filter::Filter;
 pub(crate) use outcome::Outcome;
 use policy::Counted;
 pub use policy::{Balancing, CallInfo, Candidate, Candidates, ConsistentHash, Policy};
@@ -72,6 +76,8 @@ pub(crate) struct Options {
     pub(crate) penalty: Duration,
     /// How a node is chosen.
     pub(crate) balancing: Balancing,
+    /// Which nodes are chosen from.
+    pub(crate) filter: Filter,
 }
 
 impl Default for Options {
@@ -81,6 +87,7 @@ impl Default for Options {
             ttl: Duration::from_secs(15),
             penalty: Duration::from_secs(5),
             balancing: Balancing::default(),
+            filter: Filter::default(),
         }
     }
 }
@@ -125,6 +132,9 @@ struct Shared<C> {
     wanted: Notify,
     progress: watch::Sender<Progress>,
     listed: AtomicUsize,
+    /// How many nodes the registry has that do not pass the filter.
+    left_out: AtomicUsize,
+    filter: Filter,
     last_error: ArcSwapOption<String>,
     neighbours: Neighbours,
     /// What those last said.
@@ -165,6 +175,8 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             wanted: Notify::new(),
             progress: watch::Sender::new(Progress::Unread),
             listed: AtomicUsize::new(0),
+            left_out: AtomicUsize::new(0),
+            filter: options.filter.clone(),
             last_error: ArcSwapOption::empty(),
             neighbours,
             found: ArcSwapOption::empty(),
@@ -235,6 +247,10 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
                  of {listed} that are registered{last}"
             );
         }
+        if ready > 0 && shared.filter.serving {
+            let method = request.method;
+            return format!("{method} is in the record of none of the {ready} that are connected");
+        }
         if ready > 0 {
             return format!("the balancing policy chose none of the {ready} that are connected");
         }
@@ -257,6 +273,11 @@ impl<C: Send + Sync + 'static> Balancer<C> {
     fn none_registered(&self, status: &Status) -> String {
         let shared = &*self.handle.shared;
         let registry = shared.neighbours.registry();
+        let others = shared.left_out.load(Relaxed);
+        if others > 0 {
+            let filter = &shared.filter;
+            return format!("none of the {others} in {registry} passes the filter: {filter}");
+        }
         let left_out = status.malformed + status.not_grpc;
         if left_out > 0 {
             return format!(

@@ -105,7 +105,7 @@ impl Client {
 
     fn balancer(&self, service: &str, options: &ChannelOptions) -> Balancer {
         let settings = &self.inner.settings;
-        let ChannelOptions { balancing } = options;
+        let ChannelOptions { balancing, filter } = options;
         let options = balance::Options {
             transport: transport::Config {
                 max_message_size: settings.max_message_size,
@@ -115,6 +115,7 @@ impl Client {
             },
             penalty: settings.request_timeout,
             balancing: balancing.clone().unwrap_or_default(),
+            filter: filter.clone().unwrap_or_default(),
             ..balance::Options::default()
         };
         Balancer::new(self.inner.discovery.subscribe(service), options)

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::{Error, balance::Balancing};
+use crate::{
+    Error,
+    balance::{Balancing, Filter},
+};
 
 /// How the calls to a service go, where that differs from service to service.
 ///
@@ -13,6 +16,7 @@ use crate::{Error, balance::Balancing};
 #[must_use = "options do nothing until a builder has them"]
 pub struct ChannelOptions {
     pub(super) balancing: Option<Balancing>,
+    pub(super) filter: Option<Filter>,
 }
 
 impl ChannelOptions {
@@ -27,14 +31,24 @@ impl ChannelOptions {
         self
     }
 
+    /// Which of the registered nodes are called at all. Default: all.
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = Some(filter);
+        self
+    }
+
     /// These, and what `other` says where these say nothing.
     pub(super) fn or(self, other: &Self) -> Self {
-        let Self { balancing } = other;
-        Self { balancing: self.balancing.or_else(|| balancing.clone()) }
+        let Self { balancing, filter } = other;
+        Self {
+            balancing: self.balancing.or_else(|| balancing.clone()),
+            filter: self.filter.or_else(|| filter.clone()),
+        }
     }
 
     fn check(&self) -> Result<(), Error> {
-        self.balancing.iter().try_for_each(Balancing::check)
+        self.balancing.iter().try_for_each(Balancing::check)?;
+        self.filter.iter().try_for_each(Filter::check)
     }
 }
 

@@ -13,12 +13,12 @@ use tokio::{
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{
-    Balancer, Options, Outcome, Pick, Request,
+    Balancer, Balancing, Filter, Options, Outcome, Pick, Request,
     connect::{Connect, Ended},
 };
 use crate::{
     discovery::{Discovery, Doubts, Neighbours, Status, Update},
-    registry::{Node, Registry, memory::Memory},
+    registry::{Endpoint, Node, Registry, memory::Memory},
 };
 
 mod fail_fast;
@@ -123,8 +123,17 @@ fn world() -> World {
     world_with(registry.clone(), Arc::new(registry))
 }
 
+fn world_of(options: Options) -> World {
+    let registry = Memory::new();
+    world_of_all(registry.clone(), Arc::new(registry), options)
+}
+
 /// With `asked` for what else is registered.
 fn world_with(registry: Memory, asked: Arc<dyn Registry>) -> World {
+    world_of_all(registry, asked, Options::default())
+}
+
+fn world_of_all(registry: Memory, asked: Arc<dyn Registry>, options: Options) -> World {
     let (updates, stream) = mpsc::unbounded_channel();
     let status = watch::Sender::new(Status::default());
     let (network, mut doubts) = (Network::default(), Doubts::default());
@@ -135,7 +144,7 @@ fn world_with(registry: Memory, asked: Arc<dyn Registry>) -> World {
         Neighbours::new(Discovery::new(asked), "greeter"),
         doubts,
         network.clone(),
-        Options::default(),
+        options,
     );
     World { balancer, network, updates, status, doubted, registry }
 }
@@ -493,4 +502,76 @@ async fn a_node_that_cannot_be_reached_puts_the_registrys_word_in_doubt() {
     assert!(is_doubted().await, "it was lost");
     let again = timeout(Duration::from_secs(10), world.doubted.notified()).await;
     assert!(again.is_ok(), "and each attempt that fails says so again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_pass_the_filter_is_not_connected_to() {
+    let filter = Filter::new().label("track", "stable");
+    let world = world_of(Options { filter, ..Options::default() });
+    let node = |id: &str, track: &str| {
+        let mut node = Node::new("greeter", id, format!("{id}:1"));
+        node.metadata.insert("track".to_owned(), track.to_owned());
+        Arc::new(node)
+    };
+    world.send(Update::Reset(vec![node("a", "canary"), node("b", "canary")]));
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(
+        world.balancer.why_not_ready(&Request::default()),
+        "none of the 2 in memory:// passes the filter: track=stable"
+    );
+    world.send(Update::Insert(node("b", "stable")));
+    world.send(Update::Insert(node("c", "stable")));
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(world.picks(), ["b", "c"]);
+    world.send(Update::Insert(node("b", "canary")));
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(world.picks(), ["c"]);
+    assert!(world.network.dials("a:1").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_for_a_node_that_has_its_method() {
+    let filter = Filter::new().serving();
+    let world = world_of(Options { filter, ..Options::default() });
+    let node = |id: &str, method: &str| {
+        let mut node = Node::new("greeter", id, format!("{id}:1"));
+        let name = format!("Greeter.{method}");
+        node.endpoints = vec![Endpoint { name, ..Endpoint::default() }];
+        Arc::new(node)
+    };
+    world.send(Update::Reset(vec![node("a", "Hello")]));
+    sleep(Duration::from_millis(10)).await;
+    let wave = Request { method: "/greeter.v1.Greeter/Wave", ..Request::default() };
+    assert!(world.balancer.wait(&wave, true).await.is_none(), "it fails fast");
+    assert_eq!(
+        world.balancer.why_not_ready(&wave),
+        "/greeter.v1.Greeter/Wave is in the record of none of the 1 that are connected"
+    );
+    let waiting = world.balancer.wait(&wave, false);
+    tokio::pin!(waiting);
+    assert!(timeout(Duration::from_secs(1), &mut waiting).await.is_err());
+    world.send(Update::Insert(node("b", "Wave")));
+    assert_eq!(waiting.await.expect("it came").node().id, "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_zones_share_goes_by_what_the_registry_lists_of_it() {
+    let balancing = Balancing::zone_first("a");
+    let world = world_of(Options { balancing, ..Options::default() });
+    for down in ["a1:1", "a2:1"] {
+        world.network.set(down, Host::Refuses);
+    }
+    let node = |id: &str| {
+        let mut node = Node::new("greeter", id, format!("{id}:1"));
+        node.metadata.insert("zone".to_owned(), id[..1].to_owned());
+        Arc::new(node)
+    };
+    world.send(Update::Reset(["a1", "a2", "a3", "b1"].map(node).into()));
+    sleep(Duration::from_millis(10)).await;
+    let own = (0..3_000).filter(|_| world.pick().node().id == "a3").count();
+    assert!((1_250..1_550).contains(&own), "1.4 of a third: {own} of 3000");
+    world.network.set("a1:1", Host::Accepts);
+    world.network.set("a2:1", Host::Accepts);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.picks(), ["a1", "a2", "a3"], "its own zone is well");
 }

@@ -6,7 +6,7 @@ use tonic::{Code, Request};
 
 use crate::{
     ChannelOptions, Client,
-    balance::{Balancing, ConsistentHash},
+    balance::{Balancing, ConsistentHash, Filter},
     fixture::{Echo, Stub, Word, start},
     service::Handle,
 };
@@ -116,4 +116,8 @@ fn an_option_that_cannot_be_used_fails_the_build() {
     let client = Client::builder().without_env().registry("memory://").for_service("echo", options);
     let error = client.build().expect_err("no header can have that name");
     assert!(error.to_string().ends_with("(for service 'echo')"), "{error}");
+    let options = ChannelOptions::new().filter(Filter::new().version_range("one"));
+    let client = Client::builder().without_env().registry("memory://").for_all(options);
+    let error = client.build().expect_err("no range");
+    assert!(error.to_string().contains("version range 'one'"), "{error}");
 }
