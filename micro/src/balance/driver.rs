@@ -22,6 +22,7 @@ use super::{
     ejection::{Reason, Rules},
     ewma::Load,
     explain::{Explanation, NodeReport},
+    filter::Filtered,
     health::Health,
     members::{Action, Attempt, Members},
     snapshot::{Endpoint, Picked},
@@ -41,7 +42,7 @@ pub(super) fn run<K: Connect>(
     mut updates: impl Stream<Item = Update> + Unpin + Send + 'static,
     connector: K,
     shared: Arc<Shared<K::Connection>>,
-    options: &Options,
+    options: Options,
     mut news: mpsc::UnboundedReceiver<News>,
     mut gone: oneshot::Receiver<()>,
 ) -> impl Future<Output = ()> + Send + 'static {
@@ -49,10 +50,11 @@ pub(super) fn run<K: Connect>(
         connector,
         shared,
         penalty: options.penalty,
-        health_check: options.health_check.clone(),
+        health_check: options.health_check,
         subset: options.subset.map(|size| Subset::new(size, fastrand::u64(..))),
         members: Members::new(options.ttl, Rules::default(), fastrand::Rng::new()),
-        picked: Picked::new(),
+        picked: Picked::new(&options.balancing, options.filter.serving),
+        filtered: Filtered::new(options.filter),
         pending: FuturesUnordered::new(),
         changed: Instant::now(),
         is_read: false,
@@ -92,6 +94,7 @@ struct Driver<K: Connect> {
     subset: Option<Subset>,
     members: Members<Link<K::Connection>>,
     picked: Picked<K::Connection>,
+    filtered: Filtered,
     /// Attempts under way, and for each connection the wait for its end.
     pending: FuturesUnordered<BoxFuture<'static, Event<K::Connection>>>,
     /// When the set last changed.
@@ -130,6 +133,8 @@ impl<K: Connect> Driver<K> {
         self.members.set_wanted(self.shared.waiting.load(SeqCst) > 0, now);
         match event {
             Event::Update(update) => {
+                let update = self.filtered.update(update);
+                self.shared.left_out.store(self.filtered.left_out(), Relaxed);
                 let updates = match &mut self.subset {
                     Some(subset) => subset.update(update),
                     None => vec![update],
@@ -209,6 +214,7 @@ impl<K: Connect> Driver<K> {
 
     fn update(&mut self, updates: Vec<Update>, now: Instant) {
         for update in updates {
+            self.picked.listed(&update);
             self.members.update(update, now);
         }
         self.shared.listed.store(self.members.listed(), Relaxed);
@@ -258,7 +264,6 @@ impl<K: Connect> Driver<K> {
     }
 
     fn act(&mut self, now: Instant) {
-        let before = self.picked.len();
         let mut is_changed = false;
         for action in self.members.actions() {
             match action {
@@ -303,9 +308,8 @@ impl<K: Connect> Driver<K> {
         }
         self.changed = now;
         self.shared.snapshot.store(Arc::new(self.picked.snapshot()));
-        if before == 0 {
-            self.shared.ready.notify_waiters();
-        }
+        // There may be something now for a call that waits for one node of many.
+        self.shared.changed.notify_waiters();
     }
 
     fn endpoint(

@@ -101,15 +101,20 @@ impl Load {
         self.seconds(now).map(Duration::from_secs_f32)
     }
 
-    /// From nearly 0 to 1.
+    /// How many calls are under way.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// What failures have left of it, from next to nothing to 1.
     pub(super) fn health(&self, now: Instant) -> f32 {
         let (health, at) = self.health.load();
         self.recovered(health, at, self.stamp(now))
     }
 
-    /// How many calls are under way.
-    pub(super) fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+    /// How long the connection has stood.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.born)
     }
 
     fn seconds(&self, now: Instant) -> Option<f32> {

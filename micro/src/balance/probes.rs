@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{EndpointId, snapshot::Endpoint};
+use super::{EndpointId, Request, snapshot::Endpoint};
 
 /// How long a probe is kept for a call that can be made again elsewhere if it fails. A service may
 /// have no others, and its nodes are to come back all the same.
@@ -44,14 +44,16 @@ impl<C> Probes<C> {
         self.due.store(waiting.len(), Relaxed);
     }
 
-    /// The node that this call is to try, if one waits and it is for such a call.
-    pub(super) fn take(&self, can_move: bool, now: Instant) -> Option<Arc<Endpoint<C>>> {
-        if self.due.load(Relaxed) == 0 {
+    /// The node that this call is to try, if one waits and it is for such a call: not for one that
+    /// has failed before, or is pinned to a node.
+    pub(super) fn take(&self, request: &Request<'_>, now: Instant) -> Option<Arc<Endpoint<C>>> {
+        let is_free = request.tried.is_empty() && request.node.is_none();
+        if self.due.load(Relaxed) == 0 || !is_free {
             return None;
         }
         let mut waiting = self.lock();
         let (since, _) = waiting.front()?;
-        if !can_move && now < *since + KEPT_FOR_CALLS_THAT_CAN_MOVE {
+        if !request.can_move && now < *since + KEPT_FOR_CALLS_THAT_CAN_MOVE {
             return None;
         }
         let (_, endpoint) = waiting.pop_front()?;

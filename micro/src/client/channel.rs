@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderMap;
 use tonic::Status;
 use tower_service::Service;
 
 use super::{layers, status, stream, unary::Options};
 use crate::{
-    balance::{Balancer, EndpointId, Explanation, Pick},
+    balance::{self, Balancer, Explanation, Pick},
     layer::Row,
     registry::BoxFuture,
 };
@@ -105,7 +106,7 @@ impl Channel {
     }
 
     pub(super) fn options(&self) -> Options {
-        self.options
+        self.options.clone()
     }
 
     pub(super) fn with_options(mut self, options: Options) -> Self {
@@ -113,34 +114,55 @@ impl Channel {
         self
     }
 
+    /// What a call says of itself to be given a node.
+    pub(super) fn request<'a>(
+        &self,
+        options: &'a Options,
+        method: &'a str,
+        metadata: &HeaderMap,
+    ) -> balance::Request<'a> {
+        let header = || metadata.get(self.shared.balancer.hash_header()?);
+        balance::Request {
+            tried: &[],
+            method,
+            hash: options.hash.or_else(|| Some(balance::hash_bytes(header()?.as_bytes()))),
+            node: options.node.as_deref(),
+            can_move: options.is_idempotent,
+        }
+    }
+
     /// Picks a node, waiting for one until `struck`, unless there can be none, or the call fails fast
     /// and all that there are were tried.
     pub(super) async fn pick(
         &self,
-        tried: &[EndpointId],
-        options: &Options,
-        mut struck: impl Future<Output = ()> + Unpin,
+        request: &balance::Request<'_>,
+        fail_fast: bool,
+        struck: impl Future<Output = ()> + Unpin,
     ) -> Result<Pick, Status> {
         let balancer = &self.shared.balancer;
-        loop {
-            let pick = balancer.pick(tried, options.is_idempotent);
-            // A call that has failed asks too: what there is to pick may be what was left behind.
-            if (pick.is_none() || !tried.is_empty()) && balancer.is_over() {
-                return Err(status::no_node(self.service(), RUNTIME_OVER));
-            }
-            if let Some(pick) = pick {
-                return Ok(pick);
-            }
-            if let Some(why) = balancer.refused() {
-                return Err(status::refused(self.service(), &why));
-            }
-            let may_pick = tokio::select! {
-                may_pick = balancer.ready(options.fail_fast) => may_pick,
-                () = &mut struck => false,
-            };
-            if !may_pick {
-                return Err(status::no_node(self.service(), &balancer.why_not_ready()));
-            }
+        let pick = balancer.pick(request);
+        // A call that has failed asks too: what there is to pick may be what was left behind.
+        if !request.tried.is_empty() && balancer.is_over() {
+            return Err(self.no_node(request));
+        }
+        if let Some(pick) = pick {
+            return Ok(pick);
+        }
+        let waited = tokio::select! {
+            pick = balancer.wait(request, fail_fast) => pick,
+            () = struck => None,
+        };
+        waited.ok_or_else(|| self.no_node(request))
+    }
+
+    fn no_node(&self, request: &balance::Request<'_>) -> Status {
+        let balancer = &self.shared.balancer;
+        if balancer.is_over() {
+            return status::no_node(self.service(), RUNTIME_OVER);
+        }
+        match balancer.refused() {
+            Some(why) => status::refused(self.service(), &why),
+            None => status::no_node(self.service(), &balancer.why_not_ready(request)),
         }
     }
 }

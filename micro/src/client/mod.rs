@@ -26,7 +26,6 @@ mod stream;
 mod tests;
 mod unary;
 
-pub use crate::balance::{Explanation, NodeReport, NodeState};
 pub use builder::{Client, ClientBuilder};
 pub use call::{
     BidiStreaming, BidiStreamingCall, Call, ClientStreaming, ClientStreamingCall, ServerStreaming,

@@ -2,6 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use crate::{
+    Error,
+    balance::{Balancing, Filter},
+};
+
 /// How the calls to a service go, where that differs from service to service.
 ///
 /// [`ClientBuilder::for_all`](super::ClientBuilder::for_all) says it of every service,
@@ -12,6 +17,8 @@ use std::{collections::HashMap, sync::Arc};
 pub struct ChannelOptions {
     pub(super) subset: Option<usize>,
     pub(super) health_check: Option<Arc<str>>,
+    pub(super) balancing: Option<Balancing>,
+    pub(super) filter: Option<Filter>,
 }
 
 impl ChannelOptions {
@@ -49,12 +56,32 @@ impl ChannelOptions {
         self
     }
 
+    /// How calls are spread over the nodes that are connected. Default: [`Balancing::p2c`].
+    pub fn balancing(mut self, balancing: impl Into<Balancing>) -> Self {
+        self.balancing = Some(balancing.into());
+        self
+    }
+
+    /// Which of the registered nodes are called at all. Default: all.
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = Some(filter);
+        self
+    }
+
     /// These, and what `other` says where these say nothing.
     pub(super) fn or(self, other: &Self) -> Self {
+        let Self { subset, health_check, balancing, filter } = other;
         Self {
-            subset: self.subset.or(other.subset),
-            health_check: self.health_check.or_else(|| other.health_check.clone()),
+            subset: self.subset.or(*subset),
+            health_check: self.health_check.or_else(|| health_check.clone()),
+            balancing: self.balancing.or_else(|| balancing.clone()),
+            filter: self.filter.or_else(|| filter.clone()),
         }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.balancing.iter().try_for_each(Balancing::check)?;
+        self.filter.iter().try_for_each(Filter::check)
     }
 }
 
@@ -66,6 +93,14 @@ pub(crate) struct ServiceOptions {
 }
 
 impl ServiceOptions {
+    /// Whether all that was said can be used.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.all.check()?;
+        self.some.iter().try_for_each(|(service, options)| {
+            options.check().map_err(|error| error.noting(format!("for service '{service}'")))
+        })
+    }
+
     /// What holds for one service.
     pub(super) fn of(&self, service: &str) -> ChannelOptions {
         self.some.get(service).cloned().unwrap_or_default().or(&self.all)

@@ -18,7 +18,8 @@ impl World {
 
     /// The node that the next call tries, if that is an ejected one.
     fn probe(&self, can_move: bool) -> Option<Pick<Connection>> {
-        self.balancer.pick(&[], can_move).filter(|pick| pick.is_probe)
+        let request = Request { can_move, ..Request::default() };
+        self.balancer.pick(&request).filter(|pick| pick.is_probe)
     }
 }
 
@@ -73,7 +74,14 @@ async fn one_call_tries_an_ejected_node_and_one_that_can_move_goes_first() {
     assert!(world.probe(true).is_none(), "its time is not over");
     sleep(Duration::from_secs(2)).await;
     assert!(world.probe(false).is_none(), "a call that cannot move waits for one that can");
-    assert!(world.balancer.pick(&[EndpointId(99)], true).is_some_and(|pick| !pick.is_probe));
+    let tried = [EndpointId(99)];
+    for request in [
+        Request { can_move: true, tried: &tried, ..Request::default() },
+        Request { can_move: true, node: Some("b"), ..Request::default() },
+    ] {
+        let pick = world.balancer.pick(&request).expect("others are ready");
+        assert!(!pick.is_probe, "it failed before, or is pinned: {request:?}");
+    }
     let probe = world.probe(true).expect("its time is over");
     assert_eq!(probe.node().id, "a");
     assert!(world.probe(true).is_none(), "one call, and not two");

@@ -7,8 +7,7 @@ struct Asking(World);
 impl Asking {
     async fn with(ids: &[&str]) -> Self {
         let options = Options { health_check: Some("".into()), ..Options::default() };
-        let registry = Memory::new();
-        let world = world_with(registry.clone(), Arc::new(registry), &options);
+        let world = world_of(options);
         world.send(nodes(ids));
         sleep(Duration::from_millis(10)).await;
         Self(world)
@@ -24,7 +23,7 @@ impl Asking {
 #[tokio::test(start_paused = true)]
 async fn a_node_is_called_while_it_says_that_it_is_well() {
     let world = Asking::with(&["a", "b"]).await;
-    assert!(world.0.balancer.pick(&[], true).is_none(), "neither has said anything");
+    assert!(world.0.balancer.pick(&Request::default()).is_none(), "neither has said anything");
     world.says("a", Ok(())).await;
     assert_eq!(world.0.picks(), ["a"]);
     world.says("b", Ok(())).await;
@@ -41,12 +40,12 @@ async fn a_node_is_called_while_it_says_that_it_is_well() {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_fails_fast_waits_for_the_first_word_of_each_node() {
     let world = Asking::with(&["a"]).await;
-    let waiting = timeout(Duration::from_secs(3600), world.0.balancer.ready(true)).await;
+    let waiting = timeout(Duration::from_secs(3600), ready(&world.0.balancer, true)).await;
     assert!(waiting.is_err(), "it may be well");
     world.says("a", Err("not yet".to_owned())).await;
-    assert!(!world.0.balancer.ready(true).await, "it is not");
+    assert!(!ready(&world.0.balancer, true).await, "it is not");
     assert_eq!(
-        world.0.balancer.why_not_ready(),
+        world.0.balancer.why_not_ready(&Request::default()),
         "none of 1 nodes is connected and well: node a: not yet"
     );
 }

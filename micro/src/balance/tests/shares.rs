@@ -6,7 +6,7 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::super::{
-    EndpointId,
+    Balancing, EndpointId, Request,
     ewma::Load,
     snapshot::{Endpoint, Picked},
 };
@@ -61,7 +61,7 @@ impl Fleet {
             now: Duration::ZERO,
             rng: Rng::with_seed(seed),
             hosts: Vec::new(),
-            picked: Picked::new(),
+            picked: Picked::new(&Balancing::p2c(), false),
             calls: (0..callers).map(|_| None).collect(),
             ends: (0..callers).map(|caller| Reverse((Duration::ZERO, caller))).collect(),
         };
@@ -101,7 +101,7 @@ impl Fleet {
             self.now = now;
             self.end(caller);
             let at = self.start + now;
-            let picked = snapshot.pick(&[], at, &mut self.rng).expect("ready");
+            let picked = snapshot.pick(&Request::default(), at, &mut self.rng).expect("ready");
             let (host, load) = (picked.connection, picked.load.clone());
             self.begin(caller, host, load);
         }
