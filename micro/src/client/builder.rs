@@ -7,10 +7,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::runtime;
+use tokio::{runtime, time::Instant};
 
 use super::{
     Channel, ChannelOptions,
+    budget::Budget,
     channel::{Settings, Shared},
     options::ServiceOptions,
 };
@@ -83,6 +84,7 @@ impl Client {
             balancer: self.balancer(service, &options),
             settings: inner.settings,
             layers: inner.layers.clone(),
+            budget: Budget::new(Instant::now()),
         });
         channels.insert(key, Arc::downgrade(&shared));
         Channel::new(shared)
@@ -134,7 +136,7 @@ impl Default for Settings {
         Self {
             request_timeout: Duration::from_secs(5),
             max_message_size: 4 * 1024 * 1024,
-            max_attempts: 1 + MOST_RETRIES,
+            max_attempts: MOST_ATTEMPTS,
             stream_window: 1024 * 1024,
             connection_window: 4 * 1024 * 1024,
         }
@@ -153,14 +155,15 @@ impl Settings {
         let retries = given.number(Setting::ClientRetries, retries)?;
         Ok(Self {
             request_timeout: timeout.map_or(self.request_timeout, |it| it.value),
-            max_attempts: retries.map_or(self.max_attempts, |it| 1 + it.value.min(MOST_RETRIES)),
+            max_attempts: retries
+                .map_or(self.max_attempts, |it| it.value.saturating_add(1).min(MOST_ATTEMPTS)),
             ..self
         })
     }
 }
 
-/// The attempts of gRFC A6, which takes a greater number for this one, less the first.
-const MOST_RETRIES: u32 = 4;
+/// The attempts of gRFC A6, the first included; a greater number counts as this.
+pub(super) const MOST_ATTEMPTS: u32 = 5;
 
 /// Options of a [`Client`].
 ///

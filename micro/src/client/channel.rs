@@ -10,7 +10,7 @@ use std::{
 use tonic::Status;
 use tower_service::Service;
 
-use super::{layers, status, stream, unary::Options};
+use super::{budget::Budget, layers, retry::Purse, status, stream, unary::Options};
 use crate::{
     balance::{Balancer, EndpointId, Pick},
     layer::Row,
@@ -47,6 +47,7 @@ pub(super) struct Shared {
     pub(super) balancer: Balancer,
     pub(super) settings: Settings,
     pub(super) layers: Arc<Row>,
+    pub(super) budget: Budget,
 }
 
 /// What a client's channels have in common.
@@ -75,6 +76,11 @@ impl Channel {
 
     pub(super) fn layers(&self) -> &Arc<Row> {
         &self.shared.layers
+    }
+
+    /// What pays for a call's attempts beyond its first.
+    pub(super) fn purse(&self) -> Purse<'_> {
+        Purse::Budget(&self.shared.budget)
     }
 
     pub(super) fn options(&self) -> Options {

@@ -99,7 +99,7 @@ impl ClientBuilder {
 pub(super) async fn unary<Req, Res>(
     channel: Channel,
     method: &'static MethodDescriptor,
-    request: Request<Req>,
+    request: Result<Request<Req>, Status>,
     options: Options,
 ) -> Result<Response<Res>, Status>
 where
@@ -107,7 +107,7 @@ where
     Res: Message + Default,
 {
     let start = Instant::now();
-    let (metadata, extensions, message) = request.into_parts();
+    let (metadata, extensions, message) = request?.into_parts();
     let mut headers = metadata.into_headers();
     let deadline = unary::deadline_of(&channel, &headers, options, start);
     // It has been heard. What layers ask for is another's word.

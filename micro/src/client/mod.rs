@@ -12,18 +12,21 @@
 // decides on deadlines and retries; it knows nothing of registries' formats, and of HTTP/2 only what
 // `transport` says.
 
+mod budget;
 mod builder;
 mod call;
 mod channel;
 mod deadline;
 mod layers;
 mod options;
+mod policy;
 mod replay;
 mod retry;
 mod status;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod unary;
 
 pub use builder::{Client, ClientBuilder};
@@ -35,3 +38,4 @@ pub use channel::Channel;
 pub(crate) use channel::Settings;
 pub use options::ChannelOptions;
 pub(crate) use options::ServiceOptions;
+pub use policy::RetryPolicy;

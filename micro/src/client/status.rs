@@ -32,6 +32,23 @@ pub(super) fn check_metadata(metadata: &HeaderMap) -> Result<(), Status> {
     )))
 }
 
+/// The call was given metadata that cannot be sent.
+pub(super) fn bad_metadata_name(name: &str) -> Status {
+    Status::invalid_argument(format!(
+        "the call's metadata cannot have the name '{}': write lower case letters, digits, '-', '_' \
+         and '.', and put binary values (`-bin`) into the request's own metadata",
+        name.escape_default()
+    ))
+}
+
+/// Likewise; the value may be a secret.
+pub(super) fn bad_metadata_value(name: &str) -> Status {
+    Status::invalid_argument(format!(
+        "the call's metadata '{name}' has a value that cannot be sent: write printable ASCII, or put \
+         bytes into the request's own metadata, under a name that ends in `-bin`"
+    ))
+}
+
 /// Refuses a request message that the channel is set not to send.
 pub(super) fn request_too_large(length: usize, limit: usize) -> Status {
     Status::resource_exhausted(format!(

@@ -11,7 +11,7 @@ use http::{HeaderMap, Uri, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{
     Channel, deadline,
@@ -73,7 +73,7 @@ pub(super) async fn attempts(
     status::check_metadata(&head.headers)?;
     let body = limited(body, options.max_message_size, status::request_too_large);
     let (replay, mut body) = Replay::new(body);
-    let mut retry = Retry::new(options.is_idempotent, channel.settings().max_attempts);
+    let mut retry = Retry::new(options.policy(), channel.settings().max_attempts, channel.purse());
     let mut tried = Vec::new();
     loop {
         let mut pick = channel.pick(&tried, options.fail_fast, &mut struck).await?;
@@ -112,7 +112,10 @@ pub(super) async fn attempts(
                 let ended = Status::from_header_map(response.headers());
                 let code = ended.as_ref().map(Status::code);
                 pick.report(code.map_or(Outcome::Success, Outcome::of_code));
-                match ended.map(|ended| (retry.after_status(&ended), ended)) {
+                if code.is_none_or(|code| code == Code::Ok) {
+                    retry.succeeded();
+                }
+                match ended.map(|ended| (retry.after_status(&ended, Instant::now()), ended)) {
                     None | Some((Next::Fail, _)) => {
                         return Ok(response.map(|body| {
                             let body = Bounded::new(body, deadline, node.clone(), pick);
@@ -126,7 +129,10 @@ pub(super) async fn attempts(
             }
             Err(failure) => {
                 pick.report(Outcome::of_failure(&failure));
-                (retry.after_failure(&failure), status::failed(service, &node, &failure))
+                (
+                    retry.after_failure(&failure, Instant::now()),
+                    status::failed(service, &node, &failure),
+                )
             }
         };
         drop(pick);
@@ -273,10 +279,8 @@ where
 mod tests {
     use std::time::Duration;
 
-    use http_body_util::{BodyExt as _, StreamBody};
-    use tonic::Code;
-
     use super::*;
+    use http_body_util::{BodyExt as _, StreamBody};
 
     fn node() -> Arc<Node> {
         Arc::new(Node::new("a", "a-1", "host:1"))

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::{
-    Channel, deadline,
+    Channel, RetryPolicy, deadline,
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     status,
 };
@@ -24,17 +24,27 @@ pub(super) struct Options {
     pub(super) timeout: Option<Duration>,
     pub(super) fail_fast: bool,
     pub(super) detached: bool,
-    /// Whether the method's `.proto` gives an `idempotency_level`.
+    /// Whether the method's `.proto` gives an `idempotency_level`, or the call was said to be
+    /// idempotent.
     pub(super) is_idempotent: bool,
+    /// After what it is made again, if that was said.
+    pub(super) retry: Option<RetryPolicy>,
     /// The limit on the messages of a stream, in bytes. None for tonic's stubs, which have limits
     /// of their own.
     pub(super) max_message_size: Option<usize>,
 }
 
+impl Options {
+    /// After what the call is made again, beyond what no handler has seen.
+    pub(super) fn policy(&self) -> Option<RetryPolicy> {
+        self.retry.or_else(|| self.is_idempotent.then(RetryPolicy::default))
+    }
+}
+
 pub(super) async fn call<Req, Res>(
     channel: Channel,
     method: &'static MethodDescriptor,
-    request: Request<Req>,
+    request: Result<Request<Req>, Status>,
     options: Options,
 ) -> Result<Response<Res>, Status>
 where
@@ -42,7 +52,7 @@ where
     Res: Message + Default,
 {
     let start = Instant::now();
-    let (metadata, _, message) = request.into_parts();
+    let (metadata, _, message) = request?.into_parts();
     let metadata = metadata.into_headers();
     let deadline = deadline_of(&channel, &metadata, options, start);
     let frame_len = check_size(message.encoded_len(), channel.settings().max_message_size)?;
@@ -74,7 +84,7 @@ pub(super) async fn attempts<T>(
 
     let service = channel.service();
     status::check_metadata(&metadata)?;
-    let mut retry = Retry::new(options.is_idempotent, channel.settings().max_attempts);
+    let mut retry = Retry::new(options.policy(), channel.settings().max_attempts, channel.purse());
     let mut tried = Vec::new();
     loop {
         let pick = channel.pick(&tried, options.fail_fast, &mut struck).await?;
@@ -96,6 +106,7 @@ pub(super) async fn attempts<T>(
         let (next, failed) = match reply {
             Ok(reply) => match status::of_reply(&reply.headers, &reply.trailers) {
                 Ok(()) => {
+                    retry.succeeded();
                     let response = read(reply);
                     pick.finish(match &response {
                         Ok(_) => Outcome::Success,
@@ -105,12 +116,15 @@ pub(super) async fn attempts<T>(
                 }
                 Err(ended) => {
                     pick.finish(Outcome::of_code(ended.code()));
-                    (retry.after_status(&ended), ended)
+                    (retry.after_status(&ended, Instant::now()), ended)
                 }
             },
             Err(failure) => {
                 pick.finish(Outcome::of_failure(&failure));
-                (retry.after_failure(&failure), status::failed(service, &node, &failure))
+                (
+                    retry.after_failure(&failure, Instant::now()),
+                    status::failed(service, &node, &failure),
+                )
             }
         };
         let pause = match next {
