@@ -13,6 +13,7 @@ use super::{
     Channel, ChannelOptions,
     budget::Budget,
     channel::{Settings, Shared},
+    live_config::{LiveConfig, Source},
     options::ServiceOptions,
 };
 use crate::{
@@ -79,12 +80,15 @@ impl Client {
         }
         channels.retain(|_, shared| shared.strong_count() > 0);
         let options = inner.options.of(service);
+        let config = Arc::new(LiveConfig::default());
+        config.say(Source::Code, options.service_config.clone());
         let shared = Arc::new(Shared {
             service: key.0.clone(),
             balancer: self.balancer(service, &options),
             settings: inner.settings,
             layers: inner.layers.clone(),
             budget: Budget::new(Instant::now()),
+            config,
         });
         channels.insert(key, Arc::downgrade(&shared));
         Channel::new(shared)
@@ -107,7 +111,7 @@ impl Client {
 
     fn balancer(&self, service: &str, options: &ChannelOptions) -> Balancer {
         let settings = &self.inner.settings;
-        let ChannelOptions {} = options;
+        let ChannelOptions { service_config: _ } = options;
         let options = balance::Options {
             transport: transport::Config {
                 max_message_size: settings.max_message_size,

@@ -8,7 +8,7 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming, metadata::AsciiMetadataKey};
 use tonic_prost::ProstCodec;
 
-use super::{Channel, RetryPolicy, layers, status, unary};
+use super::{Channel, RetryPolicy, layers, limit::Limit, status, unary};
 use crate::{descriptor::MethodDescriptor, registry::BoxFuture};
 
 /// A call that has not begun: it does when it is awaited.
@@ -97,7 +97,13 @@ type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
 impl<Kind, Req, Res> Call<Kind, Req, Res> {
     fn with(channel: &Channel, method: &'static MethodDescriptor, request: Request<Req>) -> Self {
         let is_idempotent = method.idempotency.is_idempotent();
-        let options = unary::Options { is_idempotent, ..Default::default() };
+        let limit = Some(Limit::of_channel(channel.settings().max_message_size));
+        let options = unary::Options {
+            is_idempotent,
+            max_request: limit,
+            max_response: limit,
+            ..Default::default()
+        };
         Self { channel: channel.clone(), method, request: Ok(request), options, kind: PhantomData }
     }
 
@@ -281,13 +287,12 @@ where
 impl<Kind, Req, Res> Call<Kind, Req, Res> {
     /// A streaming call goes through tonic's codec on our channel.
     fn prepare(self) -> Result<(tonic::client::Grpc<Channel>, Request<Req>, PathAndQuery), Status> {
-        let Self { channel, method, request, mut options, .. } = self;
+        let Self { channel, method, request, options, .. } = self;
         let mut request = request?;
         // The messages are sent as they are, both ways.
         request.metadata_mut().remove("grpc-encoding");
         request.metadata_mut().remove("grpc-accept-encoding");
         let limit = channel.settings().max_message_size;
-        options.max_message_size = Some(limit);
         let grpc = tonic::client::Grpc::new(channel.with_options(options))
             .max_decoding_message_size(limit);
         Ok((grpc, request, PathAndQuery::from_static(method.path)))

@@ -10,7 +10,9 @@ use std::{
 use tonic::Status;
 use tower_service::Service;
 
-use super::{budget::Budget, layers, retry::Purse, status, stream, unary::Options};
+use super::{
+    budget::Budget, layers, live_config::LiveConfig, retry::Purse, status, stream, unary::Options,
+};
 use crate::{
     balance::{Balancer, EndpointId, Pick},
     layer::Row,
@@ -48,6 +50,7 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) layers: Arc<Row>,
     pub(super) budget: Budget,
+    pub(super) config: Arc<LiveConfig>,
 }
 
 /// What a client's channels have in common.
@@ -80,7 +83,16 @@ impl Channel {
 
     /// What pays for a call's attempts beyond its first.
     pub(super) fn purse(&self) -> Purse<'_> {
-        Purse::Budget(&self.shared.budget)
+        match self.shared.config.load().as_ref().and_then(|live| live.throttle.clone()) {
+            Some(throttle) => Purse::Throttle(throttle),
+            None => Purse::Budget(&self.shared.budget),
+        }
+    }
+
+    /// What a call says, laid over what the service config says of its method.
+    pub(super) fn configured(&self, options: Options, path: &str) -> Options {
+        let live = self.shared.config.load();
+        options.configured(live.as_ref().and_then(|live| live.config.method(path)))
     }
 
     pub(super) fn options(&self) -> Options {

@@ -107,12 +107,13 @@ where
     Res: Message + Default,
 {
     let start = Instant::now();
+    let options = channel.configured(options, method.path);
     let (metadata, extensions, message) = request?.into_parts();
     let mut headers = metadata.into_headers();
     let deadline = unary::deadline_of(&channel, &headers, options, start);
     // It has been heard. What layers ask for is another's word.
     headers.remove(GRPC_TIMEOUT);
-    let frame_len = unary::check_size(message.encoded_len(), channel.settings().max_message_size)?;
+    let frame_len = unary::check_size(message.encoded_len(), options.max_request)?;
 
     let mut request = http::Request::new(Body::new(Full::new(unary::encode(&message, frame_len))));
     *request.method_mut() = http::Method::POST;
@@ -150,8 +151,7 @@ async fn one_message(
 ) -> Answer {
     let (head, body) = request.into_parts();
     let frame = body.collect().await?.to_bytes();
-    let limit = channel.settings().max_message_size;
-    unary::check_size(frame.len().saturating_sub(PREFIX), limit)?;
+    unary::check_size(frame.len().saturating_sub(PREFIX), options.max_request)?;
     let asked = asked(&head.headers, start);
     let deadline = asked.map_or(deadline, |asked| asked.min(deadline));
     let call =
@@ -192,6 +192,8 @@ fn unframed(mut body: Bytes) -> Result<Option<Bytes>, Status> {
 /// A call of any kind as HTTP.
 pub(super) async fn stream(channel: Channel, mut request: http::Request<Body>) -> Answer {
     let start = Instant::now();
+    let options = channel.configured(channel.options(), request.uri().path());
+    let channel = channel.with_options(options);
     let deadline = stream::deadline_of(&channel, request.headers(), start);
     request.headers_mut().remove(GRPC_TIMEOUT);
     let inner = channel.clone();

@@ -17,11 +17,15 @@ mod builder;
 mod call;
 mod channel;
 mod deadline;
+mod hedge;
 mod layers;
+mod limit;
+mod live_config;
 mod options;
 mod policy;
 mod replay;
 mod retry;
+mod service_config;
 mod status;
 mod stream;
 #[cfg(test)]
@@ -36,6 +40,8 @@ pub use call::{
 };
 pub use channel::Channel;
 pub(crate) use channel::Settings;
+pub use hedge::Hedge;
 pub use options::ChannelOptions;
 pub(crate) use options::ServiceOptions;
 pub use policy::RetryPolicy;
+pub use service_config::ServiceConfig;

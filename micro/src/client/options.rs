@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::ServiceConfig;
+
 /// How the calls to a service go, where that differs from service to service.
 ///
 /// [`ClientBuilder::for_all`](super::ClientBuilder::for_all) says it of every service,
@@ -9,7 +11,9 @@ use std::collections::HashMap;
 /// is not set for the service is as it is for all.
 #[derive(Debug, Clone, Default)]
 #[must_use = "options do nothing until a builder has them"]
-pub struct ChannelOptions {}
+pub struct ChannelOptions {
+    pub(super) service_config: Option<ServiceConfig>,
+}
 
 impl ChannelOptions {
     /// The defaults.
@@ -17,10 +21,17 @@ impl ChannelOptions {
         Self::default()
     }
 
+    /// How the service wants to be called, where neither a file nor the service's own nodes say it.
+    /// Default: nothing beyond what the `.proto` and the calls themselves say.
+    pub fn service_config(mut self, config: ServiceConfig) -> Self {
+        self.service_config = Some(config);
+        self
+    }
+
     /// These, and what `other` says where these say nothing.
     pub(super) fn or(self, other: &Self) -> Self {
-        let Self {} = other;
-        self
+        let Self { service_config } = self;
+        Self { service_config: service_config.or_else(|| other.service_config.clone()) }
     }
 }
 

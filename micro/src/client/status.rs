@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use tonic::{Code, Status};
 
-use super::deadline::WAIT_WITHOUT_DEADLINE;
+use super::{deadline::WAIT_WITHOUT_DEADLINE, limit::Limit};
 use crate::{
     headers,
     registry::Node,
@@ -50,18 +50,19 @@ pub(super) fn bad_metadata_value(name: &str) -> Status {
 }
 
 /// Refuses a request message that the channel is set not to send.
-pub(super) fn request_too_large(length: usize, limit: usize) -> Status {
+pub(super) fn request_too_large(length: usize, limit: Limit) -> Status {
     Status::resource_exhausted(format!(
-        "the request of {length} bytes is over the channel's limit of {limit} bytes; {REMEDY}"
+        "the request of {length} bytes is over {limit}; {}",
+        limit.remedy()
     ))
 }
 
 /// A stream brought a message that the channel is set not to take.
-pub(super) fn reply_too_large(node: &Node, length: usize, limit: usize) -> Status {
+pub(super) fn reply_too_large(node: &Node, length: usize, limit: Limit) -> Status {
     let Node { service, id, address, .. } = node;
     Status::resource_exhausted(format!(
-        "service '{service}', node {id} at {address}: a message of {length} bytes is over the \
-         channel's limit of {limit} bytes; {REMEDY}"
+        "service '{service}', node {id} at {address}: a message of {length} bytes is over {limit}; {}",
+        limit.remedy()
     ))
 }
 

@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 
 use super::{
     Channel, deadline,
+    limit::Limit,
     replay::Replay,
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     status,
@@ -32,6 +33,8 @@ pub(super) async fn call(
     request: http::Request<tonic::body::Body>,
 ) -> Result<http::Response<tonic::body::Body>, Status> {
     let start = Instant::now();
+    let options = channel.configured(channel.options(), request.uri().path());
+    let channel = channel.with_options(options);
     let deadline = deadline_of(&channel, request.headers(), start);
     attempts(channel, request, start, deadline).await
 }
@@ -44,8 +47,7 @@ pub(super) fn deadline_of(
 ) -> Option<Instant> {
     let options = channel.options();
     let inherited = if options.detached { None } else { crate::deadline::current() };
-    let asked = options.timeout.or_else(|| deadline::from_headers(headers));
-    deadline::sooner(asked.map(|left| deadline::after(start, left)), inherited)
+    deadline::sooner(options.timeout(headers).map(|left| deadline::after(start, left)), inherited)
 }
 
 pub(super) async fn attempts(
@@ -71,7 +73,7 @@ pub(super) async fn attempts(
 
     let service = channel.service();
     status::check_metadata(&head.headers)?;
-    let body = limited(body, options.max_message_size, status::request_too_large);
+    let body = limited(body, options.max_request, status::request_too_large);
     let (replay, mut body) = Replay::new(body);
     let mut retry = Retry::new(options.policy(), channel.settings().max_attempts, channel.purse());
     let mut tried = Vec::new();
@@ -119,7 +121,7 @@ pub(super) async fn attempts(
                     None | Some((Next::Fail, _)) => {
                         return Ok(response.map(|body| {
                             let body = Bounded::new(body, deadline, node.clone(), pick);
-                            limited(body, options.max_message_size, move |length, limit| {
+                            limited(body, options.max_response, move |length, limit| {
                                 status::reply_too_large(&node, length, limit)
                             })
                         }));
@@ -165,12 +167,12 @@ pub(super) async fn attempts(
     }
 }
 
-/// The body with a bound on each of its messages, which are those of our own stubs: tonic's keep
-/// tonic's.
+/// The body with a bound on each of its messages; those of tonic's stubs have one only by the service
+/// config.
 fn limited<B>(
     body: B,
-    limit: Option<usize>,
-    refuse: impl Fn(usize, usize) -> Status + Send + 'static,
+    limit: Option<Limit>,
+    refuse: impl Fn(usize, Limit) -> Status + Send + 'static,
 ) -> tonic::body::Body
 where
     B: Body<Data = Bytes, Error = Status> + Send + 'static,
@@ -180,7 +182,7 @@ where
     };
     tonic::body::Body::new(Checked::new(body, move |prefix| {
         let (_, length) = read_prefix(prefix);
-        if length <= limit { Ok(length) } else { Err(refuse(length, limit)) }
+        if length <= limit.bytes { Ok(length) } else { Err(refuse(length, limit)) }
     }))
 }
 

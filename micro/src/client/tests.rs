@@ -1,4 +1,5 @@
 mod attempts;
+mod configured;
 mod layers;
 
 use std::{
