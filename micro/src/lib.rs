@@ -45,6 +45,7 @@ mod config;
 mod deadline;
 pub mod descriptor;
 pub mod discovery;
+mod disk;
 mod duration;
 mod error;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tokio::{runtime, time::Instant};
 
 use super::{
     Channel, ChannelOptions,
+    advertised::Advertised,
     budget::Budget,
     channel::{Settings, Shared},
     live_config::{LiveConfig, Source},
@@ -20,7 +21,7 @@ use crate::{
     Error,
     balance::{self, Balancer},
     config::{Given, Setting},
-    discovery::Discovery,
+    discovery::{Discovery, Update},
     layer::Row,
     transport::{self, LARGEST_WINDOW},
 };
@@ -82,9 +83,12 @@ impl Client {
         let options = inner.options.of(service);
         let config = Arc::new(LiveConfig::default());
         config.say(Source::Code, options.service_config.clone());
+        if let Some(file) = &options.service_config_file {
+            file.follow(service, &config);
+        }
         let shared = Arc::new(Shared {
             service: key.0.clone(),
-            balancer: self.balancer(service, &options),
+            balancer: self.balancer(service, &options, config.clone()),
             settings: inner.settings,
             layers: inner.layers.clone(),
             budget: Budget::new(Instant::now()),
@@ -109,9 +113,14 @@ impl Client {
         Self { inner: Arc::new(Inner { discovery, settings, layers, options, channels }) }
     }
 
-    fn balancer(&self, service: &str, options: &ChannelOptions) -> Balancer {
+    fn balancer(
+        &self,
+        service: &str,
+        options: &ChannelOptions,
+        config: Arc<LiveConfig>,
+    ) -> Balancer {
         let settings = &self.inner.settings;
-        let ChannelOptions { service_config: _ } = options;
+        let ChannelOptions { service_config: _, service_config_file: _ } = options;
         let options = balance::Options {
             transport: transport::Config {
                 max_message_size: settings.max_message_size,
@@ -122,7 +131,9 @@ impl Client {
             penalty: settings.request_timeout,
             ..balance::Options::default()
         };
-        Balancer::new(self.inner.discovery.subscribe(service), options)
+        let mut advertised = Advertised::new(service, config);
+        let tap = move |update: &Update| advertised.apply(update);
+        Balancer::new(self.inner.discovery.subscribe(service), tap, options)
     }
 }
 
@@ -281,9 +292,10 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// `Config` when the URL is malformed, or of a registry that is not built in, when a window is out
-    /// of its range, when a layer's scope can be no service's or method's name, and when a variable
+    /// of its range, when a [file](ChannelOptions::service_config_file) cannot be read or is no service
+    /// config, when a layer's scope can be no service's or method's name, and when a variable
     /// or flag cannot be read; the text says where the value came from.
-    pub fn build(self) -> Result<Client, Error> {
+    pub fn build(mut self) -> Result<Client, Error> {
         let Settings { stream_window, connection_window, .. } = self.settings;
         for (name, value) in
             [("stream_window", stream_window), ("connection_window", connection_window)]
@@ -295,6 +307,7 @@ impl ClientBuilder {
             }
         }
         self.layers.check_names()?;
+        self.options.read_files()?;
         let discovery = self.given.discovery(self.registry)?.value;
         let settings = self.settings.given(&self.given, self.request_timeout, self.retries)?;
         Ok(Client::over(discovery, settings, self.layers, self.options))

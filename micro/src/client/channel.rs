@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 use tower_service::Service;
 
@@ -87,6 +88,24 @@ impl Channel {
             Some(throttle) => Purse::Throttle(throttle),
             None => Purse::Budget(&self.shared.budget),
         }
+    }
+
+    /// Waits for the registry's first answer, which may bring a service config. Costs no call
+    /// anything: before that there is no node to pick, and it ends when waiting for one would.
+    pub(super) async fn hear(&self, fail_fast: bool, until: Instant) {
+        let heard = self.shared.config.heard();
+        if heard.initialized() {
+            return;
+        }
+        let heard = async {
+            tokio::select! {
+                _ = heard.wait() => {}
+                _ = self.shared.balancer.ready(fail_fast) => {}
+                () = sleep_until(until) => {}
+            }
+        };
+        // Apart, since hardly any call needs room for it.
+        Box::pin(heard).await;
     }
 
     /// What a call says, laid over what the service config says of its method.

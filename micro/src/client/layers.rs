@@ -107,9 +107,11 @@ where
     Res: Message + Default,
 {
     let start = Instant::now();
-    let options = channel.configured(options, method.path);
     let (metadata, extensions, message) = request?.into_parts();
     let mut headers = metadata.into_headers();
+    let wait = unary::deadline_of(&channel, &headers, options, start);
+    channel.hear(options.fail_fast, wait).await;
+    let options = channel.configured(options, method.path);
     let deadline = unary::deadline_of(&channel, &headers, options, start);
     // It has been heard. What layers ask for is another's word.
     headers.remove(GRPC_TIMEOUT);
@@ -192,8 +194,8 @@ fn unframed(mut body: Bytes) -> Result<Option<Bytes>, Status> {
 /// A call of any kind as HTTP.
 pub(super) async fn stream(channel: Channel, mut request: http::Request<Body>) -> Answer {
     let start = Instant::now();
-    let options = channel.configured(channel.options(), request.uri().path());
-    let channel = channel.with_options(options);
+    let (uri, headers) = (request.uri(), request.headers());
+    let channel = stream::configured(channel, uri, headers, start).await;
     let deadline = stream::deadline_of(&channel, request.headers(), start);
     request.headers_mut().remove(GRPC_TIMEOUT);
     let inner = channel.clone();

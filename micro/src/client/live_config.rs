@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::SetOnce;
 
 use super::{ServiceConfig, throttle::Throttle};
 
@@ -11,6 +12,7 @@ use super::{ServiceConfig, throttle::Throttle};
 pub(super) struct LiveConfig {
     /// Nothing to load where no source says anything.
     live: ArcSwapOption<Live>,
+    heard: SetOnce<()>,
     said: Mutex<Said>,
 }
 
@@ -37,6 +39,11 @@ impl LiveConfig {
     /// What holds for the calls that begin now.
     pub(super) fn load(&self) -> arc_swap::Guard<Option<Arc<Live>>> {
         self.live.load()
+    }
+
+    /// Set once the registry has answered, and its word is said.
+    pub(super) fn heard(&self) -> &SetOnce<()> {
+        &self.heard
     }
 
     /// What a source says from now on, if anything.

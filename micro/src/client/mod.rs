@@ -12,10 +12,12 @@
 // decides on deadlines and retries; it knows nothing of registries' formats, and of HTTP/2 only what
 // `transport` says.
 
+mod advertised;
 mod budget;
 mod builder;
 mod call;
 mod channel;
+mod config_file;
 mod deadline;
 mod hedge;
 mod layers;

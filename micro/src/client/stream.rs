@@ -33,10 +33,23 @@ pub(super) async fn call(
     request: http::Request<tonic::body::Body>,
 ) -> Result<http::Response<tonic::body::Body>, Status> {
     let start = Instant::now();
-    let options = channel.configured(channel.options(), request.uri().path());
-    let channel = channel.with_options(options);
+    let channel = configured(channel, request.uri(), request.headers(), start).await;
     let deadline = deadline_of(&channel, request.headers(), start);
     attempts(channel, request, start, deadline).await
+}
+
+/// The channel with what the service config says of the method laid under the call's own options.
+pub(super) async fn configured(
+    channel: Channel,
+    uri: &Uri,
+    headers: &HeaderMap,
+    start: Instant,
+) -> Channel {
+    let wait = deadline_of(&channel, headers, start);
+    let wait = wait.unwrap_or(start + deadline::WAIT_WITHOUT_DEADLINE);
+    channel.hear(channel.options().fail_fast, wait).await;
+    let options = channel.configured(channel.options(), uri.path());
+    channel.with_options(options)
 }
 
 /// The soonest of what the call, its metadata and the handler it is made in say, if any does.

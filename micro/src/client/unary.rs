@@ -87,9 +87,11 @@ where
     Res: Message + Default,
 {
     let start = Instant::now();
-    let options = channel.configured(options, method.path);
     let (metadata, _, message) = request?.into_parts();
     let metadata = metadata.into_headers();
+    let wait = deadline_of(&channel, &metadata, options, start);
+    channel.hear(options.fail_fast, wait).await;
+    let options = channel.configured(options, method.path);
     let deadline = deadline_of(&channel, &metadata, options, start);
     let frame_len = check_size(message.encoded_len(), options.max_request)?;
     let call = Prepared { channel, method, metadata, options, start, deadline };

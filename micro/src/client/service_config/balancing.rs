@@ -8,6 +8,7 @@ use super::place::Place;
 
 /// The first policy of the list that is known here.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(test), expect(dead_code, reason = "the policies are to read it"))]
 pub(crate) struct LoadBalancing {
     pub(crate) policy: Policy,
     /// The policy's own fields, checked as far as their gRFCs have rules.

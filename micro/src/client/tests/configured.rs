@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tonic::Code;
+use tracing::Level;
 
 use crate::{
-    ChannelOptions, Client, ClientBuilder,
+    ChannelOptions, Client, ClientBuilder, Service,
     client::RetryPolicy,
-    fixture::{Echo, Stub, Word, start},
+    fixture::{Echo, Log, Stub, Word, register, registered, start},
 };
 
 /// A client with this methodConfig for all methods.
@@ -171,4 +172,89 @@ async fn a_throttle_takes_the_budgets_place() {
     made();
     stub.say(Word::new("missing")).await.expect_err("for good");
     assert_eq!(made(), 2, "seven failures, and four tokens back");
+}
+
+fn timeout_of(seconds: u32) -> String {
+    json!({ "methodConfig": [{ "name": [{}], "timeout": format!("{seconds}s") }] }).to_string()
+}
+
+/// How many seconds a call without a deadline of its own has.
+async fn seconds(stub: &Stub) -> u64 {
+    let start = Instant::now();
+    stub.say(Word::new("sleep")).await.expect_err("it sleeps");
+    start.elapsed().as_secs()
+}
+
+/// The looks at the file take no time of a clock that is paused.
+async fn until_it_has(stub: &Stub, expected: u64) {
+    for _ in 0..20 {
+        if seconds(stub).await == expected {
+            return;
+        }
+    }
+    panic!("still {} and not {expected}", seconds(stub).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_is_followed_and_its_last_good_version_holds() {
+    let log = Log::down_to(Level::WARN);
+    let registry = "memory://configured-file";
+    let _a = start(registry, "a", Echo::named("a")).await;
+    let dir = tempfile::TempDir::new().expect("a folder");
+    let path = dir.path().join("a.json");
+    let write = |text: &str| std::fs::write(&path, text).expect("written");
+    write(&timeout_of(7));
+    let options = ChannelOptions::new()
+        .service_config(timeout_of(1).parse().expect("a config"))
+        .service_config_file(&path);
+    let client = Client::builder().registry(registry).for_service("a", options).build();
+    let stub = Stub::new("a", &client.expect("a client"));
+    assert_eq!(seconds(&stub).await, 7, "from the first call on");
+    write(&timeout_of(3));
+    until_it_has(&stub, 3).await;
+    write("{\"methodConfig\": 7}");
+    let warnings = || log.lines_with("$.methodConfig: 7 is no list");
+    while warnings().is_empty() {
+        assert_eq!(seconds(&stub).await, 3);
+    }
+    assert!(warnings()[0].contains("a.json"), "{warnings:?}", warnings = warnings());
+    std::fs::remove_file(&path).expect("removed");
+    while log.lines_with("cannot read").is_empty() {
+        assert_eq!(seconds(&stub).await, 3);
+    }
+    write(&timeout_of(4));
+    until_it_has(&stub, 4).await;
+    assert_eq!(log.lines_with("last good").len(), 2, "each fault once: {:?}", log.lines());
+}
+
+#[tokio::test]
+async fn a_client_whose_file_cannot_be_used_is_not_built() {
+    let dir = tempfile::TempDir::new().expect("a folder");
+    let path = dir.path().join("a.json");
+    let build = || {
+        let options = ChannelOptions::new().service_config_file(&path);
+        let client = Client::builder().registry("memory://configured-no-file").for_all(options);
+        client.build().expect_err("no config").to_string()
+    };
+    assert!(build().contains("cannot read"), "{}", build());
+    assert!(build().contains("a.json"), "{}", build());
+    std::fs::write(&path, timeout_of(1).replace("1s", "soon")).expect("written");
+    let text = "a.json: $.methodConfig[0].timeout: \"soon\" is no duration";
+    assert!(build().contains(text), "{}", build());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_services_nodes_say_how_it_wants_to_be_called() {
+    let registry = "memory://configured-by-nodes";
+    let mut service = Service::builder("a")
+        .registry(registry)
+        .metadata("service_config", timeout_of(7))
+        .build()
+        .await
+        .expect("a service");
+    register(service.server(), Echo::named("a"));
+    let handle = service.start().await.expect("a free port");
+    registered(&handle).await;
+    let client = of_config(registry, &json!({})).build().expect("a client");
+    assert_eq!(seconds(&Stub::new("a", &client)).await, 7);
 }
