@@ -46,6 +46,7 @@ mod config;
 mod deadline;
 pub mod descriptor;
 pub mod discovery;
+mod disk;
 mod duration;
 mod error;
 #[cfg(test)]

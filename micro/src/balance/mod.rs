@@ -32,6 +32,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_core::Stream;
+use futures_util::StreamExt as _;
 use http::HeaderName;
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
@@ -183,14 +184,20 @@ struct Shared<C> {
 }
 
 impl Balancer {
-    /// Balances over the nodes of a subscription, in a task of its own.
+    /// Balances over the nodes of a subscription, in a task of its own. `tap` sees each update before
+    /// that.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub(crate) fn new(updates: Subscription, options: Options) -> Self {
+    pub(crate) fn new(
+        updates: Subscription,
+        tap: impl FnMut(&Update) + Send + 'static,
+        options: Options,
+    ) -> Self {
         let (registry, neighbours) = (updates.status(), updates.neighbours());
         let doubts = updates.doubts();
         let connector = Transport::new(options.transport.clone());
+        let updates = updates.inspect(tap);
         Self::with_connector(updates, registry, neighbours, doubts, connector, options)
     }
 }

@@ -7,18 +7,21 @@ use std::{
     time::Duration,
 };
 
-use tokio::runtime;
+use tokio::{runtime, time::Instant};
 
 use super::{
     Channel, ChannelOptions,
+    advertised::Advertised,
+    budget::Budget,
     channel::{Settings, Shared},
+    live_config::{LiveConfig, Source},
     options::ServiceOptions,
 };
 use crate::{
     Error,
     balance::{self, Balancer},
     config::{Given, Setting},
-    discovery::Discovery,
+    discovery::{Discovery, Update},
     layer::Row,
     transport::{self, LARGEST_WINDOW},
 };
@@ -78,11 +81,18 @@ impl Client {
         }
         channels.retain(|_, shared| shared.strong_count() > 0);
         let options = inner.options.of(service);
+        let config = Arc::new(LiveConfig::default());
+        config.say(Source::Code, options.service_config.clone());
+        if let Some(file) = &options.service_config_file {
+            file.follow(service, &config);
+        }
         let shared = Arc::new(Shared {
             service: key.0.clone(),
-            balancer: self.balancer(service, &options),
+            balancer: self.balancer(service, &options, config.clone()),
             settings: inner.settings,
             layers: inner.layers.clone(),
+            budget: Budget::new(Instant::now()),
+            config,
         });
         channels.insert(key, Arc::downgrade(&shared));
         Channel::new(shared)
@@ -103,9 +113,14 @@ impl Client {
         Self { inner: Arc::new(Inner { discovery, settings, layers, options, channels }) }
     }
 
-    fn balancer(&self, service: &str, options: &ChannelOptions) -> Balancer {
+    fn balancer(
+        &self,
+        service: &str,
+        options: &ChannelOptions,
+        config: Arc<LiveConfig>,
+    ) -> Balancer {
         let settings = &self.inner.settings;
-        let ChannelOptions { subset, health_check, balancing, filter } = options.clone();
+        let ChannelOptions { subset, health_check, balancing, filter, .. } = options.clone();
         let options = balance::Options {
             transport: transport::Config {
                 max_message_size: settings.max_message_size,
@@ -120,7 +135,9 @@ impl Client {
             filter: filter.unwrap_or_default(),
             ..balance::Options::default()
         };
-        Balancer::new(self.inner.discovery.subscribe(service), options)
+        let mut advertised = Advertised::new(service, config);
+        let tap = move |update: &Update| advertised.apply(update);
+        Balancer::new(self.inner.discovery.subscribe(service), tap, options)
     }
 }
 
@@ -138,7 +155,7 @@ impl Default for Settings {
         Self {
             request_timeout: Duration::from_secs(5),
             max_message_size: 4 * 1024 * 1024,
-            max_attempts: 1 + MOST_RETRIES,
+            max_attempts: MOST_ATTEMPTS,
             stream_window: 1024 * 1024,
             connection_window: 4 * 1024 * 1024,
         }
@@ -157,14 +174,15 @@ impl Settings {
         let retries = given.number(Setting::ClientRetries, retries)?;
         Ok(Self {
             request_timeout: timeout.map_or(self.request_timeout, |it| it.value),
-            max_attempts: retries.map_or(self.max_attempts, |it| 1 + it.value.min(MOST_RETRIES)),
+            max_attempts: retries
+                .map_or(self.max_attempts, |it| it.value.saturating_add(1).min(MOST_ATTEMPTS)),
             ..self
         })
     }
 }
 
-/// The attempts of gRFC A6, which takes a greater number for this one, less the first.
-const MOST_RETRIES: u32 = 4;
+/// The attempts of gRFC A6, the first included; a greater number counts as this.
+pub(super) const MOST_ATTEMPTS: u32 = 5;
 
 /// Options of a [`Client`].
 ///
@@ -278,9 +296,11 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// `Config` when the URL is malformed, or of a registry that is not built in, when a window is out
-    /// of its range, when a layer's scope can be no service's or method's name, when an option of a
-    /// service cannot be used, and when a variable or flag cannot be read; the text says where the value came from.
-    pub fn build(self) -> Result<Client, Error> {
+    /// of its range, when a [file](ChannelOptions::service_config_file) cannot be read or is no service
+    /// config, when a layer's scope can be no service's or method's name, when an option of a service
+    /// cannot be used, and when a variable or flag cannot be read; the text says where the value came
+    /// from.
+    pub fn build(mut self) -> Result<Client, Error> {
         let Settings { stream_window, connection_window, .. } = self.settings;
         for (name, value) in
             [("stream_window", stream_window), ("connection_window", connection_window)]
@@ -293,6 +313,7 @@ impl ClientBuilder {
         }
         self.layers.check_names()?;
         self.options.check()?;
+        self.options.read_files()?;
         let discovery = self.given.discovery(self.registry)?.value;
         let settings = self.settings.given(&self.given, self.request_timeout, self.retries)?;
         Ok(Client::over(discovery, settings, self.layers, self.options))

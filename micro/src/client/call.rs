@@ -5,10 +5,10 @@ use std::{fmt, marker::PhantomData, pin::Pin, sync::Arc, time::Duration};
 use futures_core::Stream;
 use http::uri::PathAndQuery;
 use prost::Message;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, metadata::AsciiMetadataKey};
 use tonic_prost::ProstCodec;
 
-use super::{Channel, layers, unary};
+use super::{Channel, RetryPolicy, layers, limit::Limit, status, unary};
 use crate::{balance::hash_text, descriptor::MethodDescriptor, registry::BoxFuture};
 
 /// A call that has not begun: it does when it is awaited.
@@ -41,9 +41,13 @@ use crate::{balance::hash_text, descriptor::MethodDescriptor, registry::BoxFutur
 /// A call that provably no handler has seen moves to another node by itself, as often as its
 /// deadline allows; but one that a node threw out together with its connection, for an error, does
 /// so once ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)). A method
-/// whose `.proto` gives it an `idempotency_level` is also called again after `Unavailable` and
-/// after a lost connection, up to five attempts in all. A stream's response commits it to its node
-/// with its headers, and what happens later is the caller's.
+/// whose `.proto` gives it an `idempotency_level`, and a call that is
+/// [`idempotent`](Self::idempotent), is also made again after `Unavailable` and after a lost
+/// connection, up to five attempts in all; [`retry`](Self::retry) says it otherwise. Such attempts
+/// are paid from the channel's budget, which is 20% of its calls and 10 a second, so that a service
+/// that fails is not sent a multiple of its load.
+/// A stream's response commits it to its node with its headers, and what happens later is the
+/// caller's.
 /// Of the request of a streaming call 64 KiB are kept for that; one that has sent more fails
 /// instead.
 ///
@@ -60,7 +64,8 @@ use crate::{balance::hash_text, descriptor::MethodDescriptor, registry::BoxFutur
 pub struct Call<Kind, Req, Res> {
     channel: Channel,
     method: &'static MethodDescriptor,
-    request: Request<Req>,
+    /// Unless something that it was given cannot be sent.
+    request: Result<Request<Req>, Status>,
     options: unary::Options,
     kind: PhantomData<fn() -> (Kind, Res)>,
 }
@@ -92,8 +97,14 @@ type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
 impl<Kind, Req, Res> Call<Kind, Req, Res> {
     fn with(channel: &Channel, method: &'static MethodDescriptor, request: Request<Req>) -> Self {
         let is_idempotent = method.idempotency.is_idempotent();
-        let options = unary::Options { is_idempotent, ..Default::default() };
-        Self { channel: channel.clone(), method, request, options, kind: PhantomData }
+        let limit = Some(Limit::of_channel(channel.settings().max_message_size));
+        let options = unary::Options {
+            is_idempotent,
+            max_request: limit,
+            max_response: limit,
+            ..Default::default()
+        };
+        Self { channel: channel.clone(), method, request: Ok(request), options, kind: PhantomData }
     }
 
     /// Bounds the call: waiting for a node, connecting, every attempt, and for streams every
@@ -145,6 +156,37 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
     /// `Unavailable`; it moves to no other. What would be tried again elsewhere is tried again there.
     pub fn node(mut self, id: impl Into<Arc<str>>) -> Self {
         self.options.node = Some(id.into());
+        self
+    }
+
+    /// Adds to the request's metadata. A name that the request has already has both values.
+    ///
+    /// Names are in lower case, values printable ASCII; the call fails with `InvalidArgument` where
+    /// they are not. Binary values, whose names end in `-bin`, go into `Request::metadata_mut`.
+    pub fn metadata(mut self, name: &str, value: &str) -> Self {
+        if let Ok(request) = &mut self.request {
+            match (AsciiMetadataKey::from_bytes(name.as_bytes()), value.parse()) {
+                (Ok(name), Ok(value)) => {
+                    request.metadata_mut().append(name, value);
+                }
+                (Err(_), _) => self.request = Err(status::bad_metadata_name(name)),
+                (Ok(_), Err(_)) => self.request = Err(status::bad_metadata_value(name)),
+            }
+        }
+        self
+    }
+
+    /// Declares that a second attempt is harmless, as an `idempotency_level` in the `.proto` would
+    /// for all calls of the method: see [attempts](Self#attempts).
+    pub fn idempotent(mut self) -> Self {
+        self.options.is_idempotent = true;
+        self
+    }
+
+    /// Declares after what the call is made again, whatever the `.proto` and the service config say
+    /// of its method.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.retry = Some(policy);
         self
     }
 
@@ -235,7 +277,7 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (mut grpc, request, path) = self.prepare();
+            let (mut grpc, request, path) = self.prepare()?;
             grpc.server_streaming(request, path, ProstCodec::<Req, Res>::default()).await
         })
     }
@@ -251,7 +293,7 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (mut grpc, request, path) = self.prepare();
+            let (mut grpc, request, path) = self.prepare()?;
             grpc.client_streaming(request, path, ProstCodec::<Req, Res>::default()).await
         })
     }
@@ -267,7 +309,7 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (mut grpc, request, path) = self.prepare();
+            let (mut grpc, request, path) = self.prepare()?;
             grpc.streaming(request, path, ProstCodec::<Req, Res>::default()).await
         })
     }
@@ -275,16 +317,16 @@ where
 
 impl<Kind, Req, Res> Call<Kind, Req, Res> {
     /// A streaming call goes through tonic's codec on our channel.
-    fn prepare(self) -> (tonic::client::Grpc<Channel>, Request<Req>, PathAndQuery) {
-        let Self { channel, method, mut request, mut options, .. } = self;
+    fn prepare(self) -> Result<(tonic::client::Grpc<Channel>, Request<Req>, PathAndQuery), Status> {
+        let Self { channel, method, request, options, .. } = self;
+        let mut request = request?;
         // The messages are sent as they are, both ways.
         request.metadata_mut().remove("grpc-encoding");
         request.metadata_mut().remove("grpc-accept-encoding");
         let limit = channel.settings().max_message_size;
-        options.max_message_size = Some(limit);
         let grpc = tonic::client::Grpc::new(channel.with_options(options))
             .max_decoding_message_size(limit);
-        (grpc, request, PathAndQuery::from_static(method.path))
+        Ok((grpc, request, PathAndQuery::from_static(method.path)))
     }
 }
 

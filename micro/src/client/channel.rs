@@ -8,10 +8,13 @@ use std::{
 };
 
 use http::HeaderMap;
+use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 use tower_service::Service;
 
-use super::{layers, status, stream, unary::Options};
+use super::{
+    budget::Budget, layers, live_config::LiveConfig, retry::Purse, status, stream, unary::Options,
+};
 use crate::{
     balance::{self, Balancer, Explanation, Pick},
     layer::Row,
@@ -48,6 +51,8 @@ pub(super) struct Shared {
     pub(super) balancer: Balancer,
     pub(super) settings: Settings,
     pub(super) layers: Arc<Row>,
+    pub(super) budget: Budget,
+    pub(super) config: Arc<LiveConfig>,
 }
 
 /// What a client's channels have in common.
@@ -105,6 +110,39 @@ impl Channel {
         &self.shared.layers
     }
 
+    /// What pays for a call's attempts beyond its first.
+    pub(super) fn purse(&self) -> Purse<'_> {
+        match self.shared.config.load().as_ref().and_then(|live| live.throttle.clone()) {
+            Some(throttle) => Purse::Throttle(throttle),
+            None => Purse::Budget(&self.shared.budget),
+        }
+    }
+
+    /// Waits for the registry's first answer, which may bring a service config. Costs no call
+    /// anything: before that there is no node to pick, and it ends when waiting for one would.
+    pub(super) async fn hear(&self, fail_fast: bool, until: Instant) {
+        let heard = self.shared.config.heard();
+        if heard.initialized() {
+            return;
+        }
+        let any = balance::Request::default();
+        let heard = async {
+            tokio::select! {
+                _ = heard.wait() => {}
+                _ = self.shared.balancer.wait(&any, fail_fast) => {}
+                () = sleep_until(until) => {}
+            }
+        };
+        // Apart, since hardly any call needs room for it.
+        Box::pin(heard).await;
+    }
+
+    /// What a call says, laid over what the service config says of its method.
+    pub(super) fn configured(&self, options: Options, path: &str) -> Options {
+        let live = self.shared.config.load();
+        options.configured(live.as_ref().and_then(|live| live.config.method(path)))
+    }
+
     pub(super) fn options(&self) -> Options {
         self.options.clone()
     }
@@ -127,7 +165,7 @@ impl Channel {
             method,
             hash: options.hash.or_else(|| Some(balance::hash_bytes(header()?.as_bytes()))),
             node: options.node.as_deref(),
-            can_move: options.is_idempotent,
+            can_move: options.policy().is_some(),
         }
     }
 

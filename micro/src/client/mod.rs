@@ -12,18 +12,27 @@
 // decides on deadlines and retries; it knows nothing of registries' formats, and of HTTP/2 only what
 // `transport` says.
 
+mod advertised;
+mod budget;
 mod builder;
 mod call;
 mod channel;
+mod config_file;
 mod deadline;
+mod hedge;
 mod layers;
+mod limit;
+mod live_config;
 mod options;
+mod policy;
 mod replay;
 mod retry;
+mod service_config;
 mod status;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod unary;
 
 pub use builder::{Client, ClientBuilder};
@@ -33,5 +42,8 @@ pub use call::{
 };
 pub use channel::Channel;
 pub(crate) use channel::Settings;
+pub use hedge::Hedge;
 pub use options::ChannelOptions;
 pub(crate) use options::ServiceOptions;
+pub use policy::RetryPolicy;
+pub use service_config::ServiceConfig;

@@ -1,7 +1,8 @@
 //! What may differ from service to service.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
+use super::{ServiceConfig, config_file::ConfigFile};
 use crate::{
     Error,
     balance::{Balancing, Filter},
@@ -19,6 +20,8 @@ pub struct ChannelOptions {
     pub(super) health_check: Option<Arc<str>>,
     pub(super) balancing: Option<Balancing>,
     pub(super) filter: Option<Filter>,
+    pub(super) service_config: Option<ServiceConfig>,
+    pub(super) service_config_file: Option<ConfigFile>,
 }
 
 impl ChannelOptions {
@@ -68,14 +71,42 @@ impl ChannelOptions {
         self
     }
 
+    /// How the service wants to be called, where neither a
+    /// [file](Self::service_config_file) nor the service's own nodes say it. Default: nothing beyond
+    /// what the `.proto` and the calls themselves say.
+    ///
+    /// Nodes say it with the JSON under `service_config` in the metadata of their record:
+    /// `ServiceBuilder::metadata("service_config", json)`. As in gRPC, where a resolver brings it, it
+    /// goes before the code. What most of the nodes that say anything say holds, so that a canary
+    /// does not; a config that breaks a rule leaves the last good one in force, and the log says so.
+    pub fn service_config(mut self, config: ServiceConfig) -> Self {
+        self.service_config = Some(config);
+        self
+    }
+
+    /// A file with the service's [config](ServiceConfig), which goes before what the service's nodes
+    /// and the code say. Default: none.
+    ///
+    /// It is read by [`ClientBuilder::build`](super::ClientBuilder::build), which fails where it cannot
+    /// be, and looked at every 500 ms from then on while there is a channel to the service. A later
+    /// version that cannot be read, or is no service config, leaves the last good one in force, and
+    /// the log says so.
+    pub fn service_config_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.service_config_file = Some(ConfigFile::at(path.into()));
+        self
+    }
+
     /// These, and what `other` says where these say nothing.
     pub(super) fn or(self, other: &Self) -> Self {
-        let Self { subset, health_check, balancing, filter } = other;
+        let Self { subset, health_check, balancing, filter, service_config, service_config_file } =
+            self;
         Self {
-            subset: self.subset.or(*subset),
-            health_check: self.health_check.or_else(|| health_check.clone()),
-            balancing: self.balancing.or_else(|| balancing.clone()),
-            filter: self.filter.or_else(|| filter.clone()),
+            subset: subset.or(other.subset),
+            health_check: health_check.or_else(|| other.health_check.clone()),
+            balancing: balancing.or_else(|| other.balancing.clone()),
+            filter: filter.or_else(|| other.filter.clone()),
+            service_config: service_config.or_else(|| other.service_config.clone()),
+            service_config_file: service_config_file.or_else(|| other.service_config_file.clone()),
         }
     }
 
@@ -99,6 +130,16 @@ impl ServiceOptions {
         self.some.iter().try_for_each(|(service, options)| {
             options.check().map_err(|error| error.noting(format!("for service '{service}'")))
         })
+    }
+
+    /// Reads the files that are named.
+    pub(super) fn read_files(&mut self) -> Result<(), Error> {
+        for options in self.some.values_mut().chain([&mut self.all]) {
+            if let Some(file) = &mut options.service_config_file {
+                file.read()?;
+            }
+        }
+        Ok(())
     }
 
     /// What holds for one service.
