@@ -12,14 +12,14 @@ use futures_util::{
     stream::{BoxStream, FuturesUnordered},
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 
 use super::{
-    EndpointId, News, Options, Progress, Shared,
+    EndpointId, News, Options, Progress, Shared, Tuning,
     connect::{Connect, Ended},
-    ejection::{Reason, Rules},
+    ejection::Reason,
     ewma::Load,
     explain::{Explanation, NodeReport},
     filter::Filtered,
@@ -43,17 +43,19 @@ pub(super) fn run<K: Connect>(
     connector: K,
     shared: Arc<Shared<K::Connection>>,
     options: Options,
+    tuning: watch::Receiver<Tuning>,
     mut news: mpsc::UnboundedReceiver<News>,
     mut gone: oneshot::Receiver<()>,
 ) -> impl Future<Output = ()> + Send + 'static {
+    let Tuning { balancing, ejection, .. } = tuning.borrow().clone();
     let mut driver = Driver {
         connector,
         shared,
         penalty: options.penalty,
-        health_check: options.health_check,
         subset: options.subset.map(|size| Subset::new(size, fastrand::u64(..))),
-        members: Members::new(options.ttl, Rules::default(), fastrand::Rng::new()),
-        picked: Picked::new(&options.balancing, options.filter.serving),
+        members: Members::new(options.ttl, ejection, fastrand::Rng::new()),
+        picked: Picked::new(&balancing, options.filter.serving),
+        tuning,
         filtered: Filtered::new(options.filter),
         pending: FuturesUnordered::new(),
         changed: Instant::now(),
@@ -70,6 +72,7 @@ pub(super) fn run<K: Connect>(
                 Some(update) = updates.next() => Event::Update(update),
                 Some(event) = driver.pending.next() => event,
                 Some(news) = news.recv() => Event::News(news),
+                Ok(()) = driver.tuning.changed() => Event::Tuned,
                 () = driver.shared.wanted.notified() => Event::Tick,
                 () = sleep_until_some(wakes_at) => Event::Tick,
             };
@@ -89,7 +92,7 @@ struct Driver<K: Connect> {
     connector: K,
     shared: Arc<Shared<K::Connection>>,
     penalty: Duration,
-    health_check: Option<Arc<str>>,
+    tuning: watch::Receiver<Tuning>,
     /// Absent where all nodes are connected to.
     subset: Option<Subset>,
     members: Members<Link<K::Connection>>,
@@ -121,6 +124,7 @@ enum Event<C> {
     /// With what follows of it.
     Health(Attempt, Arc<Node>, Health, BoxStream<'static, Health>),
     Unwatched,
+    Tuned,
     Ended(Attempt, Arc<Node>, Ended),
     Found(Option<String>),
     News(News),
@@ -147,9 +151,10 @@ impl<K: Connect> Driver<K> {
                 let latency = self.picked.median_latency(now);
                 let load = Arc::new(Load::new(latency, self.penalty, now));
                 let link = Link { connection: connection.clone(), load };
-                self.members.connected(&attempt, link, self.health_check.is_none(), now);
-                if let Some(service) = &self.health_check {
-                    let health = K::health(connection.clone(), service.clone());
+                let asked = self.tuning.borrow().health_check.clone();
+                self.members.connected(&attempt, link, asked.is_none(), now);
+                if let Some(service) = asked {
+                    let health = K::health(connection.clone(), service);
                     self.follow(attempt.clone(), node.clone(), health);
                 }
                 self.pending.push(Box::pin(async move {
@@ -177,6 +182,7 @@ impl<K: Connect> Driver<K> {
                 self.members.told(&attempt, health, now);
                 self.follow(attempt, node, rest);
             }
+            Event::Tuned => self.tune(now),
             Event::News(News::Broke(tally)) => self.members.broke(&tally, now),
             Event::News(News::Asked(asked)) => {
                 // Who asked may have gone.
@@ -196,6 +202,14 @@ impl<K: Connect> Driver<K> {
         self.act(now);
         self.ask_around(now);
         self.publish_progress();
+    }
+
+    /// Goes by what is said from now on.
+    fn tune(&mut self, now: Instant) {
+        let Tuning { balancing, ejection, .. } = self.tuning.borrow_and_update().clone();
+        self.members.set_rules(ejection, now);
+        self.picked.set_balancing(&balancing, &Update::Reset(self.members.nodes()));
+        self.publish(now);
     }
 
     fn follow(
@@ -303,9 +317,12 @@ impl<K: Connect> Driver<K> {
                 Action::Close(link) => K::close(&link.connection),
             }
         }
-        if !is_changed {
-            return;
+        if is_changed {
+            self.publish(now);
         }
+    }
+
+    fn publish(&mut self, now: Instant) {
         self.changed = now;
         self.shared.snapshot.store(Arc::new(self.picked.snapshot()));
         // There may be something now for a call that waits for one node of many.

@@ -177,6 +177,18 @@ impl<L: Clone> Members<L> {
         self.listed.len()
     }
 
+    /// The nodes that the registry lists.
+    pub(super) fn nodes(&self) -> Vec<Arc<Node>> {
+        self.listed.values().map(|key| self.members[key].node.clone()).collect()
+    }
+
+    /// Ejects by other rules from now on.
+    pub(super) fn set_rules(&mut self, rules: Rules, now: Instant) {
+        self.sweeps_at = self.sweeps_at.map(|_| now + rules.interval);
+        self.rules = rules;
+        self.spare(now);
+    }
+
     /// How many of those have neither been connected to nor failed to be, at the address they have.
     pub(super) fn untried(&self) -> usize {
         self.untried

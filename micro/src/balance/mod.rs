@@ -33,7 +33,6 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use http::HeaderName;
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
@@ -67,12 +66,13 @@ mod tally;
 mod tests;
 
 use connect::{Connect, Transport};
+pub(crate) use ejection::{FailurePercentage, Rules as EjectionRules, SuccessRate};
 pub use explain::{Explanation, NodeReport, NodeState};
 pub use filter::Filter;
 pub(crate) use outcome::Outcome;
 use policy::Counted;
+pub(crate) use policy::hash_text;
 pub use policy::{Balancing, CallInfo, Candidate, Candidates, ConsistentHash, Policy};
-pub(crate) use policy::{hash_bytes, hash_text};
 use probes::Probes;
 pub(crate) use request::Request;
 use snapshot::{Endpoint, Snapshot};
@@ -91,10 +91,6 @@ pub(crate) struct Options {
     pub(crate) penalty: Duration,
     /// How many nodes to connect to, if not to all.
     pub(crate) subset: Option<usize>,
-    /// Of which service a node is asked whether it is well, if it is asked: "" is all of it.
-    pub(crate) health_check: Option<Arc<str>>,
-    /// How a node is chosen.
-    pub(crate) balancing: Balancing,
     /// Which nodes are chosen from.
     pub(crate) filter: Filter,
 }
@@ -106,11 +102,21 @@ impl Default for Options {
             ttl: Duration::from_secs(15),
             penalty: Duration::from_secs(5),
             subset: None,
-            health_check: None,
-            balancing: Balancing::default(),
             filter: Filter::default(),
         }
     }
+}
+
+/// What a balancer goes by that may change as it runs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tuning {
+    /// How a node is chosen.
+    pub(crate) balancing: Balancing,
+    /// When one is left out for what its calls come to.
+    pub(crate) ejection: ejection::Rules,
+    /// Of which service a node is asked whether it is well, if it is asked, when it is connected to:
+    /// "" is all of it.
+    pub(crate) health_check: Option<Arc<str>>,
 }
 
 /// A node as a balancer knows it, in whichever connection: what a call's further attempts avoid.
@@ -125,7 +131,7 @@ pub(crate) struct Balancer<C = transport::Connection> {
 
 struct Handle<C> {
     shared: Arc<Shared<C>>,
-    hash_header: Option<HeaderName>,
+    tuning: watch::Receiver<Tuning>,
     /// Tells the driver, by being dropped, that nobody is left to pick.
     _last: oneshot::Sender<()>,
 }
@@ -178,7 +184,6 @@ struct Shared<C> {
     /// Whether a call has failed for want of a node since they were asked.
     missed: AtomicBool,
     registry: watch::Receiver<Status>,
-    asks_for_health: bool,
     /// Where the driver says that a node is not to be reached.
     doubts: Doubts,
 }
@@ -193,12 +198,13 @@ impl Balancer {
         updates: Subscription,
         tap: impl FnMut(&Update) + Send + 'static,
         options: Options,
+        tuning: watch::Receiver<Tuning>,
     ) -> Self {
         let (registry, neighbours) = (updates.status(), updates.neighbours());
         let doubts = updates.doubts();
         let connector = Transport::new(options.transport.clone());
         let updates = updates.inspect(tap);
-        Self::with_connector(updates, registry, neighbours, doubts, connector, options)
+        Self::with_connector(updates, registry, neighbours, doubts, connector, options, tuning)
     }
 }
 
@@ -210,6 +216,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         doubts: Doubts,
         connector: impl Connect<Connection = C>,
         options: Options,
+        tuning: watch::Receiver<Tuning>,
     ) -> Self {
         let (tell, news) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
@@ -228,13 +235,19 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             found: ArcSwapOption::empty(),
             missed: AtomicBool::new(false),
             registry,
-            asks_for_health: options.health_check.is_some(),
             doubts,
         });
-        let hash_header = options.balancing.hash_header();
         let (last, gone) = oneshot::channel();
-        tokio::spawn(driver::run(updates, connector, shared.clone(), options, news, gone));
-        Self { handle: Arc::new(Handle { shared, hash_header, _last: last }) }
+        tokio::spawn(driver::run(
+            updates,
+            connector,
+            shared.clone(),
+            options,
+            tuning.clone(),
+            news,
+            gone,
+        ));
+        Self { handle: Arc::new(Handle { shared, tuning, _last: last }) }
     }
 
     /// A ready node for the call, as the policy has it. `None` when there is none for it.
@@ -274,11 +287,6 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         told.await.ok()
     }
 
-    /// The header whose value is a call's key.
-    pub(crate) fn hash_header(&self) -> Option<&HeaderName> {
-        self.handle.hash_header.as_ref()
-    }
-
     /// Whether the runtime that kept the set has shut down, and its connections with it.
     pub(crate) fn is_over(&self) -> bool {
         self.handle.shared.registry.has_changed().is_err()
@@ -312,7 +320,8 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             return format!("the balancing policy chose none of the {ready} that are connected");
         }
         let status = shared.registry.borrow();
-        let well = if shared.asks_for_health { " and well" } else { "" };
+        let asks_for_health = self.handle.tuning.borrow().health_check.is_some();
+        let well = if asks_for_health { " and well" } else { "" };
         match (&status.error, shared.last_error.load_full()) {
             (Some(error), _) if listed == 0 => error.to_string(),
             _ if *shared.progress.borrow() == Progress::Unread => {

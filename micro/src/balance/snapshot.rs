@@ -117,6 +117,16 @@ impl<C> Picked<C> {
         self.now.clone()
     }
 
+    /// Goes by another rule from now on; `listed` is all that the registry lists.
+    pub(super) fn set_balancing(&mut self, balancing: &Balancing, listed: &Update) {
+        let mut new = Self::new(balancing, self.now.serving);
+        new.listed(listed);
+        for endpoint in self.now.set.iter() {
+            new.insert(endpoint.clone());
+        }
+        *self = new;
+    }
+
     /// Hears what the registry lists, for the rule that goes by how much of it is ready.
     pub(super) fn listed(&mut self, update: &Update) {
         self.now.rule.listed(update);

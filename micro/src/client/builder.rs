@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Error,
-    balance::{self, Balancer},
+    balance::{self, Balancer, Tuning},
     config::{Given, Setting},
     discovery::{Discovery, Update},
     layer::Row,
@@ -81,7 +81,11 @@ impl Client {
         }
         channels.retain(|_, shared| shared.strong_count() > 0);
         let options = inner.options.of(service);
-        let config = Arc::new(LiveConfig::default());
+        let config = Arc::new(LiveConfig::new(Tuning {
+            balancing: options.balancing.clone().unwrap_or_default(),
+            health_check: options.health_check.clone(),
+            ..Tuning::default()
+        }));
         config.say(Source::Code, options.service_config.clone());
         if let Some(file) = &options.service_config_file {
             file.follow(service, &config);
@@ -120,7 +124,7 @@ impl Client {
         config: Arc<LiveConfig>,
     ) -> Balancer {
         let settings = &self.inner.settings;
-        let ChannelOptions { subset, health_check, balancing, filter, .. } = options.clone();
+        let ChannelOptions { subset, filter, .. } = options;
         let options = balance::Options {
             transport: transport::Config {
                 max_message_size: settings.max_message_size,
@@ -129,15 +133,14 @@ impl Client {
                 ..transport::Config::default()
             },
             penalty: settings.request_timeout,
-            subset,
-            health_check,
-            balancing: balancing.unwrap_or_default(),
-            filter: filter.unwrap_or_default(),
+            subset: *subset,
+            filter: filter.clone().unwrap_or_default(),
             ..balance::Options::default()
         };
+        let tuning = config.tuning();
         let mut advertised = Advertised::new(service, config);
         let tap = move |update: &Update| advertised.apply(update);
-        Balancer::new(self.inner.discovery.subscribe(service), tap, options)
+        Balancer::new(self.inner.discovery.subscribe(service), tap, options, tuning)
     }
 }
 

@@ -157,13 +157,13 @@ impl Channel {
         &self,
         options: &'a Options,
         method: &'a str,
-        metadata: &HeaderMap,
+        metadata: &'a HeaderMap,
     ) -> balance::Request<'a> {
-        let header = || metadata.get(self.shared.balancer.hash_header()?);
         balance::Request {
             tried: &[],
             method,
-            hash: options.hash.or_else(|| Some(balance::hash_bytes(header()?.as_bytes()))),
+            metadata: Some(metadata),
+            hash: options.hash,
             node: options.node.as_deref(),
             can_move: options.policy().is_some(),
         }

@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::SetOnce;
+use tokio::sync::{SetOnce, watch};
 
 use super::{ServiceConfig, throttle::Throttle};
+use crate::balance::Tuning;
 
 /// The service config that calls go by, out of what each source says.
 #[derive(Debug, Default)]
@@ -14,6 +15,9 @@ pub(super) struct LiveConfig {
     live: ArcSwapOption<Live>,
     heard: SetOnce<()>,
     said: Mutex<Said>,
+    /// What holds of balancing where no service config says anything.
+    code: Tuning,
+    tuning: watch::Sender<Tuning>,
 }
 
 #[derive(Debug)]
@@ -36,6 +40,17 @@ pub(super) enum Source {
 type Said = [Option<ServiceConfig>; 3];
 
 impl LiveConfig {
+    /// Nothing said, but for what the code says of balancing.
+    pub(super) fn new(code: Tuning) -> Self {
+        let tuning = watch::Sender::new(code.clone());
+        Self { code, tuning, ..Self::default() }
+    }
+
+    /// How the balancer is to go, as it changes.
+    pub(super) fn tuning(&self) -> watch::Receiver<Tuning> {
+        self.tuning.subscribe()
+    }
+
     /// What holds for the calls that begin now.
     pub(super) fn load(&self) -> arc_swap::Guard<Option<Arc<Live>>> {
         self.live.load()
@@ -56,8 +71,25 @@ impl LiveConfig {
             let throttle = config.throttle(earlier).map(Arc::new);
             Arc::new(Live { config: config.clone(), throttle })
         });
+        let config = said.iter().flatten().next();
+        if said.iter().any(Option::is_some) || earlier.is_some() {
+            self.tuning.send_replace(tuned(&self.code, config));
+        }
         self.live.store(live);
     }
+}
+
+/// What a service config says of balancing, and else the code.
+fn tuned(code: &Tuning, config: Option<&ServiceConfig>) -> Tuning {
+    let mut tuning = code.clone();
+    if let Some(said) = config.and_then(ServiceConfig::load_balancing) {
+        tuning.balancing = said.balancing.clone();
+        tuning.ejection = said.ejection.clone().unwrap_or_default();
+    }
+    if let Some(service) = config.and_then(ServiceConfig::health_check) {
+        tuning.health_check = Some(service.into());
+    }
+    tuning
 }
 
 #[cfg(test)]
@@ -100,5 +132,27 @@ mod tests {
         throttle().expect("one").failed();
         live.say(Source::Registry, Some(config));
         assert!(!throttle().expect("one").permits());
+    }
+
+    #[test]
+    fn a_service_config_goes_before_the_code_in_balancing_too() {
+        let code = Tuning { health_check: Some("code".into()), ..Tuning::default() };
+        let live = LiveConfig::new(code);
+        let tuning = live.tuning();
+        let told = || {
+            let Tuning { balancing, ejection, health_check } = tuning.borrow().clone();
+            (format!("{balancing:?}"), ejection.max_ejection_percent, health_check)
+        };
+        let begun = told();
+        let config = r#"{
+            "loadBalancingConfig": [{"outlier_detection_experimental": {
+                "maxEjectionPercent": 20, "childPolicy": [{"random": {}}]
+            }}],
+            "healthCheckConfig": {"serviceName": "file"}
+        }"#;
+        live.say(Source::File, Some(config.parse().expect("one")));
+        assert_eq!(told(), ("Balancing(Random)".to_owned(), 20, Some("file".into())));
+        live.say(Source::File, None);
+        assert_eq!(told(), begun);
     }
 }

@@ -394,8 +394,8 @@ fn a_call_without_a_key_goes_anywhere() {
 
 #[test]
 fn a_keys_text_is_the_key() {
-    assert_eq!(hash_text(42), hash_bytes(b"42"));
-    assert_eq!(hash_text(format_args!("{}-{}", "ab", 7)), hash_bytes(b"ab-7"));
+    assert_eq!(hash_text(42), consistent_hash::hash_bytes(b"42"));
+    assert_eq!(hash_text(format_args!("{}-{}", "ab", 7)), consistent_hash::hash_bytes(b"ab-7"));
     assert_ne!(hash_text("a"), hash_text("b"));
 }
 
@@ -470,6 +470,4 @@ fn a_header_that_cannot_be_is_told() {
         "consistent_hash by the header 'user id': no header can have that name; take letters, \
          digits and '-'"
     );
-    let header = Balancing::from(ConsistentHash::by_header("X-User")).hash_header();
-    assert_eq!(header.expect("a name").as_str(), "x-user");
 }

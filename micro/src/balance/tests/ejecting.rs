@@ -99,3 +99,14 @@ async fn one_call_tries_an_ejected_node_and_one_that_can_move_goes_first() {
     world.settle().await;
     assert_eq!(world.picks(), ["b", "c"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn rules_that_let_no_node_be_out_let_those_in_that_are() {
+    let world = World::with(&["a", "b", "c"]).await;
+    (0..3).for_each(|_| world.call("a", Outcome::TransportFailure));
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(world.picks(), ["b", "c"]);
+    world.tuning.send_modify(|tuning| tuning.ejection.max_ejection_percent = 0);
+    world.settle().await;
+    assert_eq!(world.picks(), ["a", "b", "c"]);
+}

@@ -6,8 +6,7 @@ struct Asking(World);
 
 impl Asking {
     async fn with(ids: &[&str]) -> Self {
-        let options = Options { health_check: Some("".into()), ..Options::default() };
-        let world = world_of(options);
+        let world = world_tuned(Tuning { health_check: Some("".into()), ..Tuning::default() });
         world.send(nodes(ids));
         sleep(Duration::from_millis(10)).await;
         Self(world)

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{
-    Balancer, Balancing, EndpointId, Filter, Options, Outcome, Pick, Request,
+    Balancer, Balancing, EndpointId, Filter, Options, Outcome, Pick, Request, Tuning,
     connect::{Connect, Ended},
     health::Health,
 };
@@ -128,6 +128,7 @@ struct World {
     updates: mpsc::UnboundedSender<Update>,
     status: watch::Sender<Status>,
     doubted: Arc<Notify>,
+    tuning: watch::Sender<Tuning>,
     /// Only for what else is registered.
     registry: Memory,
 }
@@ -139,15 +140,26 @@ fn world() -> World {
 
 fn world_of(options: Options) -> World {
     let registry = Memory::new();
-    world_of_all(registry.clone(), Arc::new(registry), options)
+    world_of_all(registry.clone(), Arc::new(registry), options, Tuning::default())
+}
+
+fn world_tuned(tuning: Tuning) -> World {
+    let registry = Memory::new();
+    world_of_all(registry.clone(), Arc::new(registry), Options::default(), tuning)
 }
 
 /// With `asked` for what else is registered.
 fn world_with(registry: Memory, asked: Arc<dyn Registry>) -> World {
-    world_of_all(registry, asked, Options::default())
+    world_of_all(registry, asked, Options::default(), Tuning::default())
 }
 
-fn world_of_all(registry: Memory, asked: Arc<dyn Registry>, options: Options) -> World {
+fn world_of_all(
+    registry: Memory,
+    asked: Arc<dyn Registry>,
+    options: Options,
+    tuning: Tuning,
+) -> World {
+    let tuning = watch::Sender::new(tuning);
     let (updates, stream) = mpsc::unbounded_channel();
     let status = watch::Sender::new(Status::default());
     let (network, mut doubts) = (Network::default(), Doubts::default());
@@ -159,8 +171,9 @@ fn world_of_all(registry: Memory, asked: Arc<dyn Registry>, options: Options) ->
         doubts,
         network.clone(),
         options,
+        tuning.subscribe(),
     );
-    World { balancer, network, updates, status, doubted, registry }
+    World { balancer, network, updates, status, doubted, tuning, registry }
 }
 
 fn nodes(ids: &[&str]) -> Update {
@@ -575,7 +588,7 @@ async fn a_call_waits_for_a_node_that_has_its_method() {
 #[tokio::test(start_paused = true)]
 async fn a_zones_share_goes_by_what_the_registry_lists_of_it() {
     let balancing = Balancing::zone_first("a");
-    let world = world_of(Options { balancing, ..Options::default() });
+    let world = world_tuned(Tuning { balancing, ..Tuning::default() });
     for down in ["a1:1", "a2:1"] {
         world.network.set(down, Host::Refuses);
     }
@@ -592,4 +605,22 @@ async fn a_zones_share_goes_by_what_the_registry_lists_of_it() {
     world.network.set("a2:1", Host::Accepts);
     sleep(Duration::from_secs(10)).await;
     assert_eq!(world.picks(), ["a1", "a2", "a3"], "its own zone is well");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_policy_and_other_rules_hold_from_when_they_are_said() {
+    let world = World::with(&["a", "b", "c"]).await;
+    world.tuning.send_modify(|tuning| tuning.balancing = Balancing::pick_first());
+    world.settle().await;
+    assert_eq!(world.picks().len(), 1);
+    let zone = |zone: &str| Balancing::zone_first(zone);
+    let mut node = Node::new("greeter", "c", "c:1");
+    node.metadata.insert("zone".to_owned(), "z".to_owned());
+    world.send(Update::Insert(Arc::new(node)));
+    world.tuning.send_modify(|tuning| tuning.balancing = zone("z"));
+    world.settle().await;
+    assert_eq!(world.picks(), ["c"], "what is listed and connected is known to the new one");
+    world.tuning.send_modify(|tuning| tuning.balancing = zone("y"));
+    world.settle().await;
+    assert_eq!(world.picks(), ["a", "b", "c"]);
 }

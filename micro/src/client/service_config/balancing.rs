@@ -2,79 +2,37 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::place::Place;
+use crate::balance::{Balancing, ConsistentHash, EjectionRules, FailurePercentage, SuccessRate};
 
 /// The first policy of the list that is known here.
 #[derive(Debug, Clone)]
-#[cfg_attr(not(test), expect(dead_code, reason = "the policies are to read it"))]
 pub(crate) struct LoadBalancing {
-    pub(crate) policy: Policy,
-    /// The policy's own fields, checked as far as their gRFCs have rules.
-    pub(crate) config: Value,
+    pub(crate) balancing: Balancing,
     /// What was said around it.
-    pub(crate) outlier_detection: Option<OutlierDetection>,
+    pub(crate) ejection: Option<EjectionRules>,
 }
 
-macro_rules! policies {
-    ($($(#[$doc:meta])* $policy:ident $name:literal)*) => {
-        /// A policy by its name in service configs.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum Policy { $($(#[$doc])* $policy),* }
+/// Reads a policy's own fields, and checks them by its gRFC's rules.
+type Read = fn(&Place<'_>) -> Result<Balancing, String>;
 
-        impl Policy {
-            const ALL: &[(&'static str, Self)] = &[$(($name, Self::$policy)),*];
-        }
-    };
-}
-
-policies! {
-    RoundRobin "round_robin"
-    PickFirst "pick_first"
-    /// gRFC A48.
-    LeastRequest "least_request_experimental"
-    /// gRFC A58.
-    WeightedRoundRobin "weighted_round_robin"
-    /// gRFC A42.
-    RingHash "ring_hash_experimental"
-    P2cEwma "p2c_ewma"
-    Random "random"
-    Weighted "weighted"
-    ConsistentHash "consistent_hash"
-    ZoneFirst "zone_first"
-}
+/// The policies by their names in service configs: gRPC's own, and then those of [`Balancing`].
+const POLICIES: [(&str, Read); 12] = [
+    ("round_robin", |_| Ok(Balancing::round_robin())),
+    ("pick_first", |_| Ok(Balancing::pick_first())),
+    ("least_request_experimental", least_request),
+    ("weighted_round_robin", weighted_round_robin),
+    ("ring_hash_experimental", ring_hash),
+    ("random_experimental", |_| Ok(Balancing::random())),
+    ("p2c", |_| Ok(Balancing::p2c())),
+    ("random", |_| Ok(Balancing::random())),
+    ("least_request", |_| Ok(Balancing::least_request())),
+    ("weighted", |_| Ok(Balancing::weighted())),
+    ("consistent_hash", consistent_hash),
+    ("zone_first", |config| Ok(Balancing::zone_first(config.required("zone")?.text()?))),
+];
 
 const OUTLIER_DETECTION: &str = "outlier_detection_experimental";
-
-/// When a node is left out for its failures, with the defaults of
-/// [gRFC A50](https://github.com/grpc/proposal/blob/master/A50-xds-outlier-detection.md).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OutlierDetection {
-    pub(crate) interval: Duration,
-    pub(crate) base_ejection_time: Duration,
-    pub(crate) max_ejection_time: Duration,
-    pub(crate) max_ejection_percent: u32,
-    pub(crate) success_rate: Option<SuccessRate>,
-    pub(crate) failure_percentage: Option<FailurePercentage>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SuccessRate {
-    /// In thousandths of a standard deviation.
-    pub(crate) stdev_factor: u32,
-    pub(crate) enforcement_percentage: u32,
-    pub(crate) minimum_hosts: u32,
-    pub(crate) request_volume: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FailurePercentage {
-    pub(crate) threshold: u32,
-    pub(crate) enforcement_percentage: u32,
-    pub(crate) minimum_hosts: u32,
-    pub(crate) request_volume: u32,
-}
 
 impl LoadBalancing {
     pub(super) fn read(root: &Place<'_>) -> Result<Option<Self>, String> {
@@ -86,8 +44,9 @@ impl LoadBalancing {
             return Ok(None);
         };
         let name = place.text()?.to_ascii_lowercase();
-        let policy = known(&name).ok_or_else(|| place.fault(unknown(&name)))?;
-        Ok(Some(Self { policy, config: Value::Null, outlier_detection: None }))
+        let read = known(&name).ok_or_else(|| place.fault(unknown(&name)))?;
+        let nothing = serde_json::Value::Object(serde_json::Map::new());
+        Ok(Some(Self { balancing: read(&Place::root(&nothing))?, ejection: None }))
     }
 
     fn first_known(parent: &Place<'_>, key: &str) -> Result<Self, String> {
@@ -95,14 +54,13 @@ impl LoadBalancing {
         for place in parent.list(key)? {
             let (name, config) = place.only_key()?;
             if name == OUTLIER_DETECTION {
-                let detection = OutlierDetection::read(&config)?;
+                let rules = outlier_detection(&config)?;
                 let child = Self::first_known(&config, "childPolicy")?;
-                return Ok(Self { outlier_detection: Some(detection), ..child });
+                return Ok(Self { ejection: Some(rules), ..child });
             }
-            if let Some(policy) = known(name) {
-                check(policy, &config)?;
-                let config = config.value().clone();
-                return Ok(Self { policy, config, outlier_detection: None });
+            if let Some(read) = known(name) {
+                config.get("")?; // an object, whatever is in it
+                return Ok(Self { balancing: read(&config)?, ejection: None });
             }
             names.push(name);
         }
@@ -110,44 +68,57 @@ impl LoadBalancing {
     }
 }
 
-fn known(name: &str) -> Option<Policy> {
-    Policy::ALL.iter().find(|(known, _)| *known == name).map(|(_, policy)| *policy)
+fn known(name: &str) -> Option<Read> {
+    POLICIES.iter().find(|(known, _)| *known == name).map(|(_, read)| *read)
 }
 
 fn unknown(names: &str) -> String {
-    let all: Vec<_> = Policy::ALL.iter().map(|(name, _)| *name).collect();
+    let all: Vec<_> = POLICIES.iter().map(|(name, _)| *name).collect();
     format!("no policy of `{names}` is known; write one of {}", all.join(", "))
 }
 
-/// The rules of the policies' own gRFCs.
-fn check(policy: Policy, config: &Place<'_>) -> Result<(), String> {
-    match policy {
-        Policy::LeastRequest => {
-            if let Some(place) = config.get("choiceCount")?
-                && place.count()? < 2
-            {
-                return Err(place.fault("is under 2"));
-            }
-        }
-        Policy::RingHash => {
-            let size =
-                |key, default| Ok::<_, String>(config.read(key, ring_size)?.unwrap_or(default));
-            if size("minRingSize", 1024)? > size("maxRingSize", 4096)? {
-                return Err(config.fault("minRingSize is over maxRingSize"));
-            }
-        }
-        Policy::WeightedRoundRobin => {
-            if let Some(place) = config.get("errorUtilizationPenalty")?
-                && place.number()? < 0.0
-            {
-                return Err(place.fault("is negative"));
-            }
-        }
-        _ => {
-            config.get("")?; // an object, whatever is in it
-        }
+/// gRFC A48. Two are chosen from, whatever `choiceCount` beyond that says.
+fn least_request(config: &Place<'_>) -> Result<Balancing, String> {
+    if let Some(place) = config.get("choiceCount")?
+        && place.count()? < 2
+    {
+        return Err(place.fault("is under 2"));
     }
-    Ok(())
+    Ok(Balancing::least_request())
+}
+
+/// gRFC A58. The weights are those of the nodes' records: load reports are not read.
+fn weighted_round_robin(config: &Place<'_>) -> Result<Balancing, String> {
+    if let Some(place) = config.get("errorUtilizationPenalty")?
+        && place.number()? < 0.0
+    {
+        return Err(place.fault("is negative"));
+    }
+    Ok(Balancing::weighted())
+}
+
+/// gRFC A42, with the header of A76. The ring is of our own size.
+fn ring_hash(config: &Place<'_>) -> Result<Balancing, String> {
+    let size = |key, default| Ok::<_, String>(config.read(key, ring_size)?.unwrap_or(default));
+    if size("minRingSize", 1024)? > size("maxRingSize", 4096)? {
+        return Err(config.fault("minRingSize is over maxRingSize"));
+    }
+    hash_by(config, "requestHashHeader").map(|hash| hash.unbounded().into())
+}
+
+fn consistent_hash(config: &Place<'_>) -> Result<Balancing, String> {
+    let hash = hash_by(config, "header")?;
+    let is_bounded = config.read("bounded", Place::flag)?.unwrap_or(true);
+    Ok(if is_bounded { hash } else { hash.unbounded() }.into())
+}
+
+fn hash_by(config: &Place<'_>, key: &str) -> Result<ConsistentHash, String> {
+    let Some(place) = config.get(key)? else {
+        return Ok(ConsistentHash::by_key());
+    };
+    let hash = ConsistentHash::by_header(place.text()?);
+    Balancing::from(hash.clone()).check().map_err(|error| place.fault(error))?;
+    Ok(hash)
 }
 
 fn ring_size(place: &Place<'_>) -> Result<u32, String> {
@@ -157,48 +128,44 @@ fn ring_size(place: &Place<'_>) -> Result<u32, String> {
     }
 }
 
-impl OutlierDetection {
-    fn read(place: &Place<'_>) -> Result<Self, String> {
-        let time = |key, default| {
-            let given = place.read(key, Place::duration)?;
-            Ok::<_, String>(given.unwrap_or(Duration::from_secs(default)))
-        };
-        let base = time("baseEjectionTime", 30)?;
-        Ok(Self {
-            interval: time("interval", 10)?,
-            base_ejection_time: base,
-            max_ejection_time: time("maxEjectionTime", 300)?.max(base),
-            max_ejection_percent: place.read("maxEjectionPercent", Place::percent)?.unwrap_or(10),
-            success_rate: place.read("successRateEjection", SuccessRate::read)?,
-            failure_percentage: place.read("failurePercentageEjection", FailurePercentage::read)?,
-        })
-    }
+/// With the defaults of
+/// [gRFC A50](https://github.com/grpc/proposal/blob/master/A50-xds-outlier-detection.md), which are not
+/// all [ours](EjectionRules::default).
+fn outlier_detection(place: &Place<'_>) -> Result<EjectionRules, String> {
+    let time = |key, default| {
+        let given = place.read(key, Place::positive_duration)?;
+        Ok::<_, String>(given.unwrap_or(Duration::from_secs(default)))
+    };
+    Ok(EjectionRules {
+        interval: time("interval", 10)?,
+        base_ejection_time: time("baseEjectionTime", 30)?,
+        max_ejection_time: time("maxEjectionTime", 300)?,
+        max_ejection_percent: place.read("maxEjectionPercent", Place::percent)?.unwrap_or(10),
+        success_rate: place.read("successRateEjection", success_rate)?,
+        failure_percentage: place.read("failurePercentageEjection", failure_percentage)?,
+    })
 }
 
-impl SuccessRate {
-    fn read(place: &Place<'_>) -> Result<Self, String> {
-        let count =
-            |key, default| Ok::<_, String>(place.read(key, Place::count)?.unwrap_or(default));
-        Ok(Self {
-            stdev_factor: count("stdevFactor", 1900)?,
-            enforcement_percentage: enforcement(place)?,
-            minimum_hosts: count("minimumHosts", 5)?,
-            request_volume: count("requestVolume", 100)?,
-        })
-    }
+fn success_rate(place: &Place<'_>) -> Result<SuccessRate, String> {
+    Ok(SuccessRate {
+        stdev_factor: count(place, "stdevFactor", 1900)?,
+        enforcement_percentage: enforcement(place)?,
+        minimum_hosts: count(place, "minimumHosts", 5)? as usize,
+        request_volume: count(place, "requestVolume", 100)?,
+    })
 }
 
-impl FailurePercentage {
-    fn read(place: &Place<'_>) -> Result<Self, String> {
-        let count =
-            |key, default| Ok::<_, String>(place.read(key, Place::count)?.unwrap_or(default));
-        Ok(Self {
-            threshold: place.read("threshold", Place::percent)?.unwrap_or(85),
-            enforcement_percentage: enforcement(place)?,
-            minimum_hosts: count("minimumHosts", 5)?,
-            request_volume: count("requestVolume", 50)?,
-        })
-    }
+fn failure_percentage(place: &Place<'_>) -> Result<FailurePercentage, String> {
+    Ok(FailurePercentage {
+        threshold: place.read("threshold", Place::percent)?.unwrap_or(85),
+        enforcement_percentage: enforcement(place)?,
+        minimum_hosts: count(place, "minimumHosts", 5)? as usize,
+        request_volume: count(place, "requestVolume", 50)?,
+    })
+}
+
+fn count(place: &Place<'_>, key: &str, default: u32) -> Result<u32, String> {
+    Ok(place.read(key, Place::count)?.unwrap_or(default))
 }
 
 fn enforcement(place: &Place<'_>) -> Result<u32, String> {

@@ -91,14 +91,12 @@ impl ServiceConfig {
     }
 
     /// How a node is to be picked, if the config says it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the policies are to read it"))]
     pub(crate) fn load_balancing(&self) -> Option<&LoadBalancing> {
         self.0.balancing.as_ref()
     }
 
     /// The name by which a node is asked for its health
     /// ([gRFC A17](https://github.com/grpc/proposal/blob/master/A17-client-side-health-checking.md)).
-    #[cfg_attr(not(test), expect(dead_code, reason = "the health checks are to read it"))]
     pub(crate) fn health_check(&self) -> Option<&str> {
         self.0.health.as_deref()
     }

@@ -20,10 +20,6 @@ impl<'a> Place<'a> {
         Self { value, path: "$".to_owned() }
     }
 
-    pub(super) fn value(&self) -> &'a Value {
-        self.value
-    }
-
     /// What is wrong here.
     pub(super) fn fault(&self, what: impl fmt::Display) -> String {
         format!("{}: {what}", self.path)

@@ -2,12 +2,11 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use super::{
-    ServiceConfig, Throttling,
-    balancing::{FailurePercentage, OutlierDetection, Policy, SuccessRate},
-    method::MethodConfig,
+use super::{ServiceConfig, Throttling, method::MethodConfig};
+use crate::{
+    balance::{EjectionRules, FailurePercentage},
+    client::hedge::Delay,
 };
-use crate::client::hedge::Delay;
 
 fn read(json: &str) -> ServiceConfig {
     json.parse().unwrap_or_else(|error| panic!("{json}: {error}"))
@@ -148,7 +147,7 @@ fn the_whole_of_grfc_a6() {
     assert_eq!((method.max_request, method.max_response), (Some(1024), Some(2048)));
     assert!(method.retry.is_some() && method.hedging.is_none());
     assert!(config.method("/greeter.v1.Greeter/Bye").is_none());
-    assert_eq!(config.load_balancing().expect("a policy").policy, Policy::RoundRobin);
+    assert_eq!(name_of(&config), "RoundRobin");
     assert!(config.throttle(None).is_some());
     assert_eq!(config.health_check(), None);
 }
@@ -302,72 +301,71 @@ fn what_breaks_a_rule_of_a_policy_is_named_by_its_path() {
     );
 }
 
+/// The policy, as `Debug` has it.
+fn name_of(config: &ServiceConfig) -> String {
+    let balancing = &config.load_balancing().expect("a policy").balancing;
+    let text = format!("{balancing:?}");
+    let name = text.strip_prefix("Balancing(").and_then(|text| text.strip_suffix(')'));
+    name.expect("a tuple").to_owned()
+}
+
 #[test]
 fn the_first_balancing_policy_that_is_known_is_taken() {
-    let policy = |list: &str| {
-        let config = read(&format!(r#"{{"loadBalancingConfig": {list}}}"#));
-        config.load_balancing().expect("a policy").clone()
+    let policy = |list: &str| name_of(&read(&format!(r#"{{"loadBalancingConfig": {list}}}"#)));
+    let by_key = |header: &str, is_bounded: bool| {
+        format!("ConsistentHash(ConsistentHash {{ header: {header}, is_bounded: {is_bounded} }})")
     };
-    for (name, expected) in [
-        ("round_robin", Policy::RoundRobin),
-        ("pick_first", Policy::PickFirst),
-        ("least_request_experimental", Policy::LeastRequest),
-        ("weighted_round_robin", Policy::WeightedRoundRobin),
-        ("ring_hash_experimental", Policy::RingHash),
-        ("p2c_ewma", Policy::P2cEwma),
-        ("random", Policy::Random),
-        ("weighted", Policy::Weighted),
-        ("consistent_hash", Policy::ConsistentHash),
-        ("zone_first", Policy::ZoneFirst),
+    let user = r#"Some("x-user")"#;
+    for (config, expected) in [
+        (r#"{"round_robin": {}}"#, "RoundRobin"),
+        (r#"{"pick_first": {"shuffleAddressList": true}}"#, "PickFirst"),
+        (r#"{"least_request_experimental": {"choiceCount": 3}}"#, "LeastRequest"),
+        (r#"{"weighted_round_robin": {}}"#, "Weighted"),
+        (r#"{"ring_hash_experimental": {}}"#, &*by_key("None", false)),
+        (r#"{"ring_hash_experimental": {"requestHashHeader": "x-user"}}"#, &*by_key(user, false)),
+        (r#"{"random_experimental": {}}"#, "Random"),
+        (r#"{"p2c": {}}"#, "P2c"),
+        (r#"{"random": {}}"#, "Random"),
+        (r#"{"least_request": {}}"#, "LeastRequest"),
+        (r#"{"weighted": {}}"#, "Weighted"),
+        (r#"{"consistent_hash": {}}"#, &*by_key("None", true)),
+        (r#"{"consistent_hash": {"header": "x-user", "bounded": false}}"#, &*by_key(user, false)),
+        (r#"{"zone_first": {"zone": "a"}}"#, r#"ZoneFirst("a")"#),
     ] {
-        assert_eq!(policy(&format!(r#"[{{"{name}": {{}}}}]"#)).policy, expected);
+        assert_eq!(policy(&format!("[{config}]")), expected);
     }
     let second = policy(r#"[{"rls": 7}, {"zone_first": {"zone": "a"}}, {"random": {}}]"#);
-    assert_eq!(second.policy, Policy::ZoneFirst);
-    assert_eq!(second.config, serde_json::json!({ "zone": "a" }));
-    let older = r#"{"loadBalancingPolicy": "ROUND_ROBIN"}"#;
-    assert_eq!(read(older).load_balancing().expect("a policy").policy, Policy::RoundRobin);
+    assert_eq!(second, r#"ZoneFirst("a")"#);
+    assert_eq!(name_of(&read(r#"{"loadBalancingPolicy": "ROUND_ROBIN"}"#)), "RoundRobin");
 }
 
 #[test]
 fn the_outlier_detection_of_grfc_a50_is_around_another_policy() {
-    let policy = |config: &str| {
+    let rules = |config: &str| {
         let list = format!(r#"[{{"outlier_detection_experimental": {config}}}]"#);
         let config = read(&format!(r#"{{"loadBalancingConfig": {list}}}"#));
-        let policy = config.load_balancing().expect("a policy").clone();
-        assert_eq!(policy.policy, Policy::RoundRobin);
-        policy.outlier_detection.expect("around it")
+        assert_eq!(name_of(&config), "RoundRobin");
+        config.load_balancing().and_then(|it| it.ejection.clone()).expect("around it")
     };
-    let defaults = policy(
+    let defaults = rules(
         r#"{"childPolicy": [{"round_robin": {}}], "successRateEjection": {},
             "failurePercentageEjection": {}}"#,
     );
-    let seconds = Duration::from_secs;
-    let expected = OutlierDetection {
-        interval: seconds(10),
-        base_ejection_time: seconds(30),
-        max_ejection_time: seconds(300),
+    let ours = EjectionRules::default();
+    let expected = EjectionRules {
         max_ejection_percent: 10,
-        success_rate: Some(SuccessRate {
-            stdev_factor: 1900,
-            enforcement_percentage: 100,
-            minimum_hosts: 5,
-            request_volume: 100,
-        }),
-        failure_percentage: Some(FailurePercentage {
-            threshold: 85,
-            enforcement_percentage: 100,
-            minimum_hosts: 5,
-            request_volume: 50,
-        }),
+        failure_percentage: ours
+            .failure_percentage
+            .clone()
+            .map(|rule| FailurePercentage { minimum_hosts: 5, ..rule }),
+        ..ours
     };
     assert_eq!(defaults, expected);
-    let given = policy(
+    let given = rules(
         r#"{"interval": "1s", "baseEjectionTime": "400s", "maxEjectionPercent": 50,
             "failurePercentageEjection": {"threshold": 40}, "childPolicy": [{"round_robin": {}}]}"#,
     );
-    assert_eq!((given.interval, given.max_ejection_percent), (seconds(1), 50));
-    assert_eq!(given.max_ejection_time, seconds(400), "never under the base");
+    assert_eq!((given.interval.as_secs(), given.max_ejection_percent), (1, 50));
     assert_eq!(given.success_rate, None);
     assert_eq!(given.failure_percentage.expect("given").threshold, 40);
 }
@@ -375,8 +373,8 @@ fn the_outlier_detection_of_grfc_a50_is_around_another_policy() {
 #[test]
 fn what_breaks_a_rule_of_balancing_is_named_by_its_path() {
     let all = "write one of round_robin, pick_first, least_request_experimental, \
-               weighted_round_robin, ring_hash_experimental, p2c_ewma, random, weighted, \
-               consistent_hash, zone_first";
+               weighted_round_robin, ring_hash_experimental, random_experimental, p2c, random, \
+               least_request, weighted, consistent_hash, zone_first";
     for (list, expected) in [
         ("[]", format!(": no policy of `` is known; {all}")),
         (r#"[{"a": {}}, {"b": {}}]"#, format!(": no policy of `a`, `b` is known; {all}")),
@@ -398,6 +396,17 @@ fn what_breaks_a_rule_of_balancing_is_named_by_its_path() {
         (
             r#"[{"weighted_round_robin": {"errorUtilizationPenalty": -0.5}}]"#,
             "[0].weighted_round_robin.errorUtilizationPenalty: is negative".to_owned(),
+        ),
+        (r#"[{"zone_first": {}}]"#, "[0].zone_first: `zone` is missing".to_owned()),
+        (
+            r#"[{"consistent_hash": {"header": "a b"}}]"#,
+            "[0].consistent_hash.header: consistent_hash by the header 'a b': no header can have \
+             that name; take letters, digits and '-'"
+                .to_owned(),
+        ),
+        (
+            r#"[{"outlier_detection_experimental": {"interval": "0s", "childPolicy": []}}]"#,
+            "[0].outlier_detection_experimental.interval: is zero; write a longer time".to_owned(),
         ),
         (
             r#"[{"outlier_detection_experimental": {}}]"#,
