@@ -41,8 +41,8 @@ use crate::{descriptor::MethodDescriptor, registry::BoxFuture};
 /// A call that provably no handler has seen moves to another node by itself, as often as its
 /// deadline allows; but one that a node threw out together with its connection, for an error, does
 /// so once ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)). A method
-/// whose `.proto` gives it an `idempotency_level` is also called again after `Unavailable` and
-/// after a lost connection, up to five attempts in all. A stream's response commits it to its node
+/// whose `.proto` gives it an `idempotency_level` is also called again after `Unavailable`, after
+/// `ResourceExhausted`, and after a connection or a stream that broke, up to five attempts in all. A stream's response commits it to its node
 /// with its headers, and what happens later is the caller's.
 /// Of the request of a streaming call 64 KiB are kept for that; one that has sent more fails
 /// instead.

@@ -19,8 +19,9 @@ pub(super) const PREVIOUS_ATTEMPTS: HeaderName =
 /// One call's attempts so far.
 ///
 /// Two kinds of retry: *transparent*, when provably no handler has seen the call, without a limit
-/// but the deadline; and *declared*, after `Unavailable` or a lost connection, for methods whose
-/// `.proto` gives an `idempotency_level`, up to a number of attempts.
+/// but the deadline; and *declared*, for methods whose `.proto` gives an `idempotency_level`, up to a
+/// number of attempts: after `Unavailable`, after `ResourceExhausted`, since another node may have
+/// what this one lacks, and after a connection or a stream that broke.
 ///
 /// A call that a GOAWAY for an error has thrown out is retried transparently once, which is what
 /// [gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#transparent-retries)
@@ -69,18 +70,20 @@ impl Retry {
         let is_suspect = failure.kind() == FailureKind::Suspect;
         let is_suspect_again = is_suspect && std::mem::replace(&mut self.is_suspect, true);
         if failure.is_unprocessed() && !is_suspect_again {
-            Next::Attempt
-        } else if failure.to_status().code() == Code::Unavailable {
-            self.declared()
-        } else {
-            Next::Fail
+            return Next::Attempt;
+        }
+        match (failure.kind(), failure.to_status().code()) {
+            (_, Code::Unavailable) => self.declared(),
+            // HTTP/2's words for what the node did, and no handler's.
+            (FailureKind::Reset, Code::Internal | Code::ResourceExhausted) => self.declared(),
+            _ => Next::Fail,
         }
     }
 
     /// The attempt ended with a status from the server, which may carry `grpc-retry-pushback-ms`
     /// ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback)).
     pub(super) fn after_status(&mut self, status: &Status) -> Next {
-        if status.code() != Code::Unavailable {
+        if !matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) {
             return Next::Fail;
         }
         let Some(pushback) = status.metadata().get("grpc-retry-pushback-ms") else {
@@ -136,10 +139,32 @@ mod tests {
     }
 
     #[test]
-    fn only_unavailable_is_worth_another_attempt() {
-        for status in [Status::not_found(""), Status::internal(""), Status::deadline_exceeded("")] {
-            let next = Retry::new(true, 5).after_status(&status);
-            assert_eq!(next, Next::Fail, "{:?}", status.code());
+    fn another_node_may_answer_where_one_is_unavailable_or_exhausted_and_no_differently_else() {
+        for code in (0..=16).map(Code::from_i32) {
+            let next = Retry::new(true, 5).after_status(&Status::new(code, ""));
+            let is_tried = matches!(code, Code::Unavailable | Code::ResourceExhausted);
+            assert_eq!(next, if is_tried { Next::Attempt } else { Next::Fail }, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_broke_is_tried_again_where_the_method_is_declared_idempotent() {
+        use FailureKind::{Malformed, Reset, TooLarge};
+        for (kind, code, expected) in [
+            (Reset, Code::Internal, Next::Attempt),
+            (Reset, Code::ResourceExhausted, Next::Attempt),
+            (Reset, Code::Cancelled, Next::Fail),
+            (Reset, Code::PermissionDenied, Next::Fail),
+            (Malformed, Code::Internal, Next::Fail),
+            (TooLarge, Code::ResourceExhausted, Next::Fail),
+        ] {
+            let failure = Failure::new(kind, Status::new(code, ""));
+            assert_eq!(Retry::new(true, 5).after_failure(&failure), expected, "{kind:?} {code:?}");
+            assert_eq!(
+                Retry::new(false, 5).after_failure(&failure),
+                Next::Fail,
+                "{kind:?} {code:?}"
+            );
         }
     }
 
