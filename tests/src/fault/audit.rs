@@ -82,6 +82,11 @@ impl Audit {
         call.method == Method::Write && overlaps && !elsewhere && named
     }
 
+    /// How many calls handlers were given and have not ended.
+    pub fn open(&self) -> usize {
+        self.visits.iter().filter(|visit| visit.ended.is_none()).count()
+    }
+
     /// How many calls a handler of the victim had begun and not finished at the time.
     pub fn in_flight(&self, node: &str, at: Duration) -> usize {
         let in_flight = |visit: &&Visit| {

@@ -66,11 +66,22 @@ impl Fleet {
     /// # Panics
     /// As [`Fleet::start`].
     pub async fn in_several(url: &str, seen: &str) -> Self {
-        let mut fleet = Self::unregistered_in(url, seen);
-        for node in 0..fleet.nodes.len() {
-            fleet.registered(node).await;
+        Self::unregistered_in(url, seen, &[]).registered_all().await
+    }
+
+    /// The same of nodes that all behave as these flags, which are `fault-node`'s, say.
+    ///
+    /// # Panics
+    /// As [`Fleet::start`].
+    pub async fn with_flags(url: &str, flags: &[&str]) -> Self {
+        Self::unregistered_in(url, url, flags).registered_all().await
+    }
+
+    async fn registered_all(mut self) -> Self {
+        for node in 0..self.nodes.len() {
+            self.registered(node).await;
         }
-        fleet
+        self
     }
 
     /// Starts three nodes whose registry may be away.
@@ -78,13 +89,13 @@ impl Fleet {
     /// # Panics
     /// As [`Fleet::start`].
     pub fn unregistered(url: &str) -> Self {
-        Self::unregistered_in(url, url)
+        Self::unregistered_in(url, url, &[])
     }
 
-    fn unregistered_in(url: &str, seen: &str) -> Self {
+    fn unregistered_in(url: &str, seen: &str, flags: &[&str]) -> Self {
         let journals = tempfile::tempdir().expect("a folder for the journals");
         let registry = registry::open(seen).expect("a registry's URL");
-        let start = |name| Node::start(name, 1, free_address(), url, journals.path(), &[]);
+        let start = |name| Node::start(name, 1, free_address(), url, journals.path(), flags);
         let nodes = ["a", "b", "c"].map(start).into();
         Self { url: url.to_owned(), registry, nodes, journals, _alone: None }
     }
@@ -102,6 +113,11 @@ impl Fleet {
     /// The address of a node.
     pub fn address(&self, node: usize) -> &str {
         &self.nodes[node].address
+    }
+
+    /// The processes of the nodes.
+    pub fn processes(&self) -> Vec<u32> {
+        self.nodes.iter().map(|node| node.process.id()).collect()
     }
 
     /// The folder of the journals, for nodes that are not of the fleet.

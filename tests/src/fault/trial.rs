@@ -236,6 +236,11 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// How many calls were made.
+    pub fn calls(&self) -> usize {
+        self.line.calls
+    }
+
     /// Checks what holds under every fault.
     ///
     /// # Panics

@@ -1,0 +1,141 @@
+//! Calls that are given up midway leave nothing behind: neither here nor on the nodes. In a process of
+//! its own, since all that it has is counted.
+
+use std::{alloc::System, fs, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use micro::Client;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tests::{
+    etcd::Etcd,
+    fault::{Audit, CALLERS, Callers, Fleet, Line, SERVICE, record},
+    proto::ledger::{Entry, LedgerClient},
+};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep, timeout},
+};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const CALLS: u64 = 10_000;
+
+/// How many of them are under way at a time.
+const AT_ONCE: usize = 500;
+
+/// What a handler takes, in milliseconds; a call is given up before that.
+const TAKES: u64 = 100;
+
+/// Their ids, apart from those of the callers beside them.
+const FIRST_ID: u64 = 1 << 32;
+
+/// What there is of what could be left behind.
+#[derive(Debug, Clone, Copy)]
+struct Count {
+    tasks: usize,
+    /// Bytes of this process's heap.
+    heap: isize,
+    /// Files and sockets, here and on the nodes.
+    open: usize,
+    /// Bytes that the nodes' processes have in memory.
+    nodes: usize,
+}
+
+impl Count {
+    fn of(fleet: &Fleet) -> Self {
+        let heap = ALLOCATOR.stats();
+        let taken = heap.bytes_allocated as isize - heap.bytes_deallocated as isize;
+        let open = |process: &str| {
+            let files = fs::read_dir(format!("/proc/{process}/fd"));
+            files.expect("Linux tells what is open").count()
+        };
+        let processes: Vec<_> = fleet.processes().iter().map(u32::to_string).collect();
+        let resident = |process: &String| {
+            let pages = fs::read_to_string(format!("/proc/{process}/statm"));
+            let pages = pages.expect("Linux tells of its memory");
+            pages.split(' ').nth(1).and_then(|it| it.parse::<usize>().ok()).expect("pages") * 4096
+        };
+        Self {
+            tasks: Handle::current().metrics().num_alive_tasks(),
+            heap: taken,
+            open: open("self") + processes.iter().map(|it| open(it)).sum::<usize>(),
+            nodes: processes.iter().map(resident).sum(),
+        }
+    }
+
+    /// Whether nothing is left, but for what a heap keeps for later.
+    fn is_as(&self, before: &Self) -> bool {
+        self.tasks <= before.tasks
+            && self.open <= before.open
+            && self.heap <= before.heap + 64 * 1024
+            && self.nodes <= before.nodes + before.nodes / 20
+    }
+}
+
+/// Begins so many calls and gives each of them up; says how many were answered before.
+async fn give_up(client: &Client, calls: std::ops::Range<u64>) -> usize {
+    let ledger = LedgerClient::new(SERVICE, client);
+    let mut random = fastrand::Rng::with_seed(calls.start);
+    let calls = calls.map(|id| {
+        let (ledger, after) = (&ledger, Duration::from_micros(random.u64(..TAKES * 1000)));
+        async move {
+            let entry = Entry { id: FIRST_ID + id };
+            if id.is_multiple_of(2) {
+                timeout(after, ledger.read(entry)).await.is_ok()
+            } else {
+                timeout(after, ledger.write(entry)).await.is_ok()
+            }
+        }
+    });
+    let answered: Vec<_> = stream::iter(calls).buffer_unordered(AT_ONCE).collect().await;
+    answered.into_iter().filter(|is_answered| *is_answered).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_given_up_midway_leave_nothing_behind_and_fail_no_other() {
+    let etcd = Etcd::start().await;
+    let fleet = Fleet::with_flags(&etcd.url(), &["--takes", &TAKES.to_string()]).await;
+    let client = Client::builder().registry(&fleet.url).build().unwrap();
+    // What is kept for reuse is there after as many calls at once as there will be.
+    give_up(&client, 0..CALLS / 2).await;
+    let before = settled(&fleet, None).await;
+
+    let callers = Callers::start(&client, CALLERS);
+    let answered = give_up(&client, CALLS..2 * CALLS).await;
+    let audit = Audit::new(callers.stop().await, fleet.visits());
+    let line = Line {
+        fault: "10 000 calls given up midway".to_owned(),
+        calls: audit.calls() + CALLS as usize,
+        failed: audit.failed().len(),
+        allowed: 0,
+        seconds_to_recover: 0.0,
+    };
+    record(line);
+    assert_eq!(audit.failed().len(), 0, "of the calls beside: {:?}", audit.failed().first());
+    assert!(audit.broken_rules().is_empty(), "{:?}", audit.broken_rules());
+    drop(audit);
+    assert!(answered < CALLS as usize / 10, "{answered} were answered before they were given up");
+
+    let after = settled(&fleet, Some(before)).await;
+    println!("before: {before:?}\nafter:  {after:?}");
+    let seen = fleet.visits().iter().filter(|visit| visit.call >= FIRST_ID + CALLS).count();
+    assert!(seen > CALLS as usize / 2, "handlers had only {seen} of the calls given up");
+}
+
+/// Waits until no handler has a call any more, and here it is as it was before.
+async fn settled(fleet: &Fleet, before: Option<Count>) -> Count {
+    let limit = Instant::now() + Duration::from_secs(10);
+    loop {
+        let open = Audit::new(Vec::new(), fleet.visits()).open();
+        let count = Count::of(fleet);
+        if open == 0 && before.is_none_or(|before| count.is_as(&before)) {
+            return count;
+        }
+        assert!(
+            Instant::now() < limit,
+            "10 s later handlers have {open} calls; before: {before:?}, now: {count:?}"
+        );
+        sleep(Duration::from_millis(100)).await;
+    }
+}
