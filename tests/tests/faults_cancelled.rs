@@ -4,12 +4,12 @@
 use std::{alloc::System, fs, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use micro::Client;
+use micro::{Client, Status};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tests::{
     etcd::Etcd,
     fault::{Audit, CALLERS, Callers, Fleet, Line, SERVICE, record},
-    proto::ledger::{Entry, LedgerClient},
+    proto::ledger::{Entry, FollowerClient, LedgerClient},
 };
 use tokio::{
     runtime::Handle,
@@ -73,23 +73,32 @@ impl Count {
     }
 }
 
-/// Begins so many calls and gives each of them up; says how many were answered before.
+/// Begins so many calls, of them a third streams, and gives each of them up; says how many were answered before.
 async fn give_up(client: &Client, calls: std::ops::Range<u64>) -> usize {
-    let ledger = LedgerClient::new(SERVICE, client);
+    let (ledger, follower) =
+        (LedgerClient::new(SERVICE, client), FollowerClient::new(SERVICE, client));
     let mut random = fastrand::Rng::with_seed(calls.start);
     let calls = calls.map(|id| {
-        let (ledger, after) = (&ledger, Duration::from_micros(random.u64(..TAKES * 1000)));
+        let after = Duration::from_micros(random.u64(..TAKES * 1000));
+        let (ledger, follower) = (&ledger, &follower);
         async move {
             let entry = Entry { id: FIRST_ID + id };
-            if id.is_multiple_of(2) {
-                timeout(after, ledger.read(entry)).await.is_ok()
-            } else {
-                timeout(after, ledger.write(entry)).await.is_ok()
+            match id % 3 {
+                0 => timeout(after, ledger.read(entry)).await.is_ok(),
+                1 => timeout(after, ledger.write(entry)).await.is_ok(),
+                _ => timeout(after, followed(follower, entry)).await.is_ok(),
             }
         }
     });
     let answered: Vec<_> = stream::iter(calls).buffer_unordered(AT_ONCE).collect().await;
     answered.into_iter().filter(|is_answered| *is_answered).count()
+}
+
+/// Reads a stream to its end, which it does not have.
+async fn followed(follower: &FollowerClient, entry: Entry) -> Result<(), Status> {
+    let mut receipts = follower.follow(entry).await?.into_inner();
+    while receipts.message().await?.is_some() {}
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

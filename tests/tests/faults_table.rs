@@ -1,5 +1,7 @@
 //! What may happen to a node: each fault under 16 callers and a real etcd, several side by side.
 
+use std::time::Duration;
+
 use tests::{
     etcd::Etcd,
     fault::{Audit, NodeFault, Who},
@@ -23,6 +25,11 @@ macro_rules! each {
 }
 
 each! {
+    one_of_three_killed: Killed;
+    one_of_three_stopped: Stopped;
+    rolling_restart: RollingRestart;
+    a_node_that_refuses_connections: Refuses;
+    a_node_that_is_silent: Silent;
     two_of_three_killed_at_once: TwoKilled;
     all_killed_and_started_again_at_once: AllKilled;
     a_files_node_gets_another_address: AddressChanged;
@@ -37,5 +44,13 @@ each! {
     a_node_that_resets_each_second_stream_amid_its_answer: ResetsAmidAnswer;
     a_node_that_is_always_exhausted: Exhausted;
     a_node_that_fails_fast: Unavailable;
-    a_node_100_times_slower: Slow;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_100_times_slower_has_few_calls() {
+    let audit = under(NodeFault::Slow).await;
+    // The second node's second process; it has its share while it is new.
+    let of = |node| audit.visits_between(node, Duration::ZERO, Duration::MAX);
+    let (own, all) = (of(Some("b-2")), of(None));
+    assert!(own * 10 <= all, "it had {own} of {all} calls");
 }

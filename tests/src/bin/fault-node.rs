@@ -3,10 +3,14 @@
 use std::{io::Read, path::PathBuf, process, sync::Arc, thread, time::Duration};
 
 use clap::{Parser, ValueEnum};
-use micro::{Request, Response, Service, Status};
+use futures_util::stream;
+use micro::{Request, Response, Service, Status, Stream};
 use tests::{
     fault::{Journal, SERVICE},
-    proto::ledger::{Entry, LedgerHandler, Receipt, register_ledger_handler},
+    proto::ledger::{
+        Entry, FollowerHandler, LedgerHandler, Receipt, register_follower_handler,
+        register_ledger_handler,
+    },
 };
 use tracing_subscriber::EnvFilter;
 
@@ -35,6 +39,7 @@ enum Answer {
     ResourceExhausted,
 }
 
+#[derive(Clone)]
 struct Ledger {
     node: String,
     journal: Arc<Journal>,
@@ -56,19 +61,19 @@ impl Ledger {
 }
 
 /// A call that a handler has: written down when it ends, also where it is cancelled.
-struct Visit<'a> {
-    journal: &'a Journal,
+struct Visit {
+    journal: Arc<Journal>,
     call: u64,
 }
 
-impl<'a> Visit<'a> {
-    fn of(journal: &'a Journal, call: u64) -> Self {
+impl Visit {
+    fn of(journal: &Arc<Journal>, call: u64) -> Self {
         journal.begin(call);
-        Self { journal, call }
+        Self { journal: journal.clone(), call }
     }
 }
 
-impl Drop for Visit<'_> {
+impl Drop for Visit {
     fn drop(&mut self) {
         self.journal.end(self.call);
     }
@@ -81,6 +86,24 @@ impl LedgerHandler for Ledger {
 
     async fn write(&self, request: Request<Entry>) -> Result<Response<Receipt>, Status> {
         self.receipt(request.into_inner()).await
+    }
+}
+
+impl FollowerHandler for Ledger {
+    async fn follow(
+        &self,
+        request: Request<Entry>,
+    ) -> Result<Response<impl Stream<Item = Result<Receipt, Status>> + Send + 'static>, Status>
+    {
+        let visit = Visit::of(&self.journal, request.into_inner().id);
+        let receipt = Receipt { node: self.node.clone() };
+        Ok(Response::new(stream::unfold(visit, move |visit| {
+            let receipt = receipt.clone();
+            async {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                Some((Ok(receipt), visit))
+            }
+        })))
     }
 }
 
@@ -108,6 +131,7 @@ async fn main() -> Result<(), micro::Error> {
         .registry(args.registry)
         .build()
         .await?;
-    register_ledger_handler(service.server(), ledger);
+    register_ledger_handler(service.server(), ledger.clone());
+    register_follower_handler(service.server(), ledger);
     service.run().await
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Call, DEADLINE, Method, Visit};
+use super::{Call, DEADLINE, Method, Visit, Who};
 
 /// A fault that was done to a node.
 #[derive(Debug, Clone)]
@@ -26,16 +26,23 @@ pub struct Audit {
     calls: Vec<Call>,
     visits: Vec<Visit>,
     by_call: HashMap<u64, Vec<usize>>,
+    /// Whether an error says which node the call was sent to.
+    names_nodes: bool,
 }
 
 impl Audit {
-    /// Joins the two logs.
+    /// Joins the two logs, of calls by our client.
     pub fn new(calls: Vec<Call>, visits: Vec<Visit>) -> Self {
+        Self::of(Who::Micro, calls, visits)
+    }
+
+    /// Joins the two logs, of calls by anybody's client.
+    pub fn of(who: Who, calls: Vec<Call>, visits: Vec<Visit>) -> Self {
         let mut by_call: HashMap<_, Vec<_>> = HashMap::new();
         for (index, visit) in visits.iter().enumerate() {
             by_call.entry(visit.call).or_default().push(index);
         }
-        Self { calls, visits, by_call }
+        Self { calls, visits, by_call, names_nodes: who == Who::Micro }
     }
 
     /// How many calls were made.
@@ -77,7 +84,7 @@ impl Audit {
         let elsewhere = self.visits_of(call.id).any(|visit| visit.node != fault.victim);
         let named = match &call.outcome {
             Ok(_) => true,
-            Err((_, text)) => text.contains(&format!("node {}", fault.victim)),
+            Err((_, text)) => !self.names_nodes || text.contains(&format!("node {}", fault.victim)),
         };
         call.method == Method::Write && overlaps && !elsewhere && named
     }

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use h2::Reason;
 use micro::registry::Node;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{
     CALLERS, Fleet, Rogue, Rule, SERVICE, Silent, Trial, Unaccepting, Verdict, Who, free_address,
@@ -155,38 +155,56 @@ impl NodeFault {
             _ => fleet.url.clone(),
         };
         let mut trial = Trial::over(fleet, &url, &name, who, PAUSE).await;
-        self.act(&mut trial, &file).await;
+        let rogue = self.act(&mut trial, &file).await;
         trial.until_made(at_least).await;
-        trial.end().await
+        let bad: Vec<_> = trial.faults().into_iter().map(|fault| fault.victim).collect();
+        let verdict = trial.end().await;
+        match rogue {
+            // Else what holds would hold without the fault.
+            Some(Peer::Silent(silent)) => {
+                assert!(silent.connections() > 0, "{name}: nobody connected to it");
+                let takes_calls = matches!(self, Self::SilentWhenReady | Self::RefusesByGoAway);
+                assert_eq!(silent.calls() > 0, takes_calls, "{name}: the calls it was sent");
+            }
+            Some(Peer::Unaccepting(_) | Peer::Nobody(_)) => {}
+            Some(Peer::Rogue(_)) | None => {
+                let is_called = |id: &String| verdict.is_called(id);
+                assert!(bad.iter().all(is_called), "{name}: no call reached one of {bad:?}");
+            }
+        }
+        verdict
     }
 
-    async fn act(self, trial: &mut Trial, file: &InFile) {
+    async fn act(self, trial: &mut Trial, file: &InFile) -> Option<Peer> {
+        let mut rogue = None;
         match self {
             Self::Killed | Self::TwoKilled => {
                 let victims: &[_] = if self == Self::Killed { &[1] } else { &[0, 2] };
                 trial.kill_all(victims).await;
                 sleep(Duration::from_secs(2)).await;
                 trial.restart_all(victims).await;
-                return;
+                return None;
             }
             Self::AllKilled => {
-                trial.dark_for(1);
+                let from = Instant::now();
                 trial.kill_all(&[0, 1, 2]).await;
                 trial.restart_all(&[0, 1, 2]).await;
-                return;
+                // Within a second, unless the machine is busy.
+                trial.dark_for(from.elapsed().as_secs() as usize + 1);
+                return None;
             }
             Self::Stopped => {
                 trial.pause(0);
                 sleep(Duration::from_secs(5)).await;
                 trial.resume(0);
-                return;
+                return None;
             }
             Self::RollingRestart => {
                 for node in 0..3 {
                     trial.fleet.terminate(node).await;
                     trial.restart(node).await;
                 }
-                return;
+                return None;
             }
             Self::AddressChanged => {
                 // The third is not in the file until it stands in for the second.
@@ -198,13 +216,14 @@ impl NodeFault {
             Self::Exhausted => self.worsen(trial, &["--answers", "resource-exhausted"]).await,
             Self::Unavailable => self.worsen(trial, &["--answers", "unavailable"]).await,
             Self::Slow => self.worsen(trial, &["--takes", "200"]).await,
-            _ => self.put_rogue(trial).await,
+            _ => rogue = Some(self.put_rogue(trial).await),
         }
         if self == Self::SilentWhenReady {
             // Until such a node is ejected, all callers may come to wait there, for 2 s at a time.
             trial.dark_for(LASTS.as_secs() as usize / 2);
         }
         sleep(LASTS).await;
+        rogue
     }
 
     /// A node of ours that is a bad one.
@@ -218,31 +237,51 @@ impl NodeFault {
     }
 
     /// Something else that listens, or not.
-    async fn put_rogue(self, trial: &mut Trial) {
+    async fn put_rogue(self, trial: &mut Trial) -> Peer {
         trial.fleet.terminate(1).await;
-        let address = self.rogue_address(trial.fleet.journals()).await;
+        let rogue = self.rogue(trial.fleet.journals()).await;
         trial.is_bad(Rogue::ID, now(), self.at_most());
-        let node = Node::new(SERVICE, Rogue::ID, address);
+        let node = Node::new(SERVICE, Rogue::ID, rogue.address());
         // For longer than any trial.
         let registered = trial.fleet.registry.register(&node, Duration::from_secs(600)).await;
         registered.expect("the registry takes a record");
+        rogue
     }
 
-    async fn rogue_address(self, journals: &Path) -> String {
-        let rogue = async |rule| Rogue::start(rule, journals).await.address;
-        match self {
-            Self::Refuses => free_address(),
-            Self::Silent => Silent::start().await.address,
-            Self::Closes => Silent::closing().await.address,
-            Self::ClosesWhenReady => Silent::closing_after_settings().await.address,
-            Self::SynDropped => Unaccepting::start().kept(),
-            Self::SilentWhenReady => Silent::after_settings().await.address,
-            Self::RefusesByGoAway => Silent::going_away().await.address,
-            Self::GoesAway => rogue(Rule::GoesAway).await,
-            Self::ResetsRefused => rogue(Rule::Resets(Reason::REFUSED_STREAM)).await,
-            Self::ResetsForError => rogue(Rule::Resets(Reason::INTERNAL_ERROR)).await,
-            Self::ResetsAmidAnswer => rogue(Rule::ResetsAmidAnswer).await,
+    async fn rogue(self, journals: &Path) -> Peer {
+        let rule = match self {
+            Self::Refuses => return Peer::Nobody(free_address()),
+            Self::SynDropped => return Peer::Unaccepting(Unaccepting::start()),
+            Self::Silent => return Peer::Silent(Silent::start().await),
+            Self::Closes => return Peer::Silent(Silent::closing().await),
+            Self::ClosesWhenReady => return Peer::Silent(Silent::closing_after_settings().await),
+            Self::SilentWhenReady => return Peer::Silent(Silent::after_settings().await),
+            Self::RefusesByGoAway => return Peer::Silent(Silent::going_away().await),
+            Self::GoesAway => Rule::GoesAway,
+            Self::ResetsRefused => Rule::Resets(Reason::REFUSED_STREAM),
+            Self::ResetsForError => Rule::Resets(Reason::INTERNAL_ERROR),
+            Self::ResetsAmidAnswer => Rule::ResetsAmidAnswer,
             _ => unreachable!("{self:?} is done to a node of the fleet"),
+        };
+        Peer::Rogue(Rogue::start(rule, journals).await)
+    }
+}
+
+/// What stands in a node's place.
+enum Peer {
+    Nobody(String),
+    Unaccepting(Unaccepting),
+    Silent(Silent),
+    Rogue(Rogue),
+}
+
+impl Peer {
+    fn address(&self) -> &str {
+        match self {
+            Self::Nobody(address) => address,
+            Self::Unaccepting(peer) => &peer.address,
+            Self::Silent(peer) => &peer.address,
+            Self::Rogue(peer) => &peer.address,
         }
     }
 }

@@ -18,6 +18,7 @@ pub struct Trial {
     /// What the callers call by.
     pub client: Client,
     name: String,
+    who: Who,
     callers: Callers,
     faults: Vec<Fault>,
     returns: Vec<(String, Duration)>,
@@ -64,6 +65,7 @@ impl Trial {
             fleet,
             client,
             name: name.to_owned(),
+            who,
             callers,
             faults: Vec::new(),
             returns: Vec::new(),
@@ -205,7 +207,8 @@ impl Trial {
 
     /// Stops the callers and writes the line in `target/faults.json`.
     pub async fn end(self) -> Verdict {
-        let audit = Audit::new(self.callers.stop().await, self.fleet.visits());
+        let calls = self.callers.stop().await;
+        let audit = Audit::of(self.who, calls, self.fleet.visits());
         let end = now();
         let answers = self.returns.iter().map(|(id, at)| {
             let first = audit.first_answer(id, *at);
@@ -239,6 +242,11 @@ impl Verdict {
     /// How many calls were made.
     pub fn calls(&self) -> usize {
         self.line.calls
+    }
+
+    /// Whether a handler of this node's was given a call.
+    pub fn is_called(&self, node: &str) -> bool {
+        self.audit.visits_between(Some(node), Duration::ZERO, Duration::MAX) > 0
     }
 
     /// Checks what holds under every fault.

@@ -1,9 +1,6 @@
 //! A peer whose backlog is full: the kernel drops what asks for a connection, as a firewall does.
 
-use std::{
-    future::pending,
-    net::{Ipv4Addr, SocketAddr},
-};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use socket2::{Domain, Socket, Type};
 
@@ -35,16 +32,6 @@ impl Unaccepting {
         }
         let address = at.as_socket().expect("of IPv4").to_string();
         Self { address, _sockets: sockets }
-    }
-
-    /// Its address, where it listens until the runtime ends.
-    pub fn kept(self) -> String {
-        let address = self.address.clone();
-        tokio::spawn(async move {
-            pending::<()>().await;
-            drop(self);
-        });
-        address
     }
 }
 
