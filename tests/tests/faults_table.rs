@@ -38,6 +38,7 @@ each! {
     a_node_whose_syn_is_dropped: SynDropped;
     a_node_that_is_ready_and_silent_then: SilentWhenReady;
     a_node_that_refuses_each_call_by_goaway: RefusesByGoAway;
+    a_node_that_throws_each_call_out_for_an_error: ThrowsOut;
     a_node_that_goes_away_at_each_tenth_call: GoesAway;
     a_node_that_refuses_each_second_stream: ResetsRefused;
     a_node_that_resets_each_second_stream: ResetsForError;

@@ -42,6 +42,8 @@ pub enum NodeFault {
     SilentWhenReady,
     /// .. that answers each call with GOAWAY and has processed none.
     RefusesByGoAway,
+    /// .. that answers each call with GOAWAY for an error, and has processed none.
+    ThrowsOut,
     /// .. a node that sends GOAWAY at each tenth call.
     GoesAway,
     /// .. a node that resets each second call with `REFUSED_STREAM`.
@@ -67,7 +69,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 impl NodeFault {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Killed,
         Self::TwoKilled,
         Self::AllKilled,
@@ -81,6 +83,7 @@ impl NodeFault {
         Self::SynDropped,
         Self::SilentWhenReady,
         Self::RefusesByGoAway,
+        Self::ThrowsOut,
         Self::GoesAway,
         Self::ResetsRefused,
         Self::ResetsForError,
@@ -106,6 +109,7 @@ impl NodeFault {
             Self::SynDropped => "SYN to one of three dropped",
             Self::SilentWhenReady => "one of three sends SETTINGS and nothing more",
             Self::RefusesByGoAway => "one of three answers each call with GOAWAY",
+            Self::ThrowsOut => "one of three answers each call with GOAWAY, ENHANCE_YOUR_CALM",
             Self::GoesAway => "one of three sends GOAWAY at each tenth call",
             Self::ResetsRefused => "one of three resets each second call, REFUSED_STREAM",
             Self::ResetsForError => "one of three resets each second call, INTERNAL_ERROR",
@@ -163,8 +167,11 @@ impl NodeFault {
             // Else what holds would hold without the fault.
             Some(Peer::Silent(silent)) => {
                 assert!(silent.connections() > 0, "{name}: nobody connected to it");
-                let takes_calls = matches!(self, Self::SilentWhenReady | Self::RefusesByGoAway);
-                assert_eq!(silent.calls() > 0, takes_calls, "{name}: the calls it was sent");
+                let was_ready =
+                    matches!(self, Self::SilentWhenReady | Self::RefusesByGoAway | Self::ThrowsOut);
+                // tonic calls also who was never ready.
+                let is_called = silent.calls() > 0;
+                assert!(is_called == was_ready || who != Who::Micro, "{name}: called {is_called}");
             }
             Some(Peer::Unaccepting(_) | Peer::Nobody(_)) => {}
             Some(Peer::Rogue(_)) | None => {
@@ -257,6 +264,7 @@ impl NodeFault {
             Self::ClosesWhenReady => return Peer::Silent(Silent::closing_after_settings().await),
             Self::SilentWhenReady => return Peer::Silent(Silent::after_settings().await),
             Self::RefusesByGoAway => return Peer::Silent(Silent::going_away().await),
+            Self::ThrowsOut => return Peer::Silent(Silent::throwing_out().await),
             Self::GoesAway => Rule::GoesAway,
             Self::ResetsRefused => Rule::Resets(Reason::REFUSED_STREAM),
             Self::ResetsForError => Rule::Resets(Reason::INTERNAL_ERROR),

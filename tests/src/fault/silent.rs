@@ -35,6 +35,9 @@ const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 /// GOAWAY, `NO_ERROR`, no stream was or will be processed.
 const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// GOAWAY, `ENHANCE_YOUR_CALM`, no stream was processed: what grpc-go says to too many PINGs.
+const CALM: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+
 impl Silent {
     /// One that never says a word, on a free port of loopback.
     ///
@@ -58,6 +61,14 @@ impl Silent {
     /// As [`Silent::start`].
     pub async fn going_away() -> Self {
         Self::saying(Says { first: SETTINGS, at_calls: GOAWAY, closes: false }).await
+    }
+
+    /// The same for an error.
+    ///
+    /// # Panics
+    /// As [`Silent::start`].
+    pub async fn throwing_out() -> Self {
+        Self::saying(Says { first: SETTINGS, at_calls: CALM, closes: false }).await
     }
 
     /// One that closes every connection at once.
