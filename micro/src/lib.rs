@@ -11,6 +11,7 @@
 //! | call | [`Client`]; [`client::Call`] for deadlines, retries and errors |
 //! | choose a registry | [`registry::open`] |
 //! | configure from outside | [`ServiceBuilder`], [`ClientBuilder`] |
+//! | choose which node is called | [`balance`] |
 //! | stream | [`stream`] |
 //! | surround calls: request ids, tokens, limits | [`layer`] |
 //! | keep what tonic generated | [`Server::add_service`], [`Channel`] |
@@ -39,7 +40,7 @@
 #[cfg(feature = "args")]
 pub mod args;
 mod backoff;
-mod balance;
+pub mod balance;
 pub mod client;
 mod config;
 mod deadline;

@@ -29,7 +29,7 @@
 //! with a single caller would keep the nodes that were not the first away for half a minute.
 
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -67,6 +67,8 @@ pub(super) struct Load {
     latency: Stamped,
     /// From [`LEAST_HEALTH`] to 1.
     health: Stamped,
+    /// Whether the connection was lost under a call.
+    is_lost: AtomicBool,
 }
 
 impl Load {
@@ -80,6 +82,7 @@ impl Load {
             in_flight: AtomicU32::new(0),
             latency: Stamped::new(latency),
             health: Stamped::new(1.0),
+            is_lost: AtomicBool::new(false),
         }
     }
 
@@ -98,6 +101,22 @@ impl Load {
         self.seconds(now).map(Duration::from_secs_f32)
     }
 
+    /// How many calls are under way.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// What failures have left of it, from next to nothing to 1.
+    pub(super) fn health(&self, now: Instant) -> f32 {
+        let (health, at) = self.health.load();
+        self.recovered(health, at, self.stamp(now))
+    }
+
+    /// How long the connection has stood.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.born)
+    }
+
     fn seconds(&self, now: Instant) -> Option<f32> {
         let (latency, at) = self.latency.load();
         (latency >= 0.0).then(|| latency * decay(at, self.stamp(now), LATENCY_DECAY))
@@ -105,9 +124,12 @@ impl Load {
 
     /// What latency is multiplied by.
     fn calls(&self, now: Instant) -> f32 {
-        let (health, at) = self.health.load();
-        let health = self.recovered(health, at, self.stamp(now));
-        (self.in_flight.load(Relaxed) as f32 + 1.0) / health
+        (self.in_flight() as f32 + 1.0) / self.health(now)
+    }
+
+    /// A call was lost with the connection; true for the first.
+    pub(super) fn lose(&self) -> bool {
+        !self.is_lost.swap(true, Relaxed)
     }
 
     /// A call starts.

@@ -1,12 +1,25 @@
-//! From the nodes of a service to the one that a call goes to: connections to all of them, what
-//! each costs, and an immutable snapshot that calls pick from without a lock or a queue.
+//! Which node a call goes to: a [`Filter`] says which are a channel's at all, [`Balancing`] chooses
+//! among those of them that are connected.
 //!
-//! - [`Balancer`] is the handle; its `driver` task alone changes anything.
-//! - `members` decides what is to be done, node by node with `endpoint` (when to connect) and
-//!   `standing` (what the registry's word is worth): without IO.
-//! - `ewma` is what a node costs, `outcome` what a call's end says of it, `snapshot` the choice.
 //!
-//! This room knows nothing of requests, deadlines and retries, nor of any registry.
+//! Both are said by service, in [`ChannelOptions`](crate::ChannelOptions). A policy of your own is a
+//! [`Policy`].
+
+// From the nodes of a service to the one that a call goes to: connections to all of them, what each
+// costs, and an immutable snapshot that calls pick from without a lock or a queue.
+//
+// - `Balancer` is the handle; its `driver` task alone changes anything.
+// - `filter` leaves nodes out before all else, and `subset` chooses those to connect to, where that
+//   is not all.
+// - `members` decides what is to be done, node by node with `endpoint` (when to connect) and
+//   `standing` (what the registry's word is worth): without IO.
+// - `health` is what a node says of itself, where it is asked.
+// - `ewma` is what a node costs, `outcome` what a call's end says of it.
+// - `tally` counts what calls come to, `ejection` says who is left out for it, and `probes` has those
+//   whose time is over, each for one call to try.
+// - `set` has those that are ready, `snapshot` is it as of a moment, `policy` the choice.
+//
+// This room knows nothing of messages, deadlines and retries, nor of any registry.
 
 use std::{
     fmt,
@@ -19,8 +32,9 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_core::Stream;
+use http::HeaderName;
 use tokio::{
-    sync::{Notify, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
 };
 
@@ -32,18 +46,36 @@ use crate::{
 
 mod connect;
 mod driver;
+mod ejection;
 mod endpoint;
 mod ewma;
+mod explain;
+mod filter;
+mod health;
 mod members;
 mod outcome;
+mod policy;
+mod probes;
+mod request;
+mod set;
 mod snapshot;
 mod standing;
+mod subset;
+mod tally;
 #[cfg(test)]
 mod tests;
 
 use connect::{Connect, Transport};
+pub use explain::{Explanation, NodeReport, NodeState};
+pub use filter::Filter;
 pub(crate) use outcome::Outcome;
+use policy::Counted;
+pub use policy::{Balancing, CallInfo, Candidate, Candidates, ConsistentHash, Policy};
+pub(crate) use policy::{hash_bytes, hash_text};
+use probes::Probes;
+pub(crate) use request::Request;
 use snapshot::{Endpoint, Snapshot};
+use tally::Tally;
 
 /// What a balancer is made with.
 #[derive(Debug, Clone)]
@@ -56,6 +88,14 @@ pub(crate) struct Options {
     /// How long a failure is held against a node, unless it is outweighed by successes: the time
     /// constant with which it fades. 5 s, the unary deadline; at most a minute.
     pub(crate) penalty: Duration,
+    /// How many nodes to connect to, if not to all.
+    pub(crate) subset: Option<usize>,
+    /// Of which service a node is asked whether it is well, if it is asked: "" is all of it.
+    pub(crate) health_check: Option<Arc<str>>,
+    /// How a node is chosen.
+    pub(crate) balancing: Balancing,
+    /// Which nodes are chosen from.
+    pub(crate) filter: Filter,
 }
 
 impl Default for Options {
@@ -64,6 +104,10 @@ impl Default for Options {
             transport: transport::Config::default(),
             ttl: Duration::from_secs(15),
             penalty: Duration::from_secs(5),
+            subset: None,
+            health_check: None,
+            balancing: Balancing::default(),
+            filter: Filter::default(),
         }
     }
 }
@@ -80,6 +124,7 @@ pub(crate) struct Balancer<C = transport::Connection> {
 
 struct Handle<C> {
     shared: Arc<Shared<C>>,
+    hash_header: Option<HeaderName>,
     /// Tells the driver, by being dropped, that nobody is left to pick.
     _last: oneshot::Sender<()>,
 }
@@ -96,17 +141,35 @@ enum Progress {
     Tried,
 }
 
+/// What comes of calls that the driver has to act on.
+#[derive(Debug)]
+enum News {
+    /// A node's transport has failed too often in a row.
+    Broke(Arc<Tally>),
+    /// A probe went well or not, or says nothing.
+    Probed(Arc<Tally>, Option<bool>),
+    /// Someone wants to know how it stands.
+    Asked(oneshot::Sender<Explanation>),
+}
+
 /// What the driver publishes and the handles read.
 struct Shared<C> {
     snapshot: ArcSwap<Snapshot<C>>,
-    /// Woken, in the order they came, when there is something to pick again.
-    ready: Notify,
+    /// Ejected nodes for a call to try.
+    probes: Probes<C>,
+    /// What calls have to tell the driver.
+    news: mpsc::UnboundedSender<News>,
+    /// Woken, in the order they came, when there is something else to pick from.
+    changed: Notify,
     /// How many calls wait for that.
     waiting: AtomicUsize,
     /// Tells the driver that one began to.
     wanted: Notify,
     progress: watch::Sender<Progress>,
     listed: AtomicUsize,
+    /// How many nodes the registry has that do not pass the filter.
+    left_out: AtomicUsize,
+    filter: Filter,
     last_error: ArcSwapOption<String>,
     neighbours: Neighbours,
     /// What those last said.
@@ -114,6 +177,7 @@ struct Shared<C> {
     /// Whether a call has failed for want of a node since they were asked.
     missed: AtomicBool,
     registry: watch::Receiver<Status>,
+    asks_for_health: bool,
     /// Where the driver says that a node is not to be reached.
     doubts: Doubts,
 }
@@ -126,9 +190,8 @@ impl Balancer {
     pub(crate) fn new(updates: Subscription, options: Options) -> Self {
         let (registry, neighbours) = (updates.status(), updates.neighbours());
         let doubts = updates.doubts();
-        let Options { transport, ttl, penalty } = options;
-        let connector = Transport::new(transport);
-        Self::with_connector(updates, registry, neighbours, doubts, connector, ttl, penalty)
+        let connector = Transport::new(options.transport.clone());
+        Self::with_connector(updates, registry, neighbours, doubts, connector, options)
     }
 }
 
@@ -139,58 +202,74 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         neighbours: Neighbours,
         doubts: Doubts,
         connector: impl Connect<Connection = C>,
-        ttl: Duration,
-        penalty: Duration,
+        options: Options,
     ) -> Self {
+        let (tell, news) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),
-            ready: Notify::new(),
+            probes: Probes::new(),
+            news: tell,
+            changed: Notify::new(),
             waiting: AtomicUsize::new(0),
             wanted: Notify::new(),
             progress: watch::Sender::new(Progress::Unread),
             listed: AtomicUsize::new(0),
+            left_out: AtomicUsize::new(0),
+            filter: options.filter.clone(),
             last_error: ArcSwapOption::empty(),
             neighbours,
             found: ArcSwapOption::empty(),
             missed: AtomicBool::new(false),
             registry,
+            asks_for_health: options.health_check.is_some(),
             doubts,
         });
+        let hash_header = options.balancing.hash_header();
         let (last, gone) = oneshot::channel();
-        tokio::spawn(driver::run(updates, connector, shared.clone(), ttl, penalty, gone));
-        Self { handle: Arc::new(Handle { shared, _last: last }) }
+        tokio::spawn(driver::run(updates, connector, shared.clone(), options, news, gone));
+        Self { handle: Arc::new(Handle { shared, hash_header, _last: last }) }
     }
 
-    /// The cheaper of two ready nodes drawn at random; those in `tried`, a call's earlier attempts,
-    /// only when no other is ready. `None` when none is.
-    pub(crate) fn pick(&self, tried: &[EndpointId]) -> Option<Pick<C>> {
-        let started = Instant::now();
-        let snapshot = self.handle.shared.snapshot.load();
-        let endpoint = snapshot.pick(tried, started, &mut fastrand::Rng::new())?.clone();
-        endpoint.load.begin();
-        Some(Pick { endpoint, started, is_sampled: false })
+    /// A ready node for the call, as the policy has it. `None` when there is none for it.
+    ///
+    /// A call's first attempt may be the one that tries an ejected node again, and is so the sooner
+    /// if the call can move when that fails.
+    pub(crate) fn pick(&self, request: &Request<'_>) -> Option<Pick<C>> {
+        self.handle.shared.pick(request)
     }
 
-    /// Waits until there is something to pick, first come first served, or until the registry has
+    /// Waits until there is a node for the call, first come first served, or until the registry has
     /// [refused](Self::refused) the service. While a call waits, nodes are dialled at once, no more
     /// than once a second each, whatever their backoff.
     ///
     /// Never ends by itself when nothing becomes ready: the caller's deadline does that. One that
-    /// fails fast ends, with false, once the registry has answered or failed, and each node that it
-    /// lists was tried once, with nothing ready: gRPC's `wait_for_ready=false` waits as long.
+    /// fails fast ends, with `None`, once the registry has answered or failed, and each node that it
+    /// lists was tried once, with nothing for it: gRPC's `wait_for_ready=false` waits as long.
     ///
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue and nothing else.
-    pub(crate) async fn ready(&self, fail_fast: bool) -> bool {
+    pub(crate) async fn wait(&self, request: &Request<'_>, fail_fast: bool) -> Option<Pick<C>> {
         let shared = &*self.handle.shared;
         let mut registry = shared.registry.clone();
         tokio::select! {
             biased;
             // First, so that a call that fails at once does not count as waiting.
-            () = shared.tried(), if fail_fast => shared.is_ready(),
-            () = shared.ready() => true,
-            _ = registry.wait_for(|status| status.refused) => true,
+            () = shared.tried(), if fail_fast => shared.pick(request),
+            pick = shared.wait(request) => Some(pick),
+            _ = registry.wait_for(|status| status.refused) => None,
         }
+    }
+
+    /// How it stands; `None` once the runtime that kept the set has shut down.
+    pub(crate) async fn explain(&self) -> Option<Explanation> {
+        let (asked, told) = oneshot::channel();
+        let _ = self.handle.shared.news.send(News::Asked(asked));
+        told.await.ok()
+    }
+
+    /// The header whose value is a call's key.
+    pub(crate) fn hash_header(&self) -> Option<&HeaderName> {
+        self.handle.hash_header.as_ref()
     }
 
     /// Whether the runtime that kept the set has shut down, and its connections with it.
@@ -204,19 +283,37 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         status.error.clone().filter(|_| status.refused)
     }
 
-    /// Why nothing is ready, for people: the last connect or registry error.
-    pub(crate) fn why_not_ready(&self) -> String {
+    /// Why there is no node for a call, for people: what it asks for, or why none at all is ready,
+    /// which is the last connect or registry error.
+    pub(crate) fn why_not_ready(&self, request: &Request<'_>) -> String {
         let shared = &*self.handle.shared;
         let listed = shared.listed.load(Relaxed);
+        let ready = shared.snapshot.load().len();
+        if let Some(node) = request.node {
+            let last = shared.last_error.load_full();
+            let last = last.map(|error| format!("; the last error: {error}")).unwrap_or_default();
+            return format!(
+                "node {node}, which the call is pinned to, is none of the {ready} that are connected, \
+                 of {listed} that are registered{last}"
+            );
+        }
+        if ready > 0 && shared.filter.serving {
+            let method = request.method;
+            return format!("{method} is in the record of none of the {ready} that are connected");
+        }
+        if ready > 0 {
+            return format!("the balancing policy chose none of the {ready} that are connected");
+        }
         let status = shared.registry.borrow();
+        let well = if shared.asks_for_health { " and well" } else { "" };
         match (&status.error, shared.last_error.load_full()) {
             (Some(error), _) if listed == 0 => error.to_string(),
             _ if *shared.progress.borrow() == Progress::Unread => {
                 format!("{} has not answered yet", shared.neighbours.registry())
             }
             _ if listed == 0 => self.none_registered(&status),
-            (_, Some(error)) => format!("none of {listed} nodes is connected: {error}"),
-            (_, None) => format!("none of {listed} nodes is connected yet"),
+            (_, Some(error)) => format!("none of {listed} nodes is connected{well}: {error}"),
+            (_, None) => format!("none of {listed} nodes is connected{well} yet"),
         }
     }
 }
@@ -227,6 +324,11 @@ impl<C: Send + Sync + 'static> Balancer<C> {
     fn none_registered(&self, status: &Status) -> String {
         let shared = &*self.handle.shared;
         let registry = shared.neighbours.registry();
+        let others = shared.left_out.load(Relaxed);
+        if others > 0 {
+            let filter = &shared.filter;
+            return format!("none of the {others} in {registry} passes the filter: {filter}");
+        }
         let left_out = status.malformed + status.not_grpc;
         if left_out > 0 {
             return format!(
@@ -262,8 +364,18 @@ impl<C> fmt::Debug for Balancer<C> {
 }
 
 impl<C> Shared<C> {
-    fn is_ready(&self) -> bool {
-        self.snapshot.load().len() > 0
+    fn pick(&self, request: &Request<'_>) -> Option<Pick<C>> {
+        let started = Instant::now();
+        if let Some(endpoint) = self.probes.take(request, started) {
+            endpoint.load.begin();
+            let (is_sampled, is_probe, _counted) = (false, true, None);
+            return Some(Pick { endpoint, started, is_sampled, is_probe, _counted });
+        }
+        let snapshot = self.snapshot.load();
+        let endpoint = snapshot.pick(request, started, &mut fastrand::Rng::new())?.clone();
+        endpoint.load.begin();
+        let (is_sampled, is_probe, _counted) = (false, false, snapshot.count());
+        Some(Pick { endpoint, started, is_sampled, is_probe, _counted })
     }
 
     /// Waits until there is no more to wait for than what was tried, and failed.
@@ -277,17 +389,17 @@ impl<C> Shared<C> {
         }
     }
 
-    async fn ready(&self) {
-        if self.is_ready() {
-            return;
+    async fn wait(&self, request: &Request<'_>) -> Pick<C> {
+        if let Some(pick) = self.pick(request) {
+            return pick;
         }
         let _waiting = Waiting::new(self);
         loop {
-            let mut woken = std::pin::pin!(self.ready.notified());
+            let mut woken = std::pin::pin!(self.changed.notified());
             // In the queue before the second look: a set published in between is not missed.
             woken.as_mut().enable();
-            if self.is_ready() {
-                return;
+            if let Some(pick) = self.pick(request) {
+                return pick;
             }
             woken.await;
         }
@@ -319,6 +431,9 @@ pub(crate) struct Pick<C = transport::Connection> {
     endpoint: Arc<Endpoint<C>>,
     started: Instant,
     is_sampled: bool,
+    /// Whether what comes of it decides on an ejected node.
+    is_probe: bool,
+    _counted: Option<Counted>,
 }
 
 impl<C> Pick<C> {
@@ -341,12 +456,40 @@ impl<C> Pick<C> {
     /// A success counts once, with the time since the pick; a failure counts whenever it comes.
     pub(crate) fn report(&mut self, outcome: Outcome) {
         let (load, now) = (&self.endpoint.load, Instant::now());
-        match outcome {
-            Outcome::Success if !self.is_sampled => load.succeeded(now - self.started, now),
-            Outcome::Failure => load.failed(now),
+        let tally = &self.endpoint.tally;
+        let has_broken = match outcome {
+            Outcome::Success if !self.is_sampled => {
+                load.succeeded(now - self.started, now);
+                tally.answered();
+                false
+            }
             Outcome::Success | Outcome::Cancelled => return,
+            Outcome::Failure => {
+                tally.failed();
+                false
+            }
+            Outcome::TransportFailure => tally.broke(),
+            Outcome::ConnectionLost if load.lose() => tally.broke(),
+            Outcome::ConnectionLost => {
+                tally.unanswered();
+                false
+            }
+        };
+        if outcome != Outcome::Success {
+            load.failed(now);
+        }
+        if has_broken {
+            self.tell(News::Broke(tally.clone()));
+        }
+        if std::mem::take(&mut self.is_probe) {
+            self.tell(News::Probed(tally.clone(), Some(outcome == Outcome::Success)));
         }
         self.is_sampled = true;
+    }
+
+    fn tell(&self, news: News) {
+        // The driver ends with its runtime, and nobody then picks.
+        let _ = self.endpoint.news.send(news);
     }
 
     /// Reports how the call went, and ends it.
@@ -358,5 +501,8 @@ impl<C> Pick<C> {
 impl<C> Drop for Pick<C> {
     fn drop(&mut self) {
         self.endpoint.load.end();
+        if self.is_probe {
+            self.tell(News::Probed(self.endpoint.tally.clone(), None));
+        }
     }
 }

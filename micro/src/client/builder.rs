@@ -105,7 +105,7 @@ impl Client {
 
     fn balancer(&self, service: &str, options: &ChannelOptions) -> Balancer {
         let settings = &self.inner.settings;
-        let ChannelOptions {} = options;
+        let ChannelOptions { subset, health_check, balancing, filter } = options.clone();
         let options = balance::Options {
             transport: transport::Config {
                 max_message_size: settings.max_message_size,
@@ -114,6 +114,10 @@ impl Client {
                 ..transport::Config::default()
             },
             penalty: settings.request_timeout,
+            subset,
+            health_check,
+            balancing: balancing.unwrap_or_default(),
+            filter: filter.unwrap_or_default(),
             ..balance::Options::default()
         };
         Balancer::new(self.inner.discovery.subscribe(service), options)
@@ -274,8 +278,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// `Config` when the URL is malformed, or of a registry that is not built in, when a window is out
-    /// of its range, when a layer's scope can be no service's or method's name, and when a variable
-    /// or flag cannot be read; the text says where the value came from.
+    /// of its range, when a layer's scope can be no service's or method's name, when an option of a
+    /// service cannot be used, and when a variable or flag cannot be read; the text says where the value came from.
     pub fn build(self) -> Result<Client, Error> {
         let Settings { stream_window, connection_window, .. } = self.settings;
         for (name, value) in
@@ -288,6 +292,7 @@ impl ClientBuilder {
             }
         }
         self.layers.check_names()?;
+        self.options.check()?;
         let discovery = self.given.discovery(self.registry)?.value;
         let settings = self.settings.given(&self.given, self.request_timeout, self.retries)?;
         Ok(Client::over(discovery, settings, self.layers, self.options))

@@ -1,6 +1,6 @@
 //! What the methods of a generated stub return: a call that is awaited.
 
-use std::{fmt, marker::PhantomData, pin::Pin, time::Duration};
+use std::{fmt, marker::PhantomData, pin::Pin, sync::Arc, time::Duration};
 
 use futures_core::Stream;
 use http::uri::PathAndQuery;
@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::{Channel, layers, unary};
-use crate::{descriptor::MethodDescriptor, registry::BoxFuture};
+use crate::{balance::hash_text, descriptor::MethodDescriptor, registry::BoxFuture};
 
 /// A call that has not begun: it does when it is awaited.
 ///
@@ -114,6 +114,37 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
     /// line for a stream of a ready node that has as many as it allows, it waits all the same.)
     pub fn fail_fast(mut self) -> Self {
         self.options.fail_fast = true;
+        self
+    }
+
+    /// Sends calls of one key to one node, where the channel's policy is
+    /// [`consistent_hash`](crate::balance::ConsistentHash): a user's id, say. Another policy leaves it
+    /// alone.
+    ///
+    /// The key is the text: `42`, `"42"`, and a header with that value are one key. It goes before the
+    /// header that the policy may name.
+    ///
+    /// ```
+    /// # use micro::{Request, Response, Service, Status, Stream};
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doc/greeter.v1.rs"));
+    /// # async fn of(greeter: GreeterClient, user_id: u64) -> Result<(), Status> {
+    /// # let request = HelloRequest { name: "world".into() };
+    /// let reply = greeter.hello(request).hash_key(user_id).await?;
+    /// # Ok(())
+    /// # }
+    /// # fn main() {}
+    /// ```
+    pub fn hash_key(mut self, key: impl fmt::Display) -> Self {
+        self.options.hash = Some(hash_text(key));
+        self
+    }
+
+    /// Pins the call to the node of this id, whatever the policy.
+    ///
+    /// It waits for that node within its deadline while it is not connected, and fails then with
+    /// `Unavailable`; it moves to no other. What would be tried again elsewhere is tried again there.
+    pub fn node(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.options.node = Some(id.into());
         self
     }
 

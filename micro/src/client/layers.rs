@@ -109,7 +109,7 @@ where
     let start = Instant::now();
     let (metadata, extensions, message) = request.into_parts();
     let mut headers = metadata.into_headers();
-    let deadline = unary::deadline_of(&channel, &headers, options, start);
+    let deadline = unary::deadline_of(&channel, &headers, &options, start);
     // It has been heard. What layers ask for is another's word.
     headers.remove(GRPC_TIMEOUT);
     let frame_len = unary::check_size(message.encoded_len(), channel.settings().max_message_size)?;
@@ -124,7 +124,7 @@ where
 
     let inner = channel.clone();
     let end: End = Arc::new(move |request| {
-        Box::pin(one_message(inner.clone(), method, request, options, start, deadline))
+        Box::pin(one_message(inner.clone(), method, request, options.clone(), start, deadline))
     });
     let answered = async {
         let answer = channel.layers().clone().run(request, end).await;

@@ -21,7 +21,7 @@ use super::{
     unary::USER_AGENT,
 };
 use crate::{
-    balance::Outcome,
+    balance::{self, Outcome},
     framing::{Checked, read_prefix},
     grpc_timeout, headers,
     registry::Node,
@@ -75,8 +75,10 @@ pub(super) async fn attempts(
     let (replay, mut body) = Replay::new(body);
     let mut retry = Retry::new(options.is_idempotent, channel.settings().max_attempts);
     let mut tried = Vec::new();
+    let request = channel.request(&options, head.uri.path(), &head.headers);
     loop {
-        let mut pick = channel.pick(&tried, options.fail_fast, &mut struck).await?;
+        let request = balance::Request { tried: &tried, ..request };
+        let mut pick = channel.pick(&request, options.fail_fast, &mut struck).await?;
         let (endpoint, node) = (pick.endpoint(), pick.node().clone());
         let sent = Instant::now();
         if deadline.is_some_and(|deadline| deadline <= sent) {

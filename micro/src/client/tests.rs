@@ -1,4 +1,5 @@
 mod attempts;
+mod balancing;
 mod layers;
 
 use std::{

@@ -1,6 +1,6 @@
 //! A unary call of a generated stub: our own framing, one buffer a message.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
@@ -14,12 +14,15 @@ use super::{
     status,
 };
 use crate::{
-    balance::Outcome, descriptor::MethodDescriptor, framing::PREFIX, grpc_timeout, headers,
+    balance::{self, Outcome},
+    descriptor::MethodDescriptor,
+    framing::PREFIX,
+    grpc_timeout, headers,
     transport::UnaryReply,
 };
 
 /// How a single call differs from its channel's defaults.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Options {
     pub(super) timeout: Option<Duration>,
     pub(super) fail_fast: bool,
@@ -29,6 +32,10 @@ pub(super) struct Options {
     /// The limit on the messages of a stream, in bytes. None for tonic's stubs, which have limits
     /// of their own.
     pub(super) max_message_size: Option<usize>,
+    /// The hash of its key.
+    pub(super) hash: Option<u64>,
+    /// The id of the node that it is pinned to.
+    pub(super) node: Option<Arc<str>>,
 }
 
 pub(super) async fn call<Req, Res>(
@@ -44,7 +51,7 @@ where
     let start = Instant::now();
     let (metadata, _, message) = request.into_parts();
     let metadata = metadata.into_headers();
-    let deadline = deadline_of(&channel, &metadata, options, start);
+    let deadline = deadline_of(&channel, &metadata, &options, start);
     let frame_len = check_size(message.encoded_len(), channel.settings().max_message_size)?;
     let call = Prepared { channel, method, metadata, options, start, deadline };
     attempts(call, || encode(&message, frame_len), |reply| decode(reply, Extensions::new())).await
@@ -76,8 +83,10 @@ pub(super) async fn attempts<T>(
     status::check_metadata(&metadata)?;
     let mut retry = Retry::new(options.is_idempotent, channel.settings().max_attempts);
     let mut tried = Vec::new();
+    let request = channel.request(&options, method.path, &metadata);
     loop {
-        let pick = channel.pick(&tried, options.fail_fast, &mut struck).await?;
+        let request = balance::Request { tried: &tried, ..request };
+        let pick = channel.pick(&request, options.fail_fast, &mut struck).await?;
         let endpoint = pick.endpoint();
         let node = pick.node().clone();
         let left = deadline.saturating_duration_since(Instant::now());
@@ -134,7 +143,7 @@ pub(super) async fn attempts<T>(
 pub(super) fn deadline_of(
     channel: &Channel,
     metadata: &HeaderMap,
-    options: Options,
+    options: &Options,
     start: Instant,
 ) -> Instant {
     let inherited = if options.detached { None } else { crate::deadline::current() };

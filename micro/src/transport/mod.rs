@@ -23,6 +23,7 @@ use std::time::Duration;
 pub(crate) use connect::connect;
 pub(crate) use connection::{Connection, ConnectionState};
 pub(crate) use failure::{Failure, FailureKind};
+pub(crate) use stream::Body;
 pub(crate) use unary::UnaryReply;
 
 /// What a connection is made with.

@@ -54,7 +54,7 @@ impl Registry for Slow {
 /// What a call that fails fast finds, and after how long.
 async fn ready(world: &World) -> (bool, Duration) {
     let start = Instant::now();
-    let is_ready = timeout(Duration::from_secs(3600), world.balancer.ready(true)).await;
+    let is_ready = timeout(Duration::from_secs(3600), super::ready(&world.balancer, true)).await;
     (is_ready.expect("it ends by itself"), start.elapsed())
 }
 
@@ -64,14 +64,14 @@ const MS: Duration = Duration::from_millis(1);
 async fn the_registrys_first_list_and_the_first_connection_are_waited_for() {
     let world = world();
     let balancer = world.balancer.clone();
-    let fast = tokio::spawn(async move { balancer.ready(true).await });
+    let fast = tokio::spawn(async move { super::ready(&balancer, true).await });
     sleep(Duration::from_secs(60)).await;
     assert!(!fast.is_finished(), "the registry has not answered");
     // Nor is its answer known here as long as it is not applied.
     world.status.send_modify(|status| status.synced = true);
     sleep(MS).await;
     assert!(!fast.is_finished());
-    assert_eq!(world.balancer.why_not_ready(), "memory:// has not answered yet");
+    assert_eq!(world.balancer.why_not_ready(&Request::default()), "memory:// has not answered yet");
     world.send(nodes(&["a"]));
     assert!(fast.await.expect("no panic"));
     assert_eq!(world.picks(), ["a"]);
@@ -82,13 +82,13 @@ async fn whenever_the_list_comes_its_node_is_found() {
     for yields in 0..20 {
         let world = world();
         let balancer = world.balancer.clone();
-        let fast = tokio::spawn(async move { balancer.ready(true).await });
+        let fast = tokio::spawn(async move { super::ready(&balancer, true).await });
         for _ in 0..yields {
             tokio::task::yield_now().await;
         }
         world.send(nodes(&["a"]));
         assert!(fast.await.expect("no panic"), "after {yields} yields");
-        assert!(world.balancer.pick(&[]).is_some());
+        assert!(world.balancer.pick(&Request::default()).is_some());
     }
 }
 
@@ -144,7 +144,7 @@ async fn an_empty_registry_is_told_at_once_with_what_it_has_instead() {
     world.send(nodes(&[]));
     for _ in 0..3 {
         assert_eq!(ready(&world).await, (false, Duration::ZERO));
-        let why = world.balancer.why_not_ready();
+        let why = world.balancer.why_not_ready(&Request::default());
         assert!(why.contains("did you mean 'greeters'?"), "{why}");
     }
 }
@@ -156,7 +156,7 @@ async fn what_else_is_registered_is_waited_for_once_and_not_for_long() {
         world.send(nodes(&[]));
         sleep(MS).await;
         assert_eq!(ready(&world).await, (false, MS * waits));
-        let why = world.balancer.why_not_ready();
+        let why = world.balancer.why_not_ready(&Request::default());
         assert_eq!(why.contains("did you mean 'greeters'?"), is_known, "{why}");
         assert!(why.starts_with("none is registered in slow://; "), "{why}");
         sleep(Duration::from_secs(60)).await;
@@ -168,7 +168,7 @@ async fn what_else_is_registered_is_waited_for_once_and_not_for_long() {
 async fn what_was_asked_before_a_node_came_is_not_told_after_it_left() {
     let world = world_with(Memory::new(), Arc::new(Slow(MS * 500)));
     world.send(nodes(&[]));
-    let asks = timeout(MS * 100, world.balancer.ready(true));
+    let asks = timeout(MS * 100, super::ready(&world.balancer, true));
     assert!(asks.await.is_err(), "the answer is on its way");
     world.network.set("a:1", Host::Refuses);
     world.send(nodes(&["a"]));
@@ -184,11 +184,11 @@ async fn a_registry_that_fails_is_not_waited_for() {
     let world = world();
     world.status.send_modify(|status| status.error = Some("etcd://h:1: refused".into()));
     assert_eq!(ready(&world).await, (false, Duration::ZERO));
-    assert_eq!(world.balancer.why_not_ready(), "etcd://h:1: refused");
-    // Its caller asks for these two first.
+    assert_eq!(world.balancer.why_not_ready(&Request::default()), "etcd://h:1: refused");
     world.status.send_modify(|status| status.refused = true);
-    assert_eq!(ready(&world).await, (true, Duration::ZERO));
+    assert_eq!(ready(&world).await, (false, Duration::ZERO));
     assert!(world.balancer.refused().is_some());
     drop(world.status);
-    assert!(world.balancer.ready(true).await && world.balancer.is_over());
+    assert!(!super::ready(&world.balancer, true).await);
+    assert!(world.balancer.is_over());
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream::BoxStream};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, sleep, timeout},
@@ -13,15 +14,19 @@ use tokio::{
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{
-    Balancer, Options, Outcome, Pick,
+    Balancer, Balancing, EndpointId, Filter, Options, Outcome, Pick, Request,
     connect::{Connect, Ended},
+    health::Health,
 };
 use crate::{
     discovery::{Discovery, Doubts, Neighbours, Status, Update},
-    registry::{Node, Registry, memory::Memory},
+    registry::{Endpoint, Node, Registry, memory::Memory},
 };
 
+mod ejecting;
+mod explaining;
 mod fail_fast;
+mod health;
 mod shares;
 
 /// What an address does when it is dialled.
@@ -42,6 +47,8 @@ struct Inner {
     dials: Vec<(String, Instant)>,
     connections: Vec<watch::Sender<Option<Ended>>>,
     closed: Vec<usize>,
+    /// What is told of the health of each address.
+    health: HashMap<String, mpsc::UnboundedSender<Health>>,
 }
 
 #[derive(Debug, Clone)]
@@ -103,6 +110,13 @@ impl Connect for Network {
         ended.expect("waited for")
     }
 
+    fn health(connection: Connection, _: Arc<str>) -> BoxStream<'static, Health> {
+        let mut inner = connection.network.0.lock().unwrap();
+        let (tell, told) = mpsc::unbounded_channel();
+        inner.health.insert(connection.address.clone(), tell);
+        UnboundedReceiverStream::new(told).boxed()
+    }
+
     fn close(connection: &Connection) {
         connection.network.0.lock().unwrap().closed.push(connection.number);
     }
@@ -123,8 +137,17 @@ fn world() -> World {
     world_with(registry.clone(), Arc::new(registry))
 }
 
+fn world_of(options: Options) -> World {
+    let registry = Memory::new();
+    world_of_all(registry.clone(), Arc::new(registry), options)
+}
+
 /// With `asked` for what else is registered.
 fn world_with(registry: Memory, asked: Arc<dyn Registry>) -> World {
+    world_of_all(registry, asked, Options::default())
+}
+
+fn world_of_all(registry: Memory, asked: Arc<dyn Registry>, options: Options) -> World {
     let (updates, stream) = mpsc::unbounded_channel();
     let status = watch::Sender::new(Status::default());
     let (network, mut doubts) = (Network::default(), Doubts::default());
@@ -135,8 +158,7 @@ fn world_with(registry: Memory, asked: Arc<dyn Registry>) -> World {
         Neighbours::new(Discovery::new(asked), "greeter"),
         doubts,
         network.clone(),
-        Options::default().ttl,
-        Options::default().penalty,
+        options,
     );
     World { balancer, network, updates, status, doubted, registry }
 }
@@ -144,6 +166,11 @@ fn world_with(registry: Memory, asked: Arc<dyn Registry>) -> World {
 fn nodes(ids: &[&str]) -> Update {
     let node = |id: &&str| Arc::new(Node::new("greeter", *id, format!("{id}:1")));
     Update::Reset(ids.iter().map(node).collect())
+}
+
+/// Waits for whatever node there is.
+async fn ready(balancer: &Balancer<Connection>, fail_fast: bool) -> bool {
+    balancer.wait(&Request::default(), fail_fast).await.is_some()
 }
 
 impl World {
@@ -163,15 +190,19 @@ impl World {
 
     /// The ids of the nodes that a hundred picks come to.
     fn picks(&self) -> Vec<String> {
-        let picks = (0..100).filter_map(|_| self.balancer.pick(&[]));
+        let picks = (0..100).filter_map(|_| self.balancer.pick(&Request::default()));
         let mut ids: Vec<_> = picks.map(|pick| pick.node().id.clone()).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
     }
 
+    async fn settle(&self) {
+        sleep(Duration::from_millis(1)).await;
+    }
+
     fn pick(&self) -> Pick<Connection> {
-        self.balancer.pick(&[]).expect("a node is ready")
+        self.balancer.pick(&Request::default()).expect("a node is ready")
     }
 }
 
@@ -182,7 +213,7 @@ async fn a_silent_node_keeps_no_other_waiting_and_gets_no_call() {
     world.network.set("refusing:1", Host::Refuses);
     let start = Instant::now();
     world.send(nodes(&["silent", "a", "refusing", "b"]));
-    world.balancer.ready(false).await;
+    ready(&world.balancer, false).await;
     assert!(start.elapsed() < Duration::from_millis(5), "{:?}", start.elapsed());
     sleep(Duration::from_secs(30)).await;
     assert_eq!(world.picks(), ["a", "b"]);
@@ -191,8 +222,8 @@ async fn a_silent_node_keeps_no_other_waiting_and_gets_no_call() {
 #[tokio::test(start_paused = true)]
 async fn nothing_to_pick_is_none_and_ready_waits_for_ever() {
     let world = World::with(&[]).await;
-    assert!(world.balancer.pick(&[]).is_none());
-    assert!(timeout(Duration::from_secs(3600), world.balancer.ready(false)).await.is_err());
+    assert!(world.balancer.pick(&Request::default()).is_none());
+    assert!(timeout(Duration::from_secs(3600), ready(&world.balancer, false)).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,7 +233,7 @@ async fn who_waits_is_served_first_come_first_served() {
     for number in 0..100 {
         let (balancer, order) = (world.balancer.clone(), order.clone());
         tokio::spawn(async move {
-            balancer.ready(false).await;
+            ready(&balancer, false).await;
             order.send(number).unwrap();
         });
         tokio::task::yield_now().await;
@@ -216,7 +247,7 @@ async fn who_waits_is_served_first_come_first_served() {
 #[tokio::test(start_paused = true)]
 async fn why_nothing_is_ready_is_told() {
     let world = world();
-    let why = |world: &World| world.balancer.why_not_ready();
+    let why = |world: &World| world.balancer.why_not_ready(&Request::default());
     assert_eq!(why(&world), "memory:// has not answered yet");
     world.status.send_modify(|status| status.error = Some("etcd://h:1: refused".into()));
     assert_eq!(why(&world), "etcd://h:1: refused");
@@ -238,7 +269,7 @@ async fn records_that_cannot_be_used_are_told() {
     let world = World::with(&[]).await;
     world.status.send_modify(|status| (status.malformed, status.not_grpc) = (1, 2));
     assert_eq!(
-        world.balancer.why_not_ready(),
+        world.balancer.why_not_ready(&Request::default()),
         "memory:// has 3 records of it and none that can be used: 2 of nodes that do not speak \
          gRPC, 1 that cannot be decoded"
     );
@@ -254,9 +285,9 @@ async fn who_waits_in_vain_learns_what_else_is_registered() {
     };
     let world = world();
     let wait = async || {
-        let waited = timeout(Duration::from_millis(100), world.balancer.ready(false)).await;
+        let waited = timeout(Duration::from_millis(100), ready(&world.balancer, false)).await;
         assert!(waited.is_err(), "there is no node");
-        world.balancer.why_not_ready()
+        world.balancer.why_not_ready(&Request::default())
     };
     assert_eq!(wait().await, "memory:// has not answered yet");
     world.send(nodes(&[]));
@@ -282,23 +313,36 @@ async fn who_waits_in_vain_learns_what_else_is_registered() {
 #[tokio::test(start_paused = true)]
 async fn who_does_not_wait_has_the_next_one_learn_what_else_is_registered() {
     let world = World::with(&[]).await;
-    assert!(!world.balancer.why_not_ready().contains("registered there"), "nothing is waited for");
+    assert!(
+        !world.balancer.why_not_ready(&Request::default()).contains("registered there"),
+        "nothing is waited for"
+    );
     sleep(Duration::from_millis(1)).await;
-    assert!(world.balancer.why_not_ready().contains("no service at all is registered there"));
+    assert!(
+        world
+            .balancer
+            .why_not_ready(&Request::default())
+            .contains("no service at all is registered there")
+    );
     let node = Node::new("greeters", "1", "host:1");
     world.registry.register(&node, Duration::from_secs(3600)).await.expect("a lease");
     sleep(Duration::from_secs(10)).await;
-    assert!(!world.balancer.why_not_ready().contains("greeters"), "what was known");
+    assert!(
+        !world.balancer.why_not_ready(&Request::default()).contains("greeters"),
+        "what was known"
+    );
     sleep(Duration::from_millis(1)).await;
-    assert!(world.balancer.why_not_ready().contains("registered there: 'greeters'"));
+    assert!(
+        world.balancer.why_not_ready(&Request::default()).contains("registered there: 'greeters'")
+    );
 
     world.send(nodes(&["a"]));
-    world.balancer.ready(false).await;
+    ready(&world.balancer, false).await;
     world.send(nodes(&[]));
-    let mut gone = world.balancer.why_not_ready();
+    let mut gone = world.balancer.why_not_ready(&Request::default());
     while !gone.contains("none is registered") {
         sleep(Duration::from_secs(1)).await;
-        gone = world.balancer.why_not_ready();
+        gone = world.balancer.why_not_ready(&Request::default());
     }
     assert!(!gone.contains("registered there"), "from before: {gone}");
 }
@@ -309,7 +353,7 @@ async fn who_waits_for_a_service_that_cannot_be_is_told_at_once() {
     let balancer = world.balancer.clone();
     assert_eq!(balancer.refused(), None);
     let waiting = tokio::spawn(async move {
-        balancer.ready(false).await;
+        ready(&balancer, false).await;
         balancer.refused()
     });
     tokio::task::yield_now().await;
@@ -328,12 +372,12 @@ async fn a_waiting_call_has_a_node_dialled_once_a_second() {
     world.send(nodes(&["a"]));
     sleep(Duration::from_secs(60)).await;
     let before = world.network.dials("a:1").len();
-    assert!(timeout(Duration::from_secs(10), world.balancer.ready(false)).await.is_err());
+    assert!(timeout(Duration::from_secs(10), ready(&world.balancer, false)).await.is_err());
     let dials = world.network.dials("a:1");
     assert!((10..=11).contains(&(dials.len() - before)), "{} dials", dials.len() - before);
     world.network.set("a:1", Host::Accepts);
     let start = Instant::now();
-    world.balancer.ready(false).await;
+    ready(&world.balancer, false).await;
     assert!(start.elapsed() <= Duration::from_millis(1_001), "{:?}", start.elapsed());
 }
 
@@ -346,8 +390,11 @@ async fn goaway_ends_picks_while_calls_under_way_keep_their_connection() {
     // The driver hears of it; connecting takes longer than that.
     tokio::task::yield_now().await;
     tokio::task::yield_now().await;
-    assert!(world.balancer.pick(&[]).is_none(), "no new call on a draining connection");
-    world.balancer.ready(false).await;
+    assert!(
+        world.balancer.pick(&Request::default()).is_none(),
+        "no new call on a draining connection"
+    );
+    ready(&world.balancer, false).await;
     let new = world.pick();
     assert_eq!((old.connection().number, new.connection().number), (0, 1));
     assert_eq!(old.endpoint(), new.endpoint(), "the same node");
@@ -457,19 +504,92 @@ async fn a_node_that_cannot_be_reached_puts_the_registrys_word_in_doubt() {
         raised.is_ok()
     };
     world.updates.send(nodes(&["a"])).unwrap();
-    world.balancer.ready(false).await;
+    ready(&world.balancer, false).await;
     assert!(!is_doubted().await, "all is well");
-    let pick = world.balancer.pick(&[]).expect("a is ready");
+    let pick = world.balancer.pick(&Request::default()).expect("a is ready");
     let connection = pick.connection().clone();
     drop(pick);
     world.network.end(&connection, Ended::Draining);
     assert!(is_doubted().await, "it is leaving");
 
-    world.balancer.ready(false).await;
-    let connection = world.balancer.pick(&[]).expect("a is ready").connection().clone();
+    ready(&world.balancer, false).await;
+    let connection =
+        world.balancer.pick(&Request::default()).expect("a is ready").connection().clone();
     world.network.set("a:1", Host::Refuses);
     world.network.end(&connection, Ended::Closed("reset".to_owned()));
     assert!(is_doubted().await, "it was lost");
     let again = timeout(Duration::from_secs(10), world.doubted.notified()).await;
     assert!(again.is_ok(), "and each attempt that fails says so again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_pass_the_filter_is_not_connected_to() {
+    let filter = Filter::new().label("track", "stable");
+    let world = world_of(Options { filter, ..Options::default() });
+    let node = |id: &str, track: &str| {
+        let mut node = Node::new("greeter", id, format!("{id}:1"));
+        node.metadata.insert("track".to_owned(), track.to_owned());
+        Arc::new(node)
+    };
+    world.send(Update::Reset(vec![node("a", "canary"), node("b", "canary")]));
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(
+        world.balancer.why_not_ready(&Request::default()),
+        "none of the 2 in memory:// passes the filter: track=stable"
+    );
+    world.send(Update::Insert(node("b", "stable")));
+    world.send(Update::Insert(node("c", "stable")));
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(world.picks(), ["b", "c"]);
+    world.send(Update::Insert(node("b", "canary")));
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(world.picks(), ["c"]);
+    assert!(world.network.dials("a:1").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_for_a_node_that_has_its_method() {
+    let filter = Filter::new().serving();
+    let world = world_of(Options { filter, ..Options::default() });
+    let node = |id: &str, method: &str| {
+        let mut node = Node::new("greeter", id, format!("{id}:1"));
+        let name = format!("Greeter.{method}");
+        node.endpoints = vec![Endpoint { name, ..Endpoint::default() }];
+        Arc::new(node)
+    };
+    world.send(Update::Reset(vec![node("a", "Hello")]));
+    sleep(Duration::from_millis(10)).await;
+    let wave = Request { method: "/greeter.v1.Greeter/Wave", ..Request::default() };
+    assert!(world.balancer.wait(&wave, true).await.is_none(), "it fails fast");
+    assert_eq!(
+        world.balancer.why_not_ready(&wave),
+        "/greeter.v1.Greeter/Wave is in the record of none of the 1 that are connected"
+    );
+    let waiting = world.balancer.wait(&wave, false);
+    tokio::pin!(waiting);
+    assert!(timeout(Duration::from_secs(1), &mut waiting).await.is_err());
+    world.send(Update::Insert(node("b", "Wave")));
+    assert_eq!(waiting.await.expect("it came").node().id, "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_zones_share_goes_by_what_the_registry_lists_of_it() {
+    let balancing = Balancing::zone_first("a");
+    let world = world_of(Options { balancing, ..Options::default() });
+    for down in ["a1:1", "a2:1"] {
+        world.network.set(down, Host::Refuses);
+    }
+    let node = |id: &str| {
+        let mut node = Node::new("greeter", id, format!("{id}:1"));
+        node.metadata.insert("zone".to_owned(), id[..1].to_owned());
+        Arc::new(node)
+    };
+    world.send(Update::Reset(["a1", "a2", "a3", "b1"].map(node).into()));
+    sleep(Duration::from_millis(10)).await;
+    let own = (0..3_000).filter(|_| world.pick().node().id == "a3").count();
+    assert!((1_250..1_550).contains(&own), "1.4 of a third: {own} of 3000");
+    world.network.set("a1:1", Host::Accepts);
+    world.network.set("a2:1", Host::Accepts);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.picks(), ["a1", "a2", "a3"], "its own zone is well");
 }

@@ -6,11 +6,10 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::super::{
-    EndpointId,
+    Balancing, EndpointId, Request,
     ewma::Load,
     snapshot::{Endpoint, Picked},
 };
-use crate::registry::Node;
 
 const PENALTY: Duration = Duration::from_secs(5);
 const ALL: u64 = 3;
@@ -62,7 +61,7 @@ impl Fleet {
             now: Duration::ZERO,
             rng: Rng::with_seed(seed),
             hosts: Vec::new(),
-            picked: Picked::new(),
+            picked: Picked::new(&Balancing::p2c(), false),
             calls: (0..callers).map(|_| None).collect(),
             ends: (0..callers).map(|caller| Reverse((Duration::ZERO, caller))).collect(),
         };
@@ -82,9 +81,8 @@ impl Fleet {
     /// What the driver does when a connection stands.
     fn connect(&mut self, id: u64, host: usize) {
         let now = self.start + self.now;
-        let load = Arc::new(Load::new(self.picked.median_latency(now), PENALTY, now));
-        let node = Arc::new(Node::new("greeter", id.to_string(), "host:1"));
-        self.picked.insert(Endpoint { id: EndpointId(id), node, connection: host, load });
+        let load = Load::new(self.picked.median_latency(now), PENALTY, now);
+        self.picked.insert(Endpoint::new(EndpointId(id), host, load));
     }
 
     fn disconnect(&mut self, id: u64) {
@@ -103,7 +101,7 @@ impl Fleet {
             self.now = now;
             self.end(caller);
             let at = self.start + now;
-            let picked = snapshot.pick(&[], at, &mut self.rng).expect("ready");
+            let picked = snapshot.pick(&Request::default(), at, &mut self.rng).expect("ready");
             let (host, load) = (picked.connection, picked.load.clone());
             self.begin(caller, host, load);
         }

@@ -1,0 +1,88 @@
+//! The power of two choices, and the draw that other policies fall back on.
+
+use std::{ops::Range, sync::Arc};
+
+use fastrand::Rng;
+use tokio::time::Instant;
+
+use super::super::{EndpointId, request::Asked, set::Set, snapshot::Endpoint};
+
+/// How often a place is drawn that may turn out to be none for the call. Then a walk finds one: at
+/// half of the set, once in 256 draws.
+const DRAWS: usize = 8;
+
+/// The cheaper of two endpoints drawn at random.
+pub(super) fn pick<'a, C>(
+    set: &'a Set<C>,
+    places: Range<usize>,
+    asked: &Asked<'_>,
+    now: Instant,
+    rng: &mut Rng,
+) -> Option<&'a Arc<Endpoint<C>>> {
+    let (first, second) = two(set, places, asked, rng)?;
+    Some(second.map_or(first, |second| cheaper(first, second, now, rng)))
+}
+
+/// The one of two drawn at random that has fewer calls in flight.
+pub(super) fn least_request<'a, C>(
+    set: &'a Set<C>,
+    asked: &Asked<'_>,
+    rng: &mut Rng,
+) -> Option<&'a Arc<Endpoint<C>>> {
+    let (first, second) = two(set, set.all(), asked, rng)?;
+    let is_less = |it: &&Arc<Endpoint<C>>| it.load.in_flight() < first.load.in_flight();
+    Some(second.filter(is_less).unwrap_or(first))
+}
+
+/// Two different ones for the call, if there are.
+#[expect(clippy::type_complexity, reason = "a pair, taken apart where it comes from")]
+fn two<'a, C>(
+    set: &'a Set<C>,
+    places: Range<usize>,
+    asked: &Asked<'_>,
+    rng: &mut Rng,
+) -> Option<(&'a Arc<Endpoint<C>>, Option<&'a Arc<Endpoint<C>>>)> {
+    if asked.is_any() && places.len() > 1 {
+        let first = rng.usize(..places.len());
+        let second = rng.usize(..places.len() - 1);
+        let second = second + usize::from(second >= first);
+        return Some((set.get(places.start + first), Some(set.get(places.start + second))));
+    }
+    let first = draw(set, places.clone(), asked, None, rng)?;
+    Some((first, draw(set, places, asked, Some(first.id), rng)))
+}
+
+/// A random one for the call, and not `other`.
+pub(super) fn draw<'a, C>(
+    set: &'a Set<C>,
+    places: Range<usize>,
+    asked: &Asked<'_>,
+    other: Option<EndpointId>,
+    rng: &mut Rng,
+) -> Option<&'a Arc<Endpoint<C>>> {
+    if places.is_empty() {
+        return None;
+    }
+    let will_do = |it: &&Arc<Endpoint<C>>| Some(it.id) != other && asked.admits(it);
+    let drawn = (0..DRAWS).map(|_| set.get(rng.usize(places.clone()))).find(will_do);
+    drawn.or_else(|| {
+        let start = rng.usize(places.clone());
+        (start..places.end).chain(places.start..start).map(|place| set.get(place)).find(will_do)
+    })
+}
+
+/// The cheaper of two, where a difference of less than 2 is settled by chance, the more often for
+/// the cheaper the larger it is. Without that, a single caller leaves the dearer of two equal nodes
+/// alone until its estimate fades: *simulated*, shares of 1.5, 1.4 and 0.1 over two seconds.
+fn cheaper<'a, C>(
+    first: &'a Arc<Endpoint<C>>,
+    second: &'a Arc<Endpoint<C>>,
+    now: Instant,
+    rng: &mut Rng,
+) -> &'a Arc<Endpoint<C>> {
+    let chance = rng.f32();
+    // From 1/2 to 2, and as often under 1 as over it.
+    let handicap = (1.0 + chance) / (2.0 - chance);
+    let second_is_cheaper = second.load.relative_cost(&first.load, now) * handicap < 1.0;
+    if second_is_cheaper { second } else { first }
+}

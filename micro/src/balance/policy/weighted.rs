@@ -1,0 +1,130 @@
+//! By the weights that nodes register with.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use fastrand::Rng;
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        request::Asked,
+        set::{Set, Slot},
+        snapshot::Endpoint,
+    },
+    p2c,
+};
+use crate::registry::Node;
+
+/// How long a node that has just come gets less than its weight (Envoy's slow start, which has no
+/// default; grpc's weighted round robin waits the same 10 s for a new node's reports).
+const SLOW_START: Duration = Duration::from_secs(10);
+
+/// The least part of its weight then, and the time that counts as past at least: Envoy's.
+const LEAST_FACTOR: f32 = 0.1;
+const LEAST_AGE: Duration = Duration::from_secs(1);
+
+/// 2^64 over the golden ratio: its multiples fall into any interval as evenly as can be.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// How often a place is drawn that may turn out to be none for the call, or too young. When all are
+/// young, one of the last is as good as any.
+const DRAWS: usize = 32;
+
+/// The largest weight: a hundred thousand nodes of it, and a share of one in 10^8, fit with room.
+const LARGEST: u32 = 1000;
+
+/// The sums of weights over the chunks of a set.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Weights {
+    calls: Arc<AtomicU64>,
+    /// Of each chunk, that of all chunks up to it and its own.
+    sums: Vec<u64>,
+}
+
+impl Weights {
+    /// Begins anywhere: clients that start together must not go round in step.
+    pub(super) fn new() -> Self {
+        Self { calls: Arc::new(AtomicU64::new(fastrand::u64(..1 << 32))), sums: Vec::new() }
+    }
+
+    pub(super) fn sum<C>(&mut self, set: &Set<C>) {
+        let sums = set.chunks().iter().scan(0, |sum, chunk| {
+            *sum += chunk.iter().map(|slot| u64::from(slot.weight)).sum::<u64>();
+            Some(*sum)
+        });
+        self.sums = sums.collect();
+    }
+
+    pub(super) fn pick<'a, C>(
+        &self,
+        set: &'a Set<C>,
+        asked: &Asked<'_>,
+        now: Instant,
+        rng: &mut Rng,
+    ) -> Option<&'a Arc<Endpoint<C>>> {
+        let total = self.sums.last().copied().unwrap_or(0);
+        let mut young = None;
+        for _ in 0..if total > 0 { DRAWS } else { 0 } {
+            let endpoint = self.next(set, total);
+            if asked.admits(endpoint) {
+                if set.len() == 1 || rng.f32() < factor(endpoint.load.age(now)) {
+                    return Some(endpoint);
+                }
+                young = Some(endpoint);
+            }
+        }
+        let slots = || set.chunks().iter().flat_map(|chunk| chunk.iter());
+        let weighs = |slot: &&Slot<C>| slot.weight > 0 && asked.admits(&slot.endpoint);
+        young
+            .or_else(|| slots().find(weighs).map(|slot| &slot.endpoint))
+            .or_else(|| p2c::draw(set, set.all(), asked, None, rng))
+    }
+
+    /// Whose turn it is.
+    fn next<'a, C>(&self, set: &'a Set<C>, total: u64) -> &'a Arc<Endpoint<C>> {
+        let turn = self.calls.fetch_add(1, Relaxed).wrapping_mul(GOLDEN);
+        let at = ((u128::from(turn) * u128::from(total)) >> 64) as u64;
+        let chunk = self.sums.partition_point(|sum| *sum <= at);
+        let mut left = at - chunk.checked_sub(1).map_or(0, |before| self.sums[before]);
+        let slots = &set.chunks()[chunk];
+        let slot = slots.iter().find(|slot| match left.checked_sub(slot.weight.into()) {
+            Some(less) => {
+                left = less;
+                false
+            }
+            None => true,
+        });
+        &slot.expect("the sum is that of these slots").endpoint
+    }
+}
+
+/// The part of its weight that a node of this age gets.
+fn factor(age: Duration) -> f32 {
+    if age >= SLOW_START {
+        return 1.0;
+    }
+    (age.max(LEAST_AGE).as_secs_f32() / SLOW_START.as_secs_f32()).max(LEAST_FACTOR)
+}
+
+/// The weight in a node's metadata.
+pub(super) fn weight(node: &Node) -> u32 {
+    let Some(text) = node.metadata.get("weight") else {
+        return 1;
+    };
+    let weight = text.parse().ok().filter(|weight| *weight <= LARGEST);
+    weight.unwrap_or_else(|| {
+        tracing::warn!(
+            service = node.service,
+            node = node.id,
+            "the node's weight '{}' is no number from 0 to {LARGEST}: it counts as 1",
+            text.escape_debug(),
+        );
+        1
+    })
+}
