@@ -126,13 +126,13 @@ impl NodeFault {
     /// know: those are counted. The others cost none where no handler can have seen the call, else:
     fn at_most(self) -> usize {
         match self {
-            // Found out after 2 s, when every caller may wait there, and connected to again at once.
-            Self::SilentWhenReady => CALLERS * (LASTS.as_secs() as usize / 2 + 1),
-            // What came in between SETTINGS and the end, once a second.
-            Self::ClosesWhenReady => CALLERS * (LASTS.as_secs() as usize + 1),
-            // Each failure halves the node's health, which comes back within seconds.
+            // Three connections lost under calls in a row eject it, and each caller has no more than one
+            // call on each.
+            Self::SilentWhenReady | Self::ClosesWhenReady => 3 * CALLERS,
+            // Too few a second to be an outlier among so few nodes (gRFC A50's minimum volume): each
+            // failure halves the node's health, which comes back within seconds.
             Self::ResetsForError | Self::ResetsAmidAnswer | Self::Exhausted | Self::Unavailable => {
-                CALLERS + 4 * LASTS.as_secs() as usize
+                CALLERS + 6 * LASTS.as_secs() as usize
             }
             _ => 0,
         }
@@ -226,8 +226,9 @@ impl NodeFault {
             _ => rogue = Some(self.put_rogue(trial).await),
         }
         if self == Self::SilentWhenReady {
-            // Until such a node is ejected, all callers may come to wait there, for 2 s at a time.
-            trial.dark_for(LASTS.as_secs() as usize / 2);
+            // Until it is found out the first time all callers may come to wait there; on a busy machine
+            // the others' calls take long enough for that.
+            trial.dark_for(2);
         }
         sleep(LASTS).await;
         rogue
