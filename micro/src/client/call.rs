@@ -42,11 +42,11 @@ use crate::{balance::hash_text, descriptor::MethodDescriptor, registry::BoxFutur
 /// deadline allows; but one that a node threw out together with its connection, for an error, does
 /// so once ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)). A method
 /// whose `.proto` gives it an `idempotency_level`, and a call that is
-/// [`idempotent`](Self::idempotent), is also made again after `Unavailable` and after a lost
-/// connection, up to five attempts in all; [`retry`](Self::retry) says it otherwise. Such attempts
-/// are paid from the channel's budget, which is 20% of its calls and 10 a second, so that a service
-/// that fails is not sent a multiple of its load.
-/// A stream's response commits it to its node with its headers, and what happens later is the
+/// [`idempotent`](Self::idempotent), is also made again after `Unavailable`, after
+/// `ResourceExhausted`, and after a connection or a stream that broke, up to five attempts in all;
+/// [`retry`](Self::retry) says it otherwise. Such attempts are paid from the channel's budget, which
+/// is 20% of its calls and 10 a second, so that a service that fails is not sent a multiple of its
+/// load. A stream's response commits it to its node with its headers, and what happens later is the
 /// caller's.
 /// Of the request of a streaming call 64 KiB are kept for that; one that has sent more fails
 /// instead.

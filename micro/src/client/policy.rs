@@ -26,7 +26,7 @@ use super::builder::MOST_ATTEMPTS;
 /// # }
 /// ```
 ///
-/// A lost connection counts as `Unavailable`. What no handler can have seen is made again whatever
+/// A connection or a stream that broke counts as `Unavailable`. What no handler can have seen is made again whatever
 /// the policy, and is not counted. All within the call's deadline, the channel's budget (20% of its
 /// calls and 10 a second, or the `retryThrottling` of its service config), and
 /// [`ClientBuilder::retries`](super::ClientBuilder::retries).
@@ -72,9 +72,10 @@ impl RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// After `Unavailable`: how methods that their `.proto` declares idempotent are tried again.
+    /// After `Unavailable` and `ResourceExhausted`, since another node may have what this one lacks:
+    /// how methods that their `.proto` declares idempotent are tried again.
     fn default() -> Self {
-        Self::on([Code::Unavailable])
+        Self::on([Code::Unavailable, Code::ResourceExhausted])
     }
 }
 

@@ -150,10 +150,16 @@ impl<'a> Retry<'a> {
         if failure.is_unprocessed() && !is_suspect_again {
             return Next::Attempt;
         }
+        let code = failure.to_status().code();
         match failure.kind() {
             // What is wrong with the call here is wrong with it on every node.
             FailureKind::TooLarge | FailureKind::Body => Next::Fail,
-            _ => self.declared(failure.to_status().code(), None, now),
+            // HTTP/2's words for what the node did, and no handler's: as a lost connection.
+            FailureKind::Reset if matches!(code, Code::Internal | Code::ResourceExhausted) => {
+                let is_listed = self.policy.is_some_and(|policy| policy.codes.contains(code));
+                self.declared(if is_listed { code } else { Code::Unavailable }, None, now)
+            }
+            _ => self.declared(code, None, now),
         }
     }
 
@@ -344,5 +350,35 @@ mod tests {
         assert!(pauses[0] <= Duration::from_millis(12), "{:?}", pauses[0]);
         assert!(pauses[11] >= Duration::from_millis(800), "{:?}", pauses[11]);
         assert!(pauses.iter().all(|pause| *pause <= Duration::from_millis(1200)));
+    }
+
+    #[test]
+    fn another_node_may_answer_where_one_is_unavailable_or_exhausted_and_no_differently_else() {
+        let (budget, now) = (budget(), Instant::now());
+        for code in (0..=16).map(Code::from_i32) {
+            let next = declared(&budget).after_status(&Status::new(code, ""), now);
+            let is_tried = matches!(code, Code::Unavailable | Code::ResourceExhausted);
+            assert_eq!(next, if is_tried { Next::Attempt } else { Next::Fail }, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_broke_is_tried_again_where_the_call_is_declared_idempotent() {
+        use FailureKind::{Malformed, Reset, TooLarge};
+        let (budget, now) = (budget(), Instant::now());
+        for (kind, code, expected) in [
+            (Reset, Code::Internal, Next::Attempt),
+            (Reset, Code::ResourceExhausted, Next::Attempt),
+            (Reset, Code::Cancelled, Next::Fail),
+            (Reset, Code::PermissionDenied, Next::Fail),
+            (Malformed, Code::Internal, Next::Fail),
+            (TooLarge, Code::ResourceExhausted, Next::Fail),
+        ] {
+            let failure = Failure::new(kind, Status::new(code, ""));
+            let next = declared(&budget).after_failure(&failure, now);
+            assert_eq!(next, expected, "{kind:?} {code:?}");
+            let next = Retry::new(None, 5, Purse::Budget(&budget)).after_failure(&failure, now);
+            assert_eq!(next, Next::Fail, "{kind:?} {code:?}");
+        }
     }
 }

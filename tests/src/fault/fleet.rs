@@ -66,11 +66,22 @@ impl Fleet {
     /// # Panics
     /// As [`Fleet::start`].
     pub async fn in_several(url: &str, seen: &str) -> Self {
-        let mut fleet = Self::unregistered_in(url, seen);
-        for node in 0..fleet.nodes.len() {
-            fleet.registered(node).await;
+        Self::unregistered_in(url, seen, &[]).registered_all().await
+    }
+
+    /// The same of nodes that all behave as these flags, which are `fault-node`'s, say.
+    ///
+    /// # Panics
+    /// As [`Fleet::start`].
+    pub async fn with_flags(url: &str, flags: &[&str]) -> Self {
+        Self::unregistered_in(url, url, flags).registered_all().await
+    }
+
+    async fn registered_all(mut self) -> Self {
+        for node in 0..self.nodes.len() {
+            self.registered(node).await;
         }
-        fleet
+        self
     }
 
     /// Starts three nodes whose registry may be away.
@@ -78,13 +89,13 @@ impl Fleet {
     /// # Panics
     /// As [`Fleet::start`].
     pub fn unregistered(url: &str) -> Self {
-        Self::unregistered_in(url, url)
+        Self::unregistered_in(url, url, &[])
     }
 
-    fn unregistered_in(url: &str, seen: &str) -> Self {
+    fn unregistered_in(url: &str, seen: &str, flags: &[&str]) -> Self {
         let journals = tempfile::tempdir().expect("a folder for the journals");
         let registry = registry::open(seen).expect("a registry's URL");
-        let start = |name| Node::start(name, 1, free_address(), url, journals.path());
+        let start = |name| Node::start(name, 1, free_address(), url, journals.path(), flags);
         let nodes = ["a", "b", "c"].map(start).into();
         Self { url: url.to_owned(), registry, nodes, journals, _alone: None }
     }
@@ -104,21 +115,40 @@ impl Fleet {
         &self.nodes[node].address
     }
 
+    /// The processes of the nodes.
+    pub fn processes(&self) -> Vec<u32> {
+        self.nodes.iter().map(|node| node.process.id()).collect()
+    }
+
+    /// The folder of the journals, for nodes that are not of the fleet.
+    pub fn journals(&self) -> &Path {
+        self.journals.path()
+    }
+
     /// Sends SIGKILL as soon as a call is in flight on the node, and says when.
     pub async fn kill(&mut self, node: usize) -> Duration {
+        self.kill_all(&[node]).await
+    }
+
+    /// The same to several nodes at once, a call in flight on the first.
+    pub async fn kill_all(&mut self, nodes: &[usize]) -> Duration {
         // A call takes a handler 2 ms. Without calls it must not wait for ever.
         let limit = now() + Duration::from_secs(1);
         let mut at = now();
         while at < limit {
-            let began = Journal::last_begin(self.journals.path(), &self.nodes[node].id);
+            let began = Journal::last_begin(self.journals.path(), &self.nodes[nodes[0]].id);
             at = now();
             if began.is_some_and(|began| at.saturating_sub(began) < Duration::from_micros(500)) {
                 break;
             }
             yield_now().await;
         }
-        self.signal(node, Signal::KILL);
-        let _ = self.nodes[node].process.wait();
+        for &node in nodes {
+            self.signal(node, Signal::KILL);
+        }
+        for &node in nodes {
+            let _ = self.nodes[node].process.wait();
+        }
         at
     }
 
@@ -156,20 +186,38 @@ impl Fleet {
     /// Starts a node that has ended again, on its address and with a new id, as a fresh process of
     /// a user's would have; waits until it is registered and says when.
     pub async fn restart(&mut self, node: usize) -> Duration {
-        let address = self.nodes[node].address.clone();
-        self.start_at(node, address).await
+        self.restart_all(&[node]).await
+    }
+
+    /// The same of several at once.
+    pub async fn restart_all(&mut self, nodes: &[usize]) -> Duration {
+        for &node in nodes {
+            let address = self.nodes[node].address.clone();
+            self.start_at(node, address, &[]);
+        }
+        let mut at = now();
+        for &node in nodes {
+            at = self.registered(node).await;
+        }
+        at
     }
 
     /// The same on another address, which only the registry tells.
     pub async fn replace(&mut self, node: usize) -> Duration {
-        self.start_at(node, free_address()).await
+        self.replace_by(node, &[]).await
     }
 
-    async fn start_at(&mut self, node: usize, address: String) -> Duration {
-        let Node { name, generation, .. } = self.nodes[node];
-        let generation = generation + 1;
-        self.nodes[node] = Node::start(name, generation, address, &self.url, self.journals.path());
+    /// The same of a node that behaves as its flags, which are `fault-node`'s, say.
+    pub async fn replace_by(&mut self, node: usize, flags: &[&str]) -> Duration {
+        self.start_at(node, free_address(), flags);
         self.registered(node).await
+    }
+
+    fn start_at(&mut self, node: usize, address: String, flags: &[&str]) {
+        let Node { name, generation, .. } = self.nodes[node];
+        let (generation, journals) = (generation + 1, self.journals.path());
+        let started = Node::start(name, generation, address, &self.url, journals, flags);
+        self.nodes[node] = started;
     }
 
     /// Every visit of all nodes so far.
@@ -246,11 +294,13 @@ impl Node {
         address: String,
         url: &str,
         journals: &Path,
+        flags: &[&str],
     ) -> Self {
         let id = format!("{name}-{generation}");
         let process = Command::new(program("fault-node"))
             .args(["--id", &id, "--address", &address, "--registry", url, "--journals"])
             .arg(journals)
+            .args(flags)
             // For registries that write at the node's pod.
             .env("POD_NAME", &id)
             .env("POD_NAMESPACE", "default")
