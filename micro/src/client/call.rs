@@ -8,7 +8,7 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming, metadata::AsciiMetadataKey};
 use tonic_prost::ProstCodec;
 
-use super::{Channel, RetryPolicy, layers, limit::Limit, status, unary};
+use super::{Channel, Hedge, RetryPolicy, layers, limit::Limit, status, unary};
 use crate::{descriptor::MethodDescriptor, registry::BoxFuture};
 
 /// A call that has not begun: it does when it is awaited.
@@ -167,6 +167,14 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
 }
 
 impl<Req, Res> UnaryCall<Req, Res> {
+    /// Makes the call a second time when the first attempt has not been answered for a while, on
+    /// another node while there is one: see [`Hedge`]. Declares that this is harmless.
+    pub fn hedge(mut self, hedge: Hedge) -> Self {
+        self.options.is_idempotent = true;
+        self.options.hedge = Some(hedge);
+        self
+    }
+
     /// For generated code.
     #[doc(hidden)]
     pub fn new(

@@ -12,7 +12,8 @@ use tonic::Status;
 use tower_service::Service;
 
 use super::{
-    budget::Budget, layers, live_config::LiveConfig, retry::Purse, status, stream, unary::Options,
+    budget::Budget, latency::Latencies, layers, live_config::LiveConfig, retry::Purse, status,
+    stream, unary::Options,
 };
 use crate::{
     balance::{Balancer, EndpointId, Pick},
@@ -52,6 +53,7 @@ pub(super) struct Shared {
     pub(super) layers: Arc<Row>,
     pub(super) budget: Budget,
     pub(super) config: Arc<LiveConfig>,
+    pub(super) latencies: Latencies,
 }
 
 /// What a client's channels have in common.
@@ -112,6 +114,10 @@ impl Channel {
     pub(super) fn configured(&self, options: Options, path: &str) -> Options {
         let live = self.shared.config.load();
         options.configured(live.as_ref().and_then(|live| live.config.method(path)))
+    }
+
+    pub(super) fn latencies(&self) -> &Latencies {
+        &self.shared.latencies
     }
 
     pub(super) fn options(&self) -> Options {

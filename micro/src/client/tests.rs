@@ -1,5 +1,6 @@
 mod attempts;
 mod configured;
+mod hedged;
 mod layers;
 
 use std::{

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 use super::{
     Channel, RetryPolicy, deadline,
     hedge::{Hedge, Hedging},
+    hedged,
     limit::Limit,
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     service_config::MethodConfig,
@@ -112,16 +113,20 @@ pub(super) struct Prepared {
 /// message with the prefix, asked for by each attempt; `read` makes the reply the caller's.
 pub(super) async fn attempts<T>(
     call: Prepared,
-    frame: impl Fn() -> Bytes,
+    frame: impl Fn() -> Bytes + Sync,
     read: impl Fn(UnaryReply) -> Result<T, Status>,
 ) -> Result<T, Status> {
+    status::check_metadata(&call.metadata)?;
+    if let Some(hedging) = call.options.hedging {
+        // Apart, since most calls need no room for it.
+        return Box::pin(hedged::attempts(&call, hedging, frame, read)).await;
+    }
     let Prepared { channel, method, metadata, options, start, deadline } = call;
     let timeout = deadline - start;
     let struck = sleep_until(deadline);
     tokio::pin!(struck);
 
     let service = channel.service();
-    status::check_metadata(&metadata)?;
     let mut retry = Retry::new(options.policy(), channel.settings().max_attempts, channel.purse());
     let mut tried = Vec::new();
     loop {
@@ -206,7 +211,7 @@ pub(super) fn check_size(len: usize, limit: Option<Limit>) -> Result<usize, Stat
 }
 
 /// What is over the channel's limit was not even read; the method's may be less.
-fn check_reply(reply: &UnaryReply, node: &Node, options: Options) -> Result<(), Status> {
+pub(super) fn check_reply(reply: &UnaryReply, node: &Node, options: Options) -> Result<(), Status> {
     let len = reply.message.as_ref().map_or(0, Bytes::len);
     match options.max_response {
         Some(limit) if len > limit.bytes => Err(status::reply_too_large(node, len, limit)),
@@ -262,7 +267,7 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 pub(super) const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("grpc-rust-micro/", env!("CARGO_PKG_VERSION")));
 
-fn head(
+pub(super) fn head(
     method: &MethodDescriptor,
     metadata: &HeaderMap,
     left: Duration,
