@@ -30,9 +30,12 @@ use crate::{descriptor::MethodDescriptor, registry::BoxFuture};
 /// A call owns what it needs, so [`into_future`](IntoFuture::into_future) gives a future that can
 /// be spawned. Dropping that future resets the call's stream, and the server drops the handler.
 ///
+/// The reply's extensions have the node that answered, and the number of attempts: [`Served`](super::Served).
+///
 /// # Deadline
 /// A unary call has 5 s unless [`timeout`](Self::timeout), `Request::set_timeout` or
-/// [`ClientBuilder::request_timeout`](super::ClientBuilder::request_timeout) says otherwise;
+/// [`ClientBuilder::request_timeout`](super::ClientBuilder::request_timeout) says otherwise, or the
+/// method's `timeout` in a [service config](super::ServiceConfig), of which and the call's own the sooner counts;
 /// streaming calls have none unless asked, and a deadline then covers every message. A call made
 /// inside a handler ends with the deadline of the call being handled, if that is sooner, unless it
 /// is [`detached`](Self::detached).

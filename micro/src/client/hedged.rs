@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Status;
 
 use super::{
+    Served,
     hedge::{Delay, Hedging},
     latency::P95,
     race::{Race, Then},
@@ -29,7 +30,7 @@ pub(super) async fn attempts<T>(
     call: &Prepared,
     hedging: Hedging,
     frame: impl Fn() -> Bytes + Sync,
-    read: impl Fn(UnaryReply) -> Result<T, Status>,
+    read: impl Fn(UnaryReply, Served) -> Result<T, Status>,
 ) -> Result<T, Status> {
     let Prepared { channel, method, options, start, deadline, .. } = call;
     let (p95, delay) = match hedging.delay {
@@ -45,7 +46,7 @@ pub(super) async fn attempts<T>(
     let common = Common { call, tried: Mutex::default(), won: OnceLock::new() };
     let mut running = FuturesUnordered::new();
     running.push(common.attempt(&frame, 0, None, p95.as_deref()));
-    let mut last = None;
+    let (mut made, mut last) = (1, None);
     loop {
         let due = race.due();
         let more = tokio::select! {
@@ -60,7 +61,7 @@ pub(super) async fn attempts<T>(
                                 Ok(()) => {
                                     race.succeeded();
                                     let size = unary::check_reply(&reply, &node, *options);
-                                    let response = size.and_then(|()| read(reply));
+                                    let response = size.and_then(|()| read(reply, Served::new(node, made)));
                                     let _ = common.won.set(ended.racing.started);
                                     ended.racing.finish(match &response {
                                         Ok(_) => Outcome::Success,
@@ -101,6 +102,7 @@ pub(super) async fn attempts<T>(
             () = sleep_until(*deadline), if running.is_empty() => None,
         };
         if let Some(pause) = more {
+            made += 1;
             running.push(common.attempt(&frame, race.previous_attempts(), pause, None));
         }
         if running.is_empty()

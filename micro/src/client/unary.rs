@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::{
-    Channel, RetryPolicy, deadline,
+    Channel, RetryPolicy, Served, deadline,
     hedge::{Hedge, Hedging},
     hedged,
     limit::Limit,
@@ -96,7 +96,16 @@ where
     let deadline = deadline_of(&channel, &metadata, options, start);
     let frame_len = check_size(message.encoded_len(), options.max_request)?;
     let call = Prepared { channel, method, metadata, options, start, deadline };
-    attempts(call, || encode(&message, frame_len), |reply| decode(reply, Extensions::new())).await
+    attempts(
+        call,
+        || encode(&message, frame_len),
+        |reply, served| {
+            let mut extensions = Extensions::new();
+            extensions.insert(served);
+            decode(reply, extensions)
+        },
+    )
+    .await
 }
 
 /// A call but for its message.
@@ -114,7 +123,7 @@ pub(super) struct Prepared {
 pub(super) async fn attempts<T>(
     call: Prepared,
     frame: impl Fn() -> Bytes + Sync,
-    read: impl Fn(UnaryReply) -> Result<T, Status>,
+    read: impl Fn(UnaryReply, Served) -> Result<T, Status>,
 ) -> Result<T, Status> {
     status::check_metadata(&call.metadata)?;
     if let Some(hedging) = call.options.hedging {
@@ -150,7 +159,8 @@ pub(super) async fn attempts<T>(
             Ok(reply) => match status::of_reply(&reply.headers, &reply.trailers) {
                 Ok(()) => {
                     retry.succeeded();
-                    let response = check_reply(&reply, &node, options).and_then(|()| read(reply));
+                    let response = check_reply(&reply, &node, options)
+                        .and_then(|()| read(reply, Served::new(node, tried.len() + 1)));
                     pick.finish(match &response {
                         Ok(_) => Outcome::Success,
                         Err(_) => Outcome::Failure,
