@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    EndpointId, News, Options, Progress, Shared, Tuning,
+    EndpointId, News, Options, Outcome, Progress, Shared, Tuning,
     connect::{Connect, Ended},
     ejection::Reason,
     ewma::Load,
@@ -183,7 +183,9 @@ impl<K: Connect> Driver<K> {
                 self.follow(attempt, node, rest);
             }
             Event::Tuned => self.tune(now),
-            Event::News(News::Broke(tally)) => self.members.broke(&tally, now),
+            Event::News(News::Failing(tally, last)) => {
+                self.members.failing(&tally, last != Outcome::Failure, now);
+            }
             Event::News(News::Asked(asked)) => {
                 // Who asked may have gone.
                 let _ = asked.send(self.explain(now));

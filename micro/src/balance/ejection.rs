@@ -2,8 +2,10 @@
 //! without IO.
 //!
 //! Two rules eject a node that is connected:
-//! - three transport failures in a row (`tally`): resets, broken answers, and connections lost under
-//!   calls, each of which counts once however many calls it takes with it;
+//! - failures in a row, or nearly so (`tally`): three of its transport's (resets, broken answers, and
+//!   connections lost under calls, each of which counts once however many calls it takes with it),
+//!   or five of any kind while the others answer: Envoy's `consecutive_5xx`, without which a node that
+//!   fails fast has too few calls, as the balancer avoids it, for the other rule to judge it by;
 //! - [gRFC A50], at each interval: an *outlier* by its success rate, or by its failure percentage.
 //!
 //! An ejected node keeps its connection. It comes back after 30 s, twice as long the second time and so
@@ -88,8 +90,10 @@ impl Default for Rules {
 /// Why a node is out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// Three transport failures in a row.
+    /// Transport failures, three in a row or nearly so.
     TransportFailures,
+    /// Failures, five in a row or nearly so, while the others answer.
+    Failures,
     /// Its success rate is far below the others'.
     SuccessRate,
     /// Too many of its calls fail.
@@ -101,7 +105,8 @@ pub(crate) enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::TransportFailures => "three transport failures in a row",
+            Self::TransportFailures => "transport failures in a row",
+            Self::Failures => "failures in a row",
             Self::SuccessRate => "its success rate is far below the others'",
             Self::FailurePercentage => "too many of its calls fail",
             Self::Probe => "the call that tried it again has failed",

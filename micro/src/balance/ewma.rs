@@ -67,6 +67,8 @@ pub(super) struct Load {
     latency: Stamped,
     /// From [`LEAST_HEALTH`] to 1.
     health: Stamped,
+    /// Whether a call was answered by it.
+    has_answered: AtomicBool,
     /// Whether the connection was lost under a call.
     is_lost: AtomicBool,
 }
@@ -82,6 +84,7 @@ impl Load {
             in_flight: AtomicU32::new(0),
             latency: Stamped::new(latency),
             health: Stamped::new(1.0),
+            has_answered: AtomicBool::new(false),
             is_lost: AtomicBool::new(false),
         }
     }
@@ -127,6 +130,11 @@ impl Load {
         (self.in_flight() as f32 + 1.0) / self.health(now)
     }
 
+    /// Whether a call was answered.
+    pub(super) fn has_answered(&self) -> bool {
+        self.has_answered.load(Relaxed)
+    }
+
     /// A call was lost with the connection; true for the first.
     pub(super) fn lose(&self) -> bool {
         !self.is_lost.swap(true, Relaxed)
@@ -145,6 +153,9 @@ impl Load {
     /// A call was answered after `latency`.
     pub(super) fn succeeded(&self, latency: Duration, now: Instant) {
         let (sample, now) = (latency.as_secs_f32(), self.stamp(now));
+        if !self.has_answered() {
+            self.has_answered.store(true, Relaxed);
+        }
         self.latency.update(now, |estimate, at| {
             if estimate < 0.0 {
                 return sample;

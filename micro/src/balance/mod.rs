@@ -151,8 +151,8 @@ enum Progress {
 /// What comes of calls that the driver has to act on.
 #[derive(Debug)]
 enum News {
-    /// A node's transport has failed too often in a row.
-    Broke(Arc<Tally>),
+    /// A node's calls have failed too often in a row, the last of them so.
+    Failing(Arc<Tally>, Outcome),
     /// A probe went well or not, or says nothing.
     Probed(Arc<Tally>, Option<bool>),
     /// Someone wants to know how it stands.
@@ -473,29 +473,26 @@ impl<C> Pick<C> {
     pub(crate) fn report(&mut self, outcome: Outcome) {
         let (load, now) = (&self.endpoint.load, Instant::now());
         let tally = &self.endpoint.tally;
-        let has_broken = match outcome {
+        let is_too_much = match outcome {
             Outcome::Success if !self.is_sampled => {
                 load.succeeded(now - self.started, now);
                 tally.answered();
                 false
             }
             Outcome::Success | Outcome::Cancelled => return,
-            Outcome::Failure => {
-                tally.failed();
-                false
-            }
+            Outcome::Failure => tally.failed(),
             Outcome::TransportFailure => tally.broke(),
-            Outcome::ConnectionLost if load.lose() => tally.broke(),
+            Outcome::ConnectionLost if load.lose() => tally.lost(load.has_answered()),
             Outcome::ConnectionLost => {
-                tally.unanswered();
+                tally.failed_with_others();
                 false
             }
         };
         if outcome != Outcome::Success {
             load.failed(now);
         }
-        if has_broken {
-            self.tell(News::Broke(tally.clone()));
+        if is_too_much {
+            self.tell(News::Failing(tally.clone(), outcome));
         }
         if std::mem::take(&mut self.is_probe) {
             self.tell(News::Probed(tally.clone(), Some(outcome == Outcome::Success)));

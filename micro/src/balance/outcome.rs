@@ -12,7 +12,7 @@ pub(crate) enum Outcome {
     /// The node failed the call, or took too long: it is charged at least the penalty.
     Failure,
     /// As a failure, but no answer came of the call, though the connection stands: three in a row
-    /// eject the node.
+    /// eject the node, of other failures five.
     TransportFailure,
     /// As a transport failure, but with the connection: one, however many calls it took with it.
     ConnectionLost,

@@ -14,6 +14,7 @@ use super::{
     advertised::Advertised,
     budget::Budget,
     channel::{Settings, Shared},
+    latency::Latencies,
     live_config::{LiveConfig, Source},
     options::ServiceOptions,
 };
@@ -97,6 +98,7 @@ impl Client {
             layers: inner.layers.clone(),
             budget: Budget::new(Instant::now()),
             config,
+            latencies: Latencies::default(),
         });
         channels.insert(key, Arc::downgrade(&shared));
         Channel::new(shared)

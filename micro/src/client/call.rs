@@ -8,7 +8,7 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming, metadata::AsciiMetadataKey};
 use tonic_prost::ProstCodec;
 
-use super::{Channel, RetryPolicy, layers, limit::Limit, status, unary};
+use super::{Channel, Hedge, RetryPolicy, layers, limit::Limit, status, unary};
 use crate::{balance::hash_text, descriptor::MethodDescriptor, registry::BoxFuture};
 
 /// A call that has not begun: it does when it is awaited.
@@ -30,9 +30,12 @@ use crate::{balance::hash_text, descriptor::MethodDescriptor, registry::BoxFutur
 /// A call owns what it needs, so [`into_future`](IntoFuture::into_future) gives a future that can
 /// be spawned. Dropping that future resets the call's stream, and the server drops the handler.
 ///
+/// The reply's extensions have the node that answered, and the number of attempts: [`Served`](super::Served).
+///
 /// # Deadline
 /// A unary call has 5 s unless [`timeout`](Self::timeout), `Request::set_timeout` or
-/// [`ClientBuilder::request_timeout`](super::ClientBuilder::request_timeout) says otherwise;
+/// [`ClientBuilder::request_timeout`](super::ClientBuilder::request_timeout) says otherwise, or the
+/// method's `timeout` in a [service config](super::ServiceConfig), of which and the call's own the sooner counts;
 /// streaming calls have none unless asked, and a deadline then covers every message. A call made
 /// inside a handler ends with the deadline of the call being handled, if that is sooner, unless it
 /// is [`detached`](Self::detached).
@@ -198,6 +201,14 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
 }
 
 impl<Req, Res> UnaryCall<Req, Res> {
+    /// Makes the call a second time when the first attempt has not been answered for a while, on
+    /// another node while there is one: see [`Hedge`]. Declares that this is harmless.
+    pub fn hedge(mut self, hedge: Hedge) -> Self {
+        self.options.is_idempotent = true;
+        self.options.hedge = Some(hedge);
+        self
+    }
+
     /// For generated code.
     #[doc(hidden)]
     pub fn new(

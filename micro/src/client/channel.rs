@@ -13,7 +13,8 @@ use tonic::Status;
 use tower_service::Service;
 
 use super::{
-    budget::Budget, layers, live_config::LiveConfig, retry::Purse, status, stream, unary::Options,
+    budget::Budget, latency::Latencies, layers, live_config::LiveConfig, retry::Purse, status,
+    stream, unary::Options,
 };
 use crate::{
     balance::{self, Balancer, Explanation, Pick},
@@ -53,6 +54,7 @@ pub(super) struct Shared {
     pub(super) layers: Arc<Row>,
     pub(super) budget: Budget,
     pub(super) config: Arc<LiveConfig>,
+    pub(super) latencies: Latencies,
 }
 
 /// What a client's channels have in common.
@@ -92,7 +94,7 @@ impl Channel {
     /// ```text
     /// service 'greeter': 2 nodes in etcd://127.0.0.1:2379, 1 take calls; revision 17, no change for 4.0s
     ///   greeter-1 at 10.0.0.1:4001: ready for 12.0s; 3 in flight, health 1.00, 1.2ms a call
-    ///   greeter-2 at 10.0.0.2:4001: ejected (three transport failures in a row; 26.0s more) for 4.0s; 0 in flight, health 0.13, 0.9ms a call
+    ///   greeter-2 at 10.0.0.2:4001: ejected (transport failures in a row; 26.0s more) for 4.0s; 0 in flight, health 0.13, 0.9ms a call
     /// ```
     ///
     /// # Errors
@@ -141,6 +143,10 @@ impl Channel {
     pub(super) fn configured(&self, options: Options, path: &str) -> Options {
         let live = self.shared.config.load();
         options.configured(live.as_ref().and_then(|live| live.config.method(path)))
+    }
+
+    pub(super) fn latencies(&self) -> &Latencies {
+        &self.shared.latencies
     }
 
     pub(super) fn options(&self) -> Options {

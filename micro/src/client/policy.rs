@@ -149,6 +149,8 @@ mod tests {
             let expected = (code != Code::Ok).then_some(code);
             assert!(listed.eq(expected), "{code:?}");
         }
-        assert!(format!("{:?}", RetryPolicy::default()).contains("{Unavailable}"));
+        assert!(
+            format!("{:?}", RetryPolicy::default()).contains("{ResourceExhausted, Unavailable}")
+        );
     }
 }

@@ -89,7 +89,8 @@ impl Pushback {
 }
 
 impl Purse<'_> {
-    fn called(&self) {
+    /// A call has begun.
+    pub(super) fn called(&self) {
         if let Self::Budget(budget) = self {
             budget.deposit();
         }
@@ -170,9 +171,7 @@ impl<'a> Retry<'a> {
 
     /// The pause before an attempt on a node that was tried already.
     pub(super) fn pause(&mut self) -> Duration {
-        let longest = FIRST_PAUSE.saturating_mul(1 << self.pauses.min(16)).min(LONGEST_PAUSE);
-        self.pauses += 1;
-        jittered(longest)
+        growing_pause(&mut self.pauses)
     }
 
     fn declared(&mut self, code: Code, pushback: Option<Pushback>, now: Instant) -> Next {
@@ -202,6 +201,13 @@ impl<'a> Retry<'a> {
             (_, None) => Next::Attempt,
         }
     }
+}
+
+/// The pause after `before` others.
+pub(super) fn growing_pause(before: &mut u32) -> Duration {
+    let longest = FIRST_PAUSE.saturating_mul(1 << (*before).min(16)).min(LONGEST_PAUSE);
+    *before += 1;
+    jittered(longest)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tonic::{Code, Status};
 
 use super::{
-    Channel, deadline,
+    Channel, Served, deadline,
     limit::Limit,
     replay::Replay,
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
@@ -134,6 +134,9 @@ pub(super) async fn attempts(
                 }
                 match ended.map(|ended| (retry.after_status(&ended, Instant::now()), ended)) {
                     None | Some((Next::Fail, _)) => {
+                        let mut response = response;
+                        let served = Served::new(node.clone(), tried.len() + 1);
+                        response.extensions_mut().insert(served);
                         return Ok(response.map(|body| {
                             let body = Bounded::new(body, deadline, node.clone(), pick);
                             limited(body, options.max_response, move |length, limit| {

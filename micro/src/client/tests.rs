@@ -1,6 +1,7 @@
 mod attempts;
 mod balancing;
 mod configured;
+mod hedged;
 mod layers;
 
 use std::{
@@ -15,7 +16,7 @@ use tonic_prost::ProstCodec;
 
 use crate::{
     Client, Service,
-    client::RetryPolicy,
+    client::{Hedge, RetryPolicy, Served},
     fixture::{ECHO, Echo, Stub, Word, client, register, registered, start},
     layer,
 };
@@ -345,6 +346,47 @@ async fn a_call_may_say_by_itself_after_what_it_is_made_again() {
     stub.say(Word::new("missing")).retry(policy).await.expect_err("three times");
     let reply = stub.say(Word::new("count")).await.expect("a reply");
     assert_eq!(reply.into_inner().text, "4");
+}
+
+#[tokio::test]
+async fn a_reply_tells_its_node_and_how_many_attempts_it_took() {
+    let registry = "memory://client-served";
+    let handle = start(registry, "echo", Echo::named("echo")).await;
+    let intercepted =
+        Client::builder().registry(registry).intercept(|request, next: layer::Next| {
+            next.run(request) // as if there were none
+        });
+    let words = || tokio_stream::iter(["one", "two"].map(Word::new));
+    for client in [client(registry), intercepted.build().expect("a client")] {
+        let stub = Stub::new("echo", &client);
+        let again = RetryPolicy::on([Code::Unavailable]);
+        let served = [
+            stub.read(Word::new("who?")).await.expect("a reply").extensions().clone(),
+            stub.say(Word::new("who?")).retry(again).await.expect("it").extensions().clone(),
+            stub.say(Word::new("who?")).hedge(hedge()).await.expect("it").extensions().clone(),
+            stub.down(Word::new("one")).await.expect("a stream").extensions().clone(),
+            stub.up(words()).await.expect("a reply").extensions().clone(),
+        ];
+        for (nth, extensions) in served.iter().enumerate() {
+            let served = extensions.get::<Served>().unwrap_or_else(|| panic!("call {nth}"));
+            assert_eq!((&*served.node.id, served.attempts), (handle.id(), 1), "call {nth}");
+        }
+    }
+    let stub = |name| Stub::new(name, &client(registry));
+    for (name, is_hedged) in [("a", false), ("b", true)] {
+        let _once_busy = start(registry, name, Echo::named(name)).await;
+        let call = stub(name).say(Word::new("busy")).idempotent();
+        let call = if is_hedged { call.hedge(hedge()) } else { call };
+        let reply = call.await.expect("a retry");
+        assert_eq!(reply.extensions().get::<Served>().expect("it").attempts, 2, "{is_hedged}");
+    }
+    let _once_busy = start(registry, "c", Echo::named("c")).await;
+    let reply = stub("c").follow(Word::new("busy")).await.expect("a retry");
+    assert_eq!(reply.extensions().get::<Served>().expect("it").attempts, 2);
+}
+
+fn hedge() -> Hedge {
+    Hedge::after(Duration::from_secs(3))
 }
 
 #[tokio::test]

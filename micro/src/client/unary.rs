@@ -9,8 +9,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::{
-    Channel, RetryPolicy, deadline,
+    Channel, RetryPolicy, Served, deadline,
     hedge::{Hedge, Hedging},
+    hedged,
     limit::Limit,
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     service_config::MethodConfig,
@@ -103,7 +104,16 @@ where
     let deadline = deadline_of(&channel, &metadata, &options, start);
     let frame_len = check_size(message.encoded_len(), options.max_request)?;
     let call = Prepared { channel, method, metadata, options, start, deadline };
-    attempts(call, || encode(&message, frame_len), |reply| decode(reply, Extensions::new())).await
+    attempts(
+        call,
+        || encode(&message, frame_len),
+        |reply, served| {
+            let mut extensions = Extensions::new();
+            extensions.insert(served);
+            decode(reply, extensions)
+        },
+    )
+    .await
 }
 
 /// A call but for its message.
@@ -120,16 +130,20 @@ pub(super) struct Prepared {
 /// message with the prefix, asked for by each attempt; `read` makes the reply the caller's.
 pub(super) async fn attempts<T>(
     call: Prepared,
-    frame: impl Fn() -> Bytes,
-    read: impl Fn(UnaryReply) -> Result<T, Status>,
+    frame: impl Fn() -> Bytes + Sync,
+    read: impl Fn(UnaryReply, Served) -> Result<T, Status>,
 ) -> Result<T, Status> {
+    status::check_metadata(&call.metadata)?;
+    if let Some(hedging) = call.options.hedging {
+        // Apart, since most calls need no room for it.
+        return Box::pin(hedged::attempts(&call, hedging, frame, read)).await;
+    }
     let Prepared { channel, method, metadata, options, start, deadline } = call;
     let timeout = deadline - start;
     let struck = sleep_until(deadline);
     tokio::pin!(struck);
 
     let service = channel.service();
-    status::check_metadata(&metadata)?;
     let mut retry = Retry::new(options.policy(), channel.settings().max_attempts, channel.purse());
     let mut tried = Vec::new();
     let request = channel.request(&options, method.path, &metadata);
@@ -155,7 +169,8 @@ pub(super) async fn attempts<T>(
             Ok(reply) => match status::of_reply(&reply.headers, &reply.trailers) {
                 Ok(()) => {
                     retry.succeeded();
-                    let response = check_reply(&reply, &node, options).and_then(|()| read(reply));
+                    let response = check_reply(&reply, &node, &options)
+                        .and_then(|()| read(reply, Served::new(node, tried.len() + 1)));
                     pick.finish(match &response {
                         Ok(_) => Outcome::Success,
                         Err(_) => Outcome::Failure,
@@ -216,7 +231,11 @@ pub(super) fn check_size(len: usize, limit: Option<Limit>) -> Result<usize, Stat
 }
 
 /// What is over the channel's limit was not even read; the method's may be less.
-fn check_reply(reply: &UnaryReply, node: &Node, options: Options) -> Result<(), Status> {
+pub(super) fn check_reply(
+    reply: &UnaryReply,
+    node: &Node,
+    options: &Options,
+) -> Result<(), Status> {
     let len = reply.message.as_ref().map_or(0, Bytes::len);
     match options.max_response {
         Some(limit) if len > limit.bytes => Err(status::reply_too_large(node, len, limit)),
@@ -272,7 +291,7 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 pub(super) const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("grpc-rust-micro/", env!("CARGO_PKG_VERSION")));
 
-fn head(
+pub(super) fn head(
     method: &MethodDescriptor,
     metadata: &HeaderMap,
     left: Duration,

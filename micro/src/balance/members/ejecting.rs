@@ -6,12 +6,39 @@ use tokio::time::Instant;
 
 use super::{Action, Key, Members, Phase, Reason, Tally};
 
+/// How many others are looked at before a node is ejected for its answers.
+const ASKED: usize = 32;
+
 impl<L: Clone> Members<L> {
-    /// Takes that a node's transport has failed too often in a row.
-    pub(in super::super) fn broke(&mut self, tally: &Arc<Tally>, now: Instant) {
-        if self.is_current(tally) {
-            self.eject(tally.key(), Reason::TransportFailures, now);
+    /// Takes that a node's calls have failed too often in a row: by its transport, or by what it
+    /// answered. The latter says something of the node only where the others answer otherwise: when
+    /// what all of them need is down, half of them must not be out for longer than that is.
+    pub(in super::super) fn failing(
+        &mut self,
+        tally: &Arc<Tally>,
+        is_transport: bool,
+        now: Instant,
+    ) {
+        if !self.is_current(tally) {
+            return;
         }
+        if is_transport {
+            self.eject(tally.key(), Reason::TransportFailures, now);
+        } else if self.others_are_well(tally.key()) {
+            self.eject(tally.key(), Reason::Failures, now);
+        }
+    }
+
+    /// Whether most of some other nodes owe nothing.
+    fn others_are_well(&self, key: &Key) -> bool {
+        let others = self.members.values().filter(|it| it.is_pickable() && it.ejection.is_in());
+        let others = others.filter(|it| it.key != *key).take(ASKED);
+        let (mut all, mut well) = (0, 0);
+        for other in others {
+            all += 1;
+            well += usize::from(other.tally.is_well());
+        }
+        well * 2 >= all && all > 0
     }
 
     /// Takes what came of a probe; `None` if it says nothing, and another has to be made.

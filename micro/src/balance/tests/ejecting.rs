@@ -24,14 +24,15 @@ impl World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_broken_calls_in_a_row_eject_a_node_and_an_answer_begins_anew() {
+async fn three_broken_calls_in_a_row_eject_a_node_and_answers_outweigh_them() {
     let world = World::with(&["a", "b", "c"]).await;
     for outcome in [
         Outcome::TransportFailure,
         Outcome::TransportFailure,
         Outcome::Success,
-        Outcome::TransportFailure,
-        Outcome::Failure,
+        Outcome::Success,
+        Outcome::Success,
+        Outcome::Success,
         Outcome::TransportFailure,
         Outcome::Cancelled,
         Outcome::TransportFailure,
@@ -49,7 +50,7 @@ async fn three_broken_calls_in_a_row_eject_a_node_and_an_answer_begins_anew() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_connection_counts_once_however_many_calls_it_takes_with_it() {
     let world = World::with(&["a", "b", "c"]).await;
-    for lost in 1..=3 {
+    for lost in 1..=2 {
         assert_eq!(world.picks(), ["a", "b", "c"], "{lost}");
         let picks: Vec<_> = (0..64).map(|_| world.pick()).collect();
         let lost = picks.into_iter().filter(|pick| pick.node().id == "a");
@@ -62,7 +63,7 @@ async fn a_lost_connection_counts_once_however_many_calls_it_takes_with_it() {
         world.network.end(&connection, Ended::Closed("reset".to_owned()));
         sleep(Duration::from_secs(10)).await;
     }
-    assert_eq!(world.picks(), ["b", "c"], "the third in a row");
+    assert_eq!(world.picks(), ["b", "c"], "the second in a row that never answered");
 }
 
 #[tokio::test(start_paused = true)]

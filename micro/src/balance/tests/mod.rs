@@ -438,7 +438,8 @@ async fn a_new_connection_starts_without_the_failures_of_the_old() {
     sleep(Duration::from_secs(5)).await;
     let mut late = world.pick();
     let id = late.node().id.clone();
-    for _ in 0..10 {
+    // Five eject it.
+    for _ in 0..3 {
         late.report(Outcome::Failure);
     }
     let share = |world: &World| {

@@ -94,7 +94,9 @@ fn hedging(place: &Place<'_>) -> Result<Hedging, String> {
     let attempts = attempts(place)?;
     let delay = place.read("hedgingDelay", Place::duration)?.unwrap_or_default();
     let codes = place.read("nonFatalStatusCodes", Place::codes)?.unwrap_or_default();
-    let others = RetryPolicy::on(codes).max_attempts(attempts);
+    let at_once = Backoff { initial: Duration::ZERO, max: Duration::ZERO, multiplier: 1.0 };
+    let others = RetryPolicy { backoff: Some(at_once), ..RetryPolicy::on(codes) };
+    let others = others.max_attempts(attempts);
     Ok(Hedging { delay: Delay::Fixed(delay), timed: others.max_attempts - 1, others })
 }
 

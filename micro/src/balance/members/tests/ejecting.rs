@@ -12,7 +12,7 @@ impl World {
     }
 
     fn broke(&mut self, ms: u64, id: &str) {
-        self.members.broke(&self.tally(id), self.at(ms));
+        self.members.failing(&self.tally(id), true, self.at(ms));
         self.act();
     }
 
@@ -27,7 +27,9 @@ impl World {
     fn calls(&self, id: &str, answered: u32, failed: u32) {
         let tally = self.tally(id);
         (0..answered).for_each(|_| tally.answered());
-        (0..failed).for_each(|_| tally.failed());
+        for _ in 0..failed {
+            tally.failed();
+        }
     }
 
     fn probes(&self) -> Vec<&str> {
@@ -115,7 +117,7 @@ fn a_node_stays_out_over_a_new_connection_and_a_new_record_but_not_at_a_new_addr
     world.update(4_000, Update::Insert(node("a", "a:2")));
     world.connected(4_001, "a");
     assert_eq!(world.picks(), ["a", "b", "c"]);
-    world.members.broke(&old, world.at(4_002));
+    world.members.failing(&old, true, world.at(4_002));
     world.act();
     assert_eq!(world.picks(), ["a", "b", "c"], "the old endpoint's calls are nothing to it");
 }
@@ -191,4 +193,36 @@ fn no_sequence_of_events_empties_the_set_by_ejection() {
         }
     }
     assert!(ejections > 1_000, "only {ejections} ejections were tried");
+}
+
+#[test]
+fn failures_eject_a_node_while_the_others_answer() {
+    let fails = |world: &mut World, ms: u64, id: &str| {
+        let tally = world.tally(id);
+        for _ in 0..5 {
+            tally.failed();
+        }
+        world.members.failing(&tally, false, world.at(ms));
+        world.act();
+    };
+    let mut world = World::with(&["a", "b", "c"]);
+    fails(&mut world, 1_000, "a");
+    assert_eq!(world.picks(), ["b", "c"]);
+
+    let mut world = World::with(&["a", "b", "c", "d"]);
+    for id in ["b", "c", "d"] {
+        world.tally(id).failed();
+    }
+    fails(&mut world, 1_000, "a");
+    assert_eq!(world.picks(), ["a", "b", "c", "d"], "what they all need may be down");
+    world.tally("c").answered();
+    world.tally("c").answered();
+    world.tally("d").answered();
+    world.tally("d").answered();
+    fails(&mut world, 2_000, "a");
+    assert_eq!(world.picks(), ["b", "c", "d"], "two of the three others answer");
+
+    let mut world = World::with(&["a"]);
+    fails(&mut world, 1_000, "a");
+    assert_eq!(world.picks(), ["a"], "the last");
 }
