@@ -1,5 +1,7 @@
 mod attempts;
 mod layers;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::{
     sync::{Arc, atomic::AtomicU32, atomic::Ordering},

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -22,6 +22,7 @@ pub(super) struct Tap<IO> {
     incoming: Frames,
     outgoing: Frames,
     go_away: Vec<u8>,
+    has_begun: bool,
     activity: Arc<Activity>,
 }
 
@@ -31,6 +32,7 @@ pub(super) struct Activity {
     seen: AtomicU8,
     last_stream_sent: AtomicU32,
     go_away: OnceLock<GoAway>,
+    was_tls: AtomicBool,
 }
 
 /// What came in since the last look, as bits.
@@ -91,6 +93,11 @@ impl Activity {
         stream <= self.last_stream_sent()
     }
 
+    /// Whether the first that came was an alert of TLS, as its servers answer HTTP/2 in plaintext.
+    pub(super) fn was_tls(&self) -> bool {
+        self.was_tls.load(Ordering::Relaxed)
+    }
+
     /// The first GOAWAY that came.
     pub(super) fn go_away(&self) -> Option<&GoAway> {
         self.go_away.get()
@@ -99,6 +106,9 @@ impl Activity {
 
 /// Length of a client's connection preface (RFC 9113, section 3.4).
 const PREFACE: usize = 24;
+/// How a record of TLS begins that has an alert (RFC 8446, section 5.1). As a frame's length it is more
+/// than a client permits.
+const TLS_ALERT: [u8; 2] = [21, 3];
 /// How much debug text of a GOAWAY is kept, in bytes, the 8 before it included.
 const GO_AWAY_LIMIT: usize = 8 + 256;
 
@@ -110,12 +120,17 @@ impl<IO> Tap<IO> {
             incoming: Frames::default(),
             outgoing: Frames::after(PREFACE),
             go_away: Vec::new(),
+            has_begun: false,
             activity: activity.clone(),
         };
         (tap, activity)
     }
 
     fn came(&mut self, mut bytes: &[u8]) {
+        if !self.has_begun {
+            self.has_begun = true;
+            self.activity.was_tls.store(bytes.starts_with(&TLS_ALERT), Ordering::Relaxed);
+        }
         let mut seen = Seen::BYTES;
         while let Some(part) = self.incoming.next(&mut bytes) {
             match part.kind {
