@@ -2,14 +2,20 @@
 
 use std::{fmt, future::poll_fn, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
 
-use super::{Config, Connection, connection::Shared, driver::Driver, gather::Gather, tap::Tap};
+use super::{
+    Config, Connection,
+    connection::Shared,
+    driver::Driver,
+    gather::Gather,
+    tap::{Beginning, Tap},
+};
 
 /// A connection could not be made. The text names the address and what went wrong.
 #[derive(Debug)]
@@ -132,7 +138,11 @@ where
     let shared = Arc::new(Shared::new(peer, authority, activity, config));
     let mut driver = Driver::new(connection, shared.clone(), config);
     if let Err(why) = poll_fn(|cx| driver.poll_ready(cx)).await {
-        return Err(if shared.activity.was_tls() { Arc::from(SPEAKS_TLS) } else { why });
+        return Err(match shared.activity.beginning() {
+            Some(Beginning::TlsAlert) => SPEAKS_TLS.into(),
+            None if config.scheme() == Scheme::HTTP => format!("{why}; {MAY_SPEAK_TLS}").into(),
+            _ => why,
+        });
     }
     tokio::spawn(driver);
     Ok(Connection::new(sender, shared))
@@ -140,6 +150,10 @@ where
 
 /// Why there is no plaintext connection to a server that wants TLS.
 const SPEAKS_TLS: &str = "the node speaks TLS: give `ChannelOptions::tls` (feature `tls`) for it";
+
+/// The same of one that has not said a word: grpc-go's close, and others hang up for other reasons.
+const MAY_SPEAK_TLS: &str =
+    "if the node speaks TLS, give `ChannelOptions::tls` (feature `tls`) for it";
 
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicU8, AtomicU32, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -22,7 +22,6 @@ pub(super) struct Tap<IO> {
     incoming: Frames,
     outgoing: Frames,
     go_away: Vec<u8>,
-    has_begun: bool,
     activity: Arc<Activity>,
 }
 
@@ -32,7 +31,16 @@ pub(super) struct Activity {
     seen: AtomicU8,
     last_stream_sent: AtomicU32,
     go_away: OnceLock<GoAway>,
-    was_tls: AtomicBool,
+    /// What the first bytes were, once they are here.
+    beginning: OnceLock<Beginning>,
+}
+
+/// What a peer sent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// An alert, as TLS servers answer HTTP/2 in plaintext.
+    TlsAlert,
+    Other,
 }
 
 /// What came in since the last look, as bits.
@@ -93,9 +101,9 @@ impl Activity {
         stream <= self.last_stream_sent()
     }
 
-    /// Whether the first that came was an alert of TLS, as its servers answer HTTP/2 in plaintext.
-    pub(super) fn was_tls(&self) -> bool {
-        self.was_tls.load(Ordering::Relaxed)
+    /// What came first, if anything came.
+    pub(super) fn beginning(&self) -> Option<Beginning> {
+        self.beginning.get().copied()
     }
 
     /// The first GOAWAY that came.
@@ -120,17 +128,16 @@ impl<IO> Tap<IO> {
             incoming: Frames::default(),
             outgoing: Frames::after(PREFACE),
             go_away: Vec::new(),
-            has_begun: false,
             activity: activity.clone(),
         };
         (tap, activity)
     }
 
     fn came(&mut self, mut bytes: &[u8]) {
-        if !self.has_begun {
-            self.has_begun = true;
-            self.activity.was_tls.store(bytes.starts_with(&TLS_ALERT), Ordering::Relaxed);
-        }
+        self.activity.beginning.get_or_init(|| match bytes.starts_with(&TLS_ALERT) {
+            true => Beginning::TlsAlert,
+            false => Beginning::Other,
+        });
         let mut seen = Seen::BYTES;
         while let Some(part) = self.incoming.next(&mut bytes) {
             match part.kind {
@@ -262,6 +269,23 @@ mod tests {
             let _ = tap.read(&mut buf).await.unwrap();
             assert_eq!(activity.take(), Seen(expected));
             assert_eq!(activity.take(), Seen(0), "seen once");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_alert_of_tls_is_told_from_what_comes_otherwise() {
+        for (bytes, beginning) in [
+            (&[21, 3, 3, 0, 2, 2, 70][..], Beginning::TlsAlert),
+            (&frame(frames::SETTINGS, 0, 0, b""), Beginning::Other),
+        ] {
+            let (mut peer, io) = tokio::io::duplex(1024);
+            let (mut tap, activity) = Tap::new(io);
+            assert_eq!(activity.beginning(), None);
+            for sent in [bytes, &[21, 3]] {
+                peer.write_all(sent).await.unwrap();
+                let _ = tap.read(&mut [0; 64]).await.unwrap();
+                assert_eq!(activity.beginning(), Some(beginning), "what comes first counts");
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{io::Read, path::PathBuf, process, sync::Arc, thread, time::Duration};
 
 use clap::Parser;
-use micro::{Request, Response, Service, Status};
+use micro::{Request, Response, Service, Status, tls::ServerTls};
 use tests::{
     fault::{Journal, SERVICE},
     proto::ledger::{Entry, LedgerHandler, Receipt, register_ledger_handler},
@@ -20,6 +20,9 @@ struct Args {
     registry: String,
     #[arg(long)]
     journals: PathBuf,
+    /// The folder with `ca`, `cert` and `key`; plaintext without.
+    #[arg(long)]
+    tls: Option<PathBuf>,
 }
 
 struct Ledger {
@@ -67,5 +70,9 @@ async fn main() -> Result<(), micro::Error> {
         .build()
         .await?;
     register_ledger_handler(service.server(), ledger);
+    if let Some(folder) = args.tls {
+        let [ca, cert, key] = ["ca", "cert", "key"].map(|name| folder.join(name));
+        service.server().tls(ServerTls::from_files(cert, key).client_ca_file(ca));
+    }
     service.run().await
 }

@@ -1,7 +1,7 @@
 //! Three nodes, each a process of its own, and what can be done to one.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
@@ -34,6 +34,8 @@ pub struct Fleet {
     pub registry: Arc<dyn Registry>,
     nodes: Vec<Node>,
     journals: TempDir,
+    /// Where each node has a folder of its name with its certificates.
+    tls: Option<PathBuf>,
     _alone: Option<MutexGuard<'static, ()>>,
 }
 
@@ -61,12 +63,27 @@ impl Fleet {
         Self::in_several(url, url).await
     }
 
+    /// As [`Fleet::start`], over TLS: with `ca`, `cert` and `key` in the folders `a`, `b` and `c` of
+    /// this one.
+    ///
+    /// # Panics
+    /// As [`Fleet::start`].
+    pub async fn over_tls(url: &str, folder: &Path) -> Self {
+        let alone = ALONE.lock().await;
+        let mut fleet = Self::unregistered_in(url, url, Some(folder));
+        for node in 0..fleet.nodes.len() {
+            fleet.registered(node).await;
+        }
+        fleet._alone = Some(alone);
+        fleet
+    }
+
     /// The same of nodes that register in several registries, one of which is looked into: `seen`.
     ///
     /// # Panics
     /// As [`Fleet::start`].
     pub async fn in_several(url: &str, seen: &str) -> Self {
-        let mut fleet = Self::unregistered_in(url, seen);
+        let mut fleet = Self::unregistered_in(url, seen, None);
         for node in 0..fleet.nodes.len() {
             fleet.registered(node).await;
         }
@@ -78,15 +95,16 @@ impl Fleet {
     /// # Panics
     /// As [`Fleet::start`].
     pub fn unregistered(url: &str) -> Self {
-        Self::unregistered_in(url, url)
+        Self::unregistered_in(url, url, None)
     }
 
-    fn unregistered_in(url: &str, seen: &str) -> Self {
+    fn unregistered_in(url: &str, seen: &str, tls: Option<&Path>) -> Self {
         let journals = tempfile::tempdir().expect("a folder for the journals");
         let registry = registry::open(seen).expect("a registry's URL");
-        let start = |name| Node::start(name, 1, free_address(), url, journals.path());
+        let start = |name| Node::start(name, 1, free_address(), url, journals.path(), tls);
         let nodes = ["a", "b", "c"].map(start).into();
-        Self { url: url.to_owned(), registry, nodes, journals, _alone: None }
+        let tls = tls.map(Path::to_owned);
+        Self { url: url.to_owned(), registry, nodes, journals, tls, _alone: None }
     }
 
     /// The id of a node's present process.
@@ -168,7 +186,8 @@ impl Fleet {
     async fn start_at(&mut self, node: usize, address: String) -> Duration {
         let Node { name, generation, .. } = self.nodes[node];
         let generation = generation + 1;
-        self.nodes[node] = Node::start(name, generation, address, &self.url, self.journals.path());
+        let (journals, tls) = (self.journals.path(), self.tls.as_deref());
+        self.nodes[node] = Node::start(name, generation, address, &self.url, journals, tls);
         self.registered(node).await
     }
 
@@ -246,11 +265,14 @@ impl Node {
         address: String,
         url: &str,
         journals: &Path,
+        tls: Option<&Path>,
     ) -> Self {
         let id = format!("{name}-{generation}");
+        let tls = tls.map(|folder| folder.join(name));
         let process = Command::new(program("fault-node"))
             .args(["--id", &id, "--address", &address, "--registry", url, "--journals"])
             .arg(journals)
+            .args(tls.iter().flat_map(|folder| [Path::new("--tls"), folder]))
             // For registries that write at the node's pod.
             .env("POD_NAME", &id)
             .env("POD_NAMESPACE", "default")

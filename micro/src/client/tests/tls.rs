@@ -267,6 +267,18 @@ async fn a_node_that_takes_the_connection_and_stays_silent_fails_within_the_conn
     assert!(status.message().contains(&named), "{}", status.message());
 }
 
+/// As grpc-go's servers do, when they want TLS and are given HTTP/2 in plaintext.
+#[tokio::test]
+async fn a_node_that_hangs_up_on_plaintext_may_speak_tls() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    let client = crate::fixture::client(&format!("static://echo={address}"));
+    let status = answer(&client).await.expect_err("nobody serves");
+    let told = "; if the node speaks TLS, give `ChannelOptions::tls` (feature `tls`) for it";
+    assert!(status.message().contains(told), "{}", status.message());
+}
+
 #[test]
 fn what_cannot_be_used_is_an_error_of_the_builder() {
     let options = ChannelOptions::new().tls(ClientTls::new().ca_file("/nowhere/ca.pem"));
