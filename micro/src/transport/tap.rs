@@ -134,9 +134,8 @@ impl<IO> Tap<IO> {
     }
 
     fn came(&mut self, mut bytes: &[u8]) {
-        self.activity.beginning.get_or_init(|| match bytes.starts_with(&TLS_ALERT) {
-            true => Beginning::TlsAlert,
-            false => Beginning::Other,
+        self.activity.beginning.get_or_init(|| {
+            if bytes.starts_with(&TLS_ALERT) { Beginning::TlsAlert } else { Beginning::Other }
         });
         let mut seen = Seen::BYTES;
         while let Some(part) = self.incoming.next(&mut bytes) {
