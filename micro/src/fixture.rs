@@ -16,8 +16,12 @@ use tonic::{
     metadata::MetadataMap,
 };
 
+#[cfg(feature = "tls")]
+mod authority;
 mod log;
 
+#[cfg(feature = "tls")]
+pub(crate) use authority::Authority;
 pub(crate) use log::Log;
 
 use crate::{

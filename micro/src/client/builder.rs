@@ -127,11 +127,15 @@ impl Client {
     ) -> Balancer {
         let settings = &self.inner.settings;
         let ChannelOptions { subset, filter, .. } = options;
+        #[cfg(feature = "tls")]
+        let ChannelOptions { tls, .. } = options;
         let options = balance::Options {
             transport: transport::Config {
                 max_message_size: settings.max_message_size,
                 stream_window: settings.stream_window,
                 connection_window: settings.connection_window,
+                #[cfg(feature = "tls")]
+                tls: tls.as_ref().map(|tls| tls.connector().expect("checked when it was built")),
                 ..transport::Config::default()
             },
             penalty: settings.request_timeout,
@@ -206,6 +210,8 @@ pub(super) const MOST_ATTEMPTS: u32 = 5;
 #[must_use = "a builder does nothing until build()"]
 pub struct ClientBuilder {
     registry: Option<String>,
+    /// Open already: a service's own.
+    discovery: Option<Discovery>,
     request_timeout: Option<Duration>,
     retries: Option<u32>,
     settings: Settings,
@@ -216,12 +222,22 @@ pub struct ClientBuilder {
 
 impl ClientBuilder {
     fn new() -> Self {
+        Self::given(Given::by_process())
+    }
+
+    /// One of clients on that discovery.
+    pub(crate) fn over(discovery: Discovery, given: Given) -> Self {
+        Self { discovery: Some(discovery), ..Self::given(given) }
+    }
+
+    fn given(given: Given) -> Self {
         Self {
             registry: None,
+            discovery: None,
             request_timeout: None,
             retries: None,
             settings: Settings::default(),
-            given: Given::by_process(),
+            given,
             layers: Row::default(),
             options: ServiceOptions::default(),
         }
@@ -244,6 +260,7 @@ impl ClientBuilder {
     /// in `MICRO_REGISTRY`. Default: `mdns://` (with the feature `mdns`).
     pub fn registry(mut self, url: impl Into<String>) -> Self {
         self.registry = Some(url.into());
+        self.discovery = None;
         self
     }
 
@@ -319,7 +336,10 @@ impl ClientBuilder {
         self.layers.check_names()?;
         self.options.check()?;
         self.options.read_files()?;
-        let discovery = self.given.discovery(self.registry)?.value;
+        let discovery = match self.discovery {
+            Some(discovery) => discovery,
+            None => self.given.discovery(self.registry)?.value,
+        };
         let settings = self.settings.given(&self.given, self.request_timeout, self.retries)?;
         Ok(Client::over(discovery, settings, self.layers, self.options))
     }

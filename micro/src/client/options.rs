@@ -8,6 +8,9 @@ use crate::{
     balance::{Balancing, Filter},
 };
 
+#[cfg(feature = "tls")]
+use crate::tls::ClientTls;
+
 /// How the calls to a service go, where that differs from service to service.
 ///
 /// [`ClientBuilder::for_all`](super::ClientBuilder::for_all) says it of every service,
@@ -22,6 +25,8 @@ pub struct ChannelOptions {
     pub(super) filter: Option<Filter>,
     pub(super) service_config: Option<ServiceConfig>,
     pub(super) service_config_file: Option<ConfigFile>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<ClientTls>,
 }
 
 impl ChannelOptions {
@@ -96,10 +101,37 @@ impl ChannelOptions {
         self
     }
 
+    /// Connects to nodes with TLS. Default: plaintext.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), micro::Error> {
+    /// use micro::{ChannelOptions, Client, tls::ClientTls};
+    ///
+    /// let tls = ClientTls::new().ca_file("ca.pem").server_name("greeter.internal");
+    /// let client = Client::builder()
+    ///     .for_service("greeter", ChannelOptions::new().tls(tls))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// These, and what `other` says where these say nothing.
     pub(super) fn or(self, other: &Self) -> Self {
-        let Self { subset, health_check, balancing, filter, service_config, service_config_file } =
-            self;
+        let Self {
+            subset,
+            health_check,
+            balancing,
+            filter,
+            service_config,
+            service_config_file,
+            #[cfg(feature = "tls")]
+            tls,
+        } = self;
         Self {
             subset: subset.or(other.subset),
             health_check: health_check.or_else(|| other.health_check.clone()),
@@ -107,10 +139,18 @@ impl ChannelOptions {
             filter: filter.or_else(|| other.filter.clone()),
             service_config: service_config.or_else(|| other.service_config.clone()),
             service_config_file: service_config_file.or_else(|| other.service_config_file.clone()),
+            #[cfg(feature = "tls")]
+            tls: tls.or_else(|| other.tls.clone()),
         }
     }
 
+    /// # Errors
+    /// `Config` when one of them cannot be used.
     fn check(&self) -> Result<(), Error> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            tls.connector()?;
+        }
         self.balancing.iter().try_for_each(Balancing::check)?;
         self.filter.iter().try_for_each(Filter::check)
     }
@@ -124,7 +164,8 @@ pub(crate) struct ServiceOptions {
 }
 
 impl ServiceOptions {
-    /// Whether all that was said can be used.
+    /// # Errors
+    /// `Config` when what is said of a service, which is named, cannot be used.
     pub(super) fn check(&self) -> Result<(), Error> {
         self.all.check()?;
         self.some.iter().try_for_each(|(service, options)| {

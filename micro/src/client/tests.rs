@@ -3,6 +3,8 @@ mod balancing;
 mod configured;
 mod hedged;
 mod layers;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::{
     sync::{Arc, atomic::AtomicU32, atomic::Ordering},

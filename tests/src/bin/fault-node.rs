@@ -4,7 +4,7 @@ use std::{io::Read, path::PathBuf, process, sync::Arc, thread, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use futures_util::stream;
-use micro::{Request, Response, Service, Status, Stream};
+use micro::{Request, Response, Service, Status, Stream, tls::ServerTls};
 use tests::{
     fault::{Journal, SERVICE},
     proto::ledger::{
@@ -31,6 +31,9 @@ struct Args {
     /// What every call is answered with, at once, in place of a receipt.
     #[arg(long)]
     answers: Option<Answer>,
+    /// The folder with `ca`, `cert` and `key`; plaintext without.
+    #[arg(long)]
+    tls: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -133,5 +136,9 @@ async fn main() -> Result<(), micro::Error> {
         .await?;
     register_ledger_handler(service.server(), ledger.clone());
     register_follower_handler(service.server(), ledger);
+    if let Some(folder) = args.tls {
+        let [ca, cert, key] = ["ca", "cert", "key"].map(|name| folder.join(name));
+        service.server().tls(ServerTls::from_files(cert, key).client_ca_file(ca));
+    }
     service.run().await
 }

@@ -1,7 +1,7 @@
 //! Three nodes, each a process of its own, and what can be done to one.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
@@ -34,6 +34,8 @@ pub struct Fleet {
     pub registry: Arc<dyn Registry>,
     nodes: Vec<Node>,
     journals: TempDir,
+    /// Where each node has a folder of its name with its certificates.
+    tls: Option<PathBuf>,
     _alone: Option<MutexGuard<'static, ()>>,
 }
 
@@ -61,12 +63,24 @@ impl Fleet {
         Self::in_several(url, url).await
     }
 
+    /// As [`Fleet::start`], over TLS: with `ca`, `cert` and `key` in the folders `a`, `b` and `c` of
+    /// this one.
+    ///
+    /// # Panics
+    /// As [`Fleet::start`].
+    pub async fn over_tls(url: &str, folder: &Path) -> Self {
+        let alone = ALONE.lock().await;
+        let mut fleet = Self::unregistered_in(url, url, &[], Some(folder)).registered_all().await;
+        fleet._alone = Some(alone);
+        fleet
+    }
+
     /// The same of nodes that register in several registries, one of which is looked into: `seen`.
     ///
     /// # Panics
     /// As [`Fleet::start`].
     pub async fn in_several(url: &str, seen: &str) -> Self {
-        Self::unregistered_in(url, seen, &[]).registered_all().await
+        Self::unregistered_in(url, seen, &[], None).registered_all().await
     }
 
     /// The same of nodes that all behave as these flags, which are `fault-node`'s, say.
@@ -74,7 +88,7 @@ impl Fleet {
     /// # Panics
     /// As [`Fleet::start`].
     pub async fn with_flags(url: &str, flags: &[&str]) -> Self {
-        Self::unregistered_in(url, url, flags).registered_all().await
+        Self::unregistered_in(url, url, flags, None).registered_all().await
     }
 
     async fn registered_all(mut self) -> Self {
@@ -89,15 +103,16 @@ impl Fleet {
     /// # Panics
     /// As [`Fleet::start`].
     pub fn unregistered(url: &str) -> Self {
-        Self::unregistered_in(url, url, &[])
+        Self::unregistered_in(url, url, &[], None)
     }
 
-    fn unregistered_in(url: &str, seen: &str, flags: &[&str]) -> Self {
+    fn unregistered_in(url: &str, seen: &str, flags: &[&str], tls: Option<&Path>) -> Self {
         let journals = tempfile::tempdir().expect("a folder for the journals");
         let registry = registry::open(seen).expect("a registry's URL");
-        let start = |name| Node::start(name, 1, free_address(), url, journals.path(), flags);
+        let start = |name| Node::start(name, 1, free_address(), url, journals.path(), flags, tls);
         let nodes = ["a", "b", "c"].map(start).into();
-        Self { url: url.to_owned(), registry, nodes, journals, _alone: None }
+        let tls = tls.map(Path::to_owned);
+        Self { url: url.to_owned(), registry, nodes, journals, tls, _alone: None }
     }
 
     /// The id of a node's present process.
@@ -216,7 +231,8 @@ impl Fleet {
     fn start_at(&mut self, node: usize, address: String, flags: &[&str]) {
         let Node { name, generation, .. } = self.nodes[node];
         let (generation, journals) = (generation + 1, self.journals.path());
-        let started = Node::start(name, generation, address, &self.url, journals, flags);
+        let tls = self.tls.as_deref();
+        let started = Node::start(name, generation, address, &self.url, journals, flags, tls);
         self.nodes[node] = started;
     }
 
@@ -295,12 +311,15 @@ impl Node {
         url: &str,
         journals: &Path,
         flags: &[&str],
+        tls: Option<&Path>,
     ) -> Self {
         let id = format!("{name}-{generation}");
+        let tls = tls.map(|folder| folder.join(name));
         let process = Command::new(program("fault-node"))
             .args(["--id", &id, "--address", &address, "--registry", url, "--journals"])
             .arg(journals)
             .args(flags)
+            .args(tls.iter().flat_map(|folder| [Path::new("--tls"), folder]))
             // For registries that write at the node's pod.
             .env("POD_NAME", &id)
             .env("POD_NAMESPACE", "default")
