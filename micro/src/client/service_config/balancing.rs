@@ -126,21 +126,23 @@ fn check(policy: Policy, config: &Place<'_>) -> Result<(), String> {
             if let Some(place) = config.get("choiceCount")?
                 && place.count()? < 2
             {
-                return Err(place.fault("is under 2"));
+                return Err(place.fault("is under 2; write 2 or more"));
             }
         }
         Policy::RingHash => {
             let size =
                 |key, default| Ok::<_, String>(config.read(key, ring_size)?.unwrap_or(default));
             if size("minRingSize", 1024)? > size("maxRingSize", 4096)? {
-                return Err(config.fault("minRingSize is over maxRingSize"));
+                return Err(
+                    config.fault("minRingSize is over maxRingSize; write them the other way round")
+                );
             }
         }
         Policy::WeightedRoundRobin => {
             if let Some(place) = config.get("errorUtilizationPenalty")?
                 && place.number()? < 0.0
             {
-                return Err(place.fault("is negative"));
+                return Err(place.fault("is negative; write 0 or more"));
             }
         }
         _ => {
