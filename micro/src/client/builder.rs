@@ -275,6 +275,9 @@ impl ClientBuilder {
     /// after a failure. Default: 4. Over 4 counts as 4, as [gRFC A6] has it (go-micro's default of
     /// 5 included). 0: only what no handler can have seen is tried again, which is not counted.
     ///
+    /// It bounds the attempts of a [policy](super::RetryPolicy), a [hedge](super::Hedge) and a
+    /// [service config](super::ServiceConfig) too.
+    ///
     /// [gRFC A6]: https://github.com/grpc/proposal/blob/master/A6-client-retries.md
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = Some(retries);

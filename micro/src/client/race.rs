@@ -189,14 +189,12 @@ impl<'a> Race<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::client::{budget::Budget, hedge::Delay, policy::Backoff};
 
     const DELAY: Duration = Duration::from_millis(500);
-
-    fn budget() -> Budget {
-        Budget::new(Instant::now())
-    }
 
     /// The hedgingPolicy of gRFC A6's example.
     fn a6(budget: &Budget, now: Instant) -> Race<'_> {
@@ -216,7 +214,8 @@ mod tests {
 
     #[test]
     fn without_an_answer_there_is_another_after_each_delay_up_to_the_most() {
-        let (budget, start) = (budget(), Instant::now());
+        let start = Instant::now();
+        let budget = Budget::new(start);
         let mut race = a6(&budget, start);
         for nth in 1..=3 {
             let due = start + DELAY * nth;
@@ -229,7 +228,8 @@ mod tests {
 
     #[test]
     fn a_status_that_is_not_fatal_sends_the_next_at_once_and_the_delay_begins_anew() {
-        let (budget, start) = (budget(), Instant::now());
+        let start = Instant::now();
+        let budget = Budget::new(start);
         let mut race = a6(&budget, start);
         let later = start + DELAY / 5;
         let then = race.after_status(&Status::internal("it"), later);
@@ -239,7 +239,8 @@ mod tests {
 
     #[test]
     fn any_other_status_ends_the_call() {
-        let (budget, start) = (budget(), Instant::now());
+        let start = Instant::now();
+        let budget = Budget::new(start);
         let mut race = a6(&budget, start);
         assert!(race.is_due(start + DELAY));
         assert_eq!(race.after_status(&Status::not_found("it"), start + DELAY), Then::Fail);
@@ -247,7 +248,8 @@ mod tests {
 
     #[test]
     fn the_call_fails_when_the_last_one_under_way_has() {
-        let (budget, start) = (budget(), Instant::now());
+        let start = Instant::now();
+        let budget = Budget::new(start);
         let mut race = a6(&budget, start);
         let busy = Status::unavailable("busy");
         for nth in 1..=3 {
@@ -261,7 +263,8 @@ mod tests {
 
     #[test]
     fn a_server_that_asks_for_no_more_is_sent_no_more_and_others_go_on() {
-        let (budget, start) = (budget(), Instant::now());
+        let start = Instant::now();
+        let budget = Budget::new(start);
         let mut race = a6(&budget, start);
         assert!(race.is_due(start + DELAY));
         assert_eq!(race.after_status(&with_pushback("-1"), start + DELAY), Then::Wait);
@@ -271,7 +274,8 @@ mod tests {
 
     #[test]
     fn a_server_that_asks_for_a_pause_is_given_it_and_the_delay_begins_after_that() {
-        let (budget, start) = (budget(), Instant::now());
+        let start = Instant::now();
+        let budget = Budget::new(start);
         let mut race = a6(&budget, start);
         let asked = Duration::from_millis(700);
         assert_eq!(race.after_status(&with_pushback("700"), start), Then::Wait);
@@ -282,7 +286,8 @@ mod tests {
 
     #[test]
     fn what_no_handler_has_seen_is_replaced_and_not_counted() {
-        let (budget, start) = (budget(), Instant::now());
+        let start = Instant::now();
+        let budget = Budget::new(start);
         while budget.withdraw(start) {}
         let mut race = a6(&budget, start);
         let refused = Failure::unavailable(FailureKind::Refused, "node:1", "gone");
@@ -295,7 +300,8 @@ mod tests {
 
     #[test]
     fn without_a_budget_there_is_the_first_alone() {
-        let (budget, start) = (budget(), Instant::now());
+        let start = Instant::now();
+        let budget = Budget::new(start);
         while budget.withdraw(start) {}
         let mut race = a6(&budget, start);
         assert!(!race.is_due(start));
@@ -303,9 +309,72 @@ mod tests {
         assert_eq!(race.after_status(&Status::unavailable("busy"), start), Then::Fail);
     }
 
+    #[derive(Debug, Clone)]
+    enum Event {
+        Due,
+        Busy,
+        Lost,
+        Refused,
+        Nothing,
+    }
+
+    proptest! {
+            #[test]
+            fn no_sequence_of_events_makes_more_attempts_than_allowed_or_ends_with_one_under_way(
+                events in prop::collection::vec(
+                    prop::sample::select(
+                        vec![Event::Due, Event::Busy, Event::Lost, Event::Refused, Event::Nothing],
+                    ),
+                    1..60,
+                ),
+                paid in 0..6_usize,
+            ) {
+                let mut now = Instant::now();
+    let budget = Budget::new(now);
+                (0..100 - paid).for_each(|_| assert!(budget.withdraw(now)));
+                let mut race = a6(&budget, now);
+                let (mut running, mut further) = (1, 0);
+                for event in events {
+                    let failure = |kind| Failure::unavailable(kind, "node:1", "gone");
+                    let then = match event {
+                        Event::Due => {
+                            let Some(due) = race.due() else { continue };
+                            // The budget grows by less than one within them.
+                            now = now.max(due.min(now + Duration::from_micros(1)));
+                            if race.is_due(now) {
+                                (running, further) = (running + 1, further + 1);
+                            }
+                            Then::Wait
+                        }
+                        _ if running == 0 => continue,
+                        Event::Busy => race.after_status(&Status::unavailable("busy"), now),
+                        Event::Lost => race.after_failure(&failure(FailureKind::Lost), now),
+                        Event::Refused => {
+                            let then = race.after_failure(&failure(FailureKind::Refused), now);
+                            prop_assert!(matches!(then, Then::Attempt(_)), "nobody has seen it");
+                            continue;
+                        }
+                        Event::Nothing => race.after_nothing(),
+                    };
+                    match (event, then) {
+                        (Event::Due, _) => {}
+                        (_, Then::Attempt(_)) => further += 1,
+                        (_, Then::Wait) => running -= 1,
+                        (_, Then::Fail) => {
+                            prop_assert_eq!(running, 1, "others may yet be answered");
+                            return Ok(());
+                        }
+                    }
+                    prop_assert!(further <= 3 && further <= paid, "{further} of {paid}");
+                    prop_assert_eq!(race.previous_attempts() as usize, further);
+                }
+            }
+        }
+
     #[test]
     fn a_call_hedged_once_is_tried_again_after_failures_all_the_same() {
-        let (budget, start) = (budget(), Instant::now());
+        let start = Instant::now();
+        let budget = Budget::new(start);
         let others = RetryPolicy::default();
         let hedging = Hedging { delay: Delay::Fixed(DELAY), timed: 1, others };
         let mut race = Race::new(hedging, Some(DELAY), 5, Purse::Budget(&budget), start);

@@ -212,16 +212,14 @@ pub(super) fn growing_pause(before: &mut u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn busy_with_pushback(value: &'static str) -> Status {
         let mut status = Status::unavailable("busy");
         status.metadata_mut().insert("grpc-retry-pushback-ms", value.parse().expect("a value"));
         status
-    }
-
-    fn budget() -> Budget {
-        Budget::new(Instant::now())
     }
 
     fn undeclared(budget: &Budget) -> Retry<'_> {
@@ -234,7 +232,8 @@ mod tests {
 
     #[test]
     fn a_status_is_retried_only_where_the_call_has_a_policy() {
-        let (budget, now) = (budget(), Instant::now());
+        let now = Instant::now();
+        let budget = Budget::new(now);
         let unavailable = Status::unavailable("busy");
         assert_eq!(undeclared(&budget).after_status(&unavailable, now), Next::Fail);
         let mut retry = declared(&budget);
@@ -247,7 +246,8 @@ mod tests {
 
     #[test]
     fn only_what_the_policy_lists_is_worth_another_attempt() {
-        let (budget, now) = (budget(), Instant::now());
+        let now = Instant::now();
+        let budget = Budget::new(now);
         for status in [Status::not_found(""), Status::internal(""), Status::deadline_exceeded("")] {
             let next = declared(&budget).after_status(&status, now);
             assert_eq!(next, Next::Fail, "{:?}", status.code());
@@ -261,7 +261,8 @@ mod tests {
 
     #[test]
     fn the_client_bounds_what_a_policy_asks_for() {
-        let (budget, now) = (budget(), Instant::now());
+        let now = Instant::now();
+        let budget = Budget::new(now);
         let unavailable = Status::unavailable("busy");
         for (asked, bound, retries) in [(3, 5, 2), (3, 2, 1), (3, 1, 0), (0, 5, 0), (9, 9, 4)] {
             let policy = RetryPolicy::default().max_attempts(asked);
@@ -274,7 +275,8 @@ mod tests {
 
     #[test]
     fn a_call_is_thrown_out_by_a_goaway_for_an_error_once_and_refused_without_end() {
-        let (budget, now) = (budget(), Instant::now());
+        let now = Instant::now();
+        let budget = Budget::new(now);
         let failure = |kind| Failure::unavailable(kind, "node:1", "gone");
         let (suspect, refused) = (failure(FailureKind::Suspect), failure(FailureKind::Refused));
         let mut retry = undeclared(&budget);
@@ -292,7 +294,8 @@ mod tests {
 
     #[test]
     fn the_servers_pushback_is_honoured() {
-        let (budget, now) = (budget(), Instant::now());
+        let now = Instant::now();
+        let budget = Budget::new(now);
         let next = |value| declared(&budget).after_status(&busy_with_pushback(value), now);
         assert_eq!(next("250"), Next::AttemptAfter(Duration::from_millis(250)));
         assert_eq!(next("0"), Next::AttemptAfter(Duration::ZERO));
@@ -305,7 +308,8 @@ mod tests {
 
     #[test]
     fn a_pushback_begins_the_policys_pauses_anew() {
-        let (budget, now) = (budget(), Instant::now());
+        let now = Instant::now();
+        let budget = Budget::new(now);
         let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
         let policy = RetryPolicy::default().backoff(second, hour);
         let mut retry = Retry::new(Some(policy), 5, Purse::Budget(&budget));
@@ -322,7 +326,8 @@ mod tests {
 
     #[test]
     fn without_a_budget_a_declared_call_fails_and_a_transparent_retry_goes_on() {
-        let (budget, now) = (budget(), Instant::now());
+        let now = Instant::now();
+        let budget = Budget::new(now);
         while budget.withdraw(now) {}
         let mut retry = declared(&budget);
         assert_eq!(retry.after_status(&Status::unavailable("busy"), now), Next::Fail);
@@ -348,9 +353,70 @@ mod tests {
         assert_eq!(retry().after_status(&busy, now), Next::Attempt);
     }
 
+    #[derive(Debug, Clone)]
+    enum Event {
+        Status(Code, Option<&'static str>),
+        Failure(FailureKind),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        use FailureKind::{Body, Lost, Malformed, NotSent, Refused, Reset, Suspect, TooLarge};
+        let code = (1..=16).prop_map(Code::from_i32);
+        let pushback = prop::option::of(prop::sample::select(vec!["-1", "0", "70", "x"]));
+        let kinds = vec![Body, Lost, Malformed, NotSent, Refused, Reset, Suspect, TooLarge];
+        prop_oneof![
+            (code, pushback).prop_map(|(code, pushback)| Event::Status(code, pushback)),
+            prop::sample::select(kinds).prop_map(Event::Failure),
+        ]
+    }
+
+    proptest! {
+            #[test]
+            fn no_sequence_of_failures_sends_twice_what_a_handler_may_have_seen_and_nobody_declared(
+                events in prop::collection::vec(event(), 1..50),
+                attempts in prop::option::of(0..9_u32),
+                most in 1..6_u32,
+                paid in 0..9_usize,
+            ) {
+                let now = Instant::now();
+    let budget = Budget::new(now);
+                (0..100 - paid).for_each(|_| assert!(budget.withdraw(now)));
+                let policy = attempts.map(|attempts| RetryPolicy::default().max_attempts(attempts));
+                let mut retry = Retry::new(policy, most, Purse::Budget(&budget));
+                let (mut declared, mut suspect) = (0, 0);
+                for event in events {
+                    let (next, is_unseen) = match event {
+                        Event::Status(code, pushback) => {
+                            let mut status = Status::new(code, "");
+                            if let Some(pushback) = pushback {
+                                let pushback = pushback.parse().expect("a value");
+                                status.metadata_mut().insert("grpc-retry-pushback-ms", pushback);
+                            }
+                            (retry.after_status(&status, now), false)
+                        }
+                        Event::Failure(kind) => {
+                            let failure = Failure::unavailable(kind, "node:1", "gone");
+                            suspect += u32::from(kind == FailureKind::Suspect);
+                            let is_unseen = failure.is_unprocessed()
+                                && (kind != FailureKind::Suspect || suspect == 1);
+                            (retry.after_failure(&failure, now), is_unseen)
+                        }
+                    };
+                    if next == Next::Fail {
+                        prop_assert!(!is_unseen, "what nobody has seen goes on");
+                        return Ok(());
+                    }
+                    declared += u32::from(!is_unseen);
+                    prop_assert_eq!(retry.previous_attempts(), declared);
+                    prop_assert!(declared <= attempts.unwrap_or(0).min(most).saturating_sub(1));
+                    prop_assert!(declared as usize <= paid, "it is paid for");
+                }
+            }
+        }
+
     #[test]
     fn pauses_grow_to_a_second() {
-        let budget = budget();
+        let budget = Budget::new(Instant::now());
         let mut retry = undeclared(&budget);
         let pauses: Vec<_> = (0..12).map(|_| retry.pause()).collect();
         assert!(pauses[0] <= Duration::from_millis(12), "{:?}", pauses[0]);

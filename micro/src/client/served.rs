@@ -17,6 +17,7 @@ use crate::registry::Node;
 /// }
 /// # Ok(())
 /// # }
+/// # fn main() {}
 /// ```
 ///
 /// A stream has it too, with its headers. A call that failed names the node in its status.

@@ -82,7 +82,7 @@ fn least_request(config: &Place<'_>) -> Result<Balancing, String> {
     if let Some(place) = config.get("choiceCount")?
         && place.count()? < 2
     {
-        return Err(place.fault("is under 2"));
+        return Err(place.fault("is under 2; write 2 or more"));
     }
     Ok(Balancing::least_request())
 }
@@ -92,7 +92,7 @@ fn weighted_round_robin(config: &Place<'_>) -> Result<Balancing, String> {
     if let Some(place) = config.get("errorUtilizationPenalty")?
         && place.number()? < 0.0
     {
-        return Err(place.fault("is negative"));
+        return Err(place.fault("is negative; write 0 or more"));
     }
     Ok(Balancing::weighted())
 }
@@ -101,7 +101,7 @@ fn weighted_round_robin(config: &Place<'_>) -> Result<Balancing, String> {
 fn ring_hash(config: &Place<'_>) -> Result<Balancing, String> {
     let size = |key, default| Ok::<_, String>(config.read(key, ring_size)?.unwrap_or(default));
     if size("minRingSize", 1024)? > size("maxRingSize", 4096)? {
-        return Err(config.fault("minRingSize is over maxRingSize"));
+        return Err(config.fault("minRingSize is over maxRingSize; write them the other way round"));
     }
     hash_by(config, "requestHashHeader").map(|hash| hash.unbounded().into())
 }

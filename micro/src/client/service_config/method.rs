@@ -80,7 +80,7 @@ fn retry(place: &Place<'_>) -> Result<RetryPolicy, String> {
     let multiplier = place.required("backoffMultiplier")?;
     let backoff = Backoff { initial, max, multiplier: multiplier.number()? };
     if backoff.multiplier <= 0.0 {
-        return Err(multiplier.fault("is not over zero"));
+        return Err(multiplier.fault("is not over zero; write a number such as 2"));
     }
     let listed = place.required("retryableStatusCodes")?;
     let codes = listed.codes()?;

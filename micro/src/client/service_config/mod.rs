@@ -123,12 +123,16 @@ impl Throttling {
         let (max, ratio) = (place.required("maxTokens")?, place.required("tokenRatio")?);
         let tokens = max.number()?;
         if tokens <= 0.0 || tokens > 1000.0 {
-            return Err(max.fault(format_args!("{tokens} is not over 0 and up to 1000")));
+            return Err(max.fault(format_args!(
+                "{tokens} is not over 0 and up to 1000; write a number such as 10"
+            )));
         }
         let share = ratio.number()?;
         let thousandths = (share * 1000.0).round();
         if thousandths < 1.0 {
-            return Err(ratio.fault(format_args!("{share} is under 0.001")));
+            return Err(
+                ratio.fault(format_args!("{share} is under 0.001; write a number such as 0.1"))
+            );
         }
         // More than there is room for is as good as all.
         Ok(Self {

@@ -230,11 +230,11 @@ fn what_breaks_a_rule_is_named_by_its_path() {
         ),
         (
             r#"{"retryThrottling": {"maxTokens": 1001, "tokenRatio": 1}}"#,
-            "$.retryThrottling.maxTokens: 1001 is not over 0 and up to 1000",
+            "$.retryThrottling.maxTokens: 1001 is not over 0 and up to 1000; write a number such as 10",
         ),
         (
             r#"{"retryThrottling": {"maxTokens": 10, "tokenRatio": 0.0001}}"#,
-            "$.retryThrottling.tokenRatio: 0.0001 is under 0.001",
+            "$.retryThrottling.tokenRatio: 0.0001 is under 0.001; write a number such as 0.1",
         ),
         (r#"{"retryThrottling": {"maxTokens": 10}}"#, "$.retryThrottling: `tokenRatio` is missing"),
         (
@@ -264,7 +264,11 @@ fn what_breaks_a_rule_of_a_policy_is_named_by_its_path() {
         ("initialBackoff", "\"0s\"", ".initialBackoff: is zero; write a longer time"),
         ("maxBackoff", "\"0s\"", ".maxBackoff: is zero; write a longer time"),
         ("backoffMultiplier", "null", ": `backoffMultiplier` is missing"),
-        ("backoffMultiplier", "0", ".backoffMultiplier: is not over zero"),
+        (
+            "backoffMultiplier",
+            "0",
+            ".backoffMultiplier: is not over zero; write a number such as 2",
+        ),
         ("retryableStatusCodes", "null", ": `retryableStatusCodes` is missing"),
         (
             "retryableStatusCodes",
@@ -383,11 +387,13 @@ fn what_breaks_a_rule_of_balancing_is_named_by_its_path() {
         (r#"[{"random": []}]"#, "[0].random: [] is no object".to_owned()),
         (
             r#"[{"least_request_experimental": {"choiceCount": 1}}]"#,
-            "[0].least_request_experimental.choiceCount: is under 2".to_owned(),
+            "[0].least_request_experimental.choiceCount: is under 2; write 2 or more".to_owned(),
         ),
         (
             r#"[{"ring_hash_experimental": {"minRingSize": 5000}}]"#,
-            "[0].ring_hash_experimental: minRingSize is over maxRingSize".to_owned(),
+            "[0].ring_hash_experimental: minRingSize is over maxRingSize; write them the other \
+             way round"
+                .to_owned(),
         ),
         (
             r#"[{"ring_hash_experimental": {"maxRingSize": 0}}]"#,
@@ -395,7 +401,8 @@ fn what_breaks_a_rule_of_balancing_is_named_by_its_path() {
         ),
         (
             r#"[{"weighted_round_robin": {"errorUtilizationPenalty": -0.5}}]"#,
-            "[0].weighted_round_robin.errorUtilizationPenalty: is negative".to_owned(),
+            "[0].weighted_round_robin.errorUtilizationPenalty: is negative; write 0 or more"
+                .to_owned(),
         ),
         (r#"[{"zone_first": {}}]"#, "[0].zone_first: `zone` is missing".to_owned()),
         (
