@@ -371,48 +371,48 @@ mod tests {
     }
 
     proptest! {
-            #[test]
-            fn no_sequence_of_failures_sends_twice_what_a_handler_may_have_seen_and_nobody_declared(
-                events in prop::collection::vec(event(), 1..50),
-                attempts in prop::option::of(0..9_u32),
-                most in 1..6_u32,
-                paid in 0..9_usize,
-            ) {
-                let now = Instant::now();
-    let budget = Budget::new(now);
-                (0..100 - paid).for_each(|_| assert!(budget.withdraw(now)));
-                let policy = attempts.map(|attempts| RetryPolicy::default().max_attempts(attempts));
-                let mut retry = Retry::new(policy, most, Purse::Budget(&budget));
-                let (mut declared, mut suspect) = (0, 0);
-                for event in events {
-                    let (next, is_unseen) = match event {
-                        Event::Status(code, pushback) => {
-                            let mut status = Status::new(code, "");
-                            if let Some(pushback) = pushback {
-                                let pushback = pushback.parse().expect("a value");
-                                status.metadata_mut().insert("grpc-retry-pushback-ms", pushback);
-                            }
-                            (retry.after_status(&status, now), false)
+        #[test]
+        fn no_sequence_of_failures_sends_twice_what_a_handler_may_have_seen_and_nobody_declared(
+            events in prop::collection::vec(event(), 1..50),
+            attempts in prop::option::of(0..9_u32),
+            most in 1..6_u32,
+            paid in 0..9_usize,
+        ) {
+            let now = Instant::now();
+            let budget = Budget::new(now);
+            (0..100 - paid).for_each(|_| assert!(budget.withdraw(now)));
+            let policy = attempts.map(|attempts| RetryPolicy::default().max_attempts(attempts));
+            let mut retry = Retry::new(policy, most, Purse::Budget(&budget));
+            let (mut declared, mut suspect) = (0, 0);
+            for event in events {
+                let (next, is_unseen) = match event {
+                    Event::Status(code, pushback) => {
+                        let mut status = Status::new(code, "");
+                        if let Some(pushback) = pushback {
+                            let pushback = pushback.parse().expect("a value");
+                            status.metadata_mut().insert("grpc-retry-pushback-ms", pushback);
                         }
-                        Event::Failure(kind) => {
-                            let failure = Failure::unavailable(kind, "node:1", "gone");
-                            suspect += u32::from(kind == FailureKind::Suspect);
-                            let is_unseen = failure.is_unprocessed()
-                                && (kind != FailureKind::Suspect || suspect == 1);
-                            (retry.after_failure(&failure, now), is_unseen)
-                        }
-                    };
-                    if next == Next::Fail {
-                        prop_assert!(!is_unseen, "what nobody has seen goes on");
-                        return Ok(());
+                        (retry.after_status(&status, now), false)
                     }
-                    declared += u32::from(!is_unseen);
-                    prop_assert_eq!(retry.previous_attempts(), declared);
-                    prop_assert!(declared <= attempts.unwrap_or(0).min(most).saturating_sub(1));
-                    prop_assert!(declared as usize <= paid, "it is paid for");
+                    Event::Failure(kind) => {
+                        let failure = Failure::unavailable(kind, "node:1", "gone");
+                        suspect += u32::from(kind == FailureKind::Suspect);
+                        let is_unseen = failure.is_unprocessed()
+                            && (kind != FailureKind::Suspect || suspect == 1);
+                        (retry.after_failure(&failure, now), is_unseen)
+                    }
+                };
+                if next == Next::Fail {
+                    prop_assert!(!is_unseen, "what nobody has seen goes on");
+                    return Ok(());
                 }
+                declared += u32::from(!is_unseen);
+                prop_assert_eq!(retry.previous_attempts(), declared);
+                prop_assert!(declared <= attempts.unwrap_or(0).min(most).saturating_sub(1));
+                prop_assert!(declared as usize <= paid, "it is paid for");
             }
         }
+    }
 
     #[test]
     fn pauses_grow_to_a_second() {
@@ -426,7 +426,8 @@ mod tests {
 
     #[test]
     fn another_node_may_answer_where_one_is_unavailable_or_exhausted_and_no_differently_else() {
-        let (budget, now) = (budget(), Instant::now());
+        let now = Instant::now();
+        let budget = Budget::new(now);
         for code in (0..=16).map(Code::from_i32) {
             let next = declared(&budget).after_status(&Status::new(code, ""), now);
             let is_tried = matches!(code, Code::Unavailable | Code::ResourceExhausted);
@@ -437,7 +438,8 @@ mod tests {
     #[test]
     fn a_stream_that_broke_is_tried_again_where_the_call_is_declared_idempotent() {
         use FailureKind::{Malformed, Reset, TooLarge};
-        let (budget, now) = (budget(), Instant::now());
+        let now = Instant::now();
+        let budget = Budget::new(now);
         for (kind, code, expected) in [
             (Reset, Code::Internal, Next::Attempt),
             (Reset, Code::ResourceExhausted, Next::Attempt),

@@ -288,7 +288,7 @@ fn what_cannot_be_used_is_an_error_of_the_builder() {
     assert_eq!(
         error.to_string(),
         "TLS of the client: cannot read /nowhere/ca.pem: No such file or directory (os error 2) \
-         (for service echo)"
+         (for service 'echo')"
     );
 }
 
