@@ -55,7 +55,9 @@ async fn follow(connection: OneConnection, service: &str, tell: &mpsc::Sender<He
             Err(status) => status,
         };
         if why.code() == Code::Unimplemented {
-            tracing::warn!("a node has no grpc.health.v1.Health/Watch, and is taken to be well");
+            tracing::warn!(
+                "a node does not tell its health (it has no grpc.health.v1.Health/Watch): it is taken for well"
+            );
             let _ = tell.send(Ok(())).await;
             return;
         }

@@ -321,15 +321,15 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         }
         let status = shared.registry.borrow();
         let asks_for_health = self.handle.tuning.borrow().health_check.is_some();
-        let well = if asks_for_health { " and well" } else { "" };
+        let state = if asks_for_health { "well" } else { "connected" };
         match (&status.error, shared.last_error.load_full()) {
             (Some(error), _) if listed == 0 => error.to_string(),
             _ if *shared.progress.borrow() == Progress::Unread => {
                 format!("{} has not answered yet", shared.neighbours.registry())
             }
             _ if listed == 0 => self.none_registered(&status),
-            (_, Some(error)) => format!("none of {listed} nodes is connected{well}: {error}"),
-            (_, None) => format!("none of {listed} nodes is connected{well} yet"),
+            (_, Some(error)) => format!("none of {listed} nodes is {state}: {error}"),
+            (_, None) => format!("none of {listed} nodes is {state} yet"),
         }
     }
 }

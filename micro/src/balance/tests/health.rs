@@ -45,7 +45,7 @@ async fn a_call_that_fails_fast_waits_for_the_first_word_of_each_node() {
     assert!(!ready(&world.0.balancer, true).await, "it is not");
     assert_eq!(
         world.0.balancer.why_not_ready(&Request::default()),
-        "none of 1 nodes is connected and well: node a: not yet"
+        "none of 1 nodes is well: node a: not yet"
     );
 }
 
