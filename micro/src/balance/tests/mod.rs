@@ -23,6 +23,7 @@ use crate::{
 
 mod fail_fast;
 mod shares;
+mod simulation;
 
 /// What an address does when it is dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
