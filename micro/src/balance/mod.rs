@@ -39,6 +39,9 @@ use crate::{
     transport,
 };
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod connect;
 mod driver;
 mod endpoint;
@@ -314,11 +317,7 @@ impl<C> fmt::Debug for Balancer<C> {
 
 impl<C> Shared<C> {
     fn pick(&self, request: &Request<'_>) -> Option<Pick<C>> {
-        let started = Instant::now();
-        let snapshot = self.snapshot.load();
-        let endpoint = snapshot.pick(request, started, &mut fastrand::Rng::new())?.clone();
-        endpoint.load.begin();
-        Some(Pick { endpoint, started, is_sampled: false, _counted: snapshot.count() })
+        pick(&self.snapshot, request)
     }
 
     /// Waits until there is no more to wait for than what was tried, and failed.
@@ -347,6 +346,15 @@ impl<C> Shared<C> {
             woken.await;
         }
     }
+}
+
+/// A call begins at what is picked.
+fn pick<C>(snapshot: &ArcSwap<Snapshot<C>>, request: &Request<'_>) -> Option<Pick<C>> {
+    let started = Instant::now();
+    let snapshot = snapshot.load();
+    let endpoint = snapshot.pick(request, started, &mut fastrand::Rng::new())?.clone();
+    endpoint.load.begin();
+    Some(Pick { endpoint, started, is_sampled: false, _counted: snapshot.count() })
 }
 
 /// A call in the queue for something to pick.
