@@ -25,15 +25,14 @@ after 1 s. p50 and p99 are of all calls but those that a node failed at once. Th
 and no ejection, which would take out a node that fails.
 
 Beside the references our p2c is the best or within noise (5%) of it (of those that fail as few calls:
-who sends them to a node that fails has the less to do at the others), but for two cases:
-- Of a node that fails at once Kratos sees less: its second probe comes after 3 s, ours once the first
-  is half forgotten, about 1 s later, so that a node that is well again is back the sooner. go-zero
-  and tower, which does not look at failures, see 25 times as many and more.
-- Over zones zone_first has what p2c cannot: it does not wait until the own zone is dearer.
+who sends them to a node that fails has the less to do at the others), but for one thing: of a node
+that fails at once Kratos sees less. It asks such a node again after 3 s, ours after about 1 s, so that
+one that is well again is back the sooner. go-zero sees 25 times as many, and tower more, which does
+not look at failures.
 
-round_robin, random, weighted and pick_first do not look at how nodes fare: a slow node, or a single
-one with all calls, costs what it must. With least_request and consistent_hash a node that fails at
-once always has room.
+Of the others, zone_first does not wait until the own zone is the dearer one. round_robin, random,
+weighted and pick_first do not look at how nodes fare: a slow node, or a single one with all calls,
+costs what it must. With least_request and consistent_hash a node that fails at once always has room.
 ";
 
 /// What is as good as equal.
