@@ -16,8 +16,12 @@ use tonic::{
     metadata::MetadataMap,
 };
 
+#[cfg(feature = "tls")]
+mod authority;
 mod log;
 
+#[cfg(feature = "tls")]
+pub(crate) use authority::Authority;
 pub(crate) use log::Log;
 
 use crate::{
@@ -88,9 +92,10 @@ pub(crate) const ECHO: ServiceDescriptor = ServiceDescriptor {
     ],
 };
 
-/// Answers with its own name, or does what the request's text says: `sleep` for ever, `busy` the
+/// Answers with its own name, or does what the request's text says: `sleep` for ever, `sleep NAME` if
+/// that is its own, `busy` the
 /// first time only, `closed` always, `missing`, `peer NAME` calls another service,
-/// `attempts` and `agent` tell what the client says of them.
+/// `count` is how many calls there were, `attempts` and `agent` what the client says of them.
 #[derive(Debug, Default)]
 pub(crate) struct Echo {
     pub(crate) name: String,
@@ -134,7 +139,9 @@ impl Echo {
             "missing" => Err(Status::not_found("no such word")),
             "attempts" if calls == 0 => Err(Status::unavailable("once more")),
             "attempts" => Ok(Response::new(attempts.unwrap_or_default())),
+            "count" => Ok(Response::new(Word::new((calls + 1).to_string()))),
             "agent" => Ok(Response::new(agent.unwrap_or_default())),
+            text if text.strip_prefix("sleep ") == Some(&self.name) => std::future::pending().await,
             text => match (text.strip_prefix("peer "), &self.client) {
                 (Some(peer), Some(client)) => Stub::new(peer, client).say(Word::new("sleep")).await,
                 _ => Ok(Response::new(Word::new(&*self.name))),

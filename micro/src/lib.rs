@@ -34,6 +34,7 @@
 //! | `nacos` | `nacos://` registries |
 //! | `nats` | `nats://` registries |
 //! | `testing` | `testing`: the conformance suite for a registry of your own |
+//! | `tls` | `tls`: TLS and mTLS between nodes and their callers: the [guide](guide::tls) |
 //! | `tonic-channel` | `discovery::tonic_channel`: discovery beneath tonic's own balanced channel |
 //! | `zookeeper` | `zookeeper://` registries |
 
@@ -46,6 +47,7 @@ mod config;
 mod deadline;
 pub mod descriptor;
 pub mod discovery;
+mod disk;
 mod duration;
 mod error;
 #[cfg(test)]
@@ -68,6 +70,8 @@ mod service;
 pub mod stream;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod transport;
 
 pub use client::{Channel, ChannelOptions, Client, ClientBuilder};

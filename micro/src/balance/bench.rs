@@ -34,7 +34,7 @@ impl Set {
     /// A node for a call of this key, and the call's end.
     pub fn call(&self, key: u64) {
         let request = Request { hash: Some(key), ..Request::default() };
-        let pick = super::pick(&self.snapshot, &request).expect("there are nodes");
+        let pick = super::pick(&self.snapshot, &request, Instant::now()).expect("there are nodes");
         pick.finish(Outcome::Success);
     }
 
@@ -45,7 +45,7 @@ impl Set {
     }
 }
 
-fn endpoint(number: u64, now: Instant) -> Endpoint<()> {
+fn endpoint(number: u64, now: Instant) -> Arc<Endpoint<()>> {
     let mut node = Node::new("greeter", format!("node-{number}"), "host:1");
     let zone = if number.is_multiple_of(2) { "a" } else { "b" };
     node.metadata.insert("zone".to_owned(), zone.to_owned());
@@ -53,10 +53,5 @@ fn endpoint(number: u64, now: Instant) -> Endpoint<()> {
     // As one that came some time ago, and has answered.
     let now = now.checked_sub(Duration::from_secs(60)).unwrap_or(now);
     let load = Load::new(Some(Duration::from_millis(1)), Duration::from_secs(5), now);
-    Endpoint {
-        id: EndpointId(number + 1),
-        node: Arc::new(node),
-        connection: (),
-        load: Arc::new(load),
-    }
+    Endpoint::of(Arc::new(node), EndpointId(number + 1), (), load)
 }

@@ -2,11 +2,13 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
+use futures_util::stream::BoxStream;
 use tokio::{
     sync::{Semaphore, watch},
     time::timeout,
 };
 
+use super::health::{self, Health};
 use crate::transport;
 
 /// How many connections a channel begins to make at a time; the others wait first come first
@@ -32,6 +34,10 @@ pub(crate) trait Connect: Clone + Send + 'static {
 
     /// Waits until the connection takes no new calls.
     fn ended(connection: Self::Connection) -> impl Future<Output = Ended> + Send;
+
+    /// What the node at the other end says of a service's health, until the connection takes no new
+    /// calls.
+    fn health(connection: Self::Connection, service: Arc<str>) -> BoxStream<'static, Health>;
 
     /// Gives the connection up: no new calls, and those under way finish.
     fn close(connection: &Self::Connection);
@@ -88,6 +94,10 @@ impl Connect for Transport {
         // Held no longer than needed: what watches a connection must not keep it open.
         drop(connection);
         ended(&mut state).await
+    }
+
+    fn health(connection: Self::Connection, service: Arc<str>) -> BoxStream<'static, Health> {
+        health::watch(connection, service)
     }
 
     fn close(connection: &Self::Connection) {

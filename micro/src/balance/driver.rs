@@ -7,19 +7,27 @@ use std::{
 };
 
 use futures_core::Stream;
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt,
+    stream::{BoxStream, FuturesUnordered},
+};
 use tokio::{
-    sync::oneshot,
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 
 use super::{
-    Options, Progress, Shared,
+    EndpointId, News, Options, Outcome, Progress, Shared, Tuning,
     connect::{Connect, Ended},
+    ejection::Reason,
     ewma::Load,
+    explain::{Explanation, NodeReport},
     filter::Filtered,
+    health::Health,
     members::{Action, Attempt, Members},
     snapshot::{Endpoint, Picked},
+    subset::Subset,
+    tally::Tally,
 };
 use crate::{
     discovery::Update,
@@ -35,27 +43,36 @@ pub(super) fn run<K: Connect>(
     connector: K,
     shared: Arc<Shared<K::Connection>>,
     options: Options,
+    tuning: watch::Receiver<Tuning>,
+    mut news: mpsc::UnboundedReceiver<News>,
     mut gone: oneshot::Receiver<()>,
 ) -> impl Future<Output = ()> + Send + 'static {
+    let Tuning { balancing, ejection, .. } = tuning.borrow().clone();
     let mut driver = Driver {
         connector,
         shared,
         penalty: options.penalty,
-        members: Members::new(options.ttl, fastrand::Rng::new()),
-        picked: Picked::new(&options.balancing, options.filter.serving),
+        subset: options.subset.map(|size| Subset::new(size, fastrand::u64(..))),
+        members: Members::new(options.ttl, ejection, fastrand::Rng::new()),
+        picked: Picked::new(&balancing, options.filter.serving),
+        tuning,
         filtered: Filtered::new(options.filter),
         pending: FuturesUnordered::new(),
+        changed: Instant::now(),
         is_read: false,
         asked: None,
         is_answered: false,
     };
     async move {
         loop {
-            let wakes_at = driver.members.wakes_at();
+            let (members, sweep) = (driver.members.wakes_at(), driver.members.sweeps_at());
+            let wakes_at = [members, sweep].into_iter().flatten().min();
             let event = tokio::select! {
                 _ = &mut gone => break driver.close(),
                 Some(update) = updates.next() => Event::Update(update),
                 Some(event) = driver.pending.next() => event,
+                Some(news) = news.recv() => Event::News(news),
+                Ok(()) = driver.tuning.changed() => Event::Tuned,
                 () = driver.shared.wanted.notified() => Event::Tick,
                 () = sleep_until_some(wakes_at) => Event::Tick,
             };
@@ -75,11 +92,16 @@ struct Driver<K: Connect> {
     connector: K,
     shared: Arc<Shared<K::Connection>>,
     penalty: Duration,
+    tuning: watch::Receiver<Tuning>,
+    /// Absent where all nodes are connected to.
+    subset: Option<Subset>,
     members: Members<Link<K::Connection>>,
     picked: Picked<K::Connection>,
     filtered: Filtered,
     /// Attempts under way, and for each connection the wait for its end.
     pending: FuturesUnordered<BoxFuture<'static, Event<K::Connection>>>,
+    /// When the set last changed.
+    changed: Instant,
     /// Whether the registry has been read once.
     is_read: bool,
     /// When the registry was last asked what it has instead of the service.
@@ -99,8 +121,13 @@ enum Event<C> {
     Update(Update),
     Connected(Attempt, Arc<Node>, C),
     Failed(Attempt, Arc<Node>, String),
+    /// With what follows of it.
+    Health(Attempt, Arc<Node>, Health, BoxStream<'static, Health>),
+    Unwatched,
+    Tuned,
     Ended(Attempt, Arc<Node>, Ended),
     Found(Option<String>),
+    News(News),
     Tick,
 }
 
@@ -112,23 +139,32 @@ impl<K: Connect> Driver<K> {
             Event::Update(update) => {
                 let update = self.filtered.update(update);
                 self.shared.left_out.store(self.filtered.left_out(), Relaxed);
-                self.picked.listed(&update);
-                self.members.update(update, now);
-                self.shared.listed.store(self.members.listed(), Relaxed);
+                let updates = match &mut self.subset {
+                    Some(subset) => subset.update(update),
+                    None => vec![update],
+                };
+                self.update(updates, now);
                 self.is_read = true;
             }
             Event::Connected(attempt, node, connection) => {
+                self.reached(&node, true, now);
                 let latency = self.picked.median_latency(now);
                 let load = Arc::new(Load::new(latency, self.penalty, now));
                 let link = Link { connection: connection.clone(), load };
-                self.members.connected(&attempt, link, now);
+                let asked = self.tuning.borrow().health_check.clone();
+                self.members.connected(&attempt, link, asked.is_none(), now);
+                if let Some(service) = asked {
+                    let health = K::health(connection.clone(), service);
+                    self.follow(attempt.clone(), node.clone(), health);
+                }
                 self.pending.push(Box::pin(async move {
                     Event::Ended(attempt, node, K::ended(connection).await)
                 }));
             }
             Event::Failed(attempt, node, error) => {
-                self.remember(&node, &error);
-                self.members.failed(&attempt, now);
+                let error = self.remember(&node, error);
+                self.members.failed(&attempt, &error, now);
+                self.reached(&node, false, now);
                 self.shared.doubts.raise();
             }
             Event::Ended(attempt, _, Ended::Draining) => {
@@ -137,21 +173,73 @@ impl<K: Connect> Driver<K> {
             }
             Event::Ended(attempt, node, Ended::Closed(reason)) => {
                 let reason = format!("the connection to {} ended: {reason}", node.address);
-                self.remember(&node, &reason);
-                self.members.closed(&attempt, now);
+                let reason = self.remember(&node, reason);
+                self.members.closed(&attempt, &reason, now);
                 self.shared.doubts.raise();
+            }
+            Event::Health(attempt, node, health, rest) => {
+                let health = health.map_err(|why| self.remember(&node, why));
+                self.members.told(&attempt, health, now);
+                self.follow(attempt, node, rest);
+            }
+            Event::Tuned => self.tune(now),
+            Event::News(News::Failing(tally, last)) => {
+                self.members.failing(&tally, last != Outcome::Failure, now);
+            }
+            Event::News(News::Asked(asked)) => {
+                // Who asked may have gone.
+                let _ = asked.send(self.explain(now));
+            }
+            Event::News(News::Probed(tally, is_well)) => {
+                self.members.probed(&tally, is_well, now);
             }
             Event::Found(found) if self.asked.is_some() => {
                 self.shared.found.store(found.map(Arc::new));
                 self.is_answered = true;
             }
             // Found before a node came, or nothing but the time has changed.
-            Event::Found(_) | Event::Tick => {}
+            Event::Found(_) | Event::Unwatched | Event::Tick => {}
         }
         self.members.tick(now);
-        self.act();
+        self.act(now);
         self.ask_around(now);
         self.publish_progress();
+    }
+
+    /// Goes by what is said from now on.
+    fn tune(&mut self, now: Instant) {
+        let Tuning { balancing, ejection, .. } = self.tuning.borrow_and_update().clone();
+        self.members.set_rules(ejection, now);
+        self.picked.set_balancing(&balancing, &Update::Reset(self.members.nodes()));
+        self.publish(now);
+    }
+
+    fn follow(
+        &mut self,
+        attempt: Attempt,
+        node: Arc<Node>,
+        mut health: BoxStream<'static, Health>,
+    ) {
+        self.pending.push(Box::pin(async move {
+            match health.next().await {
+                Some(told) => Event::Health(attempt, node, told, health),
+                None => Event::Unwatched,
+            }
+        }));
+    }
+
+    fn update(&mut self, updates: Vec<Update>, now: Instant) {
+        for update in updates {
+            self.picked.listed(&update);
+            self.members.update(update, now);
+        }
+        self.shared.listed.store(self.members.listed(), Relaxed);
+    }
+
+    /// A subset does without the nodes that cannot be connected to.
+    fn reached(&mut self, node: &Node, is_reached: bool, now: Instant) {
+        let updates = self.subset.as_mut().map(|subset| subset.reached(&node.id, is_reached));
+        self.update(updates.unwrap_or_default(), now);
     }
 
     /// After the snapshot: who finds that all was tried finds there what came of it.
@@ -191,7 +279,7 @@ impl<K: Connect> Driver<K> {
         }
     }
 
-    fn act(&mut self) {
+    fn act(&mut self, now: Instant) {
         let mut is_changed = false;
         for action in self.members.actions() {
             match action {
@@ -205,9 +293,9 @@ impl<K: Connect> Driver<K> {
                         }
                     }));
                 }
-                Action::Pick(id, node, Link { connection, load }) => {
+                Action::Pick(id, node, link, tally) => {
                     is_changed = true;
-                    let endpoint = Endpoint { id, node: node.clone(), connection, load };
+                    let endpoint = self.endpoint(id, node.clone(), link, tally);
                     if self.picked.insert(endpoint) {
                         self.log(&node, "node is ready");
                     }
@@ -217,15 +305,41 @@ impl<K: Connect> Driver<K> {
                     self.picked.remove(id);
                     self.log(&node, "node is no longer picked");
                 }
+                Action::Eject(id, node, reason, until) => {
+                    is_changed = true;
+                    self.picked.remove(id);
+                    self.log_ejection(&node, reason, until);
+                }
+                Action::Probe(id, node, link, tally) => {
+                    self.log(&node, "a call is to try the ejected node");
+                    let endpoint = self.endpoint(id, node, link, tally);
+                    self.shared.probes.insert(endpoint, now);
+                }
+                Action::Unprobe(id) => self.shared.probes.remove(id),
                 Action::Close(link) => K::close(&link.connection),
             }
         }
-        if !is_changed {
-            return;
+        if is_changed {
+            self.publish(now);
         }
+    }
+
+    fn publish(&mut self, now: Instant) {
+        self.changed = now;
         self.shared.snapshot.store(Arc::new(self.picked.snapshot()));
         // There may be something now for a call that waits for one node of many.
         self.shared.changed.notify_waiters();
+    }
+
+    fn endpoint(
+        &self,
+        id: EndpointId,
+        node: Arc<Node>,
+        Link { connection, load }: Link<K::Connection>,
+        tally: Arc<Tally>,
+    ) -> Arc<Endpoint<K::Connection>> {
+        let news = self.shared.news.clone();
+        Arc::new(Endpoint { id, node, connection, load, tally, news })
     }
 
     /// One line a change of what is picked, and none otherwise: a node that is down fails to connect
@@ -241,9 +355,49 @@ impl<K: Connect> Driver<K> {
         );
     }
 
-    fn remember(&self, node: &Node, error: &str) {
-        let error = format!("node {}: {error}", node.id);
-        self.shared.last_error.store(Some(Arc::new(error)));
+    /// That a node is left out is for whoever runs it to know.
+    fn log_ejection(&self, node: &Node, reason: Reason, until: Instant) {
+        tracing::info!(
+            service = node.service,
+            node = node.id,
+            address = node.address,
+            reason = %reason,
+            seconds = until.saturating_duration_since(Instant::now()).as_secs(),
+            "node is ejected"
+        );
+    }
+
+    fn remember(&self, node: &Node, error: String) -> Arc<str> {
+        let last = format!("node {}: {error}", node.id);
+        self.shared.last_error.store(Some(Arc::new(last)));
+        error.into()
+    }
+
+    fn explain(&self, now: Instant) -> Explanation {
+        let told = |(mut report, link): (NodeReport, Option<&Link<K::Connection>>)| {
+            if let Some(Link { load, .. }) = link {
+                report.in_flight = load.in_flight();
+                report.latency = load.latency(now);
+                report.health = Some(load.health(now));
+            }
+            report
+        };
+        let mut nodes: Vec<_> = self.members.reports(now).map(told).collect();
+        nodes.sort_by(|a, b| a.node.id.cmp(&b.node.id));
+        let listed = self.subset.as_ref().map_or(self.members.listed(), Subset::listed);
+        let neighbours = &self.shared.neighbours;
+        let status = self.shared.registry.borrow();
+        Explanation {
+            service: neighbours.service().to_owned(),
+            registry: neighbours.registry().to_owned(),
+            revision: status.revision,
+            stale: status.stale.map(|since| now.saturating_duration_since(since)),
+            error: status.error.as_deref().map(str::to_owned),
+            listed,
+            left_out: status.malformed + status.not_grpc,
+            unchanged: now.saturating_duration_since(self.changed),
+            nodes,
+        }
     }
 
     fn close(self) {

@@ -65,7 +65,6 @@ impl EndpointState {
         Self { phase: Phase::Idle, backoff, dialled: None }
     }
 
-    #[cfg(test)]
     pub(super) fn phase(&self) -> Phase {
         self.phase
     }

@@ -33,7 +33,7 @@
 //! with a single caller would keep the nodes that were not the first away for half a minute.
 
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -73,6 +73,10 @@ pub(super) struct Load {
     raised: AtomicU32,
     /// From [`LEAST_HEALTH`] to 1.
     health: Stamped,
+    /// Whether a call was answered by it.
+    has_answered: AtomicBool,
+    /// Whether the connection was lost under a call.
+    is_lost: AtomicBool,
 }
 
 impl Load {
@@ -87,6 +91,8 @@ impl Load {
             latency: Stamped::new(latency),
             raised: AtomicU32::new(0),
             health: Stamped::new(1.0),
+            has_answered: AtomicBool::new(false),
+            is_lost: AtomicBool::new(false),
         }
     }
 
@@ -131,6 +137,16 @@ impl Load {
         (self.in_flight() as f32 + 1.0) / self.health(now).powi(2)
     }
 
+    /// Whether a call was answered.
+    pub(super) fn has_answered(&self) -> bool {
+        self.has_answered.load(Relaxed)
+    }
+
+    /// A call was lost with the connection; true for the first.
+    pub(super) fn lose(&self) -> bool {
+        !self.is_lost.swap(true, Relaxed)
+    }
+
     /// A call starts.
     pub(super) fn begin(&self) {
         self.in_flight.fetch_add(1, Relaxed);
@@ -146,6 +162,9 @@ impl Load {
         let began = self.stamp(now.checked_sub(latency).unwrap_or(now));
         let (sample, now) = (latency.as_secs_f32(), self.stamp(now));
         let is_another_stall = !is_before(began, self.raised.load(Relaxed));
+        if !self.has_answered() {
+            self.has_answered.store(true, Relaxed);
+        }
         let before = self.latency.update(now, |estimate, at| {
             if estimate < 0.0 {
                 return sample;

@@ -18,21 +18,35 @@ use tokio::time::Instant;
 
 use super::{
     EndpointId,
+    ejection::{EjectionState, Phase, Reason, Rules},
     endpoint::{EndpointState, Event},
     standing::Standing,
+    tally::Tally,
 };
 use crate::{backoff::Backoff, discovery::Update, registry::Node};
 
+mod census;
+mod ejecting;
+mod told;
+
+use census::Census;
+
 /// What the driver has to do. `L` is a connection and what is kept with it: opaque here.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Action<L> {
     /// Connect, and report the result under this attempt. The link is the one before, to the same
     /// address.
     Dial(Attempt, Arc<Node>, Option<L>),
     /// Let calls pick this node, or go on under its new record.
-    Pick(EndpointId, Arc<Node>, L),
+    Pick(EndpointId, Arc<Node>, L, Arc<Tally>),
     /// Let no further call pick this node.
     Unpick(EndpointId, Arc<Node>),
+    /// As before, since the node is ejected: for this reason, until then.
+    Eject(EndpointId, Arc<Node>, Reason, Instant),
+    /// Let one call try this node, which is ejected, and report what came of it.
+    Probe(EndpointId, Arc<Node>, L, Arc<Tally>),
+    /// Let none do so after all.
+    Unprobe(EndpointId),
     /// Give the connection up; its streams may finish.
     Close(L),
 }
@@ -47,9 +61,9 @@ pub(super) struct Attempt {
 
 /// A node at an address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Key {
-    id: Arc<str>,
-    address: Arc<str>,
+pub(super) struct Key {
+    pub(super) id: Arc<str>,
+    pub(super) address: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -59,27 +73,48 @@ struct Member<L> {
     node: Arc<Node>,
     standing: Standing,
     state: EndpointState,
+    ejection: EjectionState,
+    tally: Arc<Tally>,
     /// The number of the attempt whose news counts; zero is none's.
     attempt: u64,
     link: Option<L>,
     previous: Option<L>,
     timer: Option<Instant>,
+    /// Whether it says that it is well, or is not asked.
+    is_well: bool,
+    /// When it last changed.
+    changed: Instant,
+    /// Why it last failed to connect, or lost its connection.
+    error: Option<Arc<str>>,
     /// Whether an attempt to connect to its address has succeeded or failed.
     is_tried: bool,
 }
 
 impl<L: Clone> Member<L> {
     fn pick(&self) -> Option<Action<L>> {
-        let link = self.link.as_ref().filter(|_| self.standing.is_picked())?;
-        Some(Action::Pick(self.endpoint, self.node.clone(), link.clone()))
+        let link = self.link.as_ref().filter(|_| self.is_pickable())?;
+        let (node, link, tally) = (self.node.clone(), link.clone(), self.tally.clone());
+        match self.ejection.phase() {
+            Phase::In => Some(Action::Pick(self.endpoint, node, link, tally)),
+            Phase::Out(..) => None,
+            Phase::Probed(_) => Some(Action::Probe(self.endpoint, node, link, tally)),
+        }
     }
 
     fn unpick(&self) -> Option<Action<L>> {
-        self.pick().map(|_| Action::Unpick(self.endpoint, self.node.clone()))
+        Some(match self.pick()? {
+            Action::Probe(..) => Action::Unprobe(self.endpoint),
+            _ => Action::Unpick(self.endpoint, self.node.clone()),
+        })
     }
 
     fn is_ready(&self) -> bool {
-        self.standing == Standing::Listed && self.link.is_some()
+        self.standing == Standing::Listed && self.is_pickable()
+    }
+
+    /// Whether calls would go to it, were it not ejected.
+    fn is_pickable(&self) -> bool {
+        self.standing.is_picked() && self.link.is_some() && self.is_well
     }
 }
 
@@ -91,8 +126,14 @@ pub(super) struct Members<L> {
     members: HashMap<Key, Member<L>>,
     /// Where the registry lists each node, by its id.
     listed: HashMap<Arc<str>, Key>,
-    /// How many of those are connected.
-    ready: usize,
+    census: Census,
+    rules: Rules,
+    /// When outliers are looked for next, if there is a node to look at.
+    sweeps_at: Option<Instant>,
+    /// Those that are out, by the end of that.
+    ejected: BTreeSet<(Instant, Key)>,
+    /// Those that a probe decides on.
+    probed: BTreeSet<Key>,
     untried: usize,
     /// Whether one may linger.
     linger: bool,
@@ -110,15 +151,19 @@ struct Out<L> {
 }
 
 impl<L: Clone> Members<L> {
-    /// No nodes yet; those removed linger for `ttl`.
-    pub(super) fn new(ttl: Duration, rng: Rng) -> Self {
+    /// No nodes yet; those removed linger for `ttl`, and are ejected by the rules.
+    pub(super) fn new(ttl: Duration, rules: Rules, rng: Rng) -> Self {
         let out = Out { attempts: 0, timers: BTreeSet::new(), actions: Vec::new() };
         Self {
             ttl,
             rng,
             members: HashMap::new(),
             listed: HashMap::new(),
-            ready: 0,
+            census: Census::default(),
+            rules,
+            sweeps_at: None,
+            ejected: BTreeSet::new(),
+            probed: BTreeSet::new(),
             untried: 0,
             linger: false,
             wanted: false,
@@ -130,6 +175,18 @@ impl<L: Clone> Members<L> {
     /// How many nodes the registry lists.
     pub(super) fn listed(&self) -> usize {
         self.listed.len()
+    }
+
+    /// The nodes that the registry lists.
+    pub(super) fn nodes(&self) -> Vec<Arc<Node>> {
+        self.listed.values().map(|key| self.members[key].node.clone()).collect()
+    }
+
+    /// Ejects by other rules from now on.
+    pub(super) fn set_rules(&mut self, rules: Rules, now: Instant) {
+        self.sweeps_at = self.sweeps_at.map(|_| now + rules.interval);
+        self.rules = rules;
+        self.spare(now);
     }
 
     /// How many of those have neither been connected to nor failed to be, at the address they have.
@@ -149,7 +206,13 @@ impl<L: Clone> Members<L> {
 
     /// When to [`tick`](Self::tick) next.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
-        self.out.timers.first().map(|(at, _)| *at)
+        let first = |timers: &BTreeSet<(Instant, Key)>| timers.first().map(|(at, _)| *at);
+        [first(&self.out.timers), first(&self.ejected)].into_iter().flatten().min()
+    }
+
+    /// When to do so for outliers among nodes that are connected.
+    pub(super) fn sweeps_at(&self) -> Option<Instant> {
+        self.sweeps_at
     }
 
     /// Takes an update of the registry's set.
@@ -170,27 +233,54 @@ impl<L: Clone> Members<L> {
             }
         }
         self.retain(now);
+        self.spare(now);
     }
 
-    /// Takes a new connection. One that nobody waits for any more is closed again.
-    pub(super) fn connected(&mut self, attempt: &Attempt, link: L, now: Instant) {
+    /// Takes a new connection, of a node that is well or has not said so yet. One that nobody waits
+    /// for any more is closed again.
+    pub(super) fn connected(&mut self, attempt: &Attempt, link: L, is_well: bool, now: Instant) {
         let Some(member) = current(&mut self.members, attempt) else {
             return self.out.actions.push(Action::Close(link));
         };
-        self.untried -= usize::from(!std::mem::replace(&mut member.is_tried, true));
-        self.ready += usize::from(member.standing == Standing::Listed && member.link.is_none());
-        member.link = Some(link);
-        member.previous = None;
+        if is_well {
+            self.untried -= usize::from(!std::mem::replace(&mut member.is_tried, true));
+        }
+        self.census.leave(member);
+        (member.link, member.is_well) = (Some(link), is_well);
+        self.census.enter(member);
+        (member.previous, member.error) = (None, None);
         self.out.drive(member, Event::Connected, now);
         self.out.actions.extend(member.pick());
+        self.sweeps_at.get_or_insert(now + self.rules.interval);
+        self.spare(now);
+    }
+
+    /// Takes what a node says of its health: that it is well, or why not.
+    pub(super) fn told(&mut self, attempt: &Attempt, health: Result<(), Arc<str>>, now: Instant) {
+        let Some(member) = current(&mut self.members, attempt).filter(|it| it.link.is_some())
+        else {
+            return;
+        };
+        self.untried -= usize::from(!std::mem::replace(&mut member.is_tried, true));
+        if member.is_well != health.is_ok() {
+            self.out.actions.extend(member.unpick());
+            self.census.leave(member);
+            (member.is_well, member.changed) = (health.is_ok(), now);
+            self.census.enter(member);
+            self.out.actions.extend(member.pick());
+        }
+        member.error = health.err();
+        self.retain(now);
+        self.spare(now);
     }
 
     /// Takes the failure of an attempt.
-    pub(super) fn failed(&mut self, attempt: &Attempt, now: Instant) {
+    pub(super) fn failed(&mut self, attempt: &Attempt, why: &Arc<str>, now: Instant) {
         let Some(member) = current(&mut self.members, attempt) else {
             return;
         };
         self.untried -= usize::from(!std::mem::replace(&mut member.is_tried, true));
+        member.error = Some(why.clone());
         self.out.drive(member, Event::Failed, now);
         if self.wanted {
             self.out.drive(member, Event::Wanted, now);
@@ -199,12 +289,12 @@ impl<L: Clone> Members<L> {
 
     /// Takes a GOAWAY: the connection finishes its streams and gets no more.
     pub(super) fn draining(&mut self, attempt: &Attempt, now: Instant) {
-        self.disconnected(attempt, Event::GoAway, now);
+        self.disconnected(attempt, Event::GoAway, None, now);
     }
 
     /// Takes the loss of a connection.
-    pub(super) fn closed(&mut self, attempt: &Attempt, now: Instant) {
-        self.disconnected(attempt, Event::Closed, now);
+    pub(super) fn closed(&mut self, attempt: &Attempt, why: &Arc<str>, now: Instant) {
+        self.disconnected(attempt, Event::Closed, Some(why), now);
     }
 
     /// Whether a call waits with nothing ready: while one does, nodes are dialled as soon as may be.
@@ -227,10 +317,14 @@ impl<L: Clone> Members<L> {
                 self.out.drive(member, Event::Tick, now);
             } else {
                 self.out.actions.extend(member.unpick());
+                self.census.leave(member);
                 self.out.actions.extend(member.link.take().map(Action::Close));
                 self.forget(&key);
             }
         }
+        self.expire(now);
+        self.sweep(now);
+        self.spare(now);
     }
 
     fn insert(&mut self, node: Arc<Node>, now: Instant) {
@@ -243,23 +337,31 @@ impl<L: Clone> Members<L> {
             self.endpoints += 1;
             self.untried += 1;
             Member {
+                tally: Arc::new(Tally::new(key.clone())),
                 key,
                 endpoint: EndpointId(self.endpoints),
                 node: node.clone(),
                 // As good as never listed: what follows lists it.
                 standing: Standing::Lingering(now),
                 state: EndpointState::new(Backoff::connect().with_rng(self.rng.fork())),
+                ejection: EjectionState::default(),
                 attempt: 0,
                 link: None,
                 previous: None,
                 timer: None,
+                is_well: false,
+                changed: now,
+                error: None,
                 is_tried: false,
             }
         });
         let is_same = member.standing.is_picked() && member.node == node;
-        self.ready -= usize::from(member.is_ready());
+        self.census.leave(member);
+        if member.standing != Standing::Listed {
+            member.changed = now;
+        }
         member.standing = Standing::Listed;
-        self.ready += usize::from(member.is_ready());
+        self.census.enter(member);
         member.node = node;
         self.out.drive(member, Event::Wanted, now);
         if !is_same {
@@ -275,16 +377,17 @@ impl<L: Clone> Members<L> {
         if member.link.is_none() {
             return self.forget(&key);
         }
-        self.ready -= 1;
         self.out.actions.extend(member.unpick());
-        member.standing = Standing::Lingering(now);
+        self.census.leave(member);
+        (member.standing, member.changed) = (Standing::Lingering(now), now);
+        self.census.enter(member);
         self.linger = true;
         self.out.schedule(member, member.standing.ends_at(self.ttl));
     }
 
     /// Picks those that linger, if there are no others to pick.
     fn retain(&mut self, now: Instant) {
-        if self.ready > 0 || !std::mem::take(&mut self.linger) {
+        if self.census.ready > 0 || !std::mem::take(&mut self.linger) {
             return;
         }
         for member in self.members.values_mut() {
@@ -292,7 +395,9 @@ impl<L: Clone> Members<L> {
                 continue;
             };
             if now < removed + self.ttl {
-                member.standing = Standing::Retained(removed);
+                self.census.leave(member);
+                (member.standing, member.changed) = (Standing::Retained(removed), now);
+                self.census.enter(member);
                 self.out.schedule(member, member.standing.ends_at(self.ttl));
                 self.out.actions.extend(member.pick());
             }
@@ -308,35 +413,55 @@ impl<L: Clone> Members<L> {
         self.members.clear();
         self.listed.clear();
         self.out.timers.clear();
-        (self.ready, self.untried, self.linger) = (0, 0, false);
+        self.ejected.clear();
+        self.probed.clear();
+        self.census = Census::default();
+        (self.untried, self.linger) = (0, false);
     }
 
-    fn disconnected(&mut self, attempt: &Attempt, event: Event, now: Instant) {
+    fn disconnected(
+        &mut self,
+        attempt: &Attempt,
+        event: Event,
+        why: Option<&Arc<str>>,
+        now: Instant,
+    ) {
         let Some(member) = current(&mut self.members, attempt) else {
             return;
         };
         self.out.actions.extend(member.unpick());
-        self.ready -= usize::from(member.is_ready());
+        self.census.leave(member);
         member.previous = member.link.take();
+        member.error = why.cloned();
         if member.standing == Standing::Listed {
             self.out.drive(member, event, now);
         } else {
             self.forget(&attempt.key);
         }
         self.retain(now);
+        self.spare(now);
     }
 
     fn forget(&mut self, key: &Key) {
         if let Some(mut member) = self.members.remove(key) {
             self.untried -= usize::from(!member.is_tried);
             self.out.schedule(&mut member, None);
+            if let Phase::Out(until, _) = member.ejection.phase() {
+                self.ejected.remove(&(until, key.clone()));
+            }
+            self.probed.remove(key);
         }
     }
 }
 
 impl<L: Clone> Out<L> {
     fn drive(&mut self, member: &mut Member<L>, event: Event, now: Instant) {
-        if member.state.handle(event, now) {
+        let before = member.state.phase();
+        let dials = member.state.handle(event, now);
+        if member.state.phase() != before {
+            member.changed = now;
+        }
+        if dials {
             self.attempts += 1;
             member.attempt = self.attempts;
             let attempt = Attempt { key: member.key.clone(), number: self.attempts };

@@ -1,6 +1,7 @@
 //! Which node a call goes to: a [`Filter`] says which are a channel's at all, [`Balancing`] chooses
 //! among those of them that are connected.
 //!
+//!
 //! Both are said by service, in [`ChannelOptions`](crate::ChannelOptions). A policy of your own is a
 //! [`Policy`].
 
@@ -8,10 +9,14 @@
 // costs, and an immutable snapshot that calls pick from without a lock or a queue.
 //
 // - `Balancer` is the handle; its `driver` task alone changes anything.
+// - `filter` leaves nodes out before all else, and `subset` chooses those to connect to, where that
+//   is not all.
 // - `members` decides what is to be done, node by node with `endpoint` (when to connect) and
 //   `standing` (what the registry's word is worth): without IO.
+// - `health` is what a node says of itself, where it is asked.
 // - `ewma` is what a node costs, `outcome` what a call's end says of it.
-// - `filter` leaves nodes out before all that.
+// - `tally` counts what calls come to, `ejection` says who is left out for it, and `probes` has those
+//   whose time is over, each for one call to try.
 // - `set` has those that are ready, `snapshot` is it as of a moment, `policy` the choice.
 //
 // This room knows nothing of messages, deadlines and retries, nor of any registry.
@@ -27,9 +32,9 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_core::Stream;
-use http::HeaderName;
+use futures_util::StreamExt as _;
 use tokio::{
-    sync::{Notify, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
 };
 
@@ -44,27 +49,37 @@ use crate::{
 pub mod bench;
 mod connect;
 mod driver;
+mod ejection;
 mod endpoint;
 mod ewma;
+mod explain;
 mod filter;
+mod health;
 mod members;
 mod outcome;
 mod policy;
+mod probes;
 mod request;
 mod set;
 mod snapshot;
 mod standing;
+mod subset;
+mod tally;
 #[cfg(test)]
 mod tests;
 
 use connect::{Connect, Transport};
+pub(crate) use ejection::{FailurePercentage, Rules as EjectionRules, SuccessRate};
+pub use explain::{Explanation, NodeReport, NodeState};
 pub use filter::Filter;
 pub(crate) use outcome::Outcome;
 use policy::Counted;
+pub(crate) use policy::hash_text;
 pub use policy::{Balancing, CallInfo, Candidate, Candidates, ConsistentHash, Policy};
-pub(crate) use policy::{hash_bytes, hash_text};
+use probes::Probes;
 pub(crate) use request::Request;
 use snapshot::{Endpoint, Snapshot};
+use tally::Tally;
 
 /// What a balancer is made with.
 #[derive(Debug, Clone)]
@@ -77,8 +92,8 @@ pub(crate) struct Options {
     /// How long a failure is held against a node, unless it is outweighed by successes: the time
     /// constant with which it fades. 5 s, the unary deadline; at most a minute.
     pub(crate) penalty: Duration,
-    /// How a node is chosen.
-    pub(crate) balancing: Balancing,
+    /// How many nodes to connect to, if not to all.
+    pub(crate) subset: Option<usize>,
     /// Which nodes are chosen from.
     pub(crate) filter: Filter,
 }
@@ -89,10 +104,22 @@ impl Default for Options {
             transport: transport::Config::default(),
             ttl: Duration::from_secs(15),
             penalty: Duration::from_secs(5),
-            balancing: Balancing::default(),
+            subset: None,
             filter: Filter::default(),
         }
     }
+}
+
+/// What a balancer goes by that may change as it runs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tuning {
+    /// How a node is chosen.
+    pub(crate) balancing: Balancing,
+    /// When one is left out for what its calls come to.
+    pub(crate) ejection: ejection::Rules,
+    /// Of which service a node is asked whether it is well, if it is asked, when it is connected to:
+    /// "" is all of it.
+    pub(crate) health_check: Option<Arc<str>>,
 }
 
 /// A node as a balancer knows it, in whichever connection: what a call's further attempts avoid.
@@ -107,7 +134,7 @@ pub(crate) struct Balancer<C = transport::Connection> {
 
 struct Handle<C> {
     shared: Arc<Shared<C>>,
-    hash_header: Option<HeaderName>,
+    tuning: watch::Receiver<Tuning>,
     /// Tells the driver, by being dropped, that nobody is left to pick.
     _last: oneshot::Sender<()>,
 }
@@ -124,9 +151,24 @@ enum Progress {
     Tried,
 }
 
+/// What comes of calls that the driver has to act on.
+#[derive(Debug)]
+enum News {
+    /// A node's calls have failed too often in a row, the last of them so.
+    Failing(Arc<Tally>, Outcome),
+    /// A probe went well or not, or says nothing.
+    Probed(Arc<Tally>, Option<bool>),
+    /// Someone wants to know how it stands.
+    Asked(oneshot::Sender<Explanation>),
+}
+
 /// What the driver publishes and the handles read.
 struct Shared<C> {
     snapshot: ArcSwap<Snapshot<C>>,
+    /// Ejected nodes for a call to try.
+    probes: Probes<C>,
+    /// What calls have to tell the driver.
+    news: mpsc::UnboundedSender<News>,
     /// Woken, in the order they came, when there is something else to pick from.
     changed: Notify,
     /// How many calls wait for that.
@@ -150,15 +192,22 @@ struct Shared<C> {
 }
 
 impl Balancer {
-    /// Balances over the nodes of a subscription, in a task of its own.
+    /// Balances over the nodes of a subscription, in a task of its own. `tap` sees each update before
+    /// that.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub(crate) fn new(updates: Subscription, options: Options) -> Self {
+    pub(crate) fn new(
+        updates: Subscription,
+        tap: impl FnMut(&Update) + Send + 'static,
+        options: Options,
+        tuning: watch::Receiver<Tuning>,
+    ) -> Self {
         let (registry, neighbours) = (updates.status(), updates.neighbours());
         let doubts = updates.doubts();
         let connector = Transport::new(options.transport.clone());
-        Self::with_connector(updates, registry, neighbours, doubts, connector, options)
+        let updates = updates.inspect(tap);
+        Self::with_connector(updates, registry, neighbours, doubts, connector, options, tuning)
     }
 }
 
@@ -170,9 +219,13 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         doubts: Doubts,
         connector: impl Connect<Connection = C>,
         options: Options,
+        tuning: watch::Receiver<Tuning>,
     ) -> Self {
+        let (tell, news) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),
+            probes: Probes::new(),
+            news: tell,
             changed: Notify::new(),
             waiting: AtomicUsize::new(0),
             wanted: Notify::new(),
@@ -187,13 +240,23 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             registry,
             doubts,
         });
-        let hash_header = options.balancing.hash_header();
         let (last, gone) = oneshot::channel();
-        tokio::spawn(driver::run(updates, connector, shared.clone(), options, gone));
-        Self { handle: Arc::new(Handle { shared, hash_header, _last: last }) }
+        tokio::spawn(driver::run(
+            updates,
+            connector,
+            shared.clone(),
+            options,
+            tuning.clone(),
+            news,
+            gone,
+        ));
+        Self { handle: Arc::new(Handle { shared, tuning, _last: last }) }
     }
 
     /// A ready node for the call, as the policy has it. `None` when there is none for it.
+    ///
+    /// A call's first attempt may be the one that tries an ejected node again, and is so the sooner
+    /// if the call can move when that fails.
     pub(crate) fn pick(&self, request: &Request<'_>) -> Option<Pick<C>> {
         self.handle.shared.pick(request)
     }
@@ -220,9 +283,11 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         }
     }
 
-    /// The header whose value is a call's key.
-    pub(crate) fn hash_header(&self) -> Option<&HeaderName> {
-        self.handle.hash_header.as_ref()
+    /// How it stands; `None` once the runtime that kept the set has shut down.
+    pub(crate) async fn explain(&self) -> Option<Explanation> {
+        let (asked, told) = oneshot::channel();
+        let _ = self.handle.shared.news.send(News::Asked(asked));
+        told.await.ok()
     }
 
     /// Whether the runtime that kept the set has shut down, and its connections with it.
@@ -258,14 +323,16 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             return format!("the balancing policy chose none of the {ready} that are connected");
         }
         let status = shared.registry.borrow();
+        let asks_for_health = self.handle.tuning.borrow().health_check.is_some();
+        let state = if asks_for_health { "well" } else { "connected" };
         match (&status.error, shared.last_error.load_full()) {
             (Some(error), _) if listed == 0 => error.to_string(),
             _ if *shared.progress.borrow() == Progress::Unread => {
                 format!("{} has not answered yet", shared.neighbours.registry())
             }
             _ if listed == 0 => self.none_registered(&status),
-            (_, Some(error)) => format!("none of {listed} nodes is connected: {error}"),
-            (_, None) => format!("none of {listed} nodes is connected yet"),
+            (_, Some(error)) => format!("none of {listed} nodes is {state}: {error}"),
+            (_, None) => format!("none of {listed} nodes is {state} yet"),
         }
     }
 }
@@ -317,7 +384,11 @@ impl<C> fmt::Debug for Balancer<C> {
 
 impl<C> Shared<C> {
     fn pick(&self, request: &Request<'_>) -> Option<Pick<C>> {
-        pick(&self.snapshot, request)
+        let now = Instant::now();
+        if let Some(endpoint) = self.probes.take(request, now) {
+            return Some(Pick::begin(endpoint, now, None, true));
+        }
+        pick(&self.snapshot, request, now)
     }
 
     /// Waits until there is no more to wait for than what was tried, and failed.
@@ -349,12 +420,14 @@ impl<C> Shared<C> {
 }
 
 /// A call begins at what is picked.
-fn pick<C>(snapshot: &ArcSwap<Snapshot<C>>, request: &Request<'_>) -> Option<Pick<C>> {
-    let started = Instant::now();
+fn pick<C>(
+    snapshot: &ArcSwap<Snapshot<C>>,
+    request: &Request<'_>,
+    now: Instant,
+) -> Option<Pick<C>> {
     let snapshot = snapshot.load();
-    let endpoint = snapshot.pick(request, started, &mut fastrand::Rng::new())?.clone();
-    endpoint.load.begin();
-    Some(Pick { endpoint, started, is_sampled: false, _counted: snapshot.count() })
+    let endpoint = snapshot.pick(request, now, &mut fastrand::Rng::new())?.clone();
+    Some(Pick::begin(endpoint, now, snapshot.count(), false))
 }
 
 /// A call in the queue for something to pick.
@@ -382,10 +455,22 @@ pub(crate) struct Pick<C = transport::Connection> {
     endpoint: Arc<Endpoint<C>>,
     started: Instant,
     is_sampled: bool,
+    /// Whether what comes of it decides on an ejected node.
+    is_probe: bool,
     _counted: Option<Counted>,
 }
 
 impl<C> Pick<C> {
+    fn begin(
+        endpoint: Arc<Endpoint<C>>,
+        started: Instant,
+        counted: Option<Counted>,
+        is_probe: bool,
+    ) -> Self {
+        endpoint.load.begin();
+        Self { endpoint, started, is_sampled: false, is_probe, _counted: counted }
+    }
+
     /// The connection to send the call on.
     pub(crate) fn connection(&self) -> &C {
         &self.endpoint.connection
@@ -405,12 +490,37 @@ impl<C> Pick<C> {
     /// A success counts once, with the time since the pick; a failure counts whenever it comes.
     pub(crate) fn report(&mut self, outcome: Outcome) {
         let (load, now) = (&self.endpoint.load, Instant::now());
-        match outcome {
-            Outcome::Success if !self.is_sampled => load.succeeded(now - self.started, now),
-            Outcome::Failure => load.failed(now),
+        let tally = &self.endpoint.tally;
+        let is_too_much = match outcome {
+            Outcome::Success if !self.is_sampled => {
+                load.succeeded(now - self.started, now);
+                tally.answered();
+                false
+            }
             Outcome::Success | Outcome::Cancelled => return,
+            Outcome::Failure => tally.failed(),
+            Outcome::TransportFailure => tally.broke(),
+            Outcome::ConnectionLost if load.lose() => tally.lost(load.has_answered()),
+            Outcome::ConnectionLost => {
+                tally.failed_with_others();
+                false
+            }
+        };
+        if outcome != Outcome::Success {
+            load.failed(now);
+        }
+        if is_too_much {
+            self.tell(News::Failing(tally.clone(), outcome));
+        }
+        if std::mem::take(&mut self.is_probe) {
+            self.tell(News::Probed(tally.clone(), Some(outcome == Outcome::Success)));
         }
         self.is_sampled = true;
+    }
+
+    fn tell(&self, news: News) {
+        // The driver ends with its runtime, and nobody then picks.
+        let _ = self.endpoint.news.send(news);
     }
 
     /// Reports how the call went, and ends it.
@@ -422,5 +532,8 @@ impl<C> Pick<C> {
 impl<C> Drop for Pick<C> {
     fn drop(&mut self) {
         self.endpoint.load.end();
+        if self.is_probe {
+            self.tell(News::Probed(self.endpoint.tally.clone(), None));
+        }
     }
 }

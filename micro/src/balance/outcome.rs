@@ -9,8 +9,13 @@ use crate::transport::{Failure, FailureKind};
 pub(crate) enum Outcome {
     /// The node answered; that includes answers such as `NotFound`.
     Success,
-    /// The node, or the way to it, failed: it is charged at least the penalty.
+    /// The node failed the call, or took too long: it is charged at least the penalty.
     Failure,
+    /// As a failure, but no answer came of the call, though the connection stands: three in a row
+    /// eject the node, of other failures five.
+    TransportFailure,
+    /// As a transport failure, but with the connection: one, however many calls it took with it.
+    ConnectionLost,
     /// The call ended for the caller's own reasons and says nothing.
     Cancelled,
 }
@@ -40,12 +45,12 @@ impl Outcome {
 
     fn of(kind: FailureKind, code: Code) -> Self {
         match kind {
-            FailureKind::NotSent
-            | FailureKind::Refused
-            | FailureKind::Suspect
-            | FailureKind::Lost
-            | FailureKind::Malformed => Self::Failure,
-            FailureKind::Reset => Self::of_code(code),
+            // Nothing says that the node is not well: it may be leaving in good order.
+            FailureKind::NotSent | FailureKind::Refused => Self::Failure,
+            FailureKind::Suspect | FailureKind::Lost => Self::ConnectionLost,
+            FailureKind::Malformed => Self::TransportFailure,
+            FailureKind::Reset if code == Code::Cancelled => Self::Cancelled,
+            FailureKind::Reset => Self::TransportFailure,
             // An answer, though one that this client is set not to take.
             FailureKind::TooLarge => Self::Success,
             FailureKind::Body => Self::Cancelled,
@@ -80,10 +85,11 @@ mod tests {
         for (kind, code, expected) in [
             (NotSent, Code::Unavailable, Outcome::Failure),
             (Refused, Code::Unavailable, Outcome::Failure),
-            (Suspect, Code::Unavailable, Outcome::Failure),
-            (Lost, Code::Unavailable, Outcome::Failure),
-            (Malformed, Code::Unknown, Outcome::Failure),
-            (Reset, Code::Internal, Outcome::Failure),
+            (Suspect, Code::Unavailable, Outcome::ConnectionLost),
+            (Lost, Code::Unavailable, Outcome::ConnectionLost),
+            (Malformed, Code::Unknown, Outcome::TransportFailure),
+            (Reset, Code::Internal, Outcome::TransportFailure),
+            (Reset, Code::PermissionDenied, Outcome::TransportFailure),
             (Reset, Code::Cancelled, Outcome::Cancelled),
             (TooLarge, Code::ResourceExhausted, Outcome::Success),
             (Body, Code::Internal, Outcome::Cancelled),

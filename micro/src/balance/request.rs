@@ -1,5 +1,7 @@
 //! What a call says of itself to be given a node.
 
+use http::HeaderMap;
+
 use super::{EndpointId, snapshot::Endpoint};
 use crate::registry::Node;
 
@@ -10,6 +12,8 @@ pub(crate) struct Request<'a> {
     pub(crate) tried: &'a [EndpointId],
     /// The path of its method: `/greeter.v1.Greeter/Hello`.
     pub(crate) method: &'a str,
+    /// Its metadata.
+    pub(crate) metadata: Option<&'a HeaderMap>,
     /// Its key, hashed: calls of one key go to one node where the policy says so.
     pub(crate) hash: Option<u64>,
     /// The id of the only node that it may go to.

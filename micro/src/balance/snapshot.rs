@@ -3,14 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use fastrand::Rng;
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 
+#[cfg(any(test, feature = "bench"))]
+use super::members::Key;
 use super::{
-    EndpointId, Request,
+    EndpointId, News, Request,
     ewma::Load,
     policy::{Balancing, Counted, Rule},
     request::Asked,
     set::{Places, Set, Slot},
+    tally::Tally,
 };
 use crate::{discovery::Update, registry::Node};
 
@@ -24,6 +27,26 @@ pub(super) struct Endpoint<C> {
     pub(super) node: Arc<Node>,
     pub(super) connection: C,
     pub(super) load: Arc<Load>,
+    pub(super) tally: Arc<Tally>,
+    /// Where to tell what comes of its calls.
+    pub(super) news: mpsc::UnboundedSender<News>,
+}
+
+#[cfg(any(test, feature = "bench"))]
+impl<C> Endpoint<C> {
+    /// One whose news nobody hears.
+    #[cfg(test)]
+    pub(super) fn new(id: EndpointId, connection: C, load: Load) -> Arc<Self> {
+        let node = Node::new("greeter", id.0.to_string(), "host:1");
+        Self::of(Arc::new(node), id, connection, load)
+    }
+
+    /// The same with a record.
+    pub(super) fn of(node: Arc<Node>, id: EndpointId, connection: C, load: Load) -> Arc<Self> {
+        let key = Key { id: node.id.as_str().into(), address: node.address.as_str().into() };
+        let (load, tally) = (Arc::new(load), Arc::new(Tally::new(key)));
+        Arc::new(Self { id, node, connection, load, tally, news: mpsc::unbounded_channel().0 })
+    }
 }
 
 /// The endpoints that are ready, and the rule that chooses among them.
@@ -96,16 +119,26 @@ impl<C> Picked<C> {
         self.now.clone()
     }
 
+    /// Goes by another rule from now on; `listed` is all that the registry lists.
+    pub(super) fn set_balancing(&mut self, balancing: &Balancing, listed: &Update) {
+        let mut new = Self::new(balancing, self.now.serving);
+        new.listed(listed);
+        for endpoint in self.now.set.iter() {
+            new.insert(endpoint.clone());
+        }
+        *self = new;
+    }
+
     /// Hears what the registry lists, for the rule that goes by how much of it is ready.
     pub(super) fn listed(&mut self, update: &Update) {
         self.now.rule.listed(update);
     }
 
     /// Adds an endpoint, or replaces the one of the same id; true if it is a new one.
-    pub(super) fn insert(&mut self, endpoint: Endpoint<C>) -> bool {
+    pub(super) fn insert(&mut self, endpoint: Arc<Endpoint<C>>) -> bool {
         let Snapshot { set, rule, .. } = &mut self.now;
         let (id, is_own) = (endpoint.id, rule.is_own(&endpoint.node));
-        let slot = Slot { weight: rule.weight(&endpoint.node), endpoint: Arc::new(endpoint) };
+        let slot = Slot { weight: rule.weight(&endpoint.node), endpoint };
         rule.insert(&slot.endpoint);
         let known = self.places.get(&id).copied();
         match known {
@@ -145,13 +178,8 @@ impl<C> Picked<C> {
 mod tests {
     use super::*;
 
-    fn endpoint(id: u64, now: Instant) -> Endpoint<u64> {
-        Endpoint {
-            id: EndpointId(id),
-            node: Arc::new(Node::new("greeter", id.to_string(), "host:1")),
-            connection: id,
-            load: Arc::new(Load::new(None, Duration::from_secs(5), now)),
-        }
+    fn endpoint(id: u64, now: Instant) -> Arc<Endpoint<u64>> {
+        Endpoint::new(EndpointId(id), id, Load::new(None, Duration::from_secs(5), now))
     }
 
     fn picked(count: u64, now: Instant) -> Picked<u64> {
@@ -231,7 +259,8 @@ mod tests {
     fn a_new_record_replaces_the_endpoint_in_its_place() {
         let now = Instant::now();
         let mut picked = picked(3, now);
-        assert!(!picked.insert(Endpoint { connection: 99, ..endpoint(1, now) }));
+        let load = Load::new(None, Duration::from_secs(5), now);
+        assert!(!picked.insert(Endpoint::new(EndpointId(1), 99, load)));
         assert_eq!(picked.snapshot().set.get(1).connection, 99);
         assert_eq!(picked.len(), 3);
     }
@@ -249,7 +278,8 @@ mod tests {
                 let zone = if rng.bool() { "a" } else { "b" };
                 let mut node = Node::new("greeter", id.to_string(), "host:1");
                 node.metadata.insert("zone".to_owned(), zone.to_owned());
-                let endpoint = Endpoint { node: Arc::new(node), ..endpoint(id, now) };
+                let load = Load::new(None, Duration::from_secs(5), now);
+                let endpoint = Endpoint::of(Arc::new(node), EndpointId(id), id, load);
                 assert_eq!(picked.insert(endpoint), model.insert(id, zone).is_none());
             } else {
                 picked.remove(EndpointId(id));

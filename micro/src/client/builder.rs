@@ -7,18 +7,22 @@ use std::{
     time::Duration,
 };
 
-use tokio::runtime;
+use tokio::{runtime, time::Instant};
 
 use super::{
     Channel, ChannelOptions,
+    advertised::Advertised,
+    budget::Budget,
     channel::{Settings, Shared},
+    latency::Latencies,
+    live_config::{LiveConfig, Source},
     options::ServiceOptions,
 };
 use crate::{
     Error,
-    balance::{self, Balancer},
+    balance::{self, Balancer, Tuning},
     config::{Given, Setting},
-    discovery::Discovery,
+    discovery::{Discovery, Update},
     layer::Row,
     transport::{self, LARGEST_WINDOW},
 };
@@ -78,11 +82,23 @@ impl Client {
         }
         channels.retain(|_, shared| shared.strong_count() > 0);
         let options = inner.options.of(service);
+        let config = Arc::new(LiveConfig::new(Tuning {
+            balancing: options.balancing.clone().unwrap_or_default(),
+            health_check: options.health_check.clone(),
+            ..Tuning::default()
+        }));
+        config.say(Source::Code, options.service_config.clone());
+        if let Some(file) = &options.service_config_file {
+            file.follow(service, &config);
+        }
         let shared = Arc::new(Shared {
             service: key.0.clone(),
-            balancer: self.balancer(service, &options),
+            balancer: self.balancer(service, &options, config.clone()),
             settings: inner.settings,
             layers: inner.layers.clone(),
+            budget: Budget::new(Instant::now()),
+            config,
+            latencies: Latencies::default(),
         });
         channels.insert(key, Arc::downgrade(&shared));
         Channel::new(shared)
@@ -103,22 +119,34 @@ impl Client {
         Self { inner: Arc::new(Inner { discovery, settings, layers, options, channels }) }
     }
 
-    fn balancer(&self, service: &str, options: &ChannelOptions) -> Balancer {
+    fn balancer(
+        &self,
+        service: &str,
+        options: &ChannelOptions,
+        config: Arc<LiveConfig>,
+    ) -> Balancer {
         let settings = &self.inner.settings;
-        let ChannelOptions { balancing, filter } = options;
+        let ChannelOptions { subset, filter, .. } = options;
+        #[cfg(feature = "tls")]
+        let ChannelOptions { tls, .. } = options;
         let options = balance::Options {
             transport: transport::Config {
                 max_message_size: settings.max_message_size,
                 stream_window: settings.stream_window,
                 connection_window: settings.connection_window,
+                #[cfg(feature = "tls")]
+                tls: tls.as_ref().map(|tls| tls.connector().expect("checked when it was built")),
                 ..transport::Config::default()
             },
             penalty: settings.request_timeout,
-            balancing: balancing.clone().unwrap_or_default(),
+            subset: *subset,
             filter: filter.clone().unwrap_or_default(),
             ..balance::Options::default()
         };
-        Balancer::new(self.inner.discovery.subscribe(service), options)
+        let tuning = config.tuning();
+        let mut advertised = Advertised::new(service, config);
+        let tap = move |update: &Update| advertised.apply(update);
+        Balancer::new(self.inner.discovery.subscribe(service), tap, options, tuning)
     }
 }
 
@@ -136,7 +164,7 @@ impl Default for Settings {
         Self {
             request_timeout: Duration::from_secs(5),
             max_message_size: 4 * 1024 * 1024,
-            max_attempts: 1 + MOST_RETRIES,
+            max_attempts: MOST_ATTEMPTS,
             stream_window: 1024 * 1024,
             connection_window: 4 * 1024 * 1024,
         }
@@ -155,14 +183,15 @@ impl Settings {
         let retries = given.number(Setting::ClientRetries, retries)?;
         Ok(Self {
             request_timeout: timeout.map_or(self.request_timeout, |it| it.value),
-            max_attempts: retries.map_or(self.max_attempts, |it| 1 + it.value.min(MOST_RETRIES)),
+            max_attempts: retries
+                .map_or(self.max_attempts, |it| it.value.saturating_add(1).min(MOST_ATTEMPTS)),
             ..self
         })
     }
 }
 
-/// The attempts of gRFC A6, which takes a greater number for this one, less the first.
-const MOST_RETRIES: u32 = 4;
+/// The attempts of gRFC A6, the first included; a greater number counts as this.
+pub(super) const MOST_ATTEMPTS: u32 = 5;
 
 /// Options of a [`Client`].
 ///
@@ -181,6 +210,8 @@ const MOST_RETRIES: u32 = 4;
 #[must_use = "a builder does nothing until build()"]
 pub struct ClientBuilder {
     registry: Option<String>,
+    /// Open already: a service's own.
+    discovery: Option<Discovery>,
     request_timeout: Option<Duration>,
     retries: Option<u32>,
     settings: Settings,
@@ -191,12 +222,22 @@ pub struct ClientBuilder {
 
 impl ClientBuilder {
     fn new() -> Self {
+        Self::given(Given::by_process())
+    }
+
+    /// One of clients on that discovery.
+    pub(crate) fn over(discovery: Discovery, given: Given) -> Self {
+        Self { discovery: Some(discovery), ..Self::given(given) }
+    }
+
+    fn given(given: Given) -> Self {
         Self {
             registry: None,
+            discovery: None,
             request_timeout: None,
             retries: None,
             settings: Settings::default(),
-            given: Given::by_process(),
+            given,
             layers: Row::default(),
             options: ServiceOptions::default(),
         }
@@ -219,6 +260,7 @@ impl ClientBuilder {
     /// in `MICRO_REGISTRY`. Default: `mdns://` (with the feature `mdns`).
     pub fn registry(mut self, url: impl Into<String>) -> Self {
         self.registry = Some(url.into());
+        self.discovery = None;
         self
     }
 
@@ -232,6 +274,9 @@ impl ClientBuilder {
     /// How often a call to a method that is declared idempotent is tried again within its deadline
     /// after a failure. Default: 4. Over 4 counts as 4, as [gRFC A6] has it (go-micro's default of
     /// 5 included). 0: only what no handler can have seen is tried again, which is not counted.
+    ///
+    /// It bounds the attempts of a [policy](super::RetryPolicy), a [hedge](super::Hedge) and a
+    /// [service config](super::ServiceConfig) too.
     ///
     /// [gRFC A6]: https://github.com/grpc/proposal/blob/master/A6-client-retries.md
     pub fn retries(mut self, retries: u32) -> Self {
@@ -276,9 +321,11 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// `Config` when the URL is malformed, or of a registry that is not built in, when a window is out
-    /// of its range, when a layer's scope can be no service's or method's name, when an option of a
-    /// service cannot be used, and when a variable or flag cannot be read; the text says where the value came from.
-    pub fn build(self) -> Result<Client, Error> {
+    /// of its range, when a [file](ChannelOptions::service_config_file) cannot be read or is no service
+    /// config, when a layer's scope can be no service's or method's name, when an option of a service
+    /// cannot be used, and when a variable or flag cannot be read; the text says where the value came
+    /// from.
+    pub fn build(mut self) -> Result<Client, Error> {
         let Settings { stream_window, connection_window, .. } = self.settings;
         for (name, value) in
             [("stream_window", stream_window), ("connection_window", connection_window)]
@@ -291,7 +338,11 @@ impl ClientBuilder {
         }
         self.layers.check_names()?;
         self.options.check()?;
-        let discovery = self.given.discovery(self.registry)?.value;
+        self.options.read_files()?;
+        let discovery = match self.discovery {
+            Some(discovery) => discovery,
+            None => self.given.discovery(self.registry)?.value,
+        };
         let settings = self.settings.given(&self.given, self.request_timeout, self.retries)?;
         Ok(Client::over(discovery, settings, self.layers, self.options))
     }

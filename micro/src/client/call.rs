@@ -5,10 +5,10 @@ use std::{fmt, marker::PhantomData, pin::Pin, sync::Arc, time::Duration};
 use futures_core::Stream;
 use http::uri::PathAndQuery;
 use prost::Message;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, metadata::AsciiMetadataKey};
 use tonic_prost::ProstCodec;
 
-use super::{Channel, layers, unary};
+use super::{Channel, Hedge, RetryPolicy, layers, limit::Limit, status, unary};
 use crate::{balance::hash_text, descriptor::MethodDescriptor, registry::BoxFuture};
 
 /// A call that has not begun: it does when it is awaited.
@@ -30,9 +30,12 @@ use crate::{balance::hash_text, descriptor::MethodDescriptor, registry::BoxFutur
 /// A call owns what it needs, so [`into_future`](IntoFuture::into_future) gives a future that can
 /// be spawned. Dropping that future resets the call's stream, and the server drops the handler.
 ///
+/// The reply's extensions have the node that answered, and the number of attempts: [`Served`](super::Served).
+///
 /// # Deadline
 /// A unary call has 5 s unless [`timeout`](Self::timeout), `Request::set_timeout` or
-/// [`ClientBuilder::request_timeout`](super::ClientBuilder::request_timeout) says otherwise;
+/// [`ClientBuilder::request_timeout`](super::ClientBuilder::request_timeout) says otherwise, or the
+/// method's `timeout` in a [service config](super::ServiceConfig), of which and the call's own the sooner counts;
 /// streaming calls have none unless asked, and a deadline then covers every message. A call made
 /// inside a handler ends with the deadline of the call being handled, if that is sooner, unless it
 /// is [`detached`](Self::detached).
@@ -41,9 +44,13 @@ use crate::{balance::hash_text, descriptor::MethodDescriptor, registry::BoxFutur
 /// A call that provably no handler has seen moves to another node by itself, as often as its
 /// deadline allows; but one that a node threw out together with its connection, for an error, does
 /// so once ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)). A method
-/// whose `.proto` gives it an `idempotency_level` is also called again after `Unavailable` and
-/// after a lost connection, up to five attempts in all. A stream's response commits it to its node
-/// with its headers, and what happens later is the caller's.
+/// whose `.proto` gives it an `idempotency_level`, and a call that is
+/// [`idempotent`](Self::idempotent), is also made again after `Unavailable`, after
+/// `ResourceExhausted`, and after a connection or a stream that broke, up to five attempts in all;
+/// [`retry`](Self::retry) says it otherwise. Such attempts are paid from the channel's budget, which
+/// is 20% of its calls and 10 a second, so that a service that fails is not sent a multiple of its
+/// load. A stream's response commits it to its node with its headers, and what happens later is the
+/// caller's.
 /// Of the request of a streaming call 64 KiB are kept for that; one that has sent more fails
 /// instead.
 ///
@@ -60,7 +67,8 @@ use crate::{balance::hash_text, descriptor::MethodDescriptor, registry::BoxFutur
 pub struct Call<Kind, Req, Res> {
     channel: Channel,
     method: &'static MethodDescriptor,
-    request: Request<Req>,
+    /// Unless something that it was given cannot be sent.
+    request: Result<Request<Req>, Status>,
     options: unary::Options,
     kind: PhantomData<fn() -> (Kind, Res)>,
 }
@@ -92,8 +100,14 @@ type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
 impl<Kind, Req, Res> Call<Kind, Req, Res> {
     fn with(channel: &Channel, method: &'static MethodDescriptor, request: Request<Req>) -> Self {
         let is_idempotent = method.idempotency.is_idempotent();
-        let options = unary::Options { is_idempotent, ..Default::default() };
-        Self { channel: channel.clone(), method, request, options, kind: PhantomData }
+        let limit = Some(Limit::of_channel(channel.settings().max_message_size));
+        let options = unary::Options {
+            is_idempotent,
+            max_request: limit,
+            max_response: limit,
+            ..Default::default()
+        };
+        Self { channel: channel.clone(), method, request: Ok(request), options, kind: PhantomData }
     }
 
     /// Bounds the call: waiting for a node, connecting, every attempt, and for streams every
@@ -148,6 +162,37 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
         self
     }
 
+    /// Adds to the request's metadata. A name that the request has already has both values.
+    ///
+    /// Names are in lower case, values printable ASCII; the call fails with `InvalidArgument` where
+    /// they are not. Binary values, whose names end in `-bin`, go into `Request::metadata_mut`.
+    pub fn metadata(mut self, name: &str, value: &str) -> Self {
+        if let Ok(request) = &mut self.request {
+            match (AsciiMetadataKey::from_bytes(name.as_bytes()), value.parse()) {
+                (Ok(name), Ok(value)) => {
+                    request.metadata_mut().append(name, value);
+                }
+                (Err(_), _) => self.request = Err(status::bad_metadata_name(name)),
+                (Ok(_), Err(_)) => self.request = Err(status::bad_metadata_value(name)),
+            }
+        }
+        self
+    }
+
+    /// Declares that a second attempt is harmless, as an `idempotency_level` in the `.proto` would
+    /// for all calls of the method: see [attempts](Self#attempts).
+    pub fn idempotent(mut self) -> Self {
+        self.options.is_idempotent = true;
+        self
+    }
+
+    /// Declares after what the call is made again, whatever the `.proto` and the service config say
+    /// of its method.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.retry = Some(policy);
+        self
+    }
+
     /// Does not inherit the deadline of the handler that makes the call. Default: inherits it.
     pub fn detached(mut self) -> Self {
         self.options.detached = true;
@@ -156,6 +201,14 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
 }
 
 impl<Req, Res> UnaryCall<Req, Res> {
+    /// Makes the call a second time when the first attempt has not been answered for a while, on
+    /// another node while there is one: see [`Hedge`]. Declares that this is harmless.
+    pub fn hedge(mut self, hedge: Hedge) -> Self {
+        self.options.is_idempotent = true;
+        self.options.hedge = Some(hedge);
+        self
+    }
+
     /// For generated code.
     #[doc(hidden)]
     pub fn new(
@@ -235,7 +288,7 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (mut grpc, request, path) = self.prepare();
+            let (mut grpc, request, path) = self.prepare()?;
             grpc.server_streaming(request, path, ProstCodec::<Req, Res>::default()).await
         })
     }
@@ -251,7 +304,7 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (mut grpc, request, path) = self.prepare();
+            let (mut grpc, request, path) = self.prepare()?;
             grpc.client_streaming(request, path, ProstCodec::<Req, Res>::default()).await
         })
     }
@@ -267,7 +320,7 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (mut grpc, request, path) = self.prepare();
+            let (mut grpc, request, path) = self.prepare()?;
             grpc.streaming(request, path, ProstCodec::<Req, Res>::default()).await
         })
     }
@@ -275,16 +328,16 @@ where
 
 impl<Kind, Req, Res> Call<Kind, Req, Res> {
     /// A streaming call goes through tonic's codec on our channel.
-    fn prepare(self) -> (tonic::client::Grpc<Channel>, Request<Req>, PathAndQuery) {
-        let Self { channel, method, mut request, mut options, .. } = self;
+    fn prepare(self) -> Result<(tonic::client::Grpc<Channel>, Request<Req>, PathAndQuery), Status> {
+        let Self { channel, method, request, options, .. } = self;
+        let mut request = request?;
         // The messages are sent as they are, both ways.
         request.metadata_mut().remove("grpc-encoding");
         request.metadata_mut().remove("grpc-accept-encoding");
         let limit = channel.settings().max_message_size;
-        options.max_message_size = Some(limit);
         let grpc = tonic::client::Grpc::new(channel.with_options(options))
             .max_decoding_message_size(limit);
-        (grpc, request, PathAndQuery::from_static(method.path))
+        Ok((grpc, request, PathAndQuery::from_static(method.path)))
     }
 }
 

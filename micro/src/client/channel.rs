@@ -8,12 +8,16 @@ use std::{
 };
 
 use http::HeaderMap;
+use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 use tower_service::Service;
 
-use super::{layers, status, stream, unary::Options};
+use super::{
+    budget::Budget, latency::Latencies, layers, live_config::LiveConfig, retry::Purse, status,
+    stream, unary::Options,
+};
 use crate::{
-    balance::{self, Balancer, Pick},
+    balance::{self, Balancer, Explanation, Pick},
     layer::Row,
     registry::BoxFuture,
 };
@@ -48,6 +52,9 @@ pub(super) struct Shared {
     pub(super) balancer: Balancer,
     pub(super) settings: Settings,
     pub(super) layers: Arc<Row>,
+    pub(super) budget: Budget,
+    pub(super) config: Arc<LiveConfig>,
+    pub(super) latencies: Latencies,
 }
 
 /// What a client's channels have in common.
@@ -60,6 +67,8 @@ pub(crate) struct Settings {
     pub(super) connection_window: u32,
 }
 
+const RUNTIME_OVER: &str = "the runtime that its channel was made in has shut down";
+
 impl Channel {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, options: Options::default() }
@@ -70,12 +79,74 @@ impl Channel {
         &self.shared.service
     }
 
+    /// The service's nodes as this channel sees them: each one's state and why, the registry's
+    /// revision and how stale its word is. As data, and with `{}` as text, a line a node.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = micro::Client::builder().without_env().registry("static://greeter=127.0.0.1:9").build()?;
+    /// println!("{}", client.channel("greeter").explain().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    /// prints, of a service of two:
+    /// ```text
+    /// service 'greeter': 2 nodes in etcd://127.0.0.1:2379, 1 take calls; revision 17, no change for 4.0s
+    ///   greeter-1 at 10.0.0.1:4001: ready for 12.0s; 3 in flight, health 1.00, 1.2ms a call
+    ///   greeter-2 at 10.0.0.2:4001: ejected (transport failures in a row; 26.0s more) for 4.0s; 0 in flight, health 0.13, 0.9ms a call
+    /// ```
+    ///
+    /// # Errors
+    /// `Unavailable` once the runtime that the channel was made in has shut down.
+    pub async fn explain(&self) -> Result<Explanation, Status> {
+        let explained = self.shared.balancer.explain().await;
+        explained.ok_or_else(|| status::no_node(self.service(), RUNTIME_OVER))
+    }
+
     pub(super) fn settings(&self) -> &Settings {
         &self.shared.settings
     }
 
     pub(super) fn layers(&self) -> &Arc<Row> {
         &self.shared.layers
+    }
+
+    /// What pays for a call's attempts beyond its first.
+    pub(super) fn purse(&self) -> Purse<'_> {
+        match self.shared.config.load().as_ref().and_then(|live| live.throttle.clone()) {
+            Some(throttle) => Purse::Throttle(throttle),
+            None => Purse::Budget(&self.shared.budget),
+        }
+    }
+
+    /// Waits for the registry's first answer, which may bring a service config. Costs no call
+    /// anything: before that there is no node to pick, and it ends when waiting for one would.
+    pub(super) async fn hear(&self, fail_fast: bool, until: Instant) {
+        let heard = self.shared.config.heard();
+        if heard.initialized() {
+            return;
+        }
+        let any = balance::Request::default();
+        let heard = async {
+            tokio::select! {
+                _ = heard.wait() => {}
+                _ = self.shared.balancer.wait(&any, fail_fast) => {}
+                () = sleep_until(until) => {}
+            }
+        };
+        // Apart, since hardly any call needs room for it.
+        Box::pin(heard).await;
+    }
+
+    /// What a call says, laid over what the service config says of its method.
+    pub(super) fn configured(&self, options: Options, path: &str) -> Options {
+        let live = self.shared.config.load();
+        options.configured(live.as_ref().and_then(|live| live.config.method(path)))
+    }
+
+    pub(super) fn latencies(&self) -> &Latencies {
+        &self.shared.latencies
     }
 
     pub(super) fn options(&self) -> Options {
@@ -92,15 +163,15 @@ impl Channel {
         &self,
         options: &'a Options,
         method: &'a str,
-        metadata: &HeaderMap,
+        metadata: &'a HeaderMap,
     ) -> balance::Request<'a> {
-        let header = || metadata.get(self.shared.balancer.hash_header()?);
         balance::Request {
             tried: &[],
             method,
-            hash: options.hash.or_else(|| Some(balance::hash_bytes(header()?.as_bytes()))),
+            metadata: Some(metadata),
+            hash: options.hash,
             node: options.node.as_deref(),
-            can_move: options.is_idempotent,
+            can_move: options.policy().is_some(),
         }
     }
 
@@ -131,8 +202,7 @@ impl Channel {
     fn no_node(&self, request: &balance::Request<'_>) -> Status {
         let balancer = &self.shared.balancer;
         if balancer.is_over() {
-            let why = "the runtime that its channel was made in has shut down";
-            return status::no_node(self.service(), why);
+            return status::no_node(self.service(), RUNTIME_OVER);
         }
         match balancer.refused() {
             Some(why) => status::refused(self.service(), &why),

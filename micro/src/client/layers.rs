@@ -99,7 +99,7 @@ impl ClientBuilder {
 pub(super) async fn unary<Req, Res>(
     channel: Channel,
     method: &'static MethodDescriptor,
-    request: Request<Req>,
+    request: Result<Request<Req>, Status>,
     options: Options,
 ) -> Result<Response<Res>, Status>
 where
@@ -107,12 +107,15 @@ where
     Res: Message + Default,
 {
     let start = Instant::now();
-    let (metadata, extensions, message) = request.into_parts();
+    let (metadata, extensions, message) = request?.into_parts();
     let mut headers = metadata.into_headers();
+    let wait = unary::deadline_of(&channel, &headers, &options, start);
+    channel.hear(options.fail_fast, wait).await;
+    let options = channel.configured(options, method.path);
     let deadline = unary::deadline_of(&channel, &headers, &options, start);
     // It has been heard. What layers ask for is another's word.
     headers.remove(GRPC_TIMEOUT);
-    let frame_len = unary::check_size(message.encoded_len(), channel.settings().max_message_size)?;
+    let frame_len = unary::check_size(message.encoded_len(), options.max_request)?;
 
     let mut request = http::Request::new(Body::new(Full::new(unary::encode(&message, frame_len))));
     *request.method_mut() = http::Method::POST;
@@ -150,13 +153,21 @@ async fn one_message(
 ) -> Answer {
     let (head, body) = request.into_parts();
     let frame = body.collect().await?.to_bytes();
-    let limit = channel.settings().max_message_size;
-    unary::check_size(frame.len().saturating_sub(PREFIX), limit)?;
+    unary::check_size(frame.len().saturating_sub(PREFIX), options.max_request)?;
     let asked = asked(&head.headers, start);
     let deadline = asked.map_or(deadline, |asked| asked.min(deadline));
     let call =
         unary::Prepared { channel, method, metadata: head.headers, options, start, deadline };
-    unary::attempts(call, || frame.clone(), |reply| Ok(into_http(reply))).await
+    unary::attempts(
+        call,
+        || frame.clone(),
+        |reply, served| {
+            let mut response = into_http(reply);
+            response.extensions_mut().insert(served);
+            Ok(response)
+        },
+    )
+    .await
 }
 
 fn into_http(reply: UnaryReply) -> http::Response<Body> {
@@ -192,6 +203,8 @@ fn unframed(mut body: Bytes) -> Result<Option<Bytes>, Status> {
 /// A call of any kind as HTTP.
 pub(super) async fn stream(channel: Channel, mut request: http::Request<Body>) -> Answer {
     let start = Instant::now();
+    let (uri, headers) = (request.uri(), request.headers());
+    let channel = stream::configured(channel, uri, headers, start).await;
     let deadline = stream::deadline_of(&channel, request.headers(), start);
     request.headers_mut().remove(GRPC_TIMEOUT);
     let inner = channel.clone();

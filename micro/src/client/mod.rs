@@ -12,18 +12,31 @@
 // decides on deadlines and retries; it knows nothing of registries' formats, and of HTTP/2 only what
 // `transport` says.
 
+mod advertised;
+mod budget;
 mod builder;
 mod call;
 mod channel;
+mod config_file;
 mod deadline;
+mod hedge;
+mod hedged;
+mod latency;
 mod layers;
+mod limit;
+mod live_config;
 mod options;
+mod policy;
+mod race;
 mod replay;
 mod retry;
+mod served;
+mod service_config;
 mod status;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod unary;
 
 pub use builder::{Client, ClientBuilder};
@@ -33,5 +46,9 @@ pub use call::{
 };
 pub use channel::Channel;
 pub(crate) use channel::Settings;
+pub use hedge::Hedge;
 pub use options::ChannelOptions;
 pub(crate) use options::ServiceOptions;
+pub use policy::RetryPolicy;
+pub use served::Served;
+pub use service_config::ServiceConfig;

@@ -1,11 +1,15 @@
 //! What may differ from service to service.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
+use super::{ServiceConfig, config_file::ConfigFile};
 use crate::{
     Error,
     balance::{Balancing, Filter},
 };
+
+#[cfg(feature = "tls")]
+use crate::tls::ClientTls;
 
 /// How the calls to a service go, where that differs from service to service.
 ///
@@ -15,14 +19,49 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 #[must_use = "options do nothing until a builder has them"]
 pub struct ChannelOptions {
+    pub(super) subset: Option<usize>,
+    pub(super) health_check: Option<Arc<str>>,
     pub(super) balancing: Option<Balancing>,
     pub(super) filter: Option<Filter>,
+    pub(super) service_config: Option<ServiceConfig>,
+    pub(super) service_config_file: Option<ConfigFile>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<ClientTls>,
 }
 
 impl ChannelOptions {
     /// The defaults.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Connects to so many of the service's nodes and not to all: for 1 000 clients of 10 000 nodes,
+    /// which would otherwise have ten million connections. Default: all. 0 counts as 1.
+    ///
+    /// Which ones is each client's own choice, at random and stable: a node that comes or goes moves
+    /// one connection at most ([gRFC A68]). One that cannot be connected to has another in its place
+    /// until it can be. The price is an uneven load: with 32 each the busiest of those nodes has over
+    /// four times the mean.
+    ///
+    /// [gRFC A68]: https://github.com/grpc/proposal/blob/master/A68-random-subsetting.md
+    pub fn subset(mut self, nodes: usize) -> Self {
+        self.subset = Some(nodes);
+        self
+    }
+
+    /// Asks each node whether the service of this name is well (in `grpc.health.v1`, where a service is
+    /// named as in its `.proto`, and `""` is the whole server), and calls those that are. Default: does
+    /// not ask.
+    ///
+    /// The node is asked over the connection for calls, and tells of changes by itself ([gRFC A17]).
+    /// One without the method is taken to be well. A [`Service`](crate::Service) answers, and is well
+    /// until it leaves, which it tells the registry too: to ask is for nodes that the registry lists
+    /// whatever they say, and for servers that can tell one of their services from another.
+    ///
+    /// [gRFC A17]: https://github.com/grpc/proposal/blob/master/A17-client-side-health-checking.md
+    pub fn health_check(mut self, service: &str) -> Self {
+        self.health_check = Some(service.into());
+        self
     }
 
     /// How calls are spread over the nodes that are connected. Default: [`Balancing::p2c`].
@@ -37,16 +76,81 @@ impl ChannelOptions {
         self
     }
 
+    /// How the service wants to be called, where neither a
+    /// [file](Self::service_config_file) nor the service's own nodes say it. Default: nothing beyond
+    /// what the `.proto` and the calls themselves say.
+    ///
+    /// Nodes say it with the JSON under `service_config` in the metadata of their record:
+    /// `ServiceBuilder::metadata("service_config", json)`. As in gRPC, where a resolver brings it, it
+    /// goes before the code. What most of the nodes that say anything say holds, so that a canary
+    /// does not; a config that breaks a rule leaves the last good one in force, and the log says so.
+    pub fn service_config(mut self, config: ServiceConfig) -> Self {
+        self.service_config = Some(config);
+        self
+    }
+
+    /// A file with the service's [config](ServiceConfig), which goes before what the service's nodes
+    /// and the code say. Default: none.
+    ///
+    /// It is read by [`ClientBuilder::build`](super::ClientBuilder::build), which fails where it cannot
+    /// be, and looked at every 500 ms from then on while there is a channel to the service. A later
+    /// version that cannot be read, or is no service config, leaves the last good one in force, and
+    /// the log says so.
+    pub fn service_config_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.service_config_file = Some(ConfigFile::at(path.into()));
+        self
+    }
+
+    /// Connects to nodes with TLS. Default: plaintext.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), micro::Error> {
+    /// use micro::{ChannelOptions, Client, tls::ClientTls};
+    ///
+    /// let tls = ClientTls::new().ca_file("ca.pem").server_name("greeter.internal");
+    /// let client = Client::builder()
+    ///     .for_service("greeter", ChannelOptions::new().tls(tls))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// These, and what `other` says where these say nothing.
     pub(super) fn or(self, other: &Self) -> Self {
-        let Self { balancing, filter } = other;
+        let Self {
+            subset,
+            health_check,
+            balancing,
+            filter,
+            service_config,
+            service_config_file,
+            #[cfg(feature = "tls")]
+            tls,
+        } = self;
         Self {
-            balancing: self.balancing.or_else(|| balancing.clone()),
-            filter: self.filter.or_else(|| filter.clone()),
+            subset: subset.or(other.subset),
+            health_check: health_check.or_else(|| other.health_check.clone()),
+            balancing: balancing.or_else(|| other.balancing.clone()),
+            filter: filter.or_else(|| other.filter.clone()),
+            service_config: service_config.or_else(|| other.service_config.clone()),
+            service_config_file: service_config_file.or_else(|| other.service_config_file.clone()),
+            #[cfg(feature = "tls")]
+            tls: tls.or_else(|| other.tls.clone()),
         }
     }
 
+    /// # Errors
+    /// `Config` when one of them cannot be used.
     fn check(&self) -> Result<(), Error> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            tls.connector()?;
+        }
         self.balancing.iter().try_for_each(Balancing::check)?;
         self.filter.iter().try_for_each(Filter::check)
     }
@@ -60,7 +164,8 @@ pub(crate) struct ServiceOptions {
 }
 
 impl ServiceOptions {
-    /// Whether all that was said can be used.
+    /// # Errors
+    /// `Config` when what is said of a service, which is named, cannot be used.
     pub(super) fn check(&self) -> Result<(), Error> {
         self.all.check()?;
         self.some.iter().try_for_each(|(service, options)| {
@@ -68,7 +173,17 @@ impl ServiceOptions {
         })
     }
 
-    /// What holds for one.
+    /// Reads the files that are named.
+    pub(super) fn read_files(&mut self) -> Result<(), Error> {
+        for options in self.some.values_mut().chain([&mut self.all]) {
+            if let Some(file) = &mut options.service_config_file {
+                file.read()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What holds for one service.
     pub(super) fn of(&self, service: &str) -> ChannelOptions {
         self.some.get(service).cloned().unwrap_or_default().or(&self.all)
     }

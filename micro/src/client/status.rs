@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use tonic::{Code, Status};
 
-use super::deadline::WAIT_WITHOUT_DEADLINE;
+use super::{deadline::WAIT_WITHOUT_DEADLINE, limit::Limit};
 use crate::{
     headers,
     registry::Node,
@@ -32,19 +32,37 @@ pub(super) fn check_metadata(metadata: &HeaderMap) -> Result<(), Status> {
     )))
 }
 
+/// The call was given metadata that cannot be sent.
+pub(super) fn bad_metadata_name(name: &str) -> Status {
+    Status::invalid_argument(format!(
+        "the call's metadata cannot have the name '{}': write lower case letters, digits, '-', '_' \
+         and '.', and put binary values (`-bin`) into the request's own metadata",
+        name.escape_default()
+    ))
+}
+
+/// Likewise; the value may be a secret.
+pub(super) fn bad_metadata_value(name: &str) -> Status {
+    Status::invalid_argument(format!(
+        "the call's metadata '{name}' has a value that cannot be sent: write printable ASCII, or put \
+         bytes into the request's own metadata, under a name that ends in `-bin`"
+    ))
+}
+
 /// Refuses a request message that the channel is set not to send.
-pub(super) fn request_too_large(length: usize, limit: usize) -> Status {
+pub(super) fn request_too_large(length: usize, limit: Limit) -> Status {
     Status::resource_exhausted(format!(
-        "the request of {length} bytes is over the channel's limit of {limit} bytes; {REMEDY}"
+        "the request of {length} bytes is over {limit}; {}",
+        limit.remedy()
     ))
 }
 
 /// A stream brought a message that the channel is set not to take.
-pub(super) fn reply_too_large(node: &Node, length: usize, limit: usize) -> Status {
+pub(super) fn reply_too_large(node: &Node, length: usize, limit: Limit) -> Status {
     let Node { service, id, address, .. } = node;
     Status::resource_exhausted(format!(
-        "service '{service}', node {id} at {address}: a message of {length} bytes is over the \
-         channel's limit of {limit} bytes; {REMEDY}"
+        "service '{service}', node {id} at {address}: a message of {length} bytes is over {limit}; {}",
+        limit.remedy()
     ))
 }
 

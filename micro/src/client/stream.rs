@@ -11,10 +11,11 @@ use http::{HeaderMap, Uri, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{
-    Channel, deadline,
+    Channel, Served, deadline,
+    limit::Limit,
     replay::Replay,
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     status,
@@ -32,8 +33,23 @@ pub(super) async fn call(
     request: http::Request<tonic::body::Body>,
 ) -> Result<http::Response<tonic::body::Body>, Status> {
     let start = Instant::now();
+    let channel = configured(channel, request.uri(), request.headers(), start).await;
     let deadline = deadline_of(&channel, request.headers(), start);
     attempts(channel, request, start, deadline).await
+}
+
+/// The channel with what the service config says of the method laid under the call's own options.
+pub(super) async fn configured(
+    channel: Channel,
+    uri: &Uri,
+    headers: &HeaderMap,
+    start: Instant,
+) -> Channel {
+    let wait = deadline_of(&channel, headers, start);
+    let wait = wait.unwrap_or(start + deadline::WAIT_WITHOUT_DEADLINE);
+    channel.hear(channel.options().fail_fast, wait).await;
+    let options = channel.configured(channel.options(), uri.path());
+    channel.with_options(options)
 }
 
 /// The soonest of what the call, its metadata and the handler it is made in say, if any does.
@@ -44,8 +60,7 @@ pub(super) fn deadline_of(
 ) -> Option<Instant> {
     let options = channel.options();
     let inherited = if options.detached { None } else { crate::deadline::current() };
-    let asked = options.timeout.or_else(|| deadline::from_headers(headers));
-    deadline::sooner(asked.map(|left| deadline::after(start, left)), inherited)
+    deadline::sooner(options.timeout(headers).map(|left| deadline::after(start, left)), inherited)
 }
 
 pub(super) async fn attempts(
@@ -71,9 +86,9 @@ pub(super) async fn attempts(
 
     let service = channel.service();
     status::check_metadata(&head.headers)?;
-    let body = limited(body, options.max_message_size, status::request_too_large);
+    let body = limited(body, options.max_request, status::request_too_large);
     let (replay, mut body) = Replay::new(body);
-    let mut retry = Retry::new(options.is_idempotent, channel.settings().max_attempts);
+    let mut retry = Retry::new(options.policy(), channel.settings().max_attempts, channel.purse());
     let mut tried = Vec::new();
     let request = channel.request(&options, head.uri.path(), &head.headers);
     loop {
@@ -114,11 +129,17 @@ pub(super) async fn attempts(
                 let ended = Status::from_header_map(response.headers());
                 let code = ended.as_ref().map(Status::code);
                 pick.report(code.map_or(Outcome::Success, Outcome::of_code));
-                match ended.map(|ended| (retry.after_status(&ended), ended)) {
+                if code.is_none_or(|code| code == Code::Ok) {
+                    retry.succeeded();
+                }
+                match ended.map(|ended| (retry.after_status(&ended, Instant::now()), ended)) {
                     None | Some((Next::Fail, _)) => {
+                        let mut response = response;
+                        let served = Served::new(node.clone(), tried.len() + 1);
+                        response.extensions_mut().insert(served);
                         return Ok(response.map(|body| {
                             let body = Bounded::new(body, deadline, node.clone(), pick);
-                            limited(body, options.max_message_size, move |length, limit| {
+                            limited(body, options.max_response, move |length, limit| {
                                 status::reply_too_large(&node, length, limit)
                             })
                         }));
@@ -128,7 +149,10 @@ pub(super) async fn attempts(
             }
             Err(failure) => {
                 pick.report(Outcome::of_failure(&failure));
-                (retry.after_failure(&failure), status::failed(service, &node, &failure))
+                (
+                    retry.after_failure(&failure, Instant::now()),
+                    status::failed(service, &node, &failure),
+                )
             }
         };
         drop(pick);
@@ -161,12 +185,12 @@ pub(super) async fn attempts(
     }
 }
 
-/// The body with a bound on each of its messages, which are those of our own stubs: tonic's keep
-/// tonic's.
+/// The body with a bound on each of its messages; those of tonic's stubs have one only by the service
+/// config.
 fn limited<B>(
     body: B,
-    limit: Option<usize>,
-    refuse: impl Fn(usize, usize) -> Status + Send + 'static,
+    limit: Option<Limit>,
+    refuse: impl Fn(usize, Limit) -> Status + Send + 'static,
 ) -> tonic::body::Body
 where
     B: Body<Data = Bytes, Error = Status> + Send + 'static,
@@ -176,7 +200,7 @@ where
     };
     tonic::body::Body::new(Checked::new(body, move |prefix| {
         let (_, length) = read_prefix(prefix);
-        if length <= limit { Ok(length) } else { Err(refuse(length, limit)) }
+        if length <= limit.bytes { Ok(length) } else { Err(refuse(length, limit)) }
     }))
 }
 
@@ -275,10 +299,8 @@ where
 mod tests {
     use std::time::Duration;
 
-    use http_body_util::{BodyExt as _, StreamBody};
-    use tonic::Code;
-
     use super::*;
+    use http_body_util::{BodyExt as _, StreamBody};
 
     fn node() -> Arc<Node> {
         Arc::new(Node::new("a", "a-1", "host:1"))

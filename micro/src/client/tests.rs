@@ -1,6 +1,10 @@
 mod attempts;
 mod balancing;
+mod configured;
+mod hedged;
 mod layers;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::{
     sync::{Arc, atomic::AtomicU32, atomic::Ordering},
@@ -14,6 +18,7 @@ use tonic_prost::ProstCodec;
 
 use crate::{
     Client, Service,
+    client::{Hedge, RetryPolicy, Served},
     fixture::{ECHO, Echo, Stub, Word, client, register, registered, start},
     layer,
 };
@@ -325,6 +330,103 @@ async fn only_a_method_declared_idempotent_is_retried_after_a_status() {
     assert_eq!(status.code(), Code::Unavailable);
     let reply = Stub::new("b", &client).read(Word::new("attempts")).await.expect("a retry");
     assert_eq!(reply.into_inner().text, "1", "the server is told how many attempts went before");
+}
+
+#[tokio::test]
+async fn a_call_may_say_by_itself_after_what_it_is_made_again() {
+    let registry = "memory://client-retry-by-call";
+    let client = client(registry);
+    let start = |name: &'static str| start(registry, name, Echo::named(name));
+    let (_a, _b, _c) = (start("a").await, start("b").await, start("c").await);
+    let reply = Stub::new("a", &client).say(Word::new("attempts")).idempotent().await;
+    assert_eq!(reply.expect("a retry").into_inner().text, "1");
+    let policy = RetryPolicy::on([Code::Aborted]);
+    let status = Stub::new("b", &client).read(Word::new("attempts")).retry(policy).await;
+    assert_eq!(status.expect_err("it is not listed").message(), "once more");
+    let policy = RetryPolicy::on([Code::NotFound]).max_attempts(3);
+    let stub = Stub::new("c", &client);
+    stub.say(Word::new("missing")).retry(policy).await.expect_err("three times");
+    let reply = stub.say(Word::new("count")).await.expect("a reply");
+    assert_eq!(reply.into_inner().text, "4");
+}
+
+#[tokio::test]
+async fn a_reply_tells_its_node_and_how_many_attempts_it_took() {
+    let registry = "memory://client-served";
+    let handle = start(registry, "echo", Echo::named("echo")).await;
+    let intercepted =
+        Client::builder().registry(registry).intercept(|request, next: layer::Next| {
+            next.run(request) // as if there were none
+        });
+    let words = || tokio_stream::iter(["one", "two"].map(Word::new));
+    for client in [client(registry), intercepted.build().expect("a client")] {
+        let stub = Stub::new("echo", &client);
+        let again = RetryPolicy::on([Code::Unavailable]);
+        let served = [
+            stub.read(Word::new("who?")).await.expect("a reply").extensions().clone(),
+            stub.say(Word::new("who?")).retry(again).await.expect("it").extensions().clone(),
+            stub.say(Word::new("who?")).hedge(hedge()).await.expect("it").extensions().clone(),
+            stub.down(Word::new("one")).await.expect("a stream").extensions().clone(),
+            stub.up(words()).await.expect("a reply").extensions().clone(),
+        ];
+        for (nth, extensions) in served.iter().enumerate() {
+            let served = extensions.get::<Served>().unwrap_or_else(|| panic!("call {nth}"));
+            assert_eq!((&*served.node.id, served.attempts), (handle.id(), 1), "call {nth}");
+        }
+    }
+    let stub = |name| Stub::new(name, &client(registry));
+    for (name, is_hedged) in [("a", false), ("b", true)] {
+        let _once_busy = start(registry, name, Echo::named(name)).await;
+        let call = stub(name).say(Word::new("busy")).idempotent();
+        let call = if is_hedged { call.hedge(hedge()) } else { call };
+        let reply = call.await.expect("a retry");
+        assert_eq!(reply.extensions().get::<Served>().expect("it").attempts, 2, "{is_hedged}");
+    }
+    let _once_busy = start(registry, "c", Echo::named("c")).await;
+    let reply = stub("c").follow(Word::new("busy")).await.expect("a retry");
+    assert_eq!(reply.extensions().get::<Served>().expect("it").attempts, 2);
+}
+
+fn hedge() -> Hedge {
+    Hedge::after(Duration::from_secs(3))
+}
+
+#[tokio::test]
+async fn a_call_may_be_given_metadata() {
+    let registry = "memory://client-call-metadata";
+    let _echo = start(registry, "echo", Echo::named("echo")).await;
+    let stub = Stub::new("echo", &client(registry));
+    let call = stub.say(Word::new("agent")).metadata("user-agent", "mine");
+    assert_eq!(call.await.expect("a reply").into_inner().text, "mine");
+    for (name, value, text) in [
+        ("User-Agent ", "x", "'User-Agent '"),
+        ("thing-bin", "x", "'thing-bin'"),
+        ("token", "secret\n", "'token' has a value"),
+    ] {
+        let unary = stub.say(Word::new("who?")).metadata(name, value).await.expect_err("refused");
+        let stream = stub.down(Word::new("who?")).metadata(name, value).await.expect_err("refused");
+        for status in [unary, stream] {
+            assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+            assert!(status.message().contains(text), "{status}");
+            assert!(!status.message().contains("secret"), "{status}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_whose_calls_all_fail_does_not_multiply_them() {
+    let registry = "memory://client-budget";
+    let echo = Echo::named("echo");
+    let calls = echo.calls.clone();
+    let _echo = start(registry, "echo", echo).await;
+    let stub = Stub::new("echo", &client(registry));
+    let start = tokio::time::Instant::now();
+    for _ in 0..300 {
+        stub.read(Word::new("closed")).await.expect_err("closed");
+    }
+    let retries = f64::from(calls.load(Ordering::SeqCst)) - 300.0;
+    let most = 100.0 + 0.2 * 300.0 + 10.0 * start.elapsed().as_secs_f64();
+    assert!((100.0..=most).contains(&retries), "{retries}, at most {most}");
 }
 
 #[tokio::test]

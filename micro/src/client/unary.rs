@@ -9,8 +9,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::{
-    Channel, deadline,
+    Channel, RetryPolicy, Served, deadline,
+    hedge::{Hedge, Hedging},
+    hedged,
+    limit::Limit,
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
+    service_config::MethodConfig,
     status,
 };
 use crate::{
@@ -18,6 +22,7 @@ use crate::{
     descriptor::MethodDescriptor,
     framing::PREFIX,
     grpc_timeout, headers,
+    registry::Node,
     transport::UnaryReply,
 };
 
@@ -27,21 +32,63 @@ pub(super) struct Options {
     pub(super) timeout: Option<Duration>,
     pub(super) fail_fast: bool,
     pub(super) detached: bool,
-    /// Whether the method's `.proto` gives an `idempotency_level`.
+    /// Whether the method's `.proto` gives an `idempotency_level`, or the call was said to be
+    /// idempotent.
     pub(super) is_idempotent: bool,
-    /// The limit on the messages of a stream, in bytes. None for tonic's stubs, which have limits
-    /// of their own.
-    pub(super) max_message_size: Option<usize>,
+    /// After what it is made again, if that was said.
+    pub(super) retry: Option<RetryPolicy>,
+    pub(super) hedge: Option<Hedge>,
+    /// The limits on messages. None for tonic's stubs, which have limits of their own.
+    pub(super) max_request: Option<Limit>,
+    pub(super) max_response: Option<Limit>,
+    /// The method's deadline by the service config.
+    pub(super) method_timeout: Option<Duration>,
+    /// How it is hedged, by call or service config.
+    pub(super) hedging: Option<Hedging>,
     /// The hash of its key.
     pub(super) hash: Option<u64>,
     /// The id of the node that it is pinned to.
     pub(super) node: Option<Arc<str>>,
 }
 
+impl Options {
+    /// After what the call is made again, beyond what no handler has seen.
+    pub(super) fn policy(&self) -> Option<RetryPolicy> {
+        let declared = || self.is_idempotent.then(RetryPolicy::default);
+        // A stream is not hedged: its next attempt is made when one has failed.
+        self.retry.or_else(|| self.hedging.map(|it| it.others)).or_else(declared)
+    }
+
+    /// What the call says, and where it says nothing, the service config of its method.
+    pub(super) fn configured(mut self, config: Option<&MethodConfig>) -> Self {
+        if let Some(config) = config {
+            self.method_timeout = config.timeout;
+            self.fail_fast |= config.wait_for_ready == Some(false);
+            self.max_request = Limit::lesser(self.max_request, config.max_request);
+            self.max_response = Limit::lesser(self.max_response, config.max_response);
+            if self.retry.is_none() {
+                self.retry = config.retry;
+                self.hedging = config.hedging;
+            }
+        }
+        if let Some(Hedge { delay }) = self.hedge {
+            let others = self.retry.unwrap_or_default();
+            self.hedging = Some(Hedging { delay, timed: 1, others });
+        }
+        self
+    }
+
+    /// The deadline that the call asks for: its own or its method's, whichever is sooner.
+    pub(super) fn timeout(&self, headers: &HeaderMap) -> Option<Duration> {
+        let own = self.timeout.or_else(|| deadline::from_headers(headers));
+        own.into_iter().chain(self.method_timeout).min()
+    }
+}
+
 pub(super) async fn call<Req, Res>(
     channel: Channel,
     method: &'static MethodDescriptor,
-    request: Request<Req>,
+    request: Result<Request<Req>, Status>,
     options: Options,
 ) -> Result<Response<Res>, Status>
 where
@@ -49,12 +96,24 @@ where
     Res: Message + Default,
 {
     let start = Instant::now();
-    let (metadata, _, message) = request.into_parts();
+    let (metadata, _, message) = request?.into_parts();
     let metadata = metadata.into_headers();
+    let wait = deadline_of(&channel, &metadata, &options, start);
+    channel.hear(options.fail_fast, wait).await;
+    let options = channel.configured(options, method.path);
     let deadline = deadline_of(&channel, &metadata, &options, start);
-    let frame_len = check_size(message.encoded_len(), channel.settings().max_message_size)?;
+    let frame_len = check_size(message.encoded_len(), options.max_request)?;
     let call = Prepared { channel, method, metadata, options, start, deadline };
-    attempts(call, || encode(&message, frame_len), |reply| decode(reply, Extensions::new())).await
+    attempts(
+        call,
+        || encode(&message, frame_len),
+        |reply, served| {
+            let mut extensions = Extensions::new();
+            extensions.insert(served);
+            decode(reply, extensions)
+        },
+    )
+    .await
 }
 
 /// A call but for its message.
@@ -71,17 +130,21 @@ pub(super) struct Prepared {
 /// message with the prefix, asked for by each attempt; `read` makes the reply the caller's.
 pub(super) async fn attempts<T>(
     call: Prepared,
-    frame: impl Fn() -> Bytes,
-    read: impl Fn(UnaryReply) -> Result<T, Status>,
+    frame: impl Fn() -> Bytes + Sync,
+    read: impl Fn(UnaryReply, Served) -> Result<T, Status>,
 ) -> Result<T, Status> {
+    status::check_metadata(&call.metadata)?;
+    if let Some(hedging) = call.options.hedging {
+        // Apart, since most calls need no room for it.
+        return Box::pin(hedged::attempts(&call, hedging, frame, read)).await;
+    }
     let Prepared { channel, method, metadata, options, start, deadline } = call;
     let timeout = deadline - start;
     let struck = sleep_until(deadline);
     tokio::pin!(struck);
 
     let service = channel.service();
-    status::check_metadata(&metadata)?;
-    let mut retry = Retry::new(options.is_idempotent, channel.settings().max_attempts);
+    let mut retry = Retry::new(options.policy(), channel.settings().max_attempts, channel.purse());
     let mut tried = Vec::new();
     let request = channel.request(&options, method.path, &metadata);
     loop {
@@ -105,7 +168,9 @@ pub(super) async fn attempts<T>(
         let (next, failed) = match reply {
             Ok(reply) => match status::of_reply(&reply.headers, &reply.trailers) {
                 Ok(()) => {
-                    let response = read(reply);
+                    retry.succeeded();
+                    let response = check_reply(&reply, &node, &options)
+                        .and_then(|()| read(reply, Served::new(node, tried.len() + 1)));
                     pick.finish(match &response {
                         Ok(_) => Outcome::Success,
                         Err(_) => Outcome::Failure,
@@ -114,12 +179,15 @@ pub(super) async fn attempts<T>(
                 }
                 Err(ended) => {
                     pick.finish(Outcome::of_code(ended.code()));
-                    (retry.after_status(&ended), ended)
+                    (retry.after_status(&ended, Instant::now()), ended)
                 }
             },
             Err(failure) => {
                 pick.finish(Outcome::of_failure(&failure));
-                (retry.after_failure(&failure), status::failed(service, &node, &failure))
+                (
+                    retry.after_failure(&failure, Instant::now()),
+                    status::failed(service, &node, &failure),
+                )
             }
         };
         let pause = match next {
@@ -147,17 +215,32 @@ pub(super) fn deadline_of(
     start: Instant,
 ) -> Instant {
     let inherited = if options.detached { None } else { crate::deadline::current() };
-    let asked = options.timeout.or_else(|| deadline::from_headers(metadata));
-    let own = deadline::after(start, asked.unwrap_or(channel.settings().request_timeout));
+    let asked = options.timeout(metadata).unwrap_or(channel.settings().request_timeout);
+    let own = deadline::after(start, asked);
     deadline::sooner(Some(own), inherited).unwrap_or(own)
 }
 
 /// The length of the frame for a message of `len` bytes, if it may be sent.
-pub(super) fn check_size(len: usize, limit: usize) -> Result<usize, Status> {
-    if len > limit || u32::try_from(len).is_err() {
+pub(super) fn check_size(len: usize, limit: Option<Limit>) -> Result<usize, Status> {
+    let most = Limit::of_channel(u32::MAX as usize);
+    let limit = limit.filter(|limit| limit.bytes < most.bytes).unwrap_or(most);
+    if len > limit.bytes {
         return Err(status::request_too_large(len, limit));
     }
     Ok(PREFIX + len)
+}
+
+/// What is over the channel's limit was not even read; the method's may be less.
+pub(super) fn check_reply(
+    reply: &UnaryReply,
+    node: &Node,
+    options: &Options,
+) -> Result<(), Status> {
+    let len = reply.message.as_ref().map_or(0, Bytes::len);
+    match options.max_response {
+        Some(limit) if len > limit.bytes => Err(status::reply_too_large(node, len, limit)),
+        _ => Ok(()),
+    }
 }
 
 /// Encoded anew for each attempt: cheaper than sharing one buffer among attempts that are rarely
@@ -208,7 +291,7 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 pub(super) const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("grpc-rust-micro/", env!("CARGO_PKG_VERSION")));
 
-fn head(
+pub(super) fn head(
     method: &MethodDescriptor,
     metadata: &HeaderMap,
     left: Duration,

@@ -149,6 +149,7 @@ impl Merge {
             error: all.iter().find_map(|it| it.error.clone()).filter(|_| is_known),
             refused: all.iter().all(|it| it.refused),
             stale: all.iter().filter_map(|it| it.stale).min(),
+            revision: all.iter().map(|it| it.revision).min().unwrap_or_default(),
             malformed: all.iter().map(|it| it.malformed).sum(),
             not_grpc: all.iter().map(|it| it.not_grpc).sum(),
         }

@@ -100,6 +100,9 @@ pub struct Status {
     /// Since when the registry's word is not to be had, so that the nodes are those known then; of
     /// several registries the first to fall silent counts. `None` while all is followed.
     pub stale: Option<Instant>,
+    /// The registry's last revision that was seen: 0 before the first, and the least of several
+    /// registries', each of which counts in its own way.
+    pub revision: u64,
     /// Records left out since they cannot be decoded (or, where an earlier one under the same key
     /// could, not followed).
     pub malformed: usize,

@@ -33,6 +33,11 @@ impl Neighbours {
         clip(&self.registry)
     }
 
+    /// Whose neighbours they are.
+    pub(crate) fn service(&self) -> &str {
+        &self.service
+    }
+
     /// Why the registry may have no node of the service, for people who know nothing more.
     pub(crate) fn no_idea(&self) -> String {
         let hint = self.discovery.registries().iter().find_map(|registry| registry.hint());

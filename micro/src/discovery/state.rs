@@ -277,6 +277,7 @@ impl State {
             error: self.error.clone(),
             refused: self.refused,
             stale: self.stale,
+            revision: self.seen,
             malformed: self.records.malformed(),
             not_grpc: self.records.not_grpc(),
         }

@@ -9,6 +9,7 @@
 //! | [configuration] | code, environment, flags; hooks, layers, logs |
 //! | [shutdown] | leaving without dropping a call |
 //! | [metrics] | what is told to OpenTelemetry, and what to be woken by |
+//! | [TLS](tls) | certificates of nodes and callers, and their renewal |
 //! | [testing] | services and clients in one test, over `memory://` |
 //! | [from tonic](from_tonic) | what stays, what changes, one step at a time |
 //! | [errors] | every error's text, its cause and its remedy |
@@ -66,3 +67,6 @@ pub mod shutdown {}
 pub mod streaming {}
 #[doc = include_str!("testing.md")]
 pub mod testing {}
+#[cfg_attr(feature = "tls", doc = include_str!("tls.md"))]
+#[cfg_attr(not(feature = "tls"), doc = "Needs the feature `tls`.")]
+pub mod tls {}

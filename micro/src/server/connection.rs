@@ -6,6 +6,7 @@ use std::{
     borrow::Cow,
     convert::Infallible,
     io,
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -28,6 +29,8 @@ use tokio::{
 use tonic::Status;
 
 use self::tasks::Tasks;
+#[cfg(feature = "tls")]
+use super::handshakes::Handshakes;
 use super::{
     Bounds,
     guard::{Call, Calls, Guarded, Reply},
@@ -86,6 +89,9 @@ pub(super) struct Shared {
     layers: Arc<Row>,
     max_message_size: usize,
     http2: http2::Builder<Tasks>,
+    /// `None` is plaintext.
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Handshakes>,
 }
 
 impl Shared {
@@ -104,7 +110,14 @@ impl Shared {
             .max_local_error_reset_streams(resets)
             // gRPC has no use for it.
             .auto_date_header(false);
-        Self { router, layers, max_message_size: bounds.max_message_size, http2 }
+        Self {
+            router,
+            layers,
+            max_message_size: bounds.max_message_size,
+            http2,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
     }
 }
 
@@ -117,8 +130,29 @@ pub(super) enum End {
     Cut(usize),
 }
 
+/// Serves a connection of that peer until its end, once it is secure if the server wants that.
+#[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "for the log of handshakes"))]
+pub(super) async fn begin<IO>(
+    io: IO,
+    peer: Option<SocketAddr>,
+    shared: Arc<Shared>,
+    phase: watch::Receiver<Phase>,
+) -> End
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &shared.tls {
+        return match tls.secure(io, peer, phase.clone()).await {
+            Some(io) => serve(io, Arc::clone(&shared), phase).await,
+            None => End::Finished,
+        };
+    }
+    serve(io, shared, phase).await
+}
+
 /// Serves a connection until its end.
-pub(super) async fn serve<IO>(io: IO, shared: Arc<Shared>, mut phase: watch::Receiver<Phase>) -> End
+async fn serve<IO>(io: IO, shared: Arc<Shared>, mut phase: watch::Receiver<Phase>) -> End
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -151,12 +151,21 @@ fn remedy(address: &str, error: &io::Error) -> String {
 pub(super) trait Accept: Send + 'static {
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
+    /// Who is at the other end, where that has an address.
+    fn peer(_: &Self::Io) -> Option<SocketAddr> {
+        None
+    }
+
     /// The next connection. Dropped before it is ready, it has taken none.
     fn accept(&mut self) -> impl Future<Output = io::Result<Self::Io>> + Send;
 }
 
 impl Accept for TcpListener {
     type Io = TcpStream;
+
+    fn peer(io: &TcpStream) -> Option<SocketAddr> {
+        io.peer_addr().ok()
+    }
 
     async fn accept(&mut self) -> io::Result<TcpStream> {
         let (stream, _) = Self::accept(self).await?;
@@ -167,14 +176,17 @@ impl Accept for TcpListener {
     }
 }
 
-async fn accept(
-    mut acceptor: impl Accept,
+async fn accept<A: Accept>(
+    mut acceptor: A,
     shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
 ) -> Drained {
     let mut connections = JoinSet::new();
     let serving = phase.clone();
-    let serve = |io| connection::serve(io, Arc::clone(&shared), serving.clone());
+    let serve = |io| {
+        let peer = A::peer(&io);
+        connection::begin(io, peer, Arc::clone(&shared), serving.clone())
+    };
     let mut trouble = Trouble::default();
     loop {
         tokio::select! {

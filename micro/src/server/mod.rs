@@ -12,6 +12,8 @@ mod connection;
 mod frame;
 mod guard;
 mod handlers;
+#[cfg(feature = "tls")]
+mod handshakes;
 mod head;
 mod health;
 mod layers;
@@ -63,6 +65,8 @@ pub struct Server {
     services: Vec<Service>,
     layers: Row,
     bounds: Bounds,
+    #[cfg(feature = "tls")]
+    tls: Option<crate::tls::ServerTls>,
 }
 
 /// What peers may ask of a server.
@@ -172,6 +176,25 @@ impl Server {
         self
     }
 
+    /// Serves over TLS alone. Default: plaintext. Certificates that cannot be used are an error at the
+    /// start.
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), micro::Error> {
+    /// use micro::tls::ServerTls;
+    ///
+    /// let mut service = micro::Service::builder("greeter").build().await?;
+    /// service.server().tls(ServerTls::from_files("tls.crt", "tls.key"));
+    /// # service.run().await
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls(&mut self, tls: crate::tls::ServerTls) -> &mut Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// The services added with [`add_handlers`](Self::add_handlers), in their order: what the node's
     /// record in the registry tells of.
     pub fn descriptors(&self) -> impl Iterator<Item = &'static ServiceDescriptor> {
@@ -187,7 +210,8 @@ impl Server {
     /// # Errors
     ///
     /// `Bind` if the address cannot be had; `Config` if two services have one name, a layer's scope is
-    /// of none of them, or of a mounted service's method, or a bound is out of its range.
+    /// of none of them, or of a mounted service's method, a bound is out of its range, or a certificate
+    /// cannot be used.
     pub(crate) async fn bind(self, address: &str) -> Result<Listening, Error> {
         let (shared, health) = self.prepare()?;
         Listening::bind(address, shared, health).await
@@ -204,7 +228,13 @@ impl Server {
         let mut router = Router::new(layers::surround(self.services, &layers, limit)?)?;
         let answers = health::service(health.subscribe(), router.names());
         router.add_built_in(answers)?;
-        Ok((Shared::new(router, layers, &self.bounds), health))
+        #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "plaintext needs no more"))]
+        let mut shared = Shared::new(router, layers, &self.bounds);
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls {
+            shared.tls = Some(handshakes::Handshakes::new(tls.acceptor()?));
+        }
+        Ok((shared, health))
     }
 }
 

@@ -66,6 +66,7 @@ pub(super) struct Settings {
     /// Where the registry's URL is from.
     pub(super) registry: Source,
     pub(super) client: client::Settings,
+    pub(super) given: Given,
     pub(super) registration: registration::Options,
     pub(super) shutdown: Option<BoxFuture<'static, ()>>,
     pub(super) drain_timeout: Duration,
@@ -209,7 +210,7 @@ impl ServiceBuilder {
     /// an environment variable, a flag), and the remedy.
     #[expect(clippy::unused_async, reason = "registries to come connect here")]
     pub async fn build(self) -> Result<Service, Error> {
-        let given = &self.given;
+        let given = self.given;
         let Value { value: discovery, source: registry_source } = given.discovery(self.registry)?;
         let registries = discovery.registries();
         let name = Value { value: self.name, source: Source::Code(Setting::ServerName) };
@@ -232,7 +233,8 @@ impl ServiceBuilder {
             address: address.unwrap_or_else(|| Value::by_default("127.0.0.1:0".to_owned())),
             advertise: given.string(Setting::ServerAdvertise, self.advertise)?,
             registry: registry_source,
-            client: client::Settings::default().given(given, None, None)?,
+            client: client::Settings::default().given(&given, None, None)?,
+            given,
             registration: registration_options(ttl, interval, self.check, registries)?,
             shutdown: self.shutdown,
             drain_timeout: self.drain_timeout.unwrap_or(Duration::from_secs(30)),

@@ -17,7 +17,7 @@ pub use builder::ServiceBuilder;
 pub use handle::Handle;
 
 use crate::{
-    Client, Error, ErrorKind, Server,
+    Client, ClientBuilder, Error, ErrorKind, Server,
     client::ServiceOptions,
     config::Value,
     discovery::Discovery,
@@ -119,6 +119,25 @@ impl Service {
             Row::default(),
             ServiceOptions::default(),
         )
+    }
+
+    /// A client as [`client`](Self::client) is, with options of its own:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), micro::Error> {
+    /// # use std::time::Duration;
+    /// let service = micro::Service::builder("shop")
+    /// #   .without_env()
+    ///     .registry("memory://client-builder-docs")
+    ///     .build()
+    ///     .await?;
+    /// let client = service.client_builder().request_timeout(Duration::from_secs(1)).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn client_builder(&self) -> ClientBuilder {
+        ClientBuilder::over(self.discovery.clone(), self.settings.given.clone())
     }
 
     /// Serves until SIGTERM, SIGINT or the shutdown future, then leaves.

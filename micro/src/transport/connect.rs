@@ -2,14 +2,20 @@
 
 use std::{fmt, future::poll_fn, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
 
-use super::{Config, Connection, connection::Shared, driver::Driver, gather::Gather, tap::Tap};
+use super::{
+    Config, Connection,
+    connection::Shared,
+    driver::Driver,
+    gather::Gather,
+    tap::{Beginning, Tap},
+};
 
 /// A connection could not be made. The text names the address and what went wrong.
 #[derive(Debug)]
@@ -22,6 +28,10 @@ pub(crate) struct ConnectError {
 enum Cause {
     Tcp(io::Error),
     TcpTimeout(Duration),
+    #[cfg(feature = "tls")]
+    Tls(String),
+    #[cfg(feature = "tls")]
+    TlsTimeout(Duration),
     Handshake(Arc<str>),
     HandshakeTimeout(Duration),
 }
@@ -30,7 +40,7 @@ enum Cause {
 /// address. Done when the peer's SETTINGS are here: who accepts TCP and stays silent is no peer.
 ///
 /// # Errors
-/// When the name does not resolve, TCP fails, or the peer does not speak HTTP/2, all within
+/// When the name does not resolve, TCP or TLS fails, or the peer does not speak HTTP/2, all within
 /// [`connect_timeout`](Config::connect_timeout).
 ///
 /// # Cancel safety
@@ -45,7 +55,40 @@ pub(crate) async fn connect(address: &str, config: &Config) -> Result<Connection
         Err(_) => return Err(fails(Cause::TcpTimeout(config.connect_timeout))),
     };
     socket.set_nodelay(true).map_err(|error| fails(Cause::Tcp(error)))?;
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &config.tls {
+        return secure(tls, socket, peer, deadline, config).await;
+    }
     handshake(socket, peer, deadline, config).await
+}
+
+/// Makes a connection, with TLS, of what is connected already.
+#[cfg(feature = "tls")]
+async fn secure<IO>(
+    tls: &crate::tls::Connector,
+    io: IO,
+    peer: Arc<str>,
+    deadline: Instant,
+    config: &Config,
+) -> Result<Connection, ConnectError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let address = peer.clone();
+    let fails = |cause| ConnectError { address, cause };
+    let host = authority(&peer);
+    let host = host.as_ref().map_or(&*peer, Authority::host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let stream = match timeout_at(deadline, tls.connect(io, host)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(why)) => return Err(fails(Cause::Tls(why))),
+        Err(_) => return Err(fails(Cause::TlsTimeout(config.connect_timeout))),
+    };
+    let refusal = stream.refusal();
+    handshake(stream, peer, deadline, config).await.map_err(|error| match refusal.get() {
+        Some(why) => fails(Cause::Tls(why.to_owned())),
+        None => error,
+    })
 }
 
 /// Makes a connection of what is connected already.
@@ -92,13 +135,25 @@ where
         .handshake(Gather::new(tap))
         .await
         .map_err(|error| Arc::from(error.to_string()))?;
-    let shared = Shared::new(peer, authority, activity, config.ping_after, config.max_message_size);
-    let shared = Arc::new(shared);
+    let shared = Arc::new(Shared::new(peer, authority, activity, config));
     let mut driver = Driver::new(connection, shared.clone(), config);
-    poll_fn(|cx| driver.poll_ready(cx)).await?;
+    if let Err(why) = poll_fn(|cx| driver.poll_ready(cx)).await {
+        return Err(match shared.activity.beginning() {
+            Some(Beginning::TlsAlert) => SPEAKS_TLS.into(),
+            None if config.scheme() == Scheme::HTTP => format!("{why}; {MAY_SPEAK_TLS}").into(),
+            _ => why,
+        });
+    }
     tokio::spawn(driver);
     Ok(Connection::new(sender, shared))
 }
+
+/// Why there is no plaintext connection to a server that wants TLS.
+const SPEAKS_TLS: &str = "the node speaks TLS: give `ChannelOptions::tls` (feature `tls`) for it";
+
+/// The same of one that has not said a word: grpc-go's close, and others hang up for other reasons.
+const MAY_SPEAK_TLS: &str =
+    "if the node speaks TLS, give `ChannelOptions::tls` (feature `tls`) for it";
 
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,6 +161,12 @@ impl fmt::Display for ConnectError {
         match &self.cause {
             Cause::Tcp(error) => write!(f, "{error}"),
             Cause::TcpTimeout(timeout) => write!(f, "no connection within {timeout:?}"),
+            #[cfg(feature = "tls")]
+            Cause::Tls(why) => write!(f, "TLS: {why}"),
+            #[cfg(feature = "tls")]
+            Cause::TlsTimeout(timeout) => {
+                write!(f, "TLS: the node did not finish the handshake within {timeout:?}")
+            }
             Cause::Handshake(why) => write!(f, "connected, but got no HTTP/2 SETTINGS: {why}"),
             Cause::HandshakeTimeout(timeout) => {
                 write!(f, "connected, but got no HTTP/2 SETTINGS within {timeout:?}")

@@ -16,6 +16,7 @@ use http::uri::{self, Authority, PathAndQuery, Scheme, Uri};
 use tokio::sync::watch;
 
 use super::{
+    Config,
     failure::{self, Failure, FailureKind},
     slots::Slots,
     tap::Activity,
@@ -44,6 +45,7 @@ pub(crate) enum ConnectionState {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) peer: Arc<str>,
+    scheme: Scheme,
     authority: Authority,
     pub(super) slots: Slots,
     pub(super) activity: Arc<Activity>,
@@ -148,16 +150,16 @@ impl Shared {
         peer: Arc<str>,
         authority: Authority,
         activity: Arc<Activity>,
-        ping_after: Duration,
-        max_message_size: usize,
+        config: &Config,
     ) -> Self {
-        let millis = u64::try_from(ping_after.as_millis()).unwrap_or(u64::MAX);
+        let millis = u64::try_from(config.ping_after.as_millis()).unwrap_or(u64::MAX);
         Self {
             peer,
+            scheme: config.scheme(),
             authority,
             slots: Slots::new(),
             activity,
-            max_message_size,
+            max_message_size: config.max_message_size,
             closing: AtomicWaker::new(),
             state: watch::Sender::new(ConnectionState::Open),
             ending: OnceLock::new(),
@@ -169,7 +171,7 @@ impl Shared {
     /// The path of a call on this peer: HTTP/2 wants the scheme and authority of each request.
     fn absolute(&self, path: &Uri) -> Uri {
         let mut parts = uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTP);
+        parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(self.authority.clone());
         parts.path_and_query = path.path_and_query().cloned();
         parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));

@@ -42,7 +42,7 @@ pub(crate) enum FailureKind {
 }
 
 impl Failure {
-    pub(super) fn new(kind: FailureKind, status: Status) -> Self {
+    pub(crate) fn new(kind: FailureKind, status: Status) -> Self {
         Self { kind, status }
     }
 

@@ -20,16 +20,22 @@ mod unary;
 
 use std::time::Duration;
 
+use http::uri::Scheme;
+
 pub(crate) use connect::connect;
 pub(crate) use connection::{Connection, ConnectionState};
 pub(crate) use failure::{Failure, FailureKind};
+pub(crate) use stream::Body;
 pub(crate) use unary::UnaryReply;
 
 /// What a connection is made with.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
-    /// Bounds name resolution, TCP and the peer's SETTINGS together.
+    /// Bounds name resolution, TCP, TLS and the peer's SETTINGS together.
     pub(crate) connect_timeout: Duration,
+    /// `None` is plaintext.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::tls::Connector>,
     /// With calls outstanding, a PING goes out when no byte came for this long.
     pub(crate) ping_after: Duration,
     /// A PING unanswered for this long means the connection is dead.
@@ -44,6 +50,17 @@ pub(crate) struct Config {
     pub(crate) max_message_size: usize,
 }
 
+impl Config {
+    /// As requests name it.
+    fn scheme(&self) -> Scheme {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return Scheme::HTTPS;
+        }
+        Scheme::HTTP
+    }
+}
+
 /// The largest window of HTTP/2, in bytes.
 pub(crate) const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
@@ -51,6 +68,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(1),
+            #[cfg(feature = "tls")]
+            tls: None,
             ping_after: Duration::from_secs(1),
             ping_timeout: Duration::from_secs(1),
             stream_window: 1024 * 1024,

@@ -31,6 +31,16 @@ pub(super) struct Activity {
     seen: AtomicU8,
     last_stream_sent: AtomicU32,
     go_away: OnceLock<GoAway>,
+    /// What the first bytes were, once they are here.
+    beginning: OnceLock<Beginning>,
+}
+
+/// What a peer sent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// An alert, as TLS servers answer HTTP/2 in plaintext.
+    TlsAlert,
+    Other,
 }
 
 /// What came in since the last look, as bits.
@@ -91,6 +101,11 @@ impl Activity {
         stream <= self.last_stream_sent()
     }
 
+    /// What came first, if anything came.
+    pub(super) fn beginning(&self) -> Option<Beginning> {
+        self.beginning.get().copied()
+    }
+
     /// The first GOAWAY that came.
     pub(super) fn go_away(&self) -> Option<&GoAway> {
         self.go_away.get()
@@ -99,6 +114,9 @@ impl Activity {
 
 /// Length of a client's connection preface (RFC 9113, section 3.4).
 const PREFACE: usize = 24;
+/// How a record of TLS begins that has an alert (RFC 8446, section 5.1). As a frame's length it is more
+/// than a client permits.
+const TLS_ALERT: [u8; 2] = [21, 3];
 /// How much debug text of a GOAWAY is kept, in bytes, the 8 before it included.
 const GO_AWAY_LIMIT: usize = 8 + 256;
 
@@ -116,6 +134,9 @@ impl<IO> Tap<IO> {
     }
 
     fn came(&mut self, mut bytes: &[u8]) {
+        self.activity.beginning.get_or_init(|| {
+            if bytes.starts_with(&TLS_ALERT) { Beginning::TlsAlert } else { Beginning::Other }
+        });
         let mut seen = Seen::BYTES;
         while let Some(part) = self.incoming.next(&mut bytes) {
             match part.kind {
@@ -247,6 +268,23 @@ mod tests {
             let _ = tap.read(&mut buf).await.unwrap();
             assert_eq!(activity.take(), Seen(expected));
             assert_eq!(activity.take(), Seen(0), "seen once");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_alert_of_tls_is_told_from_what_comes_otherwise() {
+        for (bytes, beginning) in [
+            (&[21, 3, 3, 0, 2, 2, 70][..], Beginning::TlsAlert),
+            (&frame(frames::SETTINGS, 0, 0, b""), Beginning::Other),
+        ] {
+            let (mut peer, io) = tokio::io::duplex(1024);
+            let (mut tap, activity) = Tap::new(io);
+            assert_eq!(activity.beginning(), None);
+            for sent in [bytes, &[21, 3]] {
+                peer.write_all(sent).await.unwrap();
+                let _ = tap.read(&mut [0; 64]).await.unwrap();
+                assert_eq!(activity.beginning(), Some(beginning), "what comes first counts");
+            }
         }
     }
 

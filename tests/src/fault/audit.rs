@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Call, DEADLINE, Method, Visit};
+use super::{Call, DEADLINE, Method, Visit, Who};
 
 /// A fault that was done to a node.
 #[derive(Debug, Clone)]
@@ -16,6 +16,8 @@ pub struct Fault {
     pub at: Duration,
     /// How long the client may take to find out.
     pub detected_within: Duration,
+    /// How many calls it may cost at most, of those that were there in that time.
+    pub at_most: usize,
 }
 
 /// All calls and all that handlers saw of them.
@@ -24,16 +26,23 @@ pub struct Audit {
     calls: Vec<Call>,
     visits: Vec<Visit>,
     by_call: HashMap<u64, Vec<usize>>,
+    /// Whether an error says which node the call was sent to.
+    names_nodes: bool,
 }
 
 impl Audit {
-    /// Joins the two logs.
+    /// Joins the two logs, of calls by our client.
     pub fn new(calls: Vec<Call>, visits: Vec<Visit>) -> Self {
+        Self::of(Who::Micro, calls, visits)
+    }
+
+    /// Joins the two logs, of calls by anybody's client.
+    pub fn of(who: Who, calls: Vec<Call>, visits: Vec<Visit>) -> Self {
         let mut by_call: HashMap<_, Vec<_>> = HashMap::new();
         for (index, visit) in visits.iter().enumerate() {
             by_call.entry(visit.call).or_default().push(index);
         }
-        Self { calls, visits, by_call }
+        Self { calls, visits, by_call, names_nodes: who == Who::Micro }
     }
 
     /// How many calls were made.
@@ -55,9 +64,16 @@ impl Audit {
     }
 
     /// The most failures that the faults excuse: every call that may have been in flight on a
-    /// victim, from the fault until the client could know.
+    /// victim, from the fault until the client could know, and of those no more than it may cost.
     pub fn allowed(&self, faults: &[Fault]) -> usize {
-        let excused = |call: &&Call| faults.iter().any(|fault| self.may_be_on_victim(call, fault));
+        let mut left: Vec<_> = faults.iter().map(|fault| fault.at_most).collect();
+        let excused = |call: &&Call| {
+            let excuse = faults
+                .iter()
+                .zip(&mut left)
+                .find(|(fault, left)| **left > 0 && self.may_be_on_victim(call, fault));
+            excuse.map(|(_, left)| *left -= 1).is_some()
+        };
         self.calls.iter().filter(excused).count()
     }
 
@@ -68,9 +84,14 @@ impl Audit {
         let elsewhere = self.visits_of(call.id).any(|visit| visit.node != fault.victim);
         let named = match &call.outcome {
             Ok(_) => true,
-            Err((_, text)) => text.contains(&format!("node {}", fault.victim)),
+            Err((_, text)) => !self.names_nodes || text.contains(&format!("node {}", fault.victim)),
         };
         call.method == Method::Write && overlaps && !elsewhere && named
+    }
+
+    /// How many calls handlers were given and have not ended.
+    pub fn open(&self) -> usize {
+        self.visits.iter().filter(|visit| visit.ended.is_none()).count()
     }
 
     /// How many calls a handler of the victim had begun and not finished at the time.
@@ -156,7 +177,12 @@ mod tests {
     }
 
     fn fault() -> Fault {
-        Fault { victim: "a-1".to_owned(), at: FAULT_AT, detected_within: seconds(1.0) }
+        Fault {
+            victim: "a-1".to_owned(),
+            at: FAULT_AT,
+            detected_within: seconds(1.0),
+            at_most: usize::MAX,
+        }
     }
 
     fn call(id: u64, method: Method, began: f64, ended: f64, node: Option<&str>) -> Call {
@@ -195,6 +221,15 @@ mod tests {
         ];
         let audit = Audit::new(calls, vec![visit(1, "b-1", 9.95, Some(9.96))]);
         assert_eq!(audit.unexcused(&[fault()]).len(), 3);
+    }
+
+    #[test]
+    fn a_fault_excuses_no_more_calls_than_it_may_cost() {
+        let write = |id| call(id, Method::Write, 9.9, 10.1, None);
+        let audit = Audit::new((1..=5).map(write).collect(), Vec::new());
+        assert_eq!(audit.allowed(&[fault()]), 5);
+        assert_eq!(audit.allowed(&[Fault { at_most: 3, ..fault() }]), 3);
+        assert_eq!(audit.allowed(&[Fault { at_most: 3, ..fault() }, fault()]), 5);
     }
 
     #[test]

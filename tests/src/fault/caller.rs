@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-use micro::{Client, Code, Status};
+use micro::{Client, Code, Status, discovery::tonic_channel};
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tonic::transport::Channel;
 
-use super::{fleet::SERVICE, now};
+use super::{fleet::SERVICE, grpc_go, now};
 use crate::proto::{
     ledger::{Entry, LedgerClient},
     tonic_ledger::{self, ledger_client::LedgerClient as TonicLedgerClient},
@@ -88,8 +88,19 @@ impl Call {
     }
 }
 
+/// Whose client the callers call with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Ours.
+    Micro,
+    /// tonic's own balanced channel, over our discovery.
+    Tonic,
+    /// grpc-go's `round_robin`, over our discovery.
+    GrpcGo,
+}
+
 /// Callers at work.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Callers {
     tasks: JoinSet<Vec<Call>>,
     stop: Arc<AtomicBool>,
@@ -104,8 +115,7 @@ impl Callers {
 
     /// Starts `count` callers of any stub, each with so long a pause after a call.
     pub fn start_with(ledger: &impl Ledger, count: usize, pause: Duration) -> Self {
-        let mut callers =
-            Self { tasks: JoinSet::new(), stop: Arc::default(), made: Arc::default() };
+        let mut callers = Self::default();
         for _ in 0..count {
             let mut ledger = ledger.clone();
             let (stop, made) = (callers.stop.clone(), callers.made.clone());
@@ -122,6 +132,27 @@ impl Callers {
             });
         }
         callers
+    }
+
+    /// Starts `count` callers of this client's, whose nodes are those that ours finds.
+    ///
+    /// # Panics
+    /// When grpc-go's program does not start.
+    pub fn start_by(who: Who, client: &Client, count: usize, pause: Duration) -> Self {
+        let nodes = || client.discovery().subscribe(SERVICE);
+        match who {
+            Who::Micro => Self::start_with(&LedgerClient::new(SERVICE, client), count, pause),
+            Who::Tonic => {
+                let ledger = TonicLedgerClient::new(tonic_channel(nodes()));
+                Self::start_with(&ledger, count, pause)
+            }
+            Who::GrpcGo => {
+                let mut callers = Self::default();
+                let (stop, made) = (callers.stop.clone(), callers.made.clone());
+                callers.tasks.spawn(grpc_go::calls(nodes(), count, pause, stop, made));
+                callers
+            }
+        }
     }
 
     /// How many calls were begun so far.

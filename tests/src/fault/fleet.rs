@@ -1,7 +1,7 @@
 //! Three nodes, each a process of its own, and what can be done to one.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
@@ -34,6 +34,8 @@ pub struct Fleet {
     pub registry: Arc<dyn Registry>,
     nodes: Vec<Node>,
     journals: TempDir,
+    /// Where each node has a folder of its name with its certificates.
+    tls: Option<PathBuf>,
     _alone: Option<MutexGuard<'static, ()>>,
 }
 
@@ -61,16 +63,39 @@ impl Fleet {
         Self::in_several(url, url).await
     }
 
+    /// As [`Fleet::start`], over TLS: with `ca`, `cert` and `key` in the folders `a`, `b` and `c` of
+    /// this one.
+    ///
+    /// # Panics
+    /// As [`Fleet::start`].
+    pub async fn over_tls(url: &str, folder: &Path) -> Self {
+        let alone = ALONE.lock().await;
+        let mut fleet = Self::unregistered_in(url, url, &[], Some(folder)).registered_all().await;
+        fleet._alone = Some(alone);
+        fleet
+    }
+
     /// The same of nodes that register in several registries, one of which is looked into: `seen`.
     ///
     /// # Panics
     /// As [`Fleet::start`].
     pub async fn in_several(url: &str, seen: &str) -> Self {
-        let mut fleet = Self::unregistered_in(url, seen);
-        for node in 0..fleet.nodes.len() {
-            fleet.registered(node).await;
+        Self::unregistered_in(url, seen, &[], None).registered_all().await
+    }
+
+    /// The same of nodes that all behave as these flags, which are `fault-node`'s, say.
+    ///
+    /// # Panics
+    /// As [`Fleet::start`].
+    pub async fn with_flags(url: &str, flags: &[&str]) -> Self {
+        Self::unregistered_in(url, url, flags, None).registered_all().await
+    }
+
+    async fn registered_all(mut self) -> Self {
+        for node in 0..self.nodes.len() {
+            self.registered(node).await;
         }
-        fleet
+        self
     }
 
     /// Starts three nodes whose registry may be away.
@@ -78,15 +103,16 @@ impl Fleet {
     /// # Panics
     /// As [`Fleet::start`].
     pub fn unregistered(url: &str) -> Self {
-        Self::unregistered_in(url, url)
+        Self::unregistered_in(url, url, &[], None)
     }
 
-    fn unregistered_in(url: &str, seen: &str) -> Self {
+    fn unregistered_in(url: &str, seen: &str, flags: &[&str], tls: Option<&Path>) -> Self {
         let journals = tempfile::tempdir().expect("a folder for the journals");
         let registry = registry::open(seen).expect("a registry's URL");
-        let start = |name| Node::start(name, 1, free_address(), url, journals.path());
+        let start = |name| Node::start(name, 1, free_address(), url, journals.path(), flags, tls);
         let nodes = ["a", "b", "c"].map(start).into();
-        Self { url: url.to_owned(), registry, nodes, journals, _alone: None }
+        let tls = tls.map(Path::to_owned);
+        Self { url: url.to_owned(), registry, nodes, journals, tls, _alone: None }
     }
 
     /// The id of a node's present process.
@@ -104,21 +130,40 @@ impl Fleet {
         &self.nodes[node].address
     }
 
+    /// The processes of the nodes.
+    pub fn processes(&self) -> Vec<u32> {
+        self.nodes.iter().map(|node| node.process.id()).collect()
+    }
+
+    /// The folder of the journals, for nodes that are not of the fleet.
+    pub fn journals(&self) -> &Path {
+        self.journals.path()
+    }
+
     /// Sends SIGKILL as soon as a call is in flight on the node, and says when.
     pub async fn kill(&mut self, node: usize) -> Duration {
+        self.kill_all(&[node]).await
+    }
+
+    /// The same to several nodes at once, a call in flight on the first.
+    pub async fn kill_all(&mut self, nodes: &[usize]) -> Duration {
         // A call takes a handler 2 ms. Without calls it must not wait for ever.
         let limit = now() + Duration::from_secs(1);
         let mut at = now();
         while at < limit {
-            let began = Journal::last_begin(self.journals.path(), &self.nodes[node].id);
+            let began = Journal::last_begin(self.journals.path(), &self.nodes[nodes[0]].id);
             at = now();
             if began.is_some_and(|began| at.saturating_sub(began) < Duration::from_micros(500)) {
                 break;
             }
             yield_now().await;
         }
-        self.signal(node, Signal::KILL);
-        let _ = self.nodes[node].process.wait();
+        for &node in nodes {
+            self.signal(node, Signal::KILL);
+        }
+        for &node in nodes {
+            let _ = self.nodes[node].process.wait();
+        }
         at
     }
 
@@ -156,20 +201,39 @@ impl Fleet {
     /// Starts a node that has ended again, on its address and with a new id, as a fresh process of
     /// a user's would have; waits until it is registered and says when.
     pub async fn restart(&mut self, node: usize) -> Duration {
-        let address = self.nodes[node].address.clone();
-        self.start_at(node, address).await
+        self.restart_all(&[node]).await
+    }
+
+    /// The same of several at once.
+    pub async fn restart_all(&mut self, nodes: &[usize]) -> Duration {
+        for &node in nodes {
+            let address = self.nodes[node].address.clone();
+            self.start_at(node, address, &[]);
+        }
+        let mut at = now();
+        for &node in nodes {
+            at = self.registered(node).await;
+        }
+        at
     }
 
     /// The same on another address, which only the registry tells.
     pub async fn replace(&mut self, node: usize) -> Duration {
-        self.start_at(node, free_address()).await
+        self.replace_by(node, &[]).await
     }
 
-    async fn start_at(&mut self, node: usize, address: String) -> Duration {
-        let Node { name, generation, .. } = self.nodes[node];
-        let generation = generation + 1;
-        self.nodes[node] = Node::start(name, generation, address, &self.url, self.journals.path());
+    /// The same of a node that behaves as its flags, which are `fault-node`'s, say.
+    pub async fn replace_by(&mut self, node: usize, flags: &[&str]) -> Duration {
+        self.start_at(node, free_address(), flags);
         self.registered(node).await
+    }
+
+    fn start_at(&mut self, node: usize, address: String, flags: &[&str]) {
+        let Node { name, generation, .. } = self.nodes[node];
+        let (generation, journals) = (generation + 1, self.journals.path());
+        let tls = self.tls.as_deref();
+        let started = Node::start(name, generation, address, &self.url, journals, flags, tls);
+        self.nodes[node] = started;
     }
 
     /// Every visit of all nodes so far.
@@ -246,11 +310,16 @@ impl Node {
         address: String,
         url: &str,
         journals: &Path,
+        flags: &[&str],
+        tls: Option<&Path>,
     ) -> Self {
         let id = format!("{name}-{generation}");
+        let tls = tls.map(|folder| folder.join(name));
         let process = Command::new(program("fault-node"))
             .args(["--id", &id, "--address", &address, "--registry", url, "--journals"])
             .arg(journals)
+            .args(flags)
+            .args(tls.iter().flat_map(|folder| [Path::new("--tls"), folder]))
             // For registries that write at the node's pod.
             .env("POD_NAME", &id)
             .env("POD_NAMESPACE", "default")

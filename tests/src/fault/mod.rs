@@ -8,24 +8,31 @@
 mod audit;
 mod caller;
 mod fleet;
+mod grpc_go;
 mod journal;
+mod of_node;
 mod report;
+mod rogue;
 mod server;
 mod silent;
 mod source;
 mod table;
 mod trial;
+mod unaccepting;
 
 pub use audit::{Audit, Fault};
-pub use caller::{Call, Callers, DEADLINE, Ledger, Method};
+pub use caller::{Call, Callers, DEADLINE, Ledger, Method, Who};
 pub use fleet::{Fleet, SERVICE, TTL, free_address, until};
 pub use journal::{Journal, Visit};
+pub use of_node::NodeFault;
 pub use report::{Line, record};
+pub use rogue::{Rogue, Rule};
 pub use server::{Cannot, Server};
 pub use silent::Silent;
 pub use source::{AWAY, AWAY_FOR_A_MOMENT, Source, bear, older, with_option};
 pub use table::judge;
-pub use trial::{CALLERS, Trial};
+pub use trial::{CALLERS, Trial, Verdict};
+pub use unaccepting::Unaccepting;
 
 use std::time::{Duration, SystemTime};
 

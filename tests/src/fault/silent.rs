@@ -1,4 +1,4 @@
-//! A peer that accepts connections and never says a word.
+//! Peers that accept connections and answer no call.
 
 use std::sync::{
     Arc,
@@ -6,11 +6,13 @@ use std::sync::{
 };
 
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 
 /// A silent peer. It reads what it is sent, to tell how many calls were.
+///
+/// All that one may say is known beforehand: its frames, whole.
 #[derive(Debug)]
 pub struct Silent {
     /// Where it listens.
@@ -19,12 +21,73 @@ pub struct Silent {
     calls: Arc<AtomicUsize>,
 }
 
+/// What is said on a connection, and at each call that comes on it.
+#[derive(Debug, Clone, Copy)]
+struct Says {
+    first: &'static [u8],
+    at_calls: &'static [u8],
+    closes: bool,
+}
+
+/// An empty SETTINGS frame: good for HTTP/2.
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+/// GOAWAY, `NO_ERROR`, no stream was or will be processed.
+const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// GOAWAY, `ENHANCE_YOUR_CALM`, no stream was processed: what grpc-go says to too many PINGs.
+const CALM: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+
 impl Silent {
-    /// Listens on a free port of loopback.
+    /// One that never says a word, on a free port of loopback.
     ///
     /// # Panics
-    /// When it cannot.
+    /// When there is none.
     pub async fn start() -> Self {
+        Self::saying(Says { first: &[], at_calls: &[], closes: false }).await
+    }
+
+    /// One that says SETTINGS, as who is ready does, and then nothing more.
+    ///
+    /// # Panics
+    /// As [`Silent::start`].
+    pub async fn after_settings() -> Self {
+        Self::saying(Says { first: SETTINGS, at_calls: &[], closes: false }).await
+    }
+
+    /// One that is ready, and answers each call with GOAWAY: it has processed none.
+    ///
+    /// # Panics
+    /// As [`Silent::start`].
+    pub async fn going_away() -> Self {
+        Self::saying(Says { first: SETTINGS, at_calls: GOAWAY, closes: false }).await
+    }
+
+    /// The same for an error.
+    ///
+    /// # Panics
+    /// As [`Silent::start`].
+    pub async fn throwing_out() -> Self {
+        Self::saying(Says { first: SETTINGS, at_calls: CALM, closes: false }).await
+    }
+
+    /// One that closes every connection at once.
+    ///
+    /// # Panics
+    /// As [`Silent::start`].
+    pub async fn closing() -> Self {
+        Self::saying(Says { first: &[], at_calls: &[], closes: true }).await
+    }
+
+    /// One that says SETTINGS, and closes the connection then.
+    ///
+    /// # Panics
+    /// As [`Silent::start`].
+    pub async fn closing_after_settings() -> Self {
+        Self::saying(Says { first: SETTINGS, at_calls: &[], closes: true }).await
+    }
+
+    async fn saying(says: Says) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener has an address").to_string();
         let silent = Self { address, connections: Arc::default(), calls: Arc::default() };
@@ -32,7 +95,7 @@ impl Silent {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 connections.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(listen(stream, calls.clone()));
+                tokio::spawn(listen(stream, says, calls.clone()));
             }
         });
         silent
@@ -49,17 +112,21 @@ impl Silent {
     }
 }
 
-async fn listen(mut stream: TcpStream, calls: Arc<AtomicUsize>) {
+async fn listen(mut stream: TcpStream, says: Says, calls: Arc<AtomicUsize>) {
     const PREFACE: usize = 24;
     const HEADERS: u8 = 1;
     let mut preface = [0; PREFACE];
-    if stream.read_exact(&mut preface).await.is_err() {
+    let is_read = stream.read_exact(&mut preface).await.is_ok();
+    if !is_read || stream.write_all(says.first).await.is_err() || says.closes {
         return;
     }
     let mut head = [0; 9];
     while stream.read_exact(&mut head).await.is_ok() {
         if head[3] == HEADERS {
             calls.fetch_add(1, Ordering::Relaxed);
+            if stream.write_all(says.at_calls).await.is_err() {
+                return;
+            }
         }
         let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
         if stream.read_exact(&mut payload).await.is_err() {

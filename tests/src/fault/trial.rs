@@ -5,8 +5,7 @@ use std::time::Duration;
 use micro::Client;
 use tokio::time::{self, Instant};
 
-use super::{Audit, Callers, Fault, Fleet, Line, SERVICE, TTL, now, record, until};
-use crate::proto::ledger::LedgerClient;
+use super::{Audit, Callers, Fault, Fleet, Line, TTL, Who, now, record, until};
 
 /// How many callers call at once.
 pub const CALLERS: usize = 16;
@@ -19,10 +18,13 @@ pub struct Trial {
     /// What the callers call by.
     pub client: Client,
     name: String,
+    who: Who,
     callers: Callers,
     faults: Vec<Fault>,
     returns: Vec<(String, Duration)>,
     recovery: Duration,
+    /// In how many seconds there need not be an answer.
+    seconds_dark: usize,
 }
 
 impl Trial {
@@ -31,7 +33,7 @@ impl Trial {
     /// # Panics
     /// When a node does not start.
     pub async fn start(name: &str, url: &str) -> Self {
-        Self::over(Fleet::start(url).await, url, name, Duration::ZERO).await
+        Self::over(Fleet::start(url).await, url, name, Who::Micro, Duration::ZERO).await
     }
 
     /// The same while other trials go on, so that the callers make pauses.
@@ -47,22 +49,48 @@ impl Trial {
     /// # Panics
     /// As [`Trial::start`].
     pub async fn of_fleet(fleet: Fleet, client: &str, name: &str) -> Self {
-        Self::over(fleet, client, name, Duration::from_millis(40)).await
+        Self::over(fleet, client, name, Who::Micro, Duration::from_millis(40)).await
     }
 
-    async fn over(fleet: Fleet, client: &str, name: &str, pause: Duration) -> Self {
+    /// The same of this fleet and these registries, with anybody's client, and callers that make such
+    /// a pause after each call.
+    ///
+    /// # Panics
+    /// As [`Trial::start`].
+    pub async fn over(fleet: Fleet, client: &str, name: &str, who: Who, pause: Duration) -> Self {
         let client = Client::builder().registry(client).build().expect("a client");
-        let callers = Callers::start_with(&LedgerClient::new(SERVICE, &client), CALLERS, pause);
+        let callers = Callers::start_by(who, &client, CALLERS, pause);
         time::sleep(Duration::from_secs(1)).await;
-        let (name, recovery) = (name.to_owned(), Duration::ZERO);
-        Self { fleet, client, name, callers, faults: Vec::new(), returns: Vec::new(), recovery }
+        Self {
+            fleet,
+            client,
+            name: name.to_owned(),
+            who,
+            callers,
+            faults: Vec::new(),
+            returns: Vec::new(),
+            recovery: Duration::ZERO,
+            seconds_dark: 0,
+        }
     }
 
     /// Kills a node with SIGKILL, a call in flight on it. Its sockets are closed with it, so the client knows at once.
     pub async fn kill(&mut self, node: usize) {
-        let victim = self.fleet.id(node).to_owned();
-        let at = self.fleet.kill(node).await;
-        self.faults.push(Fault { victim, at, detected_within: Duration::from_millis(500) });
+        self.kill_all(&[node]).await;
+    }
+
+    /// The same of several nodes at once, a call in flight on the first.
+    pub async fn kill_all(&mut self, nodes: &[usize]) {
+        let victims: Vec<_> = nodes.iter().map(|&node| self.fleet.id(node).to_owned()).collect();
+        let at = self.fleet.kill_all(nodes).await;
+        for victim in victims {
+            self.fault(victim, at, Duration::from_millis(500), usize::MAX);
+        }
+    }
+
+    /// Nobody is there for so many seconds: callers wait, and are not answered.
+    pub fn dark_for(&mut self, seconds: usize) {
+        self.seconds_dark += seconds;
     }
 
     /// Stops a node with SIGSTOP. The client has its PING rule to find out: a second without a
@@ -70,20 +98,40 @@ impl Trial {
     pub fn pause(&mut self, node: usize) {
         let victim = self.fleet.id(node).to_owned();
         let at = self.fleet.pause(node);
-        self.faults.push(Fault { victim, at, detected_within: Duration::from_millis(2500) });
+        self.fault(victim, at, Duration::from_millis(2500), usize::MAX);
+    }
+
+    /// From then on this node is a bad one, which may cost so many calls.
+    pub fn is_bad(&mut self, victim: &str, from: Duration, at_most: usize) {
+        self.fault(victim.to_owned(), from, Duration::from_secs(3600), at_most);
+    }
+
+    fn fault(&mut self, victim: String, at: Duration, detected_within: Duration, at_most: usize) {
+        self.faults.push(Fault { victim, at, detected_within, at_most });
     }
 
     /// Lets a stopped node go on, and expects it to be called again.
     pub fn resume(&mut self, node: usize) -> Duration {
         let at = self.fleet.resume(node);
-        self.returns.push((self.fleet.id(node).to_owned(), at));
+        self.expect(node);
         at
+    }
+
+    /// Expects a node to be called from now on.
+    pub fn expect(&mut self, node: usize) {
+        self.returns.push((self.fleet.id(node).to_owned(), now()));
     }
 
     /// Starts a node again that has ended, and expects it to be called again.
     pub async fn restart(&mut self, node: usize) -> Duration {
-        let at = self.fleet.restart(node).await;
-        self.returns.push((self.fleet.id(node).to_owned(), at));
+        self.restart_all(&[node]).await
+    }
+
+    /// The same of several at once.
+    pub async fn restart_all(&mut self, nodes: &[usize]) -> Duration {
+        let at = self.fleet.restart_all(nodes).await;
+        let back = nodes.iter().map(|&node| (self.fleet.id(node).to_owned(), at));
+        self.returns.extend(back);
         at
     }
 
@@ -137,6 +185,15 @@ impl Trial {
     /// When a call failed that no fault excuses, a rule was broken, or no call was answered for a
     /// second.
     pub async fn finish(self, at_least: u64) -> Audit {
+        self.until_made(at_least).await;
+        self.end().await.judged()
+    }
+
+    /// Goes on until there were `at_least` calls, and who returned has had time to be called.
+    ///
+    /// # Panics
+    /// When there are not so many in five minutes.
+    pub async fn until_made(&self, at_least: u64) {
         let limit = Instant::now() + Duration::from_secs(300);
         while self.callers.made() < at_least {
             assert!(Instant::now() < limit, "only {} calls were made", self.callers.made());
@@ -146,21 +203,58 @@ impl Trial {
         if let Some((_, at)) = self.returns.last() {
             until(*at + Duration::from_secs(3)).await;
         }
-        let audit = Audit::new(self.callers.stop().await, self.fleet.visits());
+    }
 
+    /// Stops the callers and writes the line in `target/faults.json`.
+    pub async fn end(self) -> Verdict {
+        let calls = self.callers.stop().await;
+        let audit = Audit::of(self.who, calls, self.fleet.visits());
+        let end = now();
         let answers = self.returns.iter().map(|(id, at)| {
-            audit.first_answer(id, *at).map_or(Duration::MAX, |first| first.saturating_sub(*at))
+            let first = audit.first_answer(id, *at);
+            first.unwrap_or(end).saturating_sub(*at)
         });
         let recovery = answers.max().unwrap_or_default().max(self.recovery);
-        let (failed, unexcused) = (audit.failed(), audit.unexcused(&self.faults));
-        record(Line {
-            fault: self.name.clone(),
+        let line = Line {
+            fault: self.name,
             calls: audit.calls(),
-            failed: failed.len(),
+            failed: audit.failed().len(),
             allowed: audit.allowed(&self.faults),
             seconds_to_recover: recovery.as_secs_f64(),
-        });
+        };
+        record(line.clone());
+        let Self { faults, returns, seconds_dark, .. } = self;
+        Verdict { audit, line, faults, returns, seconds_dark }
+    }
+}
 
+/// What became of the calls under a fault.
+#[derive(Debug)]
+pub struct Verdict {
+    audit: Audit,
+    line: Line,
+    faults: Vec<Fault>,
+    returns: Vec<(String, Duration)>,
+    seconds_dark: usize,
+}
+
+impl Verdict {
+    /// How many calls were made.
+    pub fn calls(&self) -> usize {
+        self.line.calls
+    }
+
+    /// Whether a handler of this node's was given a call.
+    pub fn is_called(&self, node: &str) -> bool {
+        self.audit.visits_between(Some(node), Duration::ZERO, Duration::MAX) > 0
+    }
+
+    /// Checks what holds under every fault.
+    ///
+    /// # Panics
+    /// As [`Trial::finish`].
+    pub fn judged(self) -> Audit {
+        let Self { audit, line, faults, returns, seconds_dark } = self;
         let broken = audit.broken_rules();
         assert!(
             broken.is_empty(),
@@ -168,13 +262,21 @@ impl Trial {
             broken.len(),
             &broken[..broken.len().min(3)]
         );
+        let unexcused = audit.unexcused(&faults);
         let first = &unexcused[..unexcused.len().min(3)];
         assert!(first.is_empty(), "{} calls failed without excuse: {first:#?}", unexcused.len());
-        assert!(recovery < Duration::MAX, "a node that returned was never called again");
+        assert!(
+            line.failed <= line.allowed,
+            "more calls failed than the faults may cost: {line:?}"
+        );
+        for (id, at) in returns {
+            let is_called = audit.first_answer(&id, at).is_some();
+            assert!(is_called, "{id} returned and was never called again");
+        }
         // Callers that wait fail no call either.
         let silent = audit.seconds_without_an_answer();
         assert!(
-            audit.calls() > 0 && silent.is_empty(),
+            audit.calls() > 0 && silent.len() <= seconds_dark,
             "no call was answered in seconds {silent:?}"
         );
         audit

@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 
+mod ejecting;
+
 const TTL: u64 = 15_000;
 
 /// Runs the machine at milliseconds, and does what it says in a world of names and numbers.
@@ -13,6 +15,8 @@ struct World {
     attempts: BTreeMap<String, (Attempt, String, Option<u32>)>,
     dials: usize,
     picked: BTreeMap<EndpointId, (Arc<Node>, u32)>,
+    /// Those that a call is to try.
+    probes: BTreeMap<EndpointId, (Arc<Node>, u32)>,
     closed: Vec<u32>,
 }
 
@@ -24,11 +28,12 @@ impl World {
     fn new() -> Self {
         Self {
             start: Instant::now(),
-            members: Members::new(Duration::from_millis(TTL), Rng::with_seed(1)),
+            members: Members::new(Duration::from_millis(TTL), Rules::default(), Rng::with_seed(1)),
             links: 0,
             attempts: BTreeMap::new(),
             dials: 0,
             picked: BTreeMap::new(),
+            probes: BTreeMap::new(),
             closed: Vec::new(),
         }
     }
@@ -50,8 +55,10 @@ impl World {
     fn act(&mut self) {
         let untried = self.members.members.values().filter(|it| !it.is_tried).count();
         assert_eq!(self.members.untried(), untried, "what is counted is what is there");
-        let ready = self.members.members.values().filter(|it| it.is_ready()).count();
-        assert_eq!(self.members.ready, ready, "what is counted is what is there");
+        let mut census = Census::default();
+        self.members.members.values().for_each(|it| census.enter(it));
+        assert_eq!(self.members.census, census, "what is counted is what is there");
+        assert!(census.out <= census.pickable / 2, "half may be out: {census:?}");
         for action in self.members.actions() {
             match action {
                 Action::Dial(attempt, node, previous) => {
@@ -59,12 +66,24 @@ impl World {
                     let seen = (attempt, node.address.clone(), previous);
                     self.attempts.insert(node.id.clone(), seen);
                 }
-                Action::Pick(endpoint, node, link) => {
+                Action::Pick(endpoint, node, link, _) => {
+                    assert!(!self.probes.contains_key(&endpoint), "picked, and probed as well");
                     self.picked.insert(endpoint, (node, link));
                 }
                 Action::Unpick(endpoint, _) => {
                     let was = self.picked.remove(&endpoint);
                     assert!(was.is_some(), "unpicked, but was not picked");
+                }
+                Action::Eject(endpoint, ..) => {
+                    self.picked.remove(&endpoint);
+                    self.probes.remove(&endpoint);
+                }
+                Action::Probe(endpoint, node, link, _) => {
+                    assert!(!self.picked.contains_key(&endpoint), "probed, and picked as well");
+                    self.probes.insert(endpoint, (node, link));
+                }
+                Action::Unprobe(endpoint) => {
+                    self.probes.remove(&endpoint);
                 }
                 Action::Close(link) => self.closed.push(link),
             }
@@ -96,13 +115,13 @@ impl World {
     fn connected(&mut self, ms: u64, id: &str) -> u32 {
         self.links += 1;
         let attempt = self.attempt(id);
-        self.members.connected(&attempt, self.links, self.at(ms));
+        self.members.connected(&attempt, self.links, true, self.at(ms));
         self.act();
         self.links
     }
 
     fn failed(&mut self, ms: u64, id: &str) {
-        self.members.failed(&self.attempt(id), self.at(ms));
+        self.members.failed(&self.attempt(id), &"refused".into(), self.at(ms));
         self.act();
     }
 
@@ -112,7 +131,7 @@ impl World {
     }
 
     fn closed(&mut self, ms: u64, id: &str) {
-        self.members.closed(&self.attempt(id), self.at(ms));
+        self.members.closed(&self.attempt(id), &"reset".into(), self.at(ms));
         self.act();
     }
 
@@ -363,7 +382,7 @@ fn a_connection_to_an_address_that_changed_meanwhile_is_never_picked() {
     world.insert(0, "a");
     let first = world.attempt("a");
     world.update(100, Update::Insert(node("a", "elsewhere:1")));
-    world.members.connected(&first, 7, world.at(200));
+    world.members.connected(&first, 7, true, world.at(200));
     world.act();
     assert_eq!((world.picks(), world.closed.clone()), (vec![], vec![7]), "it leads to a:1");
     assert_eq!(world.attempts["a"].1, "elsewhere:1");
@@ -377,9 +396,9 @@ fn news_of_an_earlier_attempt_changes_nothing() {
     let first = world.attempt("a");
     world.goaway(5_000, "a");
     world.connected(5_010, "a");
-    world.members.closed(&first, world.at(6_000));
+    world.members.closed(&first, &"reset".into(), world.at(6_000));
     world.members.draining(&first, world.at(6_000));
-    world.members.failed(&first, world.at(6_000));
+    world.members.failed(&first, &"refused".into(), world.at(6_000));
     world.act();
     assert_eq!((world.picks(), world.dials), (vec!["a"], 2));
 }

@@ -70,7 +70,7 @@ impl ConsistentHash {
         Self { is_bounded: false, ..self }
     }
 
-    pub(super) fn header(&self) -> Option<HeaderName> {
+    fn header(&self) -> Option<HeaderName> {
         HeaderName::from_bytes(self.header.as_deref()?.as_bytes()).ok()
     }
 
@@ -87,7 +87,7 @@ impl ConsistentHash {
 }
 
 /// A key from its bytes (XXH64, which gRFC A42 hashes headers with).
-pub(crate) fn hash_bytes(key: &[u8]) -> u64 {
+pub(super) fn hash_bytes(key: &[u8]) -> u64 {
     XxHash64::oneshot(0, key)
 }
 
@@ -119,6 +119,8 @@ pub(in super::super) struct Ring<C> {
     /// The first point of each chunk.
     firsts: Vec<Point>,
     len: usize,
+    /// Where a call without a key has one.
+    header: Option<HeaderName>,
     /// The calls in flight on all, if the load is bounded.
     in_flight: Option<Arc<AtomicUsize>>,
 }
@@ -129,6 +131,7 @@ impl<C> Clone for Ring<C> {
             chunks: self.chunks.clone(),
             firsts: self.firsts.clone(),
             len: self.len,
+            header: self.header.clone(),
             in_flight: self.in_flight.clone(),
         }
     }
@@ -137,7 +140,8 @@ impl<C> Clone for Ring<C> {
 impl<C> Ring<C> {
     pub(super) fn new(hash: &ConsistentHash) -> Self {
         let in_flight = hash.is_bounded.then(Arc::default);
-        Self { chunks: Vec::new(), firsts: Vec::new(), len: 0, in_flight }
+        let header = hash.header();
+        Self { chunks: Vec::new(), firsts: Vec::new(), len: 0, header, in_flight }
     }
 
     pub(super) fn count(&self) -> Option<Counted> {
@@ -191,6 +195,12 @@ impl<C> Ring<C> {
     /// The chunk that a point is in, or would be.
     fn chunk_of(&self, point: Point) -> usize {
         self.firsts.partition_point(|first| *first <= point).saturating_sub(1)
+    }
+
+    /// A call's key: its own, or the value of the header that the policy names.
+    pub(super) fn key(&self, request: &crate::balance::Request<'_>) -> Option<u64> {
+        let header = || request.metadata?.get(self.header.as_ref()?);
+        request.hash.or_else(|| Some(hash_bytes(header()?.as_bytes())))
     }
 
     /// The key's node, or the next one on the ring that has room and is one for the call.

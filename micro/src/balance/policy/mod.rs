@@ -10,7 +10,6 @@ use std::{
 };
 
 use fastrand::Rng;
-use http::HeaderName;
 use tokio::time::Instant;
 
 use super::{request::Asked, set::Set, snapshot::Endpoint};
@@ -27,7 +26,7 @@ mod weighted;
 mod zone_first;
 
 pub use consistent_hash::ConsistentHash;
-pub(crate) use consistent_hash::{hash_bytes, hash_text};
+pub(crate) use consistent_hash::hash_text;
 pub use custom::{CallInfo, Candidate, Candidates, Policy};
 
 /// How a channel spreads its calls over the nodes that are connected.
@@ -145,14 +144,6 @@ impl Balancing {
             _ => Ok(()),
         }
     }
-
-    /// The header whose value is a call's key.
-    pub(crate) fn hash_header(&self) -> Option<HeaderName> {
-        match &self.0 {
-            Kind::ConsistentHash(hash) => hash.header(),
-            _ => None,
-        }
-    }
 }
 
 impl From<ConsistentHash> for Balancing {
@@ -221,7 +212,7 @@ impl<C> Rule<C> {
             Self::Random => p2c::draw(set, set.all(), asked, None, rng),
             Self::LeastRequest => p2c::least_request(set, asked, rng),
             Self::Weighted(weights) => weights.pick(set, asked, now, rng),
-            Self::ConsistentHash(ring) => match asked.request.hash {
+            Self::ConsistentHash(ring) => match ring.key(asked.request) {
                 Some(hash) => ring.pick(hash, asked),
                 None => p2c::pick(set, set.all(), asked, now, rng),
             },

@@ -69,10 +69,8 @@ impl Fleet {
 
     fn insert(&mut self, id: u64, facts: &[(&str, &str)]) {
         let now = self.start + self.at;
-        let load = Arc::new(Load::new(None, Duration::from_secs(5), now));
-        let endpoint =
-            Endpoint { id: EndpointId(id + 1), node: node(id, facts), connection: id, load };
-        self.picked.insert(endpoint);
+        let load = Load::new(None, Duration::from_secs(5), now);
+        self.picked.insert(Endpoint::of(node(id, facts), EndpointId(id + 1), id, load));
     }
 
     fn remove(&mut self, id: u64) {
@@ -164,9 +162,8 @@ fn where_nodes_must_serve_the_method_no_other_is_picked() {
                 name: name.to_owned(),
                 ..crate::registry::Endpoint::default()
             }];
-            let load = Arc::new(Load::new(None, Duration::from_secs(5), now));
-            let (id, node) = (EndpointId(id + 1), Arc::new(node));
-            picked.insert(Endpoint { id, node, connection: id.0 - 1, load });
+            let load = Load::new(None, Duration::from_secs(5), now);
+            picked.insert(Endpoint::of(Arc::new(node), EndpointId(id + 1), id, load));
         }
         let (snapshot, mut rng) = (picked.snapshot(), Rng::with_seed(2));
         let mut pick = |method, hash| {
@@ -422,8 +419,8 @@ fn a_call_without_a_key_goes_anywhere() {
 
 #[test]
 fn a_keys_text_is_the_key() {
-    assert_eq!(hash_text(42), hash_bytes(b"42"));
-    assert_eq!(hash_text(format_args!("{}-{}", "ab", 7)), hash_bytes(b"ab-7"));
+    assert_eq!(hash_text(42), consistent_hash::hash_bytes(b"42"));
+    assert_eq!(hash_text(format_args!("{}-{}", "ab", 7)), consistent_hash::hash_bytes(b"ab-7"));
     assert_ne!(hash_text("a"), hash_text("b"));
 }
 
@@ -498,6 +495,4 @@ fn a_header_that_cannot_be_is_told() {
         "consistent_hash by the header 'user id': no header can have that name; take letters, \
          digits and '-'"
     );
-    let header = Balancing::from(ConsistentHash::by_header("X-User")).hash_header();
-    assert_eq!(header.expect("a name").as_str(), "x-user");
 }

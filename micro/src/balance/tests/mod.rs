@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream::BoxStream};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, sleep, timeout},
@@ -13,15 +14,19 @@ use tokio::{
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{
-    Balancer, Balancing, Filter, Options, Outcome, Pick, Request,
+    Balancer, Balancing, EndpointId, Filter, Options, Outcome, Pick, Request, Tuning,
     connect::{Connect, Ended},
+    health::Health,
 };
 use crate::{
     discovery::{Discovery, Doubts, Neighbours, Status, Update},
     registry::{Endpoint, Node, Registry, memory::Memory},
 };
 
+mod ejecting;
+mod explaining;
 mod fail_fast;
+mod health;
 mod shares;
 mod simulation;
 
@@ -43,6 +48,8 @@ struct Inner {
     dials: Vec<(String, Instant)>,
     connections: Vec<watch::Sender<Option<Ended>>>,
     closed: Vec<usize>,
+    /// What is told of the health of each address.
+    health: HashMap<String, mpsc::UnboundedSender<Health>>,
 }
 
 #[derive(Debug, Clone)]
@@ -104,6 +111,13 @@ impl Connect for Network {
         ended.expect("waited for")
     }
 
+    fn health(connection: Connection, _: Arc<str>) -> BoxStream<'static, Health> {
+        let mut inner = connection.network.0.lock().unwrap();
+        let (tell, told) = mpsc::unbounded_channel();
+        inner.health.insert(connection.address.clone(), tell);
+        UnboundedReceiverStream::new(told).boxed()
+    }
+
     fn close(connection: &Connection) {
         connection.network.0.lock().unwrap().closed.push(connection.number);
     }
@@ -115,6 +129,7 @@ struct World {
     updates: mpsc::UnboundedSender<Update>,
     status: watch::Sender<Status>,
     doubted: Arc<Notify>,
+    tuning: watch::Sender<Tuning>,
     /// Only for what else is registered.
     registry: Memory,
 }
@@ -126,15 +141,26 @@ fn world() -> World {
 
 fn world_of(options: Options) -> World {
     let registry = Memory::new();
-    world_of_all(registry.clone(), Arc::new(registry), options)
+    world_of_all(registry.clone(), Arc::new(registry), options, Tuning::default())
+}
+
+fn world_tuned(tuning: Tuning) -> World {
+    let registry = Memory::new();
+    world_of_all(registry.clone(), Arc::new(registry), Options::default(), tuning)
 }
 
 /// With `asked` for what else is registered.
 fn world_with(registry: Memory, asked: Arc<dyn Registry>) -> World {
-    world_of_all(registry, asked, Options::default())
+    world_of_all(registry, asked, Options::default(), Tuning::default())
 }
 
-fn world_of_all(registry: Memory, asked: Arc<dyn Registry>, options: Options) -> World {
+fn world_of_all(
+    registry: Memory,
+    asked: Arc<dyn Registry>,
+    options: Options,
+    tuning: Tuning,
+) -> World {
+    let tuning = watch::Sender::new(tuning);
     let (updates, stream) = mpsc::unbounded_channel();
     let status = watch::Sender::new(Status::default());
     let (network, mut doubts) = (Network::default(), Doubts::default());
@@ -146,8 +172,9 @@ fn world_of_all(registry: Memory, asked: Arc<dyn Registry>, options: Options) ->
         doubts,
         network.clone(),
         options,
+        tuning.subscribe(),
     );
-    World { balancer, network, updates, status, doubted, registry }
+    World { balancer, network, updates, status, doubted, tuning, registry }
 }
 
 fn nodes(ids: &[&str]) -> Update {
@@ -182,6 +209,10 @@ impl World {
         ids.sort_unstable();
         ids.dedup();
         ids
+    }
+
+    async fn settle(&self) {
+        sleep(Duration::from_millis(1)).await;
     }
 
     fn pick(&self) -> Pick<Connection> {
@@ -408,7 +439,8 @@ async fn a_new_connection_starts_without_the_failures_of_the_old() {
     sleep(Duration::from_secs(5)).await;
     let mut late = world.pick();
     let id = late.node().id.clone();
-    for _ in 0..10 {
+    // Five eject it.
+    for _ in 0..3 {
         late.report(Outcome::Failure);
     }
     let share = |world: &World| {
@@ -558,7 +590,7 @@ async fn a_call_waits_for_a_node_that_has_its_method() {
 #[tokio::test(start_paused = true)]
 async fn a_zones_share_goes_by_what_the_registry_lists_of_it() {
     let balancing = Balancing::zone_first("a");
-    let world = world_of(Options { balancing, ..Options::default() });
+    let world = world_tuned(Tuning { balancing, ..Tuning::default() });
     for down in ["a1:1", "a2:1"] {
         world.network.set(down, Host::Refuses);
     }
@@ -575,4 +607,22 @@ async fn a_zones_share_goes_by_what_the_registry_lists_of_it() {
     world.network.set("a2:1", Host::Accepts);
     sleep(Duration::from_secs(10)).await;
     assert_eq!(world.picks(), ["a1", "a2", "a3"], "its own zone is well");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_policy_and_other_rules_hold_from_when_they_are_said() {
+    let world = World::with(&["a", "b", "c"]).await;
+    world.tuning.send_modify(|tuning| tuning.balancing = Balancing::pick_first());
+    world.settle().await;
+    assert_eq!(world.picks().len(), 1);
+    let zone = |zone: &str| Balancing::zone_first(zone);
+    let mut node = Node::new("greeter", "c", "c:1");
+    node.metadata.insert("zone".to_owned(), "z".to_owned());
+    world.send(Update::Insert(Arc::new(node)));
+    world.tuning.send_modify(|tuning| tuning.balancing = zone("z"));
+    world.settle().await;
+    assert_eq!(world.picks(), ["c"], "what is listed and connected is known to the new one");
+    world.tuning.send_modify(|tuning| tuning.balancing = zone("y"));
+    world.settle().await;
+    assert_eq!(world.picks(), ["a", "b", "c"]);
 }

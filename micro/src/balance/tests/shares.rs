@@ -10,7 +10,6 @@ use super::super::{
     ewma::Load,
     snapshot::{Endpoint, Picked},
 };
-use crate::registry::Node;
 
 const PENALTY: Duration = Duration::from_secs(5);
 const ALL: u64 = 3;
@@ -82,9 +81,8 @@ impl Fleet {
     /// What the driver does when a connection stands.
     fn connect(&mut self, id: u64, host: usize) {
         let now = self.start + self.now;
-        let load = Arc::new(Load::new(self.picked.median_latency(now), PENALTY, now));
-        let node = Arc::new(Node::new("greeter", id.to_string(), "host:1"));
-        self.picked.insert(Endpoint { id: EndpointId(id), node, connection: host, load });
+        let load = Load::new(self.picked.median_latency(now), PENALTY, now);
+        self.picked.insert(Endpoint::new(EndpointId(id), host, load));
     }
 
     fn disconnect(&mut self, id: u64) {

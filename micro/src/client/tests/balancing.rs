@@ -17,7 +17,12 @@ const SOON: Duration = Duration::from_millis(100);
 async fn fleet(registry: &str, nodes: usize, options: ChannelOptions) -> (Stub, Vec<Handle>) {
     let mut handles = Vec::new();
     for number in 0..nodes {
-        handles.push(start(registry, "echo", Echo::named(&number.to_string())).await);
+        let (service, name) = (crate::Service::builder("echo"), number.to_string());
+        // Of the same name: a node's keys go by its id.
+        let service = service.id(&*name).registry(registry).without_env().build().await;
+        let mut service = service.expect("a service");
+        crate::fixture::register(service.server(), Echo::named(&name));
+        handles.push(service.start().await.expect("it starts"));
     }
     let client = Client::builder().without_env().registry(registry).for_all(options);
     let stub = Stub::new("echo", &client.build().expect("a registry in memory"));

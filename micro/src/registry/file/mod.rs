@@ -1,6 +1,6 @@
 //! `file://`: nodes that a file lists, read anew when it changes.
 //!
-//! `nodes` takes its text apart, `disk` reads it whole. It keeps no policy: a file that cannot be
+//! `nodes` takes its text apart, the crate's `disk` reads it whole. It keeps no policy: a file that cannot be
 //! used is an error of every read until it can, and `discovery` then keeps what it has.
 
 use std::{
@@ -23,14 +23,14 @@ use super::{
     Batch, BoxFuture, Entry, Event, Lease, Listing, Node, Registry, RenewError, Watch, WatchError,
     share::share, url::Url,
 };
-use crate::{Error, ErrorKind};
+use crate::{
+    Error, ErrorKind,
+    disk::{self, Found, Identity},
+};
 
-mod disk;
 mod nodes;
 #[cfg(test)]
 mod tests;
-
-use disk::{Found, Identity};
 
 /// How often the file is looked at.
 const LOOKS_EVERY: Duration = Duration::from_millis(500);

@@ -46,11 +46,11 @@ impl Chooser for Ours {
         node.metadata.insert("zone".to_owned(), zone.to_owned());
         let node = Arc::new(node);
         self.picked.listed(&Update::Insert(node.clone()));
-        let load = Arc::new(Load::new(self.picked.median_latency(now), PENALTY, now));
-        let id = EndpointId(host as u64 + 1);
-        self.picked.insert(Endpoint { id, node, connection: host, load: load.clone() });
+        let load = Load::new(self.picked.median_latency(now), PENALTY, now);
+        let endpoint = Endpoint::of(node, EndpointId(host as u64 + 1), host, load);
+        self.loads.push(endpoint.load.clone());
+        self.picked.insert(endpoint);
         self.snapshot = self.picked.snapshot();
-        self.loads.push(load);
     }
 
     fn pick(&mut self, key: u64, now: Duration, rng: &mut Rng) -> usize {

@@ -1,4 +1,4 @@
-//! The file as it lies on the disk: read whole, or not at all.
+//! A file as it lies on the disk: read whole, or not at all, and told apart from what it was.
 
 use std::{
     fs::{self, File, Metadata},
@@ -8,7 +8,7 @@ use std::{
 };
 
 /// The largest file taken.
-pub(super) const MOST_BYTES: u64 = 1024 * 1024;
+const MOST_BYTES: u64 = 1024 * 1024;
 
 /// A file changed no longer ago than this may change once more within one tick of its clock, of
 /// which no time stamp would tell.
@@ -16,7 +16,7 @@ const SETTLES: Duration = Duration::from_secs(2);
 
 /// Whether a file is still the one that was read: another of these is another file, or was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     /// Device, inode, and the time of the last change of either content or owner, where there are
     /// such: a rename, and a symbolic link that leads elsewhere, show in them.
     unix: Option<(u64, u64, i64, i64)>,
@@ -26,7 +26,7 @@ pub(super) struct Identity {
 
 /// What was found.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(crate) enum Found {
     /// The file of that identity.
     Unchanged,
     /// It was written while it was read.
@@ -62,7 +62,7 @@ impl Identity {
 }
 
 /// Reads the file, unless it is `known`.
-pub(super) fn read(path: &Path, known: Option<&Identity>) -> Result<Found, String> {
+pub(crate) fn read(path: &Path, known: Option<&Identity>) -> Result<Found, String> {
     let fail = |error: io::Error| format!("cannot read {}: {error}", path.display());
     // By the path first: opening a pipe would wait for whoever writes to it.
     let metadata = fs::metadata(path).map_err(fail)?;

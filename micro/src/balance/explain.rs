@@ -1,0 +1,152 @@
+//! A service's nodes as a channel sees them: for whoever asks why a node has no calls.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::registry::Node;
+
+/// The nodes of a service as a channel sees them, at one moment. As text, one line a node.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The service's name in the registry.
+    pub service: String,
+    /// The registry, without what is secret of its URL.
+    pub registry: String,
+    /// The registry's last revision that was seen, as it counts them; 0 before the first.
+    pub revision: u64,
+    /// For how long the registry's word is not to be had, so that the nodes are those known then.
+    pub stale: Option<Duration>,
+    /// The registry's last error, if it has not answered since.
+    pub error: Option<String>,
+    /// How many nodes the registry lists: more than are here if the channel has a subset.
+    pub listed: usize,
+    /// How many records were left out, since they cannot be decoded or their nodes do not speak gRPC.
+    pub left_out: usize,
+    /// Since when no node has changed.
+    pub unchanged: Duration,
+    /// The nodes, by id.
+    pub nodes: Vec<NodeReport>,
+}
+
+/// One node, as a channel sees it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct NodeReport {
+    /// Its record.
+    pub node: Arc<Node>,
+    /// What it is in, and why.
+    pub state: NodeState,
+    /// Why it last failed to connect or lost its connection, if it has none, or is not well.
+    pub error: Option<String>,
+    /// For how long it has been in that state.
+    pub since: Duration,
+    /// How many of this channel's calls are under way on its present connection.
+    pub in_flight: u32,
+    /// What its calls take, as the balancer estimates it; `None` before the first.
+    pub latency: Option<Duration>,
+    /// From 0 to 1: a failure halves it, for some time; `None` without a connection.
+    pub health: Option<f32>,
+}
+
+/// What a node is in. Only those `Ready` and `Retained` have calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NodeState {
+    /// It was never dialled.
+    Idle,
+    /// An attempt to connect is under way.
+    Connecting,
+    /// It takes calls.
+    Ready,
+    /// It sent GOAWAY: its calls finish, and it is dialled anew.
+    Draining {
+        /// When it is.
+        next_attempt: Duration,
+    },
+    /// The last attempt to connect has failed, or the connection was lost.
+    Backoff {
+        /// When the next is made.
+        next_attempt: Duration,
+    },
+    /// It is connected, and left out for what its calls have come to.
+    Ejected {
+        /// Why.
+        reason: String,
+        /// For how long yet.
+        left: Duration,
+    },
+    /// As `Ejected`, but the next call that may tries it.
+    Probed {
+        /// Why it was ejected.
+        reason: String,
+    },
+    /// It is connected, and says that it is not well, or nothing yet: see
+    /// [`health_check`](crate::ChannelOptions::health_check).
+    Unwell,
+    /// The registry has removed it: it has no calls, and is connected for some time yet.
+    Removed,
+    /// The registry has removed it, and it takes calls all the same, since no node that is listed is
+    /// connected.
+    Retained,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, registry, revision, listed, left_out, .. } = self;
+        let takes_calls =
+            |it: &&NodeReport| matches!(it.state, NodeState::Ready | NodeState::Retained);
+        let ready = self.nodes.iter().filter(takes_calls).count();
+        write!(f, "service '{service}': {listed} nodes in {registry}, {ready} take calls; ")?;
+        write!(f, "revision {revision}, no change for {:.1?}", self.unchanged)?;
+        if *left_out > 0 {
+            write!(f, "; {left_out} records are left out")?;
+        }
+        if let Some(stale) = self.stale {
+            write!(f, "; the registry has been silent for {stale:.1?}")?;
+        }
+        if let Some(error) = &self.error {
+            write!(f, "; the registry's last error: {error}")?;
+        }
+        self.nodes.iter().try_for_each(|node| write!(f, "\n  {node}"))
+    }
+}
+
+impl fmt::Display for NodeReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} at {}: {} for {:.1?}",
+            self.node.id, self.node.address, self.state, self.since
+        )?;
+        if let Some(health) = self.health {
+            write!(f, "; {} in flight, health {health:.2}", self.in_flight)?;
+        }
+        if let Some(latency) = self.latency {
+            write!(f, ", {latency:.1?} a call")?;
+        }
+        self.error.iter().try_for_each(|error| write!(f, "; {error}"))
+    }
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Idle => f.write_str("idle"),
+            Self::Connecting => f.write_str("connecting"),
+            Self::Ready => f.write_str("ready"),
+            Self::Draining { next_attempt } => {
+                write!(f, "draining (dialled anew in {next_attempt:.1?})")
+            }
+            Self::Backoff { next_attempt } => {
+                write!(f, "in backoff (dialled again in {next_attempt:.1?})")
+            }
+            Self::Ejected { reason, left } => write!(f, "ejected ({reason}; {left:.1?} more)"),
+            Self::Probed { reason } => write!(f, "ejected ({reason}; a call is to try it)"),
+            Self::Unwell => f.write_str("not well"),
+            Self::Removed => f.write_str("removed from the registry"),
+            Self::Retained => {
+                f.write_str("removed from the registry, and called for want of others")
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Members ejected, probed and let in again.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Action, Key, Members, Phase, Reason, Tally};
+
+/// How many others are looked at before a node is ejected for its answers.
+const ASKED: usize = 32;
+
+impl<L: Clone> Members<L> {
+    /// Takes that a node's calls have failed too often in a row: by its transport, or by what it
+    /// answered. The latter says something of the node only where the others answer otherwise: when
+    /// what all of them need is down, half of them must not be out for longer than that is.
+    pub(in super::super) fn failing(
+        &mut self,
+        tally: &Arc<Tally>,
+        is_transport: bool,
+        now: Instant,
+    ) {
+        if !self.is_current(tally) {
+            return;
+        }
+        if is_transport {
+            self.eject(tally.key(), Reason::TransportFailures, now);
+        } else if self.others_are_well(tally.key()) {
+            self.eject(tally.key(), Reason::Failures, now);
+        }
+    }
+
+    /// Whether most of some other nodes owe nothing.
+    fn others_are_well(&self, key: &Key) -> bool {
+        let others = self.members.values().filter(|it| it.is_pickable() && it.ejection.is_in());
+        let others = others.filter(|it| it.key != *key).take(ASKED);
+        let (mut all, mut well) = (0, 0);
+        for other in others {
+            all += 1;
+            well += usize::from(other.tally.is_well());
+        }
+        well * 2 >= all && all > 0
+    }
+
+    /// Takes what came of a probe; `None` if it says nothing, and another has to be made.
+    pub(in super::super) fn probed(
+        &mut self,
+        tally: &Arc<Tally>,
+        is_well: Option<bool>,
+        now: Instant,
+    ) {
+        if !self.is_current(tally) || !self.probed.contains(tally.key()) {
+            return;
+        }
+        match is_well {
+            Some(true) => self.admit(tally.key(), now),
+            Some(false) => {
+                self.probed.remove(tally.key());
+                self.put_out(tally.key(), Reason::Probe, now);
+            }
+            None => {
+                let member = &self.members[tally.key()];
+                self.out.actions.extend(member.pick());
+            }
+        }
+    }
+
+    /// Looks for outliers, if it is time.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        if self.sweeps_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.sweeps_at = (self.census.pickable > 0).then(|| now + self.rules.interval);
+        let mut keys = Vec::with_capacity(self.census.pickable);
+        let mut calls = Vec::with_capacity(self.census.pickable);
+        for member in self.members.values_mut().filter(|member| member.ejection.is_in()) {
+            member.ejection.forgive();
+            calls.push(member.tally.take());
+            keys.push(member.key.clone());
+        }
+        for (place, reason) in self.rules.outliers(&calls, &mut self.rng) {
+            self.eject(&keys[place], reason, now);
+        }
+    }
+
+    /// Has those probed whose time is over.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while self.ejected.first().is_some_and(|(until, _)| *until <= now) {
+            let (_, key) = self.ejected.pop_first().expect("there is a first");
+            let member = self.members.get_mut(&key).expect("who is forgotten is not out");
+            member.ejection.expire();
+            self.out.actions.extend(member.pick());
+            self.probed.insert(key);
+        }
+    }
+
+    /// Lets in again those that are too many to be out, the nearest to its end first: others were
+    /// lost.
+    pub(super) fn spare(&mut self, now: Instant) {
+        while self.census.out > self.rules.most(self.census.pickable) {
+            let out = self.probed.iter().chain(self.ejected.iter().map(|(_, key)| key));
+            let mut counted = out.filter(|key| self.members[*key].is_pickable());
+            let key = counted.next().expect("what is counted is there").clone();
+            self.admit(&key, now);
+        }
+    }
+
+    fn is_current(&self, tally: &Arc<Tally>) -> bool {
+        self.members.get(tally.key()).is_some_and(|member| Arc::ptr_eq(&member.tally, tally))
+    }
+
+    /// Ejects a member, if one more may be out. One that has just lost its connection is out when it
+    /// has the next.
+    fn eject(&mut self, key: &Key, reason: Reason, now: Instant) {
+        let member = &self.members[key];
+        let is_spared =
+            member.is_pickable() && self.census.out >= self.rules.most(self.census.pickable);
+        if member.ejection.is_in() && !is_spared {
+            self.put_out(key, reason, now);
+        }
+    }
+
+    fn put_out(&mut self, key: &Key, reason: Reason, now: Instant) {
+        let member = self.members.get_mut(key).expect("its caller has found it");
+        self.census.leave(member);
+        let until = member.ejection.eject(reason, &self.rules, now);
+        member.changed = now;
+        self.census.enter(member);
+        self.ejected.insert((until, key.clone()));
+        let node = member.node.clone();
+        self.out.actions.push(Action::Eject(member.endpoint, node, reason, until));
+    }
+
+    fn admit(&mut self, key: &Key, now: Instant) {
+        let member = self.members.get_mut(key).expect("its caller has found it");
+        if let Phase::Out(until, _) = member.ejection.phase() {
+            self.ejected.remove(&(until, key.clone()));
+        } else if self.probed.remove(key) {
+            self.out.actions.push(Action::Unprobe(member.endpoint));
+        }
+        self.census.leave(member);
+        member.ejection.admit();
+        member.changed = now;
+        self.census.enter(member);
+        member.tally.clear();
+        self.out.actions.extend(member.pick());
+    }
+}

@@ -1,0 +1,228 @@
+//! Ejections, and what keeps them from emptying the set.
+
+use super::*;
+
+impl World {
+    fn member(&self, id: &str) -> Option<&Member<u32>> {
+        self.members.members.values().find(|member| &*member.key.id == id)
+    }
+
+    fn tally(&self, id: &str) -> Arc<Tally> {
+        self.member(id).expect("a member").tally.clone()
+    }
+
+    fn broke(&mut self, ms: u64, id: &str) {
+        self.members.failing(&self.tally(id), true, self.at(ms));
+        self.act();
+    }
+
+    fn probed(&mut self, ms: u64, id: &str, is_well: Option<bool>) {
+        let endpoint = self.member(id).expect("a member").endpoint;
+        self.probes.remove(&endpoint);
+        self.members.probed(&self.tally(id), is_well, self.at(ms));
+        self.act();
+    }
+
+    /// Calls of a node in an interval.
+    fn calls(&self, id: &str, answered: u32, failed: u32) {
+        let tally = self.tally(id);
+        (0..answered).for_each(|_| tally.answered());
+        for _ in 0..failed {
+            tally.failed();
+        }
+    }
+
+    fn probes(&self) -> Vec<&str> {
+        self.probes.values().map(|(node, _)| node.id.as_str()).collect()
+    }
+}
+
+#[test]
+fn three_transport_failures_eject_a_node_until_one_probe_went_well() {
+    let mut world = World::with(&["a", "b", "c"]);
+    world.broke(1_000, "a");
+    assert_eq!(world.picks(), ["b", "c"]);
+    world.tick(30_999);
+    assert!(world.probes().is_empty(), "30 s are not over");
+    world.tick(31_000);
+    assert_eq!(world.probes(), ["a"]);
+    assert_eq!(world.picks(), ["b", "c"], "one call may try it, and no other");
+
+    world.probed(31_010, "a", None);
+    assert_eq!(world.probes(), ["a"], "the call was cancelled: another may");
+    world.probed(31_020, "a", Some(false));
+    assert_eq!(world.picks(), ["b", "c"]);
+    assert!(world.probes().is_empty());
+    world.tick(91_020);
+    assert_eq!(world.probes(), ["a"], "the second time, twice as long");
+    world.probed(91_030, "a", Some(true));
+    assert_eq!(world.picks(), ["a", "b", "c"]);
+}
+
+#[test]
+fn half_may_be_out_and_one_of_one_never() {
+    let mut world = World::with(&["a", "b", "c", "d"]);
+    for id in ["a", "b", "c", "d"] {
+        world.broke(1_000, id);
+    }
+    assert_eq!(world.picks(), ["c", "d"]);
+    let mut world = World::with(&["a"]);
+    world.broke(1_000, "a");
+    assert_eq!(world.picks(), ["a"]);
+}
+
+#[test]
+fn who_is_out_is_let_in_when_the_others_are_lost() {
+    let mut world = World::with(&["a", "b", "c"]);
+    world.broke(1_000, "a");
+    world.closed(2_000, "b");
+    assert_eq!(world.picks(), ["c"], "one of two");
+    world.closed(2_000, "c");
+    assert_eq!(world.picks(), ["a"], "rather than none");
+
+    let mut world = World::with(&["a", "b"]);
+    world.broke(1_000, "a");
+    world.remove(2_000, "b");
+    assert_eq!(world.picks(), ["a"], "removed is as good as lost");
+}
+
+#[test]
+fn a_probe_is_withdrawn_when_its_node_is_let_in_or_lost() {
+    let mut world = World::with(&["a", "b", "c"]);
+    world.broke(1_000, "a");
+    world.tick(31_000);
+    world.closed(32_000, "a");
+    assert!(world.probes().is_empty(), "it has no connection");
+    world.connected(33_000, "a");
+    assert_eq!(world.probes(), ["a"]);
+    world.closed(34_000, "b");
+    world.closed(34_000, "c");
+    assert_eq!(world.picks(), ["a"]);
+    assert!(world.probes().is_empty());
+    world.probed(34_001, "a", Some(false));
+    assert_eq!(world.picks(), ["a"], "the probe that was under way decides nothing any more");
+}
+
+#[test]
+fn a_node_stays_out_over_a_new_connection_and_a_new_record_but_not_at_a_new_address() {
+    let mut world = World::with(&["a", "b", "c"]);
+    world.broke(1_000, "a");
+    world.closed(2_000, "a");
+    world.connected(2_500, "a");
+    let mut renewed = Node::new("greeter", "a", "a:1");
+    renewed.metadata.insert("zone".into(), "z".into());
+    world.update(3_000, Update::Insert(Arc::new(renewed)));
+    assert_eq!(world.picks(), ["b", "c"]);
+    let old = world.tally("a");
+    world.update(4_000, Update::Insert(node("a", "a:2")));
+    world.connected(4_001, "a");
+    assert_eq!(world.picks(), ["a", "b", "c"]);
+    world.members.failing(&old, true, world.at(4_002));
+    world.act();
+    assert_eq!(world.picks(), ["a", "b", "c"], "the old endpoint's calls are nothing to it");
+}
+
+#[test]
+fn outliers_are_looked_for_every_ten_seconds() {
+    let mut world = World::with(&["a", "b", "c"]);
+    world.calls("a", 5, 95);
+    world.calls("b", 100, 0);
+    world.calls("c", 100, 0);
+    world.tick(9_999);
+    assert_eq!(world.picks(), ["a", "b", "c"]);
+    world.tick(10_000);
+    assert_eq!(world.picks(), ["b", "c"]);
+
+    let mut world = World::with(&["a", "b", "c"]);
+    for interval in 1..=3 {
+        for id in ["a", "b", "c"] {
+            world.calls(id, if id == "a" { 0 } else { 100 }, if id == "a" { 49 } else { 0 });
+        }
+        world.tick(interval * 10_000);
+    }
+    assert_eq!(world.picks(), ["a", "b", "c"], "calls of another interval are none of this one's");
+}
+
+#[test]
+fn an_interval_without_ejection_is_forgiven() {
+    let mut world = World::with(&["a", "b", "c"]);
+    world.broke(1_000, "a");
+    world.tick(31_000);
+    world.probed(31_000, "a", Some(true));
+    world.tick(41_000);
+    world.broke(42_000, "a");
+    world.tick(71_999);
+    assert!(world.probes().is_empty());
+    world.tick(72_000);
+    assert_eq!(world.probes(), ["a"], "30 s again");
+}
+
+/// Whatever happens to five nodes, in whatever order: half of those connected are in, and so is one
+/// if any is.
+#[test]
+fn no_sequence_of_events_empties_the_set_by_ejection() {
+    let mut rng = Rng::with_seed(11);
+    let mut ejections = 0;
+    for _ in 0..300 {
+        let mut world = World::new();
+        let mut now = 0;
+        for _ in 0..120 {
+            now += rng.u64(..6_000);
+            world.tick(now);
+            let id = ["a", "b", "c", "d", "e"][rng.usize(..5)];
+            let is_linked = world.member(id).map(|member| member.link.is_some());
+            let was_out = world.members.census.out;
+            match (rng.u8(..10), is_linked) {
+                (0, _) => world.remove(now, id),
+                (1, Some(true)) => world.closed(now, id),
+                (2, Some(true)) => world.goaway(now, id),
+                (3..=5, Some(true)) => world.broke(now, id),
+                (6 | 7, Some(true)) => world.calls(id, rng.u32(..200), rng.u32(..200)),
+                (8, Some(_)) => {
+                    world.probed(now, id, [None, Some(true), Some(false)][rng.usize(..3)]);
+                }
+                (_, Some(false)) => {
+                    world.connected(now, id);
+                }
+                _ => world.insert(now, id),
+            }
+            let census = &world.members.census;
+            ejections += usize::from(census.out > was_out);
+            assert_eq!(census.pickable > 0, !world.picked.is_empty(), "{census:?}");
+            assert_eq!(census.pickable - census.out, world.picked.len(), "{census:?}");
+        }
+    }
+    assert!(ejections > 1_000, "only {ejections} ejections were tried");
+}
+
+#[test]
+fn failures_eject_a_node_while_the_others_answer() {
+    let fails = |world: &mut World, ms: u64, id: &str| {
+        let tally = world.tally(id);
+        for _ in 0..5 {
+            tally.failed();
+        }
+        world.members.failing(&tally, false, world.at(ms));
+        world.act();
+    };
+    let mut world = World::with(&["a", "b", "c"]);
+    fails(&mut world, 1_000, "a");
+    assert_eq!(world.picks(), ["b", "c"]);
+
+    let mut world = World::with(&["a", "b", "c", "d"]);
+    for id in ["b", "c", "d"] {
+        world.tally(id).failed();
+    }
+    fails(&mut world, 1_000, "a");
+    assert_eq!(world.picks(), ["a", "b", "c", "d"], "what they all need may be down");
+    world.tally("c").answered();
+    world.tally("c").answered();
+    world.tally("d").answered();
+    world.tally("d").answered();
+    fails(&mut world, 2_000, "a");
+    assert_eq!(world.picks(), ["b", "c", "d"], "two of the three others answer");
+
+    let mut world = World::with(&["a"]);
+    fails(&mut world, 1_000, "a");
+    assert_eq!(world.picks(), ["a"], "the last");
+}

@@ -1,0 +1,52 @@
+//! Members as they are told to whoever asks.
+
+use tokio::time::Instant;
+
+use super::{Member, Members, Phase};
+use crate::balance::{
+    endpoint,
+    explain::{NodeReport, NodeState},
+    standing::Standing,
+};
+
+impl<L: Clone> Members<L> {
+    /// Each member and its link.
+    pub(in super::super) fn reports(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (NodeReport, Option<&L>)> {
+        self.members.values().map(move |member| (report(member, now), member.link.as_ref()))
+    }
+}
+
+fn report<L>(member: &Member<L>, now: Instant) -> NodeReport {
+    NodeReport {
+        node: member.node.clone(),
+        state: state(member, now),
+        error: member.error.as_deref().map(str::to_owned),
+        since: now.saturating_duration_since(member.changed),
+        in_flight: 0,
+        latency: None,
+        health: None,
+    }
+}
+
+fn state<L>(member: &Member<L>, now: Instant) -> NodeState {
+    let left = |at: Instant| at.saturating_duration_since(now);
+    match (member.state.phase(), member.standing, member.ejection.phase()) {
+        (_, Standing::Lingering(_), _) => NodeState::Removed,
+        (endpoint::Phase::Ready, _, Phase::Out(until, reason)) => {
+            NodeState::Ejected { reason: reason.to_string(), left: left(until) }
+        }
+        (endpoint::Phase::Ready, _, Phase::Probed(reason)) => {
+            NodeState::Probed { reason: reason.to_string() }
+        }
+        (endpoint::Phase::Ready, ..) if !member.is_well => NodeState::Unwell,
+        (endpoint::Phase::Ready, Standing::Retained(_), _) => NodeState::Retained,
+        (endpoint::Phase::Ready, ..) => NodeState::Ready,
+        (endpoint::Phase::Idle, ..) => NodeState::Idle,
+        (endpoint::Phase::Connecting, ..) => NodeState::Connecting,
+        (endpoint::Phase::Draining(at), ..) => NodeState::Draining { next_attempt: left(at) },
+        (endpoint::Phase::Backoff(at), ..) => NodeState::Backoff { next_attempt: left(at) },
+    }
+}

@@ -1,0 +1,113 @@
+//! From what callers report to who is left out.
+
+use super::*;
+
+impl World {
+    /// Calls the node `id` once, whatever else is picked on the way.
+    fn call(&self, id: &str, outcome: Outcome) {
+        // The others get so many that its turn comes, however little it is liked.
+        let mut others = Vec::new();
+        loop {
+            assert!(others.len() < 10_000, "{id} is not picked");
+            match self.pick() {
+                pick if pick.node().id == id => return pick.finish(outcome),
+                pick => others.push(pick),
+            }
+        }
+    }
+
+    /// The node that the next call tries, if that is an ejected one.
+    fn probe(&self, can_move: bool) -> Option<Pick<Connection>> {
+        let request = Request { can_move, ..Request::default() };
+        self.balancer.pick(&request).filter(|pick| pick.is_probe)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_broken_calls_in_a_row_eject_a_node_and_answers_outweigh_them() {
+    let world = World::with(&["a", "b", "c"]).await;
+    for outcome in [
+        Outcome::TransportFailure,
+        Outcome::TransportFailure,
+        Outcome::Success,
+        Outcome::Success,
+        Outcome::Success,
+        Outcome::Success,
+        Outcome::TransportFailure,
+        Outcome::Cancelled,
+        Outcome::TransportFailure,
+    ] {
+        world.call("a", outcome);
+    }
+    // What its failures cost it has faded by then.
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.picks(), ["a", "b", "c"]);
+    world.call("a", Outcome::TransportFailure);
+    world.settle().await;
+    assert_eq!(world.picks(), ["b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_counts_once_however_many_calls_it_takes_with_it() {
+    let world = World::with(&["a", "b", "c"]).await;
+    for lost in 1..=2 {
+        assert_eq!(world.picks(), ["a", "b", "c"], "{lost}");
+        let picks: Vec<_> = (0..64).map(|_| world.pick()).collect();
+        let lost = picks.into_iter().filter(|pick| pick.node().id == "a");
+        let connection = lost.map(|pick| {
+            let connection = pick.connection().clone();
+            pick.finish(Outcome::ConnectionLost);
+            connection
+        });
+        let connection = connection.last().expect("it has some of 64 calls");
+        world.network.end(&connection, Ended::Closed("reset".to_owned()));
+        sleep(Duration::from_secs(10)).await;
+    }
+    assert_eq!(world.picks(), ["b", "c"], "the second in a row that never answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_call_tries_an_ejected_node_and_one_that_can_move_goes_first() {
+    let world = World::with(&["a", "b", "c"]).await;
+    let eject = || (0..3).for_each(|_| world.call("a", Outcome::TransportFailure));
+    eject();
+    sleep(Duration::from_secs(29)).await;
+    assert!(world.probe(true).is_none(), "its time is not over");
+    sleep(Duration::from_secs(2)).await;
+    assert!(world.probe(false).is_none(), "a call that cannot move waits for one that can");
+    let tried = [EndpointId(99)];
+    for request in [
+        Request { can_move: true, tried: &tried, ..Request::default() },
+        Request { can_move: true, node: Some("b"), ..Request::default() },
+    ] {
+        let pick = world.balancer.pick(&request).expect("others are ready");
+        assert!(!pick.is_probe, "it failed before, or is pinned: {request:?}");
+    }
+    let probe = world.probe(true).expect("its time is over");
+    assert_eq!(probe.node().id, "a");
+    assert!(world.probe(true).is_none(), "one call, and not two");
+    drop(probe);
+    world.settle().await;
+    let probe = world.probe(true).expect("that one was cancelled");
+    probe.finish(Outcome::Success);
+    world.settle().await;
+    assert_eq!(world.picks(), ["a", "b", "c"]);
+
+    eject();
+    sleep(Duration::from_secs(66)).await;
+    let probe = world.probe(false).expect("none came that can move");
+    probe.finish(Outcome::Failure);
+    world.settle().await;
+    assert_eq!(world.picks(), ["b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_that_let_no_node_be_out_let_those_in_that_are() {
+    let world = World::with(&["a", "b", "c"]).await;
+    (0..3).for_each(|_| world.call("a", Outcome::TransportFailure));
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(world.picks(), ["b", "c"]);
+    world.tuning.send_modify(|tuning| tuning.ejection.max_ejection_percent = 0);
+    world.settle().await;
+    assert_eq!(world.picks(), ["a", "b", "c"]);
+}

@@ -1,0 +1,68 @@
+//! Nodes that are asked whether they are well.
+
+use super::*;
+
+struct Asking(World);
+
+impl Asking {
+    async fn with(ids: &[&str]) -> Self {
+        let world = world_tuned(Tuning { health_check: Some("".into()), ..Tuning::default() });
+        world.send(nodes(ids));
+        sleep(Duration::from_millis(10)).await;
+        Self(world)
+    }
+
+    async fn says(&self, id: &str, health: Health) {
+        let told = self.0.network.0.lock().unwrap().health[&format!("{id}:1")].clone();
+        told.send(health).expect("it is listened to");
+        self.0.settle().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_called_while_it_says_that_it_is_well() {
+    let world = Asking::with(&["a", "b"]).await;
+    assert!(world.0.balancer.pick(&Request::default()).is_none(), "neither has said anything");
+    world.says("a", Ok(())).await;
+    assert_eq!(world.0.picks(), ["a"]);
+    world.says("b", Ok(())).await;
+    assert_eq!(world.0.picks(), ["a", "b"]);
+    world.says("a", Err("it says of itself that it is NOT_SERVING".to_owned())).await;
+    assert_eq!(world.0.picks(), ["b"]);
+    let told = world.0.balancer.explain().await.expect("the driver runs").to_string();
+    assert!(told.contains("a at a:1: not well for"), "{told}");
+    assert!(told.contains("; it says of itself that it is NOT_SERVING"), "{told}");
+    world.says("a", Ok(())).await;
+    assert_eq!(world.0.picks(), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_fails_fast_waits_for_the_first_word_of_each_node() {
+    let world = Asking::with(&["a"]).await;
+    let waiting = timeout(Duration::from_secs(3600), ready(&world.0.balancer, true)).await;
+    assert!(waiting.is_err(), "it may be well");
+    world.says("a", Err("not yet".to_owned())).await;
+    assert!(!ready(&world.0.balancer, true).await, "it is not");
+    assert_eq!(
+        world.0.balancer.why_not_ready(&Request::default()),
+        "none of 1 nodes is well: node a: not yet"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_connection_begins_without_a_word() {
+    let world = Asking::with(&["a", "b"]).await;
+    world.says("a", Ok(())).await;
+    world.says("b", Ok(())).await;
+    let connection = loop {
+        let pick = world.0.pick();
+        if pick.node().id == "a" {
+            break pick.connection().clone();
+        }
+    };
+    world.0.network.end(&connection, Ended::Closed("reset".to_owned()));
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.0.picks(), ["b"]);
+    world.says("a", Ok(())).await;
+    assert_eq!(world.0.picks(), ["a", "b"]);
+}

@@ -1,0 +1,224 @@
+//! A unary call of which several attempts may be under way at once.
+
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::time::{Instant, sleep, sleep_until};
+use tonic::Status;
+
+use super::{
+    Served,
+    hedge::{Delay, Hedging},
+    latency::P95,
+    race::{Race, Then},
+    status,
+    unary::{self, Prepared},
+};
+use crate::{
+    balance::{self, EndpointId, Outcome, Pick},
+    registry::Node,
+    transport::{Failure, UnaryReply},
+};
+
+/// As [`unary::attempts`], with further attempts while others are under way. The first good answer is
+/// the call's; the others are dropped, which resets their streams.
+pub(super) async fn attempts<T>(
+    call: &Prepared,
+    hedging: Hedging,
+    frame: impl Fn() -> Bytes + Sync,
+    read: impl Fn(UnaryReply, Served) -> Result<T, Status>,
+) -> Result<T, Status> {
+    let Prepared { channel, method, options, start, deadline, .. } = call;
+    let (p95, delay) = match hedging.delay {
+        Delay::Fixed(delay) => (None, Some(delay)),
+        Delay::P95 => {
+            let p95 = channel.latencies().of(method.path);
+            let delay = p95.get();
+            (Some(p95), delay)
+        }
+    };
+    let most = channel.settings().max_attempts;
+    let mut race = Race::new(hedging, delay, most, channel.purse(), *start);
+    let common = Common { call, tried: Mutex::default(), won: OnceLock::new() };
+    let mut running = FuturesUnordered::new();
+    running.push(common.attempt(&frame, 0, None, p95.as_deref()));
+    let (mut made, mut last) = (1, None);
+    loop {
+        let due = race.due();
+        let more = tokio::select! {
+            biased;
+            Some(ended) = running.next() => {
+                let (then, failed) = match ended {
+                    Err(nothing) => (race.after_nothing(), nothing),
+                    Ok(ended) => {
+                        let node = ended.node;
+                        match ended.reply {
+                            Ok(reply) => match status::of_reply(&reply.headers, &reply.trailers) {
+                                Ok(()) => {
+                                    race.succeeded();
+                                    let size = unary::check_reply(&reply, &node, options);
+                                    let response = size.and_then(|()| read(reply, Served::new(node, made)));
+                                    let _ = common.won.set(ended.racing.started);
+                                    ended.racing.finish(match &response {
+                                        Ok(_) => Outcome::Success,
+                                        Err(_) => Outcome::Failure,
+                                    });
+                                    return response;
+                                }
+                                Err(status) => {
+                                    ended.racing.finish(Outcome::of_code(status.code()));
+                                    (race.after_status(&status, Instant::now()), status)
+                                }
+                            },
+                            Err(failure) => {
+                                ended.racing.finish(Outcome::of_failure(&failure));
+                                let failed = status::failed(channel.service(), &node, &failure);
+                                (race.after_failure(&failure, Instant::now()), failed)
+                            }
+                        }
+                    }
+                };
+                match then {
+                    Then::Fail => return Err(failed),
+                    Then::Wait => {
+                        last = Some(failed);
+                        None
+                    }
+                    Then::Attempt(pause) => {
+                        let service = channel.service();
+                        tracing::debug!(service, error = %failed.message(), "call moves on");
+                        last = Some(failed);
+                        Some(Some(pause))
+                    }
+                }
+            }
+            () = sleep_until(due.unwrap_or(*deadline)), if due.is_some() => {
+                race.is_due(Instant::now()).then_some(None)
+            }
+            () = sleep_until(*deadline), if running.is_empty() => None,
+        };
+        if let Some(pause) = more {
+            made += 1;
+            running.push(common.attempt(&frame, race.previous_attempts(), pause, None));
+        }
+        if running.is_empty()
+            && let Some(last) = &last
+        {
+            let is_over = Instant::now() >= *deadline;
+            if is_over {
+                let timeout = *deadline - *start;
+                return Err(status::between_attempts(channel.service(), timeout, last));
+            }
+            if race.due().is_none() {
+                return Err(last.clone());
+            }
+        }
+    }
+}
+
+/// What the attempts of one call share.
+struct Common<'a> {
+    call: &'a Prepared,
+    /// Those under way too: another goes elsewhere while it can.
+    tried: Mutex<Vec<EndpointId>>,
+    /// When the attempt was made that won.
+    won: OnceLock<Instant>,
+}
+
+/// How an attempt ended that was sent.
+struct Ended<'a> {
+    racing: Racing<'a>,
+    node: Arc<Node>,
+    reply: Result<UnaryReply, Failure>,
+}
+
+impl Common<'_> {
+    /// # Errors
+    /// When no node took it in time.
+    async fn attempt<'a>(
+        &'a self,
+        frame: &'a (impl Fn() -> Bytes + Sync),
+        previous: u32,
+        pause: Option<Duration>,
+        p95: Option<&'a P95>,
+    ) -> Result<Ended<'a>, Status> {
+        let Prepared { channel, method, metadata, options, start, deadline } = self.call;
+        let (service, timeout) = (channel.service(), *deadline - *start);
+        let struck = sleep_until(*deadline);
+        tokio::pin!(struck);
+        let request = channel.request(options, method.path, metadata);
+        let mut pause = pause;
+        let (pick, node) = loop {
+            let tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let request = balance::Request { tried: &tried, ..request };
+            let pick = channel.pick(&request, options.fail_fast, &mut struck).await?;
+            match pause.take_if(|_| tried.contains(&pick.endpoint())) {
+                // The same node once more: not at once.
+                Some(pause) => {
+                    drop(pick);
+                    sleep(pause).await;
+                }
+                None => {
+                    let node = pick.node().clone();
+                    break (pick, node);
+                }
+            }
+        };
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner).push(pick.endpoint());
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(status::no_answer(service, &node, timeout));
+        }
+        let connection = pick.connection().clone();
+        let racing = Racing { common: self, started: Instant::now(), pick: Some(pick), p95 };
+        let head = unary::head(method, metadata, left, previous);
+        tokio::select! {
+            biased;
+            reply = connection.unary(head, frame()) => Ok(Ended { racing, node, reply }),
+            () = &mut struck => Err(status::no_answer(service, &node, timeout)),
+        }
+    }
+}
+
+/// An attempt that was sent. What was given up is told to the balancer as far as something is known
+/// of it: else a slow node, all of whose calls are overtaken, would never be known for one.
+struct Racing<'a> {
+    common: &'a Common<'a>,
+    started: Instant,
+    /// Until its end was told.
+    pick: Option<Pick>,
+    /// For the first attempt of a call that is hedged by it.
+    p95: Option<&'a P95>,
+}
+
+impl Racing<'_> {
+    fn finish(mut self, outcome: Outcome) {
+        if let (Some(p95), Outcome::Success) = (self.p95, outcome) {
+            p95.took(self.started.elapsed());
+        }
+        if let Some(pick) = self.pick.take() {
+            pick.finish(outcome);
+        }
+    }
+}
+
+impl Drop for Racing<'_> {
+    fn drop(&mut self) {
+        let Some(pick) = self.pick.take() else {
+            return;
+        };
+        if let Some(p95) = self.p95 {
+            p95.lasted(self.started.elapsed());
+        }
+        if Instant::now() >= self.common.call.deadline {
+            pick.finish(Outcome::Failure);
+        } else if self.common.won.get().is_some_and(|won| self.started < *won) {
+            // It takes at least as long as it has, and longer than the one that won.
+            pick.finish(Outcome::Success);
+        }
+    }
+}

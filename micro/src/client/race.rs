@@ -1,0 +1,390 @@
+//! Which attempts of a hedged call are made, and when.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+use super::{
+    hedge::Hedging,
+    policy::RetryPolicy,
+    retry::{Purse, Pushback, growing_pause},
+};
+use crate::transport::{Failure, FailureKind};
+
+/// One hedged call's attempts so far, by
+/// [gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#hedging-policy). The
+/// first is made with it.
+#[derive(Debug)]
+pub(super) struct Race<'a> {
+    policy: RetryPolicy,
+    purse: Purse<'a>,
+    /// None: never for the time that others take.
+    delay: Option<Duration>,
+    attempts_left: u32,
+    timed_left: u32,
+    /// Further attempts so far: `grpc-previous-rpc-attempts`.
+    previous: u32,
+    running: u32,
+    /// When another is made if none is answered.
+    timed: Option<Instant>,
+    /// When another is made since one has failed.
+    again: Option<Instant>,
+    backed_off: u32,
+    pauses: u32,
+    is_suspect: bool,
+}
+
+/// What follows a failed attempt.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// Another at once; on a node that was tried before, after this pause.
+    Attempt(Duration),
+    /// Others are under way, or will be.
+    Wait,
+    /// The call fails, and what is under way is given up.
+    Fail,
+}
+
+impl<'a> Race<'a> {
+    /// `delay` is what the hedging's comes to.
+    pub(super) fn new(
+        hedging: Hedging,
+        delay: Option<Duration>,
+        max_attempts: u32,
+        purse: Purse<'a>,
+        now: Instant,
+    ) -> Self {
+        purse.called();
+        let attempts_left = hedging.others.max_attempts.min(max_attempts).saturating_sub(1);
+        let mut race = Self {
+            policy: hedging.others,
+            purse,
+            delay,
+            attempts_left,
+            timed_left: hedging.timed,
+            previous: 0,
+            running: 1,
+            timed: None,
+            again: None,
+            backed_off: 0,
+            pauses: 0,
+            is_suspect: false,
+        };
+        race.set_timed(now);
+        race
+    }
+
+    /// Attempts that went before the one that is made now.
+    pub(super) fn previous_attempts(&self) -> u32 {
+        self.previous
+    }
+
+    /// When to ask for another attempt, if ever.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.timed.into_iter().chain(self.again).min()
+    }
+
+    /// Whether one is made now that it is due.
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
+        if self.again.is_some_and(|at| at <= now) {
+            self.again = None;
+        } else {
+            self.timed_left = self.timed_left.saturating_sub(1);
+        }
+        self.start(now)
+    }
+
+    /// The call went well.
+    pub(super) fn succeeded(&self) {
+        self.purse.succeeded();
+    }
+
+    /// An attempt ended without a status from the server.
+    pub(super) fn after_failure(&mut self, failure: &Failure, now: Instant) -> Then {
+        let is_suspect = failure.kind() == FailureKind::Suspect;
+        let is_suspect_again = is_suspect && std::mem::replace(&mut self.is_suspect, true);
+        if failure.is_unprocessed() && !is_suspect_again {
+            // Neither counted nor paid for: it takes the place of the one that nobody has seen.
+            return Then::Attempt(growing_pause(&mut self.pauses));
+        }
+        match failure.kind() {
+            FailureKind::TooLarge | FailureKind::Body => Then::Fail,
+            _ => self.failed(failure.to_status().code(), None, now),
+        }
+    }
+
+    /// An attempt ended with a status from the server.
+    pub(super) fn after_status(&mut self, status: &Status, now: Instant) -> Then {
+        self.failed(status.code(), Pushback::of(status), now)
+    }
+
+    /// An attempt found no node in time.
+    pub(super) fn after_nothing(&mut self) -> Then {
+        self.running -= 1;
+        self.wait()
+    }
+
+    fn failed(&mut self, code: Code, pushback: Option<Pushback>, now: Instant) -> Then {
+        self.running -= 1;
+        let is_listed = self.policy.codes.contains(code);
+        if is_listed || pushback == Some(Pushback::Never) {
+            self.purse.failed();
+        }
+        if !is_listed {
+            return Then::Fail;
+        }
+        let pause = match (pushback, &self.policy.backoff) {
+            (Some(Pushback::Never), _) => {
+                self.attempts_left = 0;
+                (self.timed, self.again) = (None, None);
+                return self.wait();
+            }
+            (Some(Pushback::After(pause)), _) => pause,
+            (None, Some(backoff)) => {
+                self.backed_off += 1;
+                backoff.pause(self.backed_off - 1)
+            }
+            (None, None) => Duration::ZERO,
+        };
+        if self.attempts_left == 0 {
+            return self.wait();
+        }
+        if !pause.is_zero() {
+            self.again = now.checked_add(pause);
+            self.timed = None;
+            return self.wait();
+        }
+        if self.start(now) {
+            return Then::Attempt(growing_pause(&mut self.pauses));
+        }
+        self.wait()
+    }
+
+    fn start(&mut self, now: Instant) -> bool {
+        let may_start = self.attempts_left > 0 && self.purse.pays(now);
+        if may_start {
+            self.attempts_left -= 1;
+            self.previous += 1;
+            self.running += 1;
+            self.set_timed(now);
+        } else {
+            // Neither retries nor hedges wait for better times.
+            (self.timed, self.again) = (None, None);
+        }
+        may_start
+    }
+
+    fn set_timed(&mut self, now: Instant) {
+        let is_left = self.timed_left > 0 && self.attempts_left > 0;
+        let delay = self.delay.filter(|_| is_left);
+        self.timed = delay.and_then(|delay| now.checked_add(delay));
+    }
+
+    fn wait(&self) -> Then {
+        let is_more = self.running > 0 || self.due().is_some();
+        if is_more { Then::Wait } else { Then::Fail }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::client::{budget::Budget, hedge::Delay, policy::Backoff};
+
+    const DELAY: Duration = Duration::from_millis(500);
+
+    /// The hedgingPolicy of gRFC A6's example.
+    fn a6(budget: &Budget, now: Instant) -> Race<'_> {
+        let codes = [Code::Unavailable, Code::Internal, Code::Aborted];
+        let at_once = Backoff { initial: Duration::ZERO, max: Duration::ZERO, multiplier: 1.0 };
+        let others = RetryPolicy { backoff: Some(at_once), ..RetryPolicy::on(codes) };
+        let hedging =
+            Hedging { delay: Delay::Fixed(DELAY), timed: 3, others: others.max_attempts(4) };
+        Race::new(hedging, Some(DELAY), 5, Purse::Budget(budget), now)
+    }
+
+    fn with_pushback(value: &'static str) -> Status {
+        let mut status = Status::unavailable("busy");
+        status.metadata_mut().insert("grpc-retry-pushback-ms", value.parse().expect("a value"));
+        status
+    }
+
+    #[test]
+    fn without_an_answer_there_is_another_after_each_delay_up_to_the_most() {
+        let start = Instant::now();
+        let budget = Budget::new(start);
+        let mut race = a6(&budget, start);
+        for nth in 1..=3 {
+            let due = start + DELAY * nth;
+            assert_eq!(race.due(), Some(due));
+            assert!(race.is_due(due));
+            assert_eq!(race.previous_attempts(), nth);
+        }
+        assert_eq!(race.due(), None);
+    }
+
+    #[test]
+    fn a_status_that_is_not_fatal_sends_the_next_at_once_and_the_delay_begins_anew() {
+        let start = Instant::now();
+        let budget = Budget::new(start);
+        let mut race = a6(&budget, start);
+        let later = start + DELAY / 5;
+        let then = race.after_status(&Status::internal("it"), later);
+        assert!(matches!(then, Then::Attempt(_)), "{then:?}");
+        assert_eq!(race.due(), Some(later + DELAY));
+    }
+
+    #[test]
+    fn any_other_status_ends_the_call() {
+        let start = Instant::now();
+        let budget = Budget::new(start);
+        let mut race = a6(&budget, start);
+        assert!(race.is_due(start + DELAY));
+        assert_eq!(race.after_status(&Status::not_found("it"), start + DELAY), Then::Fail);
+    }
+
+    #[test]
+    fn the_call_fails_when_the_last_one_under_way_has() {
+        let start = Instant::now();
+        let budget = Budget::new(start);
+        let mut race = a6(&budget, start);
+        let busy = Status::unavailable("busy");
+        for nth in 1..=3 {
+            assert!(race.is_due(start + DELAY * nth));
+        }
+        for _ in 0..3 {
+            assert_eq!(race.after_status(&busy, start + DELAY * 4), Then::Wait);
+        }
+        assert_eq!(race.after_status(&busy, start + DELAY * 4), Then::Fail);
+    }
+
+    #[test]
+    fn a_server_that_asks_for_no_more_is_sent_no_more_and_others_go_on() {
+        let start = Instant::now();
+        let budget = Budget::new(start);
+        let mut race = a6(&budget, start);
+        assert!(race.is_due(start + DELAY));
+        assert_eq!(race.after_status(&with_pushback("-1"), start + DELAY), Then::Wait);
+        assert_eq!(race.due(), None);
+        assert_eq!(race.after_status(&Status::unavailable(""), start + DELAY), Then::Fail);
+    }
+
+    #[test]
+    fn a_server_that_asks_for_a_pause_is_given_it_and_the_delay_begins_after_that() {
+        let start = Instant::now();
+        let budget = Budget::new(start);
+        let mut race = a6(&budget, start);
+        let asked = Duration::from_millis(700);
+        assert_eq!(race.after_status(&with_pushback("700"), start), Then::Wait);
+        assert_eq!(race.due(), Some(start + asked));
+        assert!(race.is_due(start + asked));
+        assert_eq!(race.due(), Some(start + asked + DELAY));
+    }
+
+    #[test]
+    fn what_no_handler_has_seen_is_replaced_and_not_counted() {
+        let start = Instant::now();
+        let budget = Budget::new(start);
+        while budget.withdraw(start) {}
+        let mut race = a6(&budget, start);
+        let refused = Failure::unavailable(FailureKind::Refused, "node:1", "gone");
+        for _ in 0..20 {
+            let then = race.after_failure(&refused, start);
+            assert!(matches!(then, Then::Attempt(_)), "{then:?}");
+        }
+        assert_eq!(race.previous_attempts(), 0);
+    }
+
+    #[test]
+    fn without_a_budget_there_is_the_first_alone() {
+        let start = Instant::now();
+        let budget = Budget::new(start);
+        while budget.withdraw(start) {}
+        let mut race = a6(&budget, start);
+        assert!(!race.is_due(start));
+        assert_eq!(race.due(), None);
+        assert_eq!(race.after_status(&Status::unavailable("busy"), start), Then::Fail);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Event {
+        Due,
+        Busy,
+        Lost,
+        Refused,
+        Nothing,
+    }
+
+    proptest! {
+            #[test]
+            fn no_sequence_of_events_makes_more_attempts_than_allowed_or_ends_with_one_under_way(
+                events in prop::collection::vec(
+                    prop::sample::select(
+                        vec![Event::Due, Event::Busy, Event::Lost, Event::Refused, Event::Nothing],
+                    ),
+                    1..60,
+                ),
+                paid in 0..6_usize,
+            ) {
+                let mut now = Instant::now();
+    let budget = Budget::new(now);
+                (0..100 - paid).for_each(|_| assert!(budget.withdraw(now)));
+                let mut race = a6(&budget, now);
+                let (mut running, mut further) = (1, 0);
+                for event in events {
+                    let failure = |kind| Failure::unavailable(kind, "node:1", "gone");
+                    let then = match event {
+                        Event::Due => {
+                            let Some(due) = race.due() else { continue };
+                            // The budget grows by less than one within them.
+                            now = now.max(due.min(now + Duration::from_micros(1)));
+                            if race.is_due(now) {
+                                (running, further) = (running + 1, further + 1);
+                            }
+                            Then::Wait
+                        }
+                        _ if running == 0 => continue,
+                        Event::Busy => race.after_status(&Status::unavailable("busy"), now),
+                        Event::Lost => race.after_failure(&failure(FailureKind::Lost), now),
+                        Event::Refused => {
+                            let then = race.after_failure(&failure(FailureKind::Refused), now);
+                            prop_assert!(matches!(then, Then::Attempt(_)), "nobody has seen it");
+                            continue;
+                        }
+                        Event::Nothing => race.after_nothing(),
+                    };
+                    match (event, then) {
+                        (Event::Due, _) => {}
+                        (_, Then::Attempt(_)) => further += 1,
+                        (_, Then::Wait) => running -= 1,
+                        (_, Then::Fail) => {
+                            prop_assert_eq!(running, 1, "others may yet be answered");
+                            return Ok(());
+                        }
+                    }
+                    prop_assert!(further <= 3 && further <= paid, "{further} of {paid}");
+                    prop_assert_eq!(race.previous_attempts() as usize, further);
+                }
+            }
+        }
+
+    #[test]
+    fn a_call_hedged_once_is_tried_again_after_failures_all_the_same() {
+        let start = Instant::now();
+        let budget = Budget::new(start);
+        let others = RetryPolicy::default();
+        let hedging = Hedging { delay: Delay::Fixed(DELAY), timed: 1, others };
+        let mut race = Race::new(hedging, Some(DELAY), 5, Purse::Budget(&budget), start);
+        assert!(race.is_due(start + DELAY));
+        assert_eq!(race.due(), None, "once");
+        for _ in 0..3 {
+            let then = race.after_status(&Status::unavailable("busy"), start + DELAY);
+            assert!(matches!(then, Then::Attempt(_)), "{then:?}");
+        }
+        assert_eq!(race.after_status(&Status::unavailable("busy"), start + DELAY), Then::Wait);
+        assert_eq!(race.after_status(&Status::unavailable("busy"), start + DELAY), Then::Fail);
+    }
+}

@@ -1,0 +1,173 @@
+//! `loadBalancingConfig`: how a node is picked, and when one is left out.
+
+use std::time::Duration;
+
+use super::place::Place;
+use crate::balance::{Balancing, ConsistentHash, EjectionRules, FailurePercentage, SuccessRate};
+
+/// The first policy of the list that is known here.
+#[derive(Debug, Clone)]
+pub(crate) struct LoadBalancing {
+    pub(crate) balancing: Balancing,
+    /// What was said around it.
+    pub(crate) ejection: Option<EjectionRules>,
+}
+
+/// Reads a policy's own fields, and checks them by its gRFC's rules.
+type Read = fn(&Place<'_>) -> Result<Balancing, String>;
+
+/// The policies by their names in service configs: gRPC's own, and then those of [`Balancing`].
+const POLICIES: [(&str, Read); 12] = [
+    ("round_robin", |_| Ok(Balancing::round_robin())),
+    ("pick_first", |_| Ok(Balancing::pick_first())),
+    ("least_request_experimental", least_request),
+    ("weighted_round_robin", weighted_round_robin),
+    ("ring_hash_experimental", ring_hash),
+    ("random_experimental", |_| Ok(Balancing::random())),
+    ("p2c", |_| Ok(Balancing::p2c())),
+    ("random", |_| Ok(Balancing::random())),
+    ("least_request", |_| Ok(Balancing::least_request())),
+    ("weighted", |_| Ok(Balancing::weighted())),
+    ("consistent_hash", consistent_hash),
+    ("zone_first", |config| Ok(Balancing::zone_first(config.required("zone")?.text()?))),
+];
+
+const OUTLIER_DETECTION: &str = "outlier_detection_experimental";
+
+impl LoadBalancing {
+    pub(super) fn read(root: &Place<'_>) -> Result<Option<Self>, String> {
+        if root.get("loadBalancingConfig")?.is_some() {
+            return Self::first_known(root, "loadBalancingConfig").map(Some);
+        }
+        // The older form, which knows names alone.
+        let Some(place) = root.get("loadBalancingPolicy")? else {
+            return Ok(None);
+        };
+        let name = place.text()?.to_ascii_lowercase();
+        let read = known(&name).ok_or_else(|| place.fault(unknown(&name)))?;
+        let nothing = serde_json::Value::Object(serde_json::Map::new());
+        Ok(Some(Self { balancing: read(&Place::root(&nothing))?, ejection: None }))
+    }
+
+    fn first_known(parent: &Place<'_>, key: &str) -> Result<Self, String> {
+        let mut names = Vec::new();
+        for place in parent.list(key)? {
+            let (name, config) = place.only_key()?;
+            if name == OUTLIER_DETECTION {
+                let rules = outlier_detection(&config)?;
+                let child = Self::first_known(&config, "childPolicy")?;
+                return Ok(Self { ejection: Some(rules), ..child });
+            }
+            if let Some(read) = known(name) {
+                config.get("")?; // an object, whatever is in it
+                return Ok(Self { balancing: read(&config)?, ejection: None });
+            }
+            names.push(name);
+        }
+        Err(parent.required(key)?.fault(unknown(&names.join("`, `"))))
+    }
+}
+
+fn known(name: &str) -> Option<Read> {
+    POLICIES.iter().find(|(known, _)| *known == name).map(|(_, read)| *read)
+}
+
+fn unknown(names: &str) -> String {
+    let all: Vec<_> = POLICIES.iter().map(|(name, _)| *name).collect();
+    format!("no policy of `{names}` is known; write one of {}", all.join(", "))
+}
+
+/// gRFC A48. Two are chosen from, whatever `choiceCount` beyond that says.
+fn least_request(config: &Place<'_>) -> Result<Balancing, String> {
+    if let Some(place) = config.get("choiceCount")?
+        && place.count()? < 2
+    {
+        return Err(place.fault("is under 2; write 2 or more"));
+    }
+    Ok(Balancing::least_request())
+}
+
+/// gRFC A58. The weights are those of the nodes' records: load reports are not read.
+fn weighted_round_robin(config: &Place<'_>) -> Result<Balancing, String> {
+    if let Some(place) = config.get("errorUtilizationPenalty")?
+        && place.number()? < 0.0
+    {
+        return Err(place.fault("is negative; write 0 or more"));
+    }
+    Ok(Balancing::weighted())
+}
+
+/// gRFC A42, with the header of A76. The ring is of our own size.
+fn ring_hash(config: &Place<'_>) -> Result<Balancing, String> {
+    let size = |key, default| Ok::<_, String>(config.read(key, ring_size)?.unwrap_or(default));
+    if size("minRingSize", 1024)? > size("maxRingSize", 4096)? {
+        return Err(config.fault("minRingSize is over maxRingSize; write them the other way round"));
+    }
+    hash_by(config, "requestHashHeader").map(|hash| hash.unbounded().into())
+}
+
+fn consistent_hash(config: &Place<'_>) -> Result<Balancing, String> {
+    let hash = hash_by(config, "header")?;
+    let is_bounded = config.read("bounded", Place::flag)?.unwrap_or(true);
+    Ok(if is_bounded { hash } else { hash.unbounded() }.into())
+}
+
+fn hash_by(config: &Place<'_>, key: &str) -> Result<ConsistentHash, String> {
+    let Some(place) = config.get(key)? else {
+        return Ok(ConsistentHash::by_key());
+    };
+    let hash = ConsistentHash::by_header(place.text()?);
+    Balancing::from(hash.clone()).check().map_err(|error| place.fault(error))?;
+    Ok(hash)
+}
+
+fn ring_size(place: &Place<'_>) -> Result<u32, String> {
+    match place.count()? {
+        size @ 1..=8_388_608 => Ok(size),
+        size => Err(place.fault(format_args!("{size} is not in 1 up to 8388608"))),
+    }
+}
+
+/// With the defaults of
+/// [gRFC A50](https://github.com/grpc/proposal/blob/master/A50-xds-outlier-detection.md), which are not
+/// all [ours](EjectionRules::default).
+fn outlier_detection(place: &Place<'_>) -> Result<EjectionRules, String> {
+    let time = |key, default| {
+        let given = place.read(key, Place::positive_duration)?;
+        Ok::<_, String>(given.unwrap_or(Duration::from_secs(default)))
+    };
+    Ok(EjectionRules {
+        interval: time("interval", 10)?,
+        base_ejection_time: time("baseEjectionTime", 30)?,
+        max_ejection_time: time("maxEjectionTime", 300)?,
+        max_ejection_percent: place.read("maxEjectionPercent", Place::percent)?.unwrap_or(10),
+        success_rate: place.read("successRateEjection", success_rate)?,
+        failure_percentage: place.read("failurePercentageEjection", failure_percentage)?,
+    })
+}
+
+fn success_rate(place: &Place<'_>) -> Result<SuccessRate, String> {
+    Ok(SuccessRate {
+        stdev_factor: count(place, "stdevFactor", 1900)?,
+        enforcement_percentage: enforcement(place)?,
+        minimum_hosts: count(place, "minimumHosts", 5)? as usize,
+        request_volume: count(place, "requestVolume", 100)?,
+    })
+}
+
+fn failure_percentage(place: &Place<'_>) -> Result<FailurePercentage, String> {
+    Ok(FailurePercentage {
+        threshold: place.read("threshold", Place::percent)?.unwrap_or(85),
+        enforcement_percentage: enforcement(place)?,
+        minimum_hosts: count(place, "minimumHosts", 5)? as usize,
+        request_volume: count(place, "requestVolume", 50)?,
+    })
+}
+
+fn count(place: &Place<'_>, key: &str, default: u32) -> Result<u32, String> {
+    Ok(place.read(key, Place::count)?.unwrap_or(default))
+}
+
+fn enforcement(place: &Place<'_>) -> Result<u32, String> {
+    Ok(place.read("enforcementPercentage", Place::percent)?.unwrap_or(100))
+}

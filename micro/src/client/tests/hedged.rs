@@ -1,0 +1,178 @@
+//! Calls of which two attempts are under way.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::time::Instant;
+use tonic::Code;
+
+use crate::{
+    ChannelOptions, Client,
+    client::{Hedge, RetryPolicy},
+    fixture::{Echo, Stub, Word, client, start},
+    service::Handle,
+};
+
+const DELAY: Duration = Duration::from_millis(100);
+
+/// Two nodes of one service, and their counts of handlers that run and of calls.
+struct Pair {
+    stub: Stub,
+    running: Arc<AtomicU32>,
+    calls: Arc<AtomicU32>,
+    _nodes: [Handle; 2],
+}
+
+impl Pair {
+    async fn start(registry: &str) -> Self {
+        Self::of_client(registry, &client(registry)).await
+    }
+
+    async fn of_client(registry: &str, client: &Client) -> Self {
+        let (running, calls) = (Arc::<AtomicU32>::default(), Arc::<AtomicU32>::default());
+        let node = |name: &'static str| {
+            let echo = Echo { running: running.clone(), calls: calls.clone(), ..Echo::named(name) };
+            start(registry, "pair", echo)
+        };
+        let nodes = [node("a").await, node("b").await];
+        let stub = Stub::new("pair", client);
+        let (mut a, mut b) = (false, false);
+        while !(a && b) {
+            let name = stub.say(Word::new("who?")).await.expect("a reply").into_inner().text;
+            (a, b) = (a || name == "a", b || name == "b");
+        }
+        calls.store(0, Ordering::SeqCst);
+        Self { stub, running, calls, _nodes: nodes }
+    }
+
+    async fn none_runs(&self) {
+        while self.running.load(Ordering::SeqCst) > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn calls(&self) -> u32 {
+        self.calls.swap(0, Ordering::SeqCst)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_attempt_goes_to_the_other_node_and_the_first_is_reset() {
+    let pair = Pair::start("memory://hedged-reset").await;
+    let mut hedged = 0;
+    // Each is picked first some time; that a sleeps is soon known too.
+    while hedged == 0 {
+        let start = Instant::now();
+        let call = pair.stub.say(Word::new("sleep a")).hedge(Hedge::after(DELAY));
+        assert_eq!(call.await.expect("b answers").into_inner().text, "b");
+        let took = start.elapsed();
+        assert!(took < 2 * DELAY, "{took:?}");
+        let calls = pair.calls();
+        assert_eq!(calls, if took < DELAY { 1 } else { 2 });
+        hedged += calls - 1;
+        // The handler that sleeps is dropped.
+        pair.none_runs().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_answered_in_time_is_made_once() {
+    let pair = Pair::start("memory://hedged-once").await;
+    for _ in 0..50 {
+        let call = pair.stub.say(Word::new("who?")).hedge(Hedge::after(DELAY));
+        call.await.expect("a reply");
+    }
+    assert_eq!(pair.calls(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_ends_both_attempts() {
+    let pair = Pair::start("memory://hedged-deadline").await;
+    let start = Instant::now();
+    let call = pair.stub.say(Word::new("sleep")).hedge(Hedge::after(DELAY)).timeout(3 * DELAY);
+    let status = call.await.expect_err("both sleep");
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(status.message().contains("no answer from node"), "{status}");
+    assert_eq!(start.elapsed().as_millis() / 10, DELAY.as_millis() * 3 / 10);
+    assert_eq!(pair.calls(), 2);
+    pair.none_runs().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_retried_as_without_hedging() {
+    let pair = Pair::start("memory://hedged-failure").await;
+    let hedge = Hedge::after(Duration::from_secs(1));
+    let reply = pair.stub.say(Word::new("attempts")).hedge(hedge).await;
+    assert_eq!(reply.expect("a retry").into_inner().text, "1");
+    assert_eq!(pair.calls(), 2);
+    let status = pair.stub.say(Word::new("missing")).hedge(hedge).await.expect_err("for good");
+    assert_eq!((status.code(), pair.calls()), (Code::NotFound, 1));
+    let policy = RetryPolicy::on([Code::NotFound]).max_attempts(3);
+    let call = pair.stub.say(Word::new("missing")).hedge(hedge).retry(policy);
+    assert_eq!(call.await.expect_err("for good").code(), Code::NotFound);
+    assert_eq!(pair.calls(), 3);
+    pair.stub.say(Word::new("closed")).hedge(hedge).await.expect_err("for good");
+    assert_eq!(pair.calls(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_p95_a_call_is_hedged_once_the_methods_latency_is_known() {
+    let pair = Pair::start("memory://hedged-p95").await;
+    let call = |text: &str| pair.stub.say(Word::new(text)).hedge(Hedge::at_p95());
+    let lone = call("sleep").timeout(10 * DELAY).await.expect_err("both sleep");
+    assert_eq!((lone.code(), pair.calls()), (Code::DeadlineExceeded, 1), "nothing is known yet");
+    for _ in 0..200 {
+        call("who?").await.expect("a reply");
+    }
+    pair.calls();
+    // The one of ten delays is long forgotten, or at least not what it takes.
+    for _ in 0..20 {
+        assert_eq!(call("sleep a").await.expect("b answers").into_inner().text, "b");
+    }
+    assert!(pair.calls() >= 20);
+    pair.none_runs().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_calls_are_all_overtaken_is_known_to_be_slow() {
+    let pair = Pair::start("memory://hedged-slow").await;
+    for _ in 0..200 {
+        pair.stub.say(Word::new("sleep a")).hedge(Hedge::after(DELAY)).await.expect("b answers");
+    }
+    let twice = pair.calls() - 200;
+    assert!(twice < 20, "{twice} of 200 went to the slow node first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hedging_policy_of_a_config_holds_for_its_methods() {
+    let registry = "memory://hedged-config";
+    let config = json!({ "methodConfig": [{
+        "name": [{ "service": "test.Echo" }],
+        "hedgingPolicy": {
+            "maxAttempts": 3,
+            "hedgingDelay": "0.1s",
+            "nonFatalStatusCodes": ["UNAVAILABLE"]
+        }
+    }]});
+    let config = config.to_string().parse().expect("a config");
+    let options = ChannelOptions::new().service_config(config);
+    let client = Client::builder().registry(registry).for_all(options).build().expect("a client");
+    let pair = Pair::of_client(registry, &client).await;
+    let call = pair.stub.say(Word::new("sleep")).timeout(10 * DELAY);
+    assert_eq!(call.await.expect_err("all sleep").code(), Code::DeadlineExceeded);
+    assert_eq!(pair.calls(), 3);
+    pair.none_runs().await;
+    pair.stub.say(Word::new("closed")).await.expect_err("for good");
+    assert_eq!(pair.calls(), 3);
+    pair.stub.say(Word::new("missing")).await.expect_err("fatal");
+    assert_eq!(pair.calls(), 1);
+    pair.stub.down(Word::new("words")).await.expect("a stream");
+    pair.stub.follow(Word::new("closed")).await.expect_err("for good");
+    assert_eq!(pair.calls(), 3, "a stream's attempts come one after the other");
+}

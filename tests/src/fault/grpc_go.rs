@@ -1,0 +1,93 @@
+//! grpc-go's client with its `round_robin`, a program of its own: `tests/peers/grpc-go`.
+
+use std::{
+    collections::HashMap,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use micro::{Code, discovery::Subscription};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::{ChildStdin, Command},
+};
+use tokio_stream::StreamExt;
+use tower::discover::Change;
+
+use super::{Call, DEADLINE, Method};
+use crate::programs::server;
+
+/// Calls from as many goroutines as asked for until it is to stop; the nodes are those of the
+/// subscription.
+///
+/// # Panics
+/// When the program does not start, or says what is no call.
+pub(super) async fn calls(
+    nodes: Subscription,
+    count: usize,
+    pause: Duration,
+    stop: Arc<AtomicBool>,
+    made: Arc<AtomicU64>,
+) -> Vec<Call> {
+    let (count, pause) = (count.to_string(), pause.as_millis().to_string());
+    let deadline = DEADLINE.as_millis().to_string();
+    let mut process = Command::new(server("grpc-go"))
+        .args([&count, &pause, &deadline])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("grpc-go's program starts");
+    // It stops calling when this is closed.
+    let mut input = Some(process.stdin.take().expect("its input is ours"));
+    let mut lines = BufReader::new(process.stdout.take().expect("its output is ours")).lines();
+    let mut nodes = std::pin::pin!(nodes.into_discover());
+    let mut addresses = HashMap::new();
+    let mut calls = Vec::new();
+    loop {
+        tokio::select! {
+            line = lines.next_line() => {
+                let Some(line) = line.expect("lines of text") else { return calls };
+                calls.push(parse(&line).unwrap_or_else(|| panic!("no call: {line}")));
+                made.fetch_add(1, Ordering::Relaxed);
+                if stop.load(Ordering::Relaxed) {
+                    input = None;
+                }
+            }
+            Some(Ok(change)) = nodes.next(), if input.is_some() => {
+                match change {
+                    Change::Insert(id, node) => addresses.insert(id, node.address.clone()),
+                    Change::Remove(id) => addresses.remove(&id),
+                };
+                tell(input.as_mut().expect("it is open"), addresses.values()).await;
+            }
+        }
+    }
+}
+
+async fn tell(input: &mut ChildStdin, addresses: impl Iterator<Item = &String>) {
+    let addresses: Vec<_> = addresses.map(String::as_str).collect();
+    let line = addresses.join(",") + "\n";
+    input.write_all(line.as_bytes()).await.expect("it listens");
+}
+
+/// `ID r|w BEGAN ENDED CODE TEXT`, in microseconds; the text is the node's id where the code is 0.
+fn parse(line: &str) -> Option<Call> {
+    let mut words = line.splitn(6, ' ');
+    let id = words.next()?.parse().ok()?;
+    let method = match words.next()? {
+        "r" => Method::Read,
+        "w" => Method::Write,
+        _ => return None,
+    };
+    let mut time = || Some(Duration::from_micros(words.next()?.parse().ok()?));
+    let (began, ended) = (time()?, time()?);
+    let code = Code::from_i32(words.next()?.parse().ok()?);
+    let text = words.next()?.to_owned();
+    let outcome = if code == Code::Ok { Ok(text) } else { Err((code, text)) };
+    Some(Call { id, method, began, ended, outcome })
+}

@@ -1,0 +1,296 @@
+//! What may happen to a node, and what it may cost: each fault is done to anybody's client alike.
+
+use std::{path::Path, time::Duration};
+
+use h2::Reason;
+use micro::registry::Node;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    CALLERS, Fleet, Rogue, Rule, SERVICE, Silent, Trial, Unaccepting, Verdict, Who, free_address,
+    now,
+};
+use crate::raw::{InFile, Raw};
+
+/// One fault. Three nodes are called by 16 callers for a second before it, and while it lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeFault {
+    /// One is killed with SIGKILL, and started again 2 s later.
+    Killed,
+    /// Two are killed at once, and started again 2 s later.
+    TwoKilled,
+    /// All are killed, and started again at once.
+    AllKilled,
+    /// One is stopped with SIGSTOP for 5 s.
+    Stopped,
+    /// Each in turn leaves on SIGTERM and is started again.
+    RollingRestart,
+    /// A file lists two nodes; the address of one is changed in it to the third's, and who was there
+    /// leaves on SIGTERM.
+    AddressChanged,
+    /// In place of one there is a port that refuses connections.
+    Refuses,
+    /// .. that accepts them and says nothing.
+    Silent,
+    /// .. that accepts them and closes them.
+    Closes,
+    /// .. that accepts them, is ready, and closes them at once.
+    ClosesWhenReady,
+    /// .. where the SYN is dropped.
+    SynDropped,
+    /// .. that is ready, and silent then.
+    SilentWhenReady,
+    /// .. that answers each call with GOAWAY and has processed none.
+    RefusesByGoAway,
+    /// .. that answers each call with GOAWAY for an error, and has processed none.
+    ThrowsOut,
+    /// .. a node that sends GOAWAY at each tenth call.
+    GoesAway,
+    /// .. a node that resets each second call with `REFUSED_STREAM`.
+    ResetsRefused,
+    /// .. a node that resets each second call with `INTERNAL_ERROR`.
+    ResetsForError,
+    /// .. a node that resets each second call after its answer's headers.
+    ResetsAmidAnswer,
+    /// .. a node that answers all calls with `ResourceExhausted`.
+    Exhausted,
+    /// .. a node that answers all calls with `Unavailable`.
+    Unavailable,
+    /// .. a node that takes 200 ms for each call, the others 2 ms.
+    Slow,
+}
+
+/// What a fault lasts that does not end by itself.
+const LASTS: Duration = Duration::from_secs(8);
+
+/// Long enough that several faults can be tried at once, short enough that there are calls in flight
+/// on each node.
+const PAUSE: Duration = Duration::from_millis(20);
+
+impl NodeFault {
+    /// All of them.
+    pub const ALL: [Self; 21] = [
+        Self::Killed,
+        Self::TwoKilled,
+        Self::AllKilled,
+        Self::Stopped,
+        Self::RollingRestart,
+        Self::AddressChanged,
+        Self::Refuses,
+        Self::Silent,
+        Self::Closes,
+        Self::ClosesWhenReady,
+        Self::SynDropped,
+        Self::SilentWhenReady,
+        Self::RefusesByGoAway,
+        Self::ThrowsOut,
+        Self::GoesAway,
+        Self::ResetsRefused,
+        Self::ResetsForError,
+        Self::ResetsAmidAnswer,
+        Self::Exhausted,
+        Self::Unavailable,
+        Self::Slow,
+    ];
+
+    /// What it is called in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Killed => "one of three killed",
+            Self::TwoKilled => "two of three killed at once",
+            Self::AllKilled => "all killed, and started again at once",
+            Self::Stopped => "one of three stopped for 5 s",
+            Self::RollingRestart => "rolling restart",
+            Self::AddressChanged => "a file's node gets another address",
+            Self::Refuses => "one of three refuses connections",
+            Self::Silent => "one of three accepts and says nothing",
+            Self::Closes => "one of three accepts and closes",
+            Self::ClosesWhenReady => "one of three sends SETTINGS and closes",
+            Self::SynDropped => "SYN to one of three dropped",
+            Self::SilentWhenReady => "one of three sends SETTINGS and nothing more",
+            Self::RefusesByGoAway => "one of three answers each call with GOAWAY",
+            Self::ThrowsOut => "one of three answers each call with GOAWAY, ENHANCE_YOUR_CALM",
+            Self::GoesAway => "one of three sends GOAWAY at each tenth call",
+            Self::ResetsRefused => "one of three resets each second call, REFUSED_STREAM",
+            Self::ResetsForError => "one of three resets each second call, INTERNAL_ERROR",
+            Self::ResetsAmidAnswer => "one of three resets each second call amid its answer",
+            Self::Exhausted => "one of three always ResourceExhausted",
+            Self::Unavailable => "one of three fails fast, Unavailable",
+            Self::Slow => "one of three 100 times slower",
+        }
+    }
+
+    /// How many calls that are not idempotent it may cost at most; none that is.
+    ///
+    /// A node that is killed or stopped costs those that were in flight on it until the client could
+    /// know: those are counted. The others cost none where no handler can have seen the call, else:
+    fn at_most(self) -> usize {
+        match self {
+            // Three connections lost under calls in a row eject it, and each caller has no more than one
+            // call on each.
+            Self::SilentWhenReady | Self::ClosesWhenReady => 3 * CALLERS,
+            // Too few a second to be an outlier among so few nodes (gRFC A50's minimum volume): each
+            // failure halves the node's health, which comes back within seconds.
+            Self::ResetsForError | Self::ResetsAmidAnswer | Self::Exhausted | Self::Unavailable => {
+                CALLERS + 6 * LASTS.as_secs() as usize
+            }
+            _ => 0,
+        }
+    }
+
+    /// Does it to three nodes that register in this registry, under the calls of this client, until
+    /// there were so many calls.
+    ///
+    /// # Panics
+    /// When a node does not start.
+    pub async fn done(self, registry: &str, who: Who, at_least: u64) -> Verdict {
+        let fleet = Fleet::beside_others(registry).await;
+        let file = InFile::serving().await;
+        let name = match who {
+            Who::Micro => self.name().to_owned(),
+            Who::Tonic => format!("tonic's balanced channel: {}", self.name()),
+            Who::GrpcGo => format!("grpc-go's round_robin: {}", self.name()),
+        };
+        let url = match self {
+            Self::AddressChanged => {
+                file.put_all(&fleet.records().await[..2]).await;
+                file.url_at("")
+            }
+            _ => fleet.url.clone(),
+        };
+        let mut trial = Trial::over(fleet, &url, &name, who, PAUSE).await;
+        let rogue = self.act(&mut trial, &file).await;
+        trial.until_made(at_least).await;
+        let bad: Vec<_> = trial.faults().into_iter().map(|fault| fault.victim).collect();
+        let verdict = trial.end().await;
+        match rogue {
+            // Else what holds would hold without the fault.
+            Some(Peer::Silent(silent)) => {
+                assert!(silent.connections() > 0, "{name}: nobody connected to it");
+                let was_ready =
+                    matches!(self, Self::SilentWhenReady | Self::RefusesByGoAway | Self::ThrowsOut);
+                // tonic calls also who was never ready.
+                let is_called = silent.calls() > 0;
+                assert!(is_called == was_ready || who != Who::Micro, "{name}: called {is_called}");
+            }
+            Some(Peer::Unaccepting(_) | Peer::Nobody(_)) => {}
+            Some(Peer::Rogue(_)) | None => {
+                let is_called = |id: &String| verdict.is_called(id);
+                assert!(bad.iter().all(is_called), "{name}: no call reached one of {bad:?}");
+            }
+        }
+        verdict
+    }
+
+    async fn act(self, trial: &mut Trial, file: &InFile) -> Option<Peer> {
+        let mut rogue = None;
+        match self {
+            Self::Killed | Self::TwoKilled => {
+                let victims: &[_] = if self == Self::Killed { &[1] } else { &[0, 2] };
+                trial.kill_all(victims).await;
+                sleep(Duration::from_secs(2)).await;
+                trial.restart_all(victims).await;
+                return None;
+            }
+            Self::AllKilled => {
+                let from = Instant::now();
+                trial.kill_all(&[0, 1, 2]).await;
+                trial.restart_all(&[0, 1, 2]).await;
+                // Within a second, unless the machine is busy.
+                trial.dark_for(from.elapsed().as_secs() as usize + 1);
+                return None;
+            }
+            Self::Stopped => {
+                trial.pause(0);
+                sleep(Duration::from_secs(5)).await;
+                trial.resume(0);
+                return None;
+            }
+            Self::RollingRestart => {
+                for node in 0..3 {
+                    trial.fleet.terminate(node).await;
+                    trial.restart(node).await;
+                }
+                return None;
+            }
+            Self::AddressChanged => {
+                // The third is not in the file until it stands in for the second.
+                let [_, second, third] = &trial.fleet.records().await[..] else { unreachable!() };
+                file.put(&Node { address: third.address.clone(), ..second.clone() }).await;
+                trial.expect(2);
+                trial.fleet.terminate(1).await;
+            }
+            Self::Exhausted => self.worsen(trial, &["--answers", "resource-exhausted"]).await,
+            Self::Unavailable => self.worsen(trial, &["--answers", "unavailable"]).await,
+            Self::Slow => self.worsen(trial, &["--takes", "200"]).await,
+            _ => rogue = Some(self.put_rogue(trial).await),
+        }
+        if self == Self::SilentWhenReady {
+            // Until it is found out the first time all callers may come to wait there; on a busy machine
+            // the others' calls take long enough for that.
+            trial.dark_for(2);
+        }
+        sleep(LASTS).await;
+        rogue
+    }
+
+    /// A node of ours that is a bad one.
+    async fn worsen(self, trial: &mut Trial, flags: &[&str]) {
+        trial.fleet.terminate(1).await;
+        // It is called before it is known here to be registered.
+        let from = now();
+        trial.fleet.replace_by(1, flags).await;
+        let victim = trial.fleet.id(1).to_owned();
+        trial.is_bad(&victim, from, self.at_most());
+    }
+
+    /// Something else that listens, or not.
+    async fn put_rogue(self, trial: &mut Trial) -> Peer {
+        trial.fleet.terminate(1).await;
+        let rogue = self.rogue(trial.fleet.journals()).await;
+        trial.is_bad(Rogue::ID, now(), self.at_most());
+        let node = Node::new(SERVICE, Rogue::ID, rogue.address());
+        // For longer than any trial.
+        let registered = trial.fleet.registry.register(&node, Duration::from_secs(600)).await;
+        registered.expect("the registry takes a record");
+        rogue
+    }
+
+    async fn rogue(self, journals: &Path) -> Peer {
+        let rule = match self {
+            Self::Refuses => return Peer::Nobody(free_address()),
+            Self::SynDropped => return Peer::Unaccepting(Unaccepting::start()),
+            Self::Silent => return Peer::Silent(Silent::start().await),
+            Self::Closes => return Peer::Silent(Silent::closing().await),
+            Self::ClosesWhenReady => return Peer::Silent(Silent::closing_after_settings().await),
+            Self::SilentWhenReady => return Peer::Silent(Silent::after_settings().await),
+            Self::RefusesByGoAway => return Peer::Silent(Silent::going_away().await),
+            Self::ThrowsOut => return Peer::Silent(Silent::throwing_out().await),
+            Self::GoesAway => Rule::GoesAway,
+            Self::ResetsRefused => Rule::Resets(Reason::REFUSED_STREAM),
+            Self::ResetsForError => Rule::Resets(Reason::INTERNAL_ERROR),
+            Self::ResetsAmidAnswer => Rule::ResetsAmidAnswer,
+            _ => unreachable!("{self:?} is done to a node of the fleet"),
+        };
+        Peer::Rogue(Rogue::start(rule, journals).await)
+    }
+}
+
+/// What stands in a node's place.
+enum Peer {
+    Nobody(String),
+    Unaccepting(Unaccepting),
+    Silent(Silent),
+    Rogue(Rogue),
+}
+
+impl Peer {
+    fn address(&self) -> &str {
+        match self {
+            Self::Nobody(address) => address,
+            Self::Unaccepting(peer) => &peer.address,
+            Self::Silent(peer) => &peer.address,
+            Self::Rogue(peer) => &peer.address,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Calls that are given up midway leave nothing behind: neither here nor on the nodes. In a process of
+//! its own, since all that it has is counted.
+
+use std::{alloc::System, fs, future::ready, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use micro::{Client, Status};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tests::{
+    etcd::Etcd,
+    fault::{Audit, CALLERS, Callers, Fleet, Line, SERVICE, record},
+    proto::ledger::{Entry, FollowerClient, LedgerClient},
+};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep, timeout},
+};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const CALLS: usize = 10_000;
+
+/// How many of them are under way at a time.
+const AT_ONCE: usize = 500;
+
+/// What a handler takes, in milliseconds; a call is given up before that.
+const TAKES: u64 = 100;
+
+/// Their ids, apart from those of the callers beside them: of those before the count, and the others.
+const FIRST_ID: u64 = 1 << 32;
+const SECOND_ID: u64 = 1 << 33;
+
+/// What there is of what could be left behind.
+#[derive(Debug, Clone, Copy)]
+struct Count {
+    tasks: usize,
+    /// Bytes of this process's heap.
+    heap: isize,
+    /// Files and sockets, here and on the nodes.
+    open: usize,
+    /// Bytes that the nodes' processes have in memory.
+    nodes: usize,
+}
+
+impl Count {
+    fn of(fleet: &Fleet) -> Self {
+        let heap = ALLOCATOR.stats();
+        let taken = heap.bytes_allocated as isize - heap.bytes_deallocated as isize;
+        let open = |process: &str| {
+            let files = fs::read_dir(format!("/proc/{process}/fd"));
+            files.expect("Linux tells what is open").count()
+        };
+        let processes: Vec<_> = fleet.processes().iter().map(u32::to_string).collect();
+        let resident = |process: &String| {
+            let pages = fs::read_to_string(format!("/proc/{process}/statm"));
+            let pages = pages.expect("Linux tells of its memory");
+            pages.split(' ').nth(1).and_then(|it| it.parse::<usize>().ok()).expect("pages") * 4096
+        };
+        Self {
+            tasks: Handle::current().metrics().num_alive_tasks(),
+            heap: taken,
+            open: open("self") + processes.iter().map(|it| open(it)).sum::<usize>(),
+            nodes: processes.iter().map(resident).sum(),
+        }
+    }
+
+    /// Whether nothing is left, but for what a heap keeps for later.
+    fn is_as(&self, before: &Self) -> bool {
+        self.tasks <= before.tasks
+            && self.open <= before.open
+            && self.heap <= before.heap + 64 * 1024
+            && self.nodes <= before.nodes + before.nodes / 20
+    }
+}
+
+/// Begins calls, of them a third streams, until so many were given up before they were answered, and
+/// with them those under way. Their ids begin at `first`.
+async fn give_up(client: &Client, first: u64, count: usize) {
+    let (ledger, follower) =
+        (LedgerClient::new(SERVICE, client), FollowerClient::new(SERVICE, client));
+    let mut random = fastrand::Rng::with_seed(first);
+    let calls = (first..).map(|id| {
+        let after = Duration::from_micros(random.u64(..TAKES * 1000));
+        let (ledger, follower) = (&ledger, &follower);
+        async move {
+            let entry = Entry { id };
+            match id % 3 {
+                0 => timeout(after, ledger.read(entry)).await.is_err(),
+                1 => timeout(after, ledger.write(entry)).await.is_err(),
+                _ => timeout(after, followed(follower, entry)).await.is_err(),
+            }
+        }
+    });
+    let given_up = stream::iter(calls).buffer_unordered(AT_ONCE).filter(|is| ready(*is));
+    assert_eq!(given_up.take(count).count().await, count);
+}
+
+/// Reads a stream to its end, which it does not have.
+async fn followed(follower: &FollowerClient, entry: Entry) -> Result<(), Status> {
+    let mut receipts = follower.follow(entry).await?.into_inner();
+    while receipts.message().await?.is_some() {}
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_given_up_midway_leave_nothing_behind_and_fail_no_other() {
+    let etcd = Etcd::start().await;
+    let fleet = Fleet::with_flags(&etcd.url(), &["--takes", &TAKES.to_string()]).await;
+    let client = Client::builder().registry(&fleet.url).build().unwrap();
+    // What is kept for reuse is there after as many calls at once as there will be.
+    give_up(&client, FIRST_ID, CALLS / 2).await;
+    let before = settled(&fleet, None).await;
+
+    let callers = Callers::start(&client, CALLERS);
+    give_up(&client, SECOND_ID, CALLS).await;
+    let audit = Audit::new(callers.stop().await, fleet.visits());
+    let line = Line {
+        fault: "10 000 calls given up midway".to_owned(),
+        calls: audit.calls() + CALLS,
+        failed: audit.failed().len(),
+        allowed: 0,
+        seconds_to_recover: 0.0,
+    };
+    record(line);
+    assert_eq!(audit.failed().len(), 0, "of the calls beside: {:?}", audit.failed().first());
+    assert!(audit.broken_rules().is_empty(), "{:?}", audit.broken_rules());
+    drop(audit);
+
+    let after = settled(&fleet, Some(before)).await;
+    println!("before: {before:?}\nafter:  {after:?}");
+    let seen = fleet.visits().iter().filter(|visit| visit.call >= SECOND_ID).count();
+    assert!(seen > CALLS / 2, "handlers had only {seen} of the calls given up");
+}
+
+/// Waits until no handler has a call any more, and here it is as it was before.
+async fn settled(fleet: &Fleet, before: Option<Count>) -> Count {
+    let limit = Instant::now() + Duration::from_secs(10);
+    loop {
+        let open = Audit::new(Vec::new(), fleet.visits()).open();
+        let count = Count::of(fleet);
+        if open == 0 && before.is_none_or(|before| count.is_as(&before)) {
+            return count;
+        }
+        assert!(
+            Instant::now() < limit,
+            "10 s later handlers have {open} calls; before: {before:?}, now: {count:?}"
+        );
+        sleep(Duration::from_millis(100)).await;
+    }
+}
