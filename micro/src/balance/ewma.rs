@@ -1,6 +1,6 @@
 //! What a node costs: its latency, its calls in flight and its failures, in atomics alone.
 //!
-//! `cost = sqrt(latency) x (calls in flight + 1) / health`
+//! `cost = latency x (calls in flight + 1) / health^2`
 //!
 //! - **latency** is Finagle's peak-EWMA: slower samples raise the estimate quickly, faster ones pull
 //!   it down with a decay of 10 s. Reads project the decay and change nothing (as linkerd's `ewma`
@@ -8,21 +8,25 @@
 //!   Three amendments, *simulated* at 16 callers over 3 equal nodes that stall as processes on a
 //!   shared machine do (20 stalls a second, 4 ms on average): by the plain rule the shares over
 //!   20 s are up to 39% off even, because one 4 ms stall makes a 0.3 ms node the dearer one for
-//!   25 s; amended, 2%, and a node that *is* three times slower still gets a third of a share.
+//!   25 s; amended, 1%.
 //!   - every sample weighs at least 1/16, however close to the last: 16 good calls outweigh a stall;
 //!   - a sample at most doubles the estimate: one slow method is not a slow node, and one that is
 //!     a thousand times slower is known for it after ten calls;
-//!   - its square root counts, as in go-zero and Kratos: a node ten times slower gets a call in
-//!     three, and what it then answers is what corrects the estimate.
+//!   - one stall is one sample: a call that began before the estimate was last raised does not raise
+//!     it again. Else the eight calls that a node hung with for a second keep it away for a minute.
+//!
+//!   A node that is three times slower gets two thirds of what it then can do, one that is ten times
+//!   slower next to nothing until its estimate has faded (*simulated* with a single caller: one call
+//!   in 5 000, and it is one of equals again within 10 s of being well).
 //! - **health** starts at 1. A failure halves it for the time of a `penalty`: what is missing of it
 //!   fades with that time constant, and of what is missing each success takes 1/16. So a
 //!   node that fails fast (linkerd#11669) is no more attractive than one that never answers: *simulated*,
-//!   it gets 13 of 16 000 calls a second from 16 callers, 58 of 128 000 from 128: its probes. A node that fails one
-//!   call in ten levels off at a health of 0.53, one in a hundred at 0.93, whatever the rate of calls.
-//!   Were the penalty a latency *sample* of 5 s, it would outweigh a millisecond for 85 s, and the
-//!   failures of a shared backend would leave an order behind that has nothing to do with the nodes;
-//!   health regains an eighth, with which a node gets calls beside others that have eight in flight, in
-//!   a seventh of the penalty.
+//!   it gets one of 14 000 calls a second from 16 callers, 7 of 113 000 from 128: its probes. A node that
+//!   fails one call in ten levels off at a health of 0.53, one in a hundred at 0.93, whatever the rate
+//!   of calls. Were the penalty a latency *sample* of 5 s, it would outweigh a millisecond for 85 s, and
+//!   the failures of a shared backend would leave an order behind that has nothing to do with the nodes;
+//!   the square of health, which is what counts, regains an eighth, with which a node gets calls beside
+//!   others that have eight in flight, in less than half the penalty.
 //!
 //! A node without a sample yet is compared as if it had the other's latency, so that its first
 //! call comes in its turn: an assumed one, such as linkerd's 30 ms, is wrong for whole fleets, and
@@ -45,9 +49,9 @@ const LEAST_WEIGHT: f32 = 1.0 / 16.0;
 /// calls in flight would no longer count.
 const LEAST_LATENCY: f32 = 1e-6;
 
-/// The health that failures leave at least: little enough beside nodes with thousands of calls in
-/// flight.
-const LEAST_HEALTH: f32 = 1.0 / 4096.0;
+/// The health that failures leave at least: its square is little enough beside nodes with thousands
+/// of calls in flight.
+const LEAST_HEALTH: f32 = 1.0 / 64.0;
 
 /// The longest penalty: a node with little health is called only once that has faded, and a deadline
 /// of hours, or of none, is no reason to leave it alone as long.
@@ -65,6 +69,8 @@ pub(super) struct Load {
     in_flight: AtomicU32,
     /// Seconds; negative before the first sample.
     latency: Stamped,
+    /// When a sample last raised it.
+    raised: AtomicU32,
     /// From [`LEAST_HEALTH`] to 1.
     health: Stamped,
     /// Whether a call was answered by it.
@@ -83,6 +89,7 @@ impl Load {
             penalty: penalty.min(LONGEST_PENALTY),
             in_flight: AtomicU32::new(0),
             latency: Stamped::new(latency),
+            raised: AtomicU32::new(0),
             health: Stamped::new(1.0),
             has_answered: AtomicBool::new(false),
             is_lost: AtomicBool::new(false),
@@ -96,7 +103,7 @@ impl Load {
             (Some(here), Some(there)) => here.max(LEAST_LATENCY) / there.max(LEAST_LATENCY),
             _ => 1.0,
         };
-        latency.sqrt() * self.calls(now) / other.calls(now)
+        latency * self.calls(now) / other.calls(now)
     }
 
     /// The measured latency as of now, or `None` before the first sample.
@@ -127,7 +134,7 @@ impl Load {
 
     /// What latency is multiplied by.
     fn calls(&self, now: Instant) -> f32 {
-        (self.in_flight() as f32 + 1.0) / self.health(now)
+        (self.in_flight() as f32 + 1.0) / self.health(now).powi(2)
     }
 
     /// Whether a call was answered.
@@ -152,20 +159,25 @@ impl Load {
 
     /// A call was answered after `latency`.
     pub(super) fn succeeded(&self, latency: Duration, now: Instant) {
+        let began = self.stamp(now.checked_sub(latency).unwrap_or(now));
         let (sample, now) = (latency.as_secs_f32(), self.stamp(now));
+        let is_another_stall = !is_before(began, self.raised.load(Relaxed));
         if !self.has_answered() {
             self.has_answered.store(true, Relaxed);
         }
-        self.latency.update(now, |estimate, at| {
+        let before = self.latency.update(now, |estimate, at| {
             if estimate < 0.0 {
                 return sample;
             }
             if sample >= estimate {
-                return raised(estimate, sample);
+                return if is_another_stall { raised(estimate, sample) } else { estimate };
             }
             let kept = decay(at, now, LATENCY_DECAY).min(1.0 - LEAST_WEIGHT);
             estimate * kept + sample * (1.0 - kept)
         });
+        if is_another_stall && sample > before {
+            self.raised.store(now, Relaxed);
+        }
         // Most nodes never fail: their calls are spared the write.
         if self.health.load().0 < 1.0 {
             self.health.update(now, |health, at| {
@@ -205,6 +217,11 @@ fn raised(estimate: f32, sample: f32) -> f32 {
     sample.min((estimate * 2.0).max(LEAST_LATENCY)).max(estimate)
 }
 
+/// Whether a stamp is older than another.
+fn is_before(stamp: u32, other: u32) -> bool {
+    stamp.wrapping_sub(other) > u32::MAX / 2
+}
+
 /// What is left of 1 between two stamps.
 fn decay(from: u32, to: u32, over: Duration) -> f32 {
     // Calls finish on several threads: a stamp may be a little older than the last one.
@@ -227,13 +244,14 @@ impl Stamped {
         Self::unpack(self.0.load(Relaxed))
     }
 
-    fn update(&self, now: u32, next: impl Fn(f32, u32) -> f32) {
+    /// Writes what comes next, and returns what was there.
+    fn update(&self, now: u32, next: impl Fn(f32, u32) -> f32) -> f32 {
         let mut current = self.0.load(Relaxed);
         loop {
             let (value, at) = Self::unpack(current);
             let new = Self::pack(next(value, at), now);
             match self.0.compare_exchange_weak(current, new, Relaxed, Relaxed) {
-                Ok(_) => return,
+                Ok(_) => return value,
                 Err(seen) => current = seen,
             }
         }
@@ -293,14 +311,30 @@ mod tests {
     fn a_slower_sample_at_most_doubles_the_estimate() {
         let start = Instant::now();
         let load = load(start, 1.0);
-        load.succeeded(ms(1.5), start);
-        assert_near(latency(&load, start), 1.5, "the peak");
-        load.succeeded(ms(5_000.0), start);
-        assert_near(latency(&load, start), 3.0, "one slow call");
+        let mut now = start + ms(10.0);
+        load.succeeded(ms(1.5), now);
+        assert_near(latency(&load, now), 1.5, "the peak");
+        now += ms(5_000.0);
+        load.succeeded(ms(5_000.0), now);
+        assert_near(latency(&load, now), 3.0, "one slow call");
         for _ in 0..11 {
-            load.succeeded(ms(5_000.0), start);
+            now += ms(5_000.0);
+            load.succeeded(ms(5_000.0), now);
         }
-        assert_near(latency(&load, start), 5_000.0, "a slow node");
+        assert_near(latency(&load, now), 5_000.0, "a slow node");
+    }
+
+    #[test]
+    fn the_calls_of_one_stall_raise_the_estimate_once() {
+        let start = Instant::now();
+        let load = load(start, 1.0);
+        let now = start + ms(1_000.0);
+        for since in 0..8 {
+            load.succeeded(ms(1_000.0 - f64::from(since)), now + ms(f64::from(since) / 8.0));
+        }
+        assert_near(latency(&load, now), 2.0, "all of them began before it was known");
+        load.succeeded(ms(500.0), now + ms(600.0));
+        assert_near(latency(&load, now + ms(600.0)), 4.0, "this one after");
     }
 
     #[test]
@@ -325,13 +359,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_doubles_the_cost_for_the_time_of_the_penalty() {
+    fn a_failure_quadruples_the_cost_for_the_time_of_the_penalty() {
         let start = Instant::now();
         let (failed, well) = (load(start, 1.0), load(start, 1.0));
         failed.failed(start);
-        assert_near(failed.relative_cost(&well, start).into(), 2.0, "one failure");
+        assert_near(failed.relative_cost(&well, start).into(), 4.0, "one failure");
         let later = start + PENALTY;
-        assert_near(failed.relative_cost(&well, later).into(), 1.225, "a penalty later");
+        assert_near(failed.relative_cost(&well, later).into(), 1.502, "a penalty later");
         let later = start + 8 * PENALTY;
         assert_near(failed.relative_cost(&well, later).into(), 1.0, "forgotten");
     }

@@ -44,6 +44,9 @@ use crate::{
     transport,
 };
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod connect;
 mod driver;
 mod ejection;
@@ -381,17 +384,11 @@ impl<C> fmt::Debug for Balancer<C> {
 
 impl<C> Shared<C> {
     fn pick(&self, request: &Request<'_>) -> Option<Pick<C>> {
-        let started = Instant::now();
-        if let Some(endpoint) = self.probes.take(request, started) {
-            endpoint.load.begin();
-            let (is_sampled, is_probe, _counted) = (false, true, None);
-            return Some(Pick { endpoint, started, is_sampled, is_probe, _counted });
+        let now = Instant::now();
+        if let Some(endpoint) = self.probes.take(request, now) {
+            return Some(Pick::begin(endpoint, now, None, true));
         }
-        let snapshot = self.snapshot.load();
-        let endpoint = snapshot.pick(request, started, &mut fastrand::Rng::new())?.clone();
-        endpoint.load.begin();
-        let (is_sampled, is_probe, _counted) = (false, false, snapshot.count());
-        Some(Pick { endpoint, started, is_sampled, is_probe, _counted })
+        pick(&self.snapshot, request, now)
     }
 
     /// Waits until there is no more to wait for than what was tried, and failed.
@@ -420,6 +417,17 @@ impl<C> Shared<C> {
             woken.await;
         }
     }
+}
+
+/// A call begins at what is picked.
+fn pick<C>(
+    snapshot: &ArcSwap<Snapshot<C>>,
+    request: &Request<'_>,
+    now: Instant,
+) -> Option<Pick<C>> {
+    let snapshot = snapshot.load();
+    let endpoint = snapshot.pick(request, now, &mut fastrand::Rng::new())?.clone();
+    Some(Pick::begin(endpoint, now, snapshot.count(), false))
 }
 
 /// A call in the queue for something to pick.
@@ -453,6 +461,16 @@ pub(crate) struct Pick<C = transport::Connection> {
 }
 
 impl<C> Pick<C> {
+    fn begin(
+        endpoint: Arc<Endpoint<C>>,
+        started: Instant,
+        counted: Option<Counted>,
+        is_probe: bool,
+    ) -> Self {
+        endpoint.load.begin();
+        Self { endpoint, started, is_sampled: false, is_probe, _counted: counted }
+    }
+
     /// The connection to send the call on.
     pub(crate) fn connection(&self) -> &C {
         &self.endpoint.connection

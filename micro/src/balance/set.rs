@@ -26,10 +26,39 @@ impl<C> Clone for Slot<C> {
     }
 }
 
+/// Some of them, and the sum of their weights.
+#[derive(Debug)]
+pub(super) struct Chunk<C> {
+    slots: Vec<Slot<C>>,
+    weight: u64,
+}
+
+impl<C> Chunk<C> {
+    pub(super) fn slots(&self) -> &[Slot<C>] {
+        &self.slots
+    }
+
+    pub(super) fn weight(&self) -> u64 {
+        self.weight
+    }
+}
+
+impl<C> Default for Chunk<C> {
+    fn default() -> Self {
+        Self { slots: Vec::new(), weight: 0 }
+    }
+}
+
+impl<C> Clone for Chunk<C> {
+    fn clone(&self) -> Self {
+        Self { slots: self.slots.clone(), weight: self.weight }
+    }
+}
+
 /// Endpoints in places from 0: those of the own zone first, for the rule that asks which they are.
 #[derive(Debug)]
 pub(super) struct Set<C> {
-    chunks: Vec<Arc<Vec<Slot<C>>>>,
+    chunks: Vec<Arc<Chunk<C>>>,
     len: usize,
     own: usize,
 }
@@ -74,16 +103,16 @@ impl<C> Set<C> {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint<C>>> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter()).map(|slot| &slot.endpoint)
+        self.chunks.iter().flat_map(|chunk| chunk.slots()).map(|slot| &slot.endpoint)
     }
 
-    /// The chunks, for what keeps a sum over each.
-    pub(super) fn chunks(&self) -> &[Arc<Vec<Slot<C>>>] {
+    /// The chunks, in the order of the places.
+    pub(super) fn chunks(&self) -> &[Arc<Chunk<C>>] {
         &self.chunks
     }
 
     fn slot(&self, place: usize) -> &Slot<C> {
-        &self.chunks[place / CHUNK][place % CHUNK]
+        &self.chunks[place / CHUNK].slots[place % CHUNK]
     }
 
     fn push(&mut self, slot: Slot<C>) {
@@ -91,19 +120,22 @@ impl<C> Set<C> {
             self.chunks.push(Arc::default());
         }
         let last = self.chunks.last_mut().expect("there is one with a place");
-        Arc::make_mut(last).push(slot);
+        let last = Arc::make_mut(last);
+        last.weight += u64::from(slot.weight);
+        last.slots.push(slot);
         self.len += 1;
     }
 
     /// Takes the last one out.
     fn pop(&mut self) -> Option<Slot<C>> {
-        let chunk = self.chunks.last_mut()?;
-        let slot = Arc::make_mut(chunk).pop();
-        if chunk.is_empty() {
+        let chunk = Arc::make_mut(self.chunks.last_mut()?);
+        let slot = chunk.slots.pop()?;
+        chunk.weight -= u64::from(slot.weight);
+        if chunk.slots.is_empty() {
             self.chunks.pop();
         }
         self.len -= 1;
-        slot
+        Some(slot)
     }
 
     /// Whether what is in that place is of the own zone.
@@ -113,7 +145,10 @@ impl<C> Set<C> {
 
     /// Puts another endpoint of the same zone in that place.
     pub(super) fn replace(&mut self, place: usize, slot: Slot<C>) {
-        Arc::make_mut(&mut self.chunks[place / CHUNK])[place % CHUNK] = slot;
+        let chunk = Arc::make_mut(&mut self.chunks[place / CHUNK]);
+        chunk.weight += u64::from(slot.weight);
+        let before = std::mem::replace(&mut chunk.slots[place % CHUNK], slot);
+        chunk.weight -= u64::from(before.weight);
     }
 
     /// Adds one, and keeps `places` true.

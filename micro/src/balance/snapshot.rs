@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use fastrand::Rng;
 use tokio::{sync::mpsc, time::Instant};
 
-#[cfg(test)]
+#[cfg(any(test, feature = "bench"))]
 use super::members::Key;
 use super::{
     EndpointId, News, Request,
@@ -32,14 +32,16 @@ pub(super) struct Endpoint<C> {
     pub(super) news: mpsc::UnboundedSender<News>,
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "bench"))]
 impl<C> Endpoint<C> {
     /// One whose news nobody hears.
+    #[cfg(test)]
     pub(super) fn new(id: EndpointId, connection: C, load: Load) -> Arc<Self> {
         let node = Node::new("greeter", id.0.to_string(), "host:1");
         Self::of(Arc::new(node), id, connection, load)
     }
 
+    /// The same with a record.
     pub(super) fn of(node: Arc<Node>, id: EndpointId, connection: C, load: Load) -> Arc<Self> {
         let key = Key { id: node.id.as_str().into(), address: node.address.as_str().into() };
         let (load, tally) = (Arc::new(load), Arc::new(Tally::new(key)));

@@ -109,10 +109,13 @@ pub(crate) fn hash_text(key: impl fmt::Display) -> u64 {
 /// A point's place: those of one node at two addresses are apart by the second.
 type Point = (u64, EndpointId);
 
+/// A node at its point.
+type Entry<C> = (u64, Arc<Endpoint<C>>);
+
 /// The points in order.
 #[derive(Debug)]
 pub(in super::super) struct Ring<C> {
-    chunks: Vec<Arc<Vec<(u64, Arc<Endpoint<C>>)>>>,
+    chunks: Vec<Arc<Vec<Entry<C>>>>,
     /// The first point of each chunk.
     firsts: Vec<Point>,
     len: usize,
@@ -247,7 +250,7 @@ impl<C> Ring<C> {
     }
 }
 
-fn first<C>(chunk: &[(u64, Arc<Endpoint<C>>)]) -> Point {
+fn first<C>(chunk: &[Entry<C>]) -> Point {
     let (point, endpoint) = &chunk[0];
     (*point, endpoint.id)
 }

@@ -34,14 +34,16 @@ pub(super) fn least_request<'a, C>(
     Some(second.filter(is_less).unwrap_or(first))
 }
 
-/// Two different ones for the call, if there are.
-#[expect(clippy::type_complexity, reason = "a pair, taken apart where it comes from")]
+/// One, and another if there is.
+type Pair<'a, C> = (&'a Arc<Endpoint<C>>, Option<&'a Arc<Endpoint<C>>>);
+
+/// Two different ones for the call.
 fn two<'a, C>(
     set: &'a Set<C>,
     places: Range<usize>,
     asked: &Asked<'_>,
     rng: &mut Rng,
-) -> Option<(&'a Arc<Endpoint<C>>, Option<&'a Arc<Endpoint<C>>>)> {
+) -> Option<Pair<'a, C>> {
     if asked.is_any() && places.len() > 1 {
         let first = rng.usize(..places.len());
         let second = rng.usize(..places.len() - 1);

@@ -272,6 +272,31 @@ fn weights_of_ten_thousand_nodes_are_exact_too() {
 }
 
 #[test]
+fn weights_stay_true_whatever_comes_and_goes() {
+    let mut fleet = Fleet::new(&Balancing::weighted());
+    let mut rng = Rng::with_seed(4);
+    let mut weights = BTreeMap::new();
+    for _ in 0..5_000 {
+        let id = rng.u64(..400);
+        if rng.bool() {
+            let weight = rng.u32(..10);
+            fleet.insert(id, &[("weight", &weight.to_string())]);
+            weights.insert(id, weight);
+        } else {
+            fleet.remove(id);
+            weights.remove(&id);
+        }
+    }
+    fleet.at = LATER;
+    let total = weights.values().sum::<u32>() as usize;
+    let shares = fleet.shares(10 * total);
+    for (id, weight) in weights {
+        let (found, expected) = (shares.get(&id).copied().unwrap_or(0), 10 * weight as usize);
+        assert!(found.abs_diff(expected) <= 3, "{id}: {found} calls, not {expected}");
+    }
+}
+
+#[test]
 fn without_any_weight_all_are_equal_and_what_is_none_counts_as_1() {
     let mut fleet = Fleet::new(&Balancing::weighted());
     (0..4).for_each(|id| fleet.insert(id, &[("weight", "0")]));

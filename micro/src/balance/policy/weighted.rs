@@ -36,7 +36,7 @@ const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 /// young, one of the last is as good as any.
 const DRAWS: usize = 32;
 
-/// The largest weight: a hundred thousand nodes of it, and a share of one in 10^8, fit with room.
+/// The largest weight: a node that registers with a slip of the keyboard does not take all calls.
 const LARGEST: u32 = 1000;
 
 /// The sums of weights over the chunks of a set.
@@ -55,7 +55,7 @@ impl Weights {
 
     pub(super) fn sum<C>(&mut self, set: &Set<C>) {
         let sums = set.chunks().iter().scan(0, |sum, chunk| {
-            *sum += chunk.iter().map(|slot| u64::from(slot.weight)).sum::<u64>();
+            *sum += chunk.weight();
             Some(*sum)
         });
         self.sums = sums.collect();
@@ -79,7 +79,7 @@ impl Weights {
                 young = Some(endpoint);
             }
         }
-        let slots = || set.chunks().iter().flat_map(|chunk| chunk.iter());
+        let slots = || set.chunks().iter().flat_map(|chunk| chunk.slots());
         let weighs = |slot: &&Slot<C>| slot.weight > 0 && asked.admits(&slot.endpoint);
         young
             .or_else(|| slots().find(weighs).map(|slot| &slot.endpoint))
@@ -92,7 +92,7 @@ impl Weights {
         let at = ((u128::from(turn) * u128::from(total)) >> 64) as u64;
         let chunk = self.sums.partition_point(|sum| *sum <= at);
         let mut left = at - chunk.checked_sub(1).map_or(0, |before| self.sums[before]);
-        let slots = &set.chunks()[chunk];
+        let slots = set.chunks()[chunk].slots();
         let slot = slots.iter().find(|slot| match left.checked_sub(slot.weight.into()) {
             Some(less) => {
                 left = less;

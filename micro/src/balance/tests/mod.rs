@@ -28,6 +28,7 @@ mod explaining;
 mod fail_fast;
 mod health;
 mod shares;
+mod simulation;
 
 /// What an address does when it is dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -267,3 +267,16 @@ fn a_node_that_hung_for_a_second_and_answers_again_is_back_within_seconds() {
     let share = fleet.run(1_000)[0];
     assert!(share > 0.2, "in the third second: {share}");
 }
+
+#[test]
+fn a_single_caller_finds_out_within_ten_seconds_that_a_slow_node_is_well() {
+    for seed in 13..=15 {
+        let mut fleet = Fleet::new(seed, 1, WELL);
+        fleet.hosts[0].behaviour.latency = Duration::from_millis(10);
+        let share = fleet.run(10_000)[0];
+        assert!(share < 0.01, "ten times slower: {share}");
+        fleet.hosts[0].behaviour = WELL;
+        fleet.run(10_000);
+        assert_even(&fleet.run(5_000), "then it is one of three equals");
+    }
+}

@@ -1,0 +1,163 @@
+//! What choosing a node costs a call, by policy and by the number of nodes, beside tower's p2c; what
+//! a change of one of 10 000 nodes costs, beside one of 100; and what a node takes that is known and
+//! cannot be connected to.
+
+use std::{
+    alloc::System,
+    convert::Infallible,
+    future::{Ready, ready},
+    hint::black_box,
+    process::ExitCode,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use micro::{
+    Client, Request,
+    balance::{Balancing, ConsistentHash, bench::Set},
+};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tests::{
+    bench::{
+        measure::{Spread, cpu},
+        table::{Better, Row, report},
+    },
+    proto::echo::{EchoClient, SayRequest},
+};
+use tokio::time::sleep;
+use tower::{
+    Service,
+    balance::p2c::Balance,
+    discover::ServiceList,
+    load::{CompleteOnResponse, PeakEwma},
+};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const SIZES: [u64; 3] = [3, 100, 10_000];
+const ROUNDS: usize = 5;
+const PICKS: u64 = 100_000;
+const UPDATES: u64 = 1_000;
+
+/// A change of one in 10 000 may cost so many times one of a hundred: it copies a chunk of 128 either
+/// way, and the list of 79 chunks besides.
+const GROWTH: f64 = 4.0;
+
+/// In bytes a node that is not connected.
+const MEMORY: f64 = 4096.0;
+
+fn policies() -> [(&'static str, Balancing); 8] {
+    [
+        ("p2c", Balancing::p2c()),
+        ("round_robin", Balancing::round_robin()),
+        ("random", Balancing::random()),
+        ("least_request", Balancing::least_request()),
+        ("weighted", Balancing::weighted()),
+        ("consistent_hash", ConsistentHash::by_key().into()),
+        ("pick_first", Balancing::pick_first()),
+        ("zone_first", Balancing::zone_first("a")),
+    ]
+}
+
+/// Nanoseconds of CPU time that each of so many takes, round by round.
+fn nanos(times: u64, mut run: impl FnMut(u64)) -> Spread {
+    let rounds = (0..=ROUNDS as u64).map(|round| {
+        let begin = cpu();
+        (0..times).for_each(|number| run(round * times + number));
+        (cpu() - begin).as_nanos() as f64 / times as f64
+    });
+    // The first fills the caches.
+    Spread::of(rounds.skip(1))
+}
+
+/// Answers at once.
+struct Node;
+
+impl Service<()> for Node {
+    type Response = ();
+    type Error = Infallible;
+    type Future = Ready<Result<(), Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        ready(Ok(()))
+    }
+}
+
+fn tower(nodes: u64) -> Spread {
+    let (rtt, decay) = (Duration::from_millis(30), 1e10);
+    let node = |_| PeakEwma::new(Node, rtt, decay, CompleteOnResponse::default());
+    let mut balance = Balance::new(ServiceList::new((0..nodes).map(node).collect::<Vec<_>>()));
+    let mut context = Context::from_waker(Waker::noop());
+    nanos(PICKS, |_| {
+        assert!(balance.poll_ready(&mut context).is_ready(), "its nodes always are");
+        let mut call = Box::pin(balance.call(()));
+        assert!(call.as_mut().poll(&mut context).is_ready(), "they answer at once");
+    })
+}
+
+/// What a client takes a node of 10 000 that refuse connections, once it has tried each.
+async fn memory() -> Spread {
+    let in_use = || {
+        let stats = ALLOCATOR.stats();
+        stats.bytes_allocated as f64 - stats.bytes_deallocated as f64
+    };
+    let nodes = SIZES[2];
+    // Nobody listens on port 1 of all the loopback network.
+    let address = |number: u64| format!("127.9.{}.{}:1", number / 250, number % 250 + 1);
+    let addresses = (0..nodes).map(address).collect::<Vec<_>>().join(",");
+    let before = in_use();
+    let client = Client::builder().without_env().registry(format!("static://echo={addresses}"));
+    drop(addresses);
+    let client = client.build().expect("a client");
+    let echo = EchoClient::new("echo", &client);
+    let call = echo.say(Request::new(SayRequest::default()));
+    call.timeout(Duration::from_secs(120)).fail_fast().await.expect_err("nobody is there");
+    // At any time some are dialled again: what that takes is given back.
+    let mut samples = Vec::new();
+    for _ in 0..40 {
+        sleep(Duration::from_millis(250)).await;
+        samples.push((in_use() - before) / nodes as f64);
+    }
+    black_box(echo);
+    Spread::of(samples)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let mut rows = Vec::new();
+    for nodes in SIZES {
+        for (name, balancing) in policies() {
+            let set = Set::new(&balancing, nodes);
+            let spread = nanos(PICKS, |key| set.call(key));
+            rows.push(Row::told(format!("{nodes} nodes, ns a pick: {name}"), spread));
+        }
+        rows.push(Row::told(format!("{nodes} nodes, ns a pick: tower's p2c"), tower(nodes)));
+    }
+    for (name, balancing) in policies() {
+        let update = |nodes| {
+            let mut set = Set::new(&balancing, nodes);
+            nanos(UPDATES, |number| set.update(number % nodes))
+        };
+        let (few, many) = (update(SIZES[1]), update(SIZES[2]));
+        let ratio = Spread {
+            median: many.median / few.median,
+            low: many.low / few.high,
+            high: many.high / few.low,
+        };
+        rows.push(Row::told(format!("10 000 nodes, ns a change: {name}"), many));
+        let name = format!("a change of one in 10 000 to one in 100: {name}");
+        rows.push(Row::new(name, ratio, GROWTH, Better::Lower));
+    }
+    rows.push(Row::new(
+        "bytes a node that is not connected",
+        memory().await,
+        MEMORY,
+        Better::Lower,
+    ));
+    report("pick", &rows)
+}
