@@ -139,6 +139,7 @@ impl<K: Connect> Driver<K> {
             Event::Update(update) => {
                 let update = self.filtered.update(update);
                 self.shared.left_out.store(self.filtered.left_out(), Relaxed);
+                self.members.exclude(&self.filtered.excluded(), now);
                 let updates = match &mut self.subset {
                     Some(subset) => subset.update(update),
                     None => vec![update],

@@ -23,7 +23,8 @@ use crate::{Error, discovery::Update, registry::Node};
 /// ```
 ///
 /// A node has to pass all that is said. One that does not is not connected to, and when its record
-/// changes so that it does, it is. One whose record no longer does is treated as if it had left.
+/// changes so that it does, it is. One whose record no longer does is given up at once, also when it
+/// is the last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "a filter does nothing until ChannelOptions::filter has it"]
 pub struct Filter {
@@ -115,16 +116,22 @@ impl fmt::Display for Filter {
 pub(super) struct Filtered {
     filter: Filter,
     left_out: HashSet<Arc<str>>,
+    excluded: Vec<Arc<str>>,
 }
 
 impl Filtered {
     pub(super) fn new(filter: Filter) -> Self {
-        Self { filter, left_out: HashSet::new() }
+        Self { filter, left_out: HashSet::new(), excluded: Vec::new() }
     }
 
     /// How many of the nodes that the registry has do not pass.
     pub(super) fn left_out(&self) -> usize {
         self.left_out.len()
+    }
+
+    /// Those that have come to be left out since the last time.
+    pub(super) fn excluded(&mut self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.excluded)
     }
 
     /// The update as it is for those that pass.
@@ -153,7 +160,10 @@ impl Filtered {
         if passes {
             self.left_out.remove(node.id.as_str());
         } else {
-            self.left_out.insert(node.id.as_str().into());
+            let id: Arc<str> = node.id.as_str().into();
+            if self.left_out.insert(id.clone()) {
+                self.excluded.push(id);
+            }
         }
         passes
     }

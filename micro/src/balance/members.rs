@@ -236,6 +236,23 @@ impl<L: Clone> Members<L> {
         self.spare(now);
     }
 
+    /// Gives up those of these nodes that are known: they are what no call asks for any more, also when
+    /// there is no other.
+    pub(super) fn exclude(&mut self, ids: &[Arc<str>], now: Instant) {
+        let known = ids.iter().filter_map(|id| self.listed.remove(id)).collect::<Vec<_>>();
+        for key in &known {
+            let member = self.members.get_mut(key).expect("what is listed is a member");
+            self.out.actions.extend(member.unpick());
+            self.census.leave(member);
+            self.out.actions.extend(member.link.take().map(Action::Close));
+            self.forget(key);
+        }
+        if !known.is_empty() {
+            self.retain(now);
+            self.spare(now);
+        }
+    }
+
     /// Takes a new connection, of a node that is well or has not said so yet. One that nobody waits
     /// for any more is closed again.
     pub(super) fn connected(&mut self, attempt: &Attempt, link: L, is_well: bool, now: Instant) {

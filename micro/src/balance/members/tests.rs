@@ -441,3 +441,21 @@ fn while_a_call_waits_every_node_is_dialled_once_a_second() {
     world.members.set_wanted(false, world.at(10_000));
     assert!(world.members.wakes_at().expect("they back off") <= world.at(16_000));
 }
+
+#[test]
+fn who_is_excluded_is_given_up_though_it_is_the_last() {
+    let mut world = World::with(&["a", "b"]);
+    let exclude = |world: &mut World, ids: &[&str]| {
+        let ids: Vec<_> = ids.iter().map(|id| Arc::from(*id)).collect();
+        world.members.exclude(&ids, world.at(1_000));
+        world.act();
+    };
+    exclude(&mut world, &["a", "other"]);
+    assert_eq!(world.picks(), ["b"]);
+    exclude(&mut world, &["a", "b"]);
+    assert!(world.picks().is_empty());
+    assert_eq!(world.closed.len(), 2);
+    world.insert(2_000, "a");
+    world.connected(2_001, "a");
+    assert_eq!(world.picks(), ["a"], "it passes again");
+}
