@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [first service](first_service) | from a `.proto` to a running node and a call |
 //! | [calling] | stubs, deadlines, attempts, metadata, errors |
+//! | [failing nodes](failing_nodes) | a node dies, hangs, slows down, lies: what follows, and what to set |
 //! | [streaming] | the four kinds of calls, both ways |
 //! | [registries] | which one when, and what happens when it fails |
 //! | [configuration] | code, environment, flags; hooks, layers, logs |
@@ -24,6 +25,8 @@ pub mod errors {}
 // The code is compiled, and run, as programs.
 #[cfg(not(doctest))]
 pub mod examples;
+#[doc = include_str!("failing_nodes.md")]
+pub mod failing_nodes {}
 #[doc = include_str!("first_service.md")]
 pub mod first_service {}
 #[doc = include_str!("from_tonic.md")]
