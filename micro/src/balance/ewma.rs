@@ -39,6 +39,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::room;
+
 /// How fast a latency estimate follows faster samples, and fades without any (Finagle's default).
 const LATENCY_DECAY: Duration = Duration::from_secs(10);
 
@@ -150,6 +152,11 @@ impl Load {
     /// A call starts.
     pub(super) fn begin(&self) {
         self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    /// The same, if no more than `limit` are under way then.
+    pub(super) fn begin_within(&self, limit: u32) -> bool {
+        room::take(&self.in_flight, limit)
     }
 
     /// A call that began is over, however it went.

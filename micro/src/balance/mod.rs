@@ -32,7 +32,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_core::Stream;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, future::OptionFuture};
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
@@ -40,7 +40,6 @@ use tokio::{
 
 use crate::{
     discovery::{Doubts, Neighbours, Status, Subscription, Update},
-    registry::Node,
     transport,
 };
 
@@ -57,9 +56,11 @@ mod filter;
 mod health;
 mod members;
 mod outcome;
+mod pick;
 mod policy;
 mod probes;
 mod request;
+mod room;
 mod set;
 mod snapshot;
 mod standing;
@@ -67,19 +68,22 @@ mod subset;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod why;
 
 use connect::{Connect, Transport};
 pub(crate) use ejection::{FailurePercentage, Rules as EjectionRules, SuccessRate};
 pub use explain::{Explanation, NodeReport, NodeState};
 pub use filter::Filter;
 pub(crate) use outcome::Outcome;
-use policy::Counted;
+use pick::News;
+pub(crate) use pick::Pick;
 pub(crate) use policy::hash_text;
 pub use policy::{Balancing, CallInfo, Candidate, Candidates, ConsistentHash, Policy};
 use probes::Probes;
 pub(crate) use request::Request;
-use snapshot::{Endpoint, Snapshot};
-use tally::Tally;
+pub(crate) use room::Limits;
+use room::Room;
+use snapshot::Snapshot;
 
 /// What a balancer is made with.
 #[derive(Debug, Clone)]
@@ -96,6 +100,8 @@ pub(crate) struct Options {
     pub(crate) subset: Option<usize>,
     /// Which nodes are chosen from.
     pub(crate) filter: Filter,
+    /// How many calls may be in flight.
+    pub(crate) limits: Limits,
 }
 
 impl Default for Options {
@@ -106,6 +112,7 @@ impl Default for Options {
             penalty: Duration::from_secs(5),
             subset: None,
             filter: Filter::default(),
+            limits: Limits::default(),
         }
     }
 }
@@ -151,17 +158,6 @@ enum Progress {
     Tried,
 }
 
-/// What comes of calls that the driver has to act on.
-#[derive(Debug)]
-enum News {
-    /// A node's calls have failed too often in a row, the last of them so.
-    Failing(Arc<Tally>, Outcome),
-    /// A probe went well or not, or says nothing.
-    Probed(Arc<Tally>, Option<bool>),
-    /// Someone wants to know how it stands.
-    Asked(oneshot::Sender<Explanation>),
-}
-
 /// What the driver publishes and the handles read.
 struct Shared<C> {
     snapshot: ArcSwap<Snapshot<C>>,
@@ -169,6 +165,8 @@ struct Shared<C> {
     probes: Probes<C>,
     /// What calls have to tell the driver.
     news: mpsc::UnboundedSender<News>,
+    /// What is left for calls, where that is limited.
+    room: Option<Arc<Room>>,
     /// Woken, in the order they came, when there is something else to pick from.
     changed: Notify,
     /// How many calls wait for that.
@@ -226,6 +224,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),
             probes: Probes::new(),
             news: tell,
+            room: Room::new(options.limits),
             changed: Notify::new(),
             waiting: AtomicUsize::new(0),
             wanted: Notify::new(),
@@ -267,12 +266,19 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
     ///
     /// Never ends by itself when nothing becomes ready: the caller's deadline does that. One that
     /// fails fast ends, with `None`, once the registry has answered or failed, and each node that it
-    /// lists was tried once, with nothing for it: gRPC's `wait_for_ready=false` waits as long.
+    /// lists was tried once, with nothing for it: gRPC's `wait_for_ready=false` waits as long. Where that
+    /// was asked, it also ends at once when nodes are ready and have no room.
     ///
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue and nothing else.
     pub(crate) async fn wait(&self, request: &Request<'_>, fail_fast: bool) -> Option<Pick<C>> {
         let shared = &*self.handle.shared;
+        if let Some(pick) = shared.pick(request) {
+            return Some(pick);
+        }
+        if shared.room.as_ref().is_some_and(|room| room.fails()) && shared.is_full(request) {
+            return None;
+        }
         let mut registry = shared.registry.clone();
         tokio::select! {
             biased;
@@ -300,70 +306,6 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         let status = self.handle.shared.registry.borrow();
         status.error.clone().filter(|_| status.refused)
     }
-
-    /// Why there is no node for a call, for people: what it asks for, or why none at all is ready,
-    /// which is the last connect or registry error.
-    pub(crate) fn why_not_ready(&self, request: &Request<'_>) -> String {
-        let shared = &*self.handle.shared;
-        let listed = shared.listed.load(Relaxed);
-        let ready = shared.snapshot.load().len();
-        if let Some(node) = request.node {
-            let last = shared.last_error.load_full();
-            let last = last.map(|error| format!("; the last error: {error}")).unwrap_or_default();
-            return format!(
-                "node {node}, which the call is pinned to, is none of the {ready} that are connected, \
-                 of {listed} that are registered{last}"
-            );
-        }
-        if ready > 0 && shared.filter.serving {
-            let method = request.method;
-            return format!("{method} is in the record of none of the {ready} that are connected");
-        }
-        if ready > 0 {
-            return format!("the balancing policy chose none of the {ready} that are connected");
-        }
-        let status = shared.registry.borrow();
-        let asks_for_health = self.handle.tuning.borrow().health_check.is_some();
-        let state = if asks_for_health { "well" } else { "connected" };
-        match (&status.error, shared.last_error.load_full()) {
-            (Some(error), _) if listed == 0 => error.to_string(),
-            _ if *shared.progress.borrow() == Progress::Unread => {
-                format!("{} has not answered yet", shared.neighbours.registry())
-            }
-            _ if listed == 0 => self.none_registered(&status),
-            (_, Some(error)) => format!("none of {listed} nodes is {state}: {error}"),
-            (_, None) => format!("none of {listed} nodes is {state} yet"),
-        }
-    }
-}
-
-impl<C: Send + Sync + 'static> Balancer<C> {
-    /// Why the registry's answer has no node in it, with what it has instead if that is known by
-    /// now. If not, the next call to fail will say it.
-    fn none_registered(&self, status: &Status) -> String {
-        let shared = &*self.handle.shared;
-        let registry = shared.neighbours.registry();
-        let others = shared.left_out.load(Relaxed);
-        if others > 0 {
-            let filter = &shared.filter;
-            return format!("none of the {others} in {registry} passes the filter: {filter}");
-        }
-        let left_out = status.malformed + status.not_grpc;
-        if left_out > 0 {
-            return format!(
-                "{registry} has {left_out} records of it and none that can be used: {} of nodes \
-                 that do not speak gRPC, {} that cannot be decoded",
-                status.not_grpc, status.malformed,
-            );
-        }
-        shared.missed.store(true, Relaxed);
-        shared.wanted.notify_one();
-        let why = match shared.found.load_full() {
-            Some(found) => found.to_string(),
-            None => shared.neighbours.no_idea(),
-        };
-        format!("none is registered in {registry}; {why}")
-    }
 }
 
 impl<C> Clone for Balancer<C> {
@@ -386,9 +328,25 @@ impl<C> Shared<C> {
     fn pick(&self, request: &Request<'_>) -> Option<Pick<C>> {
         let now = Instant::now();
         if let Some(endpoint) = self.probes.take(request, now) {
-            return Some(Pick::begin(endpoint, now, None, true));
+            endpoint.load.begin();
+            let mut pick = Pick::begun(endpoint, now, None, None);
+            pick.is_probe = true;
+            return Some(pick);
         }
-        pick(&self.snapshot, request, now)
+        pick(&self.snapshot, self.room.as_ref(), request, now)
+    }
+
+    /// Whether there is a node for the call, but for the limits.
+    fn is_full(&self, request: &Request<'_>) -> bool {
+        let Some(room) = &self.room else {
+            return false;
+        };
+        let snapshot = self.snapshot.load();
+        let has_node = |limit| {
+            let request = Request { limit, ..*request };
+            snapshot.pick(&request, Instant::now(), &mut fastrand::Rng::new()).is_some()
+        };
+        has_node(None) && (room.is_full() || !has_node(room.per_node()))
     }
 
     /// Waits until there is no more to wait for than what was tried, and failed.
@@ -408,13 +366,19 @@ impl<C> Shared<C> {
         }
         let _waiting = Waiting::new(self);
         loop {
-            let mut woken = std::pin::pin!(self.changed.notified());
+            let mut changed = std::pin::pin!(self.changed.notified());
+            let mut freed = std::pin::pin!(OptionFuture::from(
+                self.room.as_deref().map(|room| room.freed.notified())
+            ));
             // In the queue before the second look: a set published in between is not missed.
-            woken.as_mut().enable();
+            changed.as_mut().enable();
             if let Some(pick) = self.pick(request) {
                 return pick;
             }
-            woken.await;
+            tokio::select! {
+                () = changed => {}
+                Some(()) = &mut freed => {}
+            }
         }
     }
 }
@@ -422,12 +386,33 @@ impl<C> Shared<C> {
 /// A call begins at what is picked.
 fn pick<C>(
     snapshot: &ArcSwap<Snapshot<C>>,
+    room: Option<&Arc<Room>>,
     request: &Request<'_>,
     now: Instant,
 ) -> Option<Pick<C>> {
-    let snapshot = snapshot.load();
-    let endpoint = snapshot.pick(request, now, &mut fastrand::Rng::new())?.clone();
-    Some(Pick::begin(endpoint, now, snapshot.count(), false))
+    let (snapshot, mut rng) = (snapshot.load(), fastrand::Rng::new());
+    let Some(room) = room else {
+        let endpoint = snapshot.pick(request, now, &mut rng)?.clone();
+        endpoint.load.begin();
+        return Some(Pick::begun(endpoint, now, snapshot.count(), None));
+    };
+    if room.is_full() {
+        return None;
+    }
+    let request = Request { limit: room.per_node(), ..*request };
+    loop {
+        let endpoint = snapshot.pick(&request, now, &mut rng)?;
+        // Another call may have taken the last place there since.
+        if !endpoint.load.begin_within(request.limit.unwrap_or(u32::MAX)) {
+            continue;
+        }
+        // Last, since giving a place up wakes those who wait: also a call that finds no node.
+        let Some(place) = room.enter() else {
+            endpoint.load.end();
+            return None;
+        };
+        return Some(Pick::begun(endpoint.clone(), now, snapshot.count(), Some(place)));
+    }
 }
 
 /// A call in the queue for something to pick.
@@ -445,95 +430,5 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, SeqCst);
-    }
-}
-
-/// A node picked for one call, which counts as in flight there until this is dropped. Dropped
-/// without a [report](Self::report), the call was cancelled and says nothing of the node.
-#[derive(Debug)]
-pub(crate) struct Pick<C = transport::Connection> {
-    endpoint: Arc<Endpoint<C>>,
-    started: Instant,
-    is_sampled: bool,
-    /// Whether what comes of it decides on an ejected node.
-    is_probe: bool,
-    _counted: Option<Counted>,
-}
-
-impl<C> Pick<C> {
-    fn begin(
-        endpoint: Arc<Endpoint<C>>,
-        started: Instant,
-        counted: Option<Counted>,
-        is_probe: bool,
-    ) -> Self {
-        endpoint.load.begin();
-        Self { endpoint, started, is_sampled: false, is_probe, _counted: counted }
-    }
-
-    /// The connection to send the call on.
-    pub(crate) fn connection(&self) -> &C {
-        &self.endpoint.connection
-    }
-
-    /// The node it leads to.
-    pub(crate) fn node(&self) -> &Arc<Node> {
-        &self.endpoint.node
-    }
-
-    /// What to avoid in further attempts of the same call.
-    pub(crate) fn endpoint(&self) -> EndpointId {
-        self.endpoint.id
-    }
-
-    /// Reports how the call goes, while it stays in flight: a stream is sampled at its headers.
-    /// A success counts once, with the time since the pick; a failure counts whenever it comes.
-    pub(crate) fn report(&mut self, outcome: Outcome) {
-        let (load, now) = (&self.endpoint.load, Instant::now());
-        let tally = &self.endpoint.tally;
-        let is_too_much = match outcome {
-            Outcome::Success if !self.is_sampled => {
-                load.succeeded(now - self.started, now);
-                tally.answered();
-                false
-            }
-            Outcome::Success | Outcome::Cancelled => return,
-            Outcome::Failure => tally.failed(),
-            Outcome::TransportFailure => tally.broke(),
-            Outcome::ConnectionLost if load.lose() => tally.lost(load.has_answered()),
-            Outcome::ConnectionLost => {
-                tally.failed_with_others();
-                false
-            }
-        };
-        if outcome != Outcome::Success {
-            load.failed(now);
-        }
-        if is_too_much {
-            self.tell(News::Failing(tally.clone(), outcome));
-        }
-        if std::mem::take(&mut self.is_probe) {
-            self.tell(News::Probed(tally.clone(), Some(outcome == Outcome::Success)));
-        }
-        self.is_sampled = true;
-    }
-
-    fn tell(&self, news: News) {
-        // The driver ends with its runtime, and nobody then picks.
-        let _ = self.endpoint.news.send(news);
-    }
-
-    /// Reports how the call went, and ends it.
-    pub(crate) fn finish(mut self, outcome: Outcome) {
-        self.report(outcome);
-    }
-}
-
-impl<C> Drop for Pick<C> {
-    fn drop(&mut self) {
-        self.endpoint.load.end();
-        if self.is_probe {
-            self.tell(News::Probed(self.endpoint.tally.clone(), None));
-        }
     }
 }

@@ -20,6 +20,14 @@ pub(crate) struct Request<'a> {
     pub(crate) node: Option<&'a str>,
     /// Whether it may be made again elsewhere after it has reached a handler.
     pub(crate) can_move: bool,
+    /// How many calls under way on a node are too many for one more: the balancer says it.
+    pub(crate) limit: Option<u32>,
+}
+
+impl Request<'_> {
+    pub(super) fn has_room<C>(&self, endpoint: &Endpoint<C>) -> bool {
+        self.limit.is_none_or(|limit| endpoint.load.in_flight() < limit)
+    }
 }
 
 /// A request and what it may go to.
@@ -35,12 +43,14 @@ pub(super) struct Asked<'a> {
 impl Asked<'_> {
     /// Whether every endpoint will do.
     pub(super) fn is_any(&self) -> bool {
-        self.tried.is_empty() && !self.serving
+        self.tried.is_empty() && !self.serving && self.request.limit.is_none()
     }
 
     pub(super) fn admits<C>(&self, endpoint: &Endpoint<C>) -> bool {
         let Self { request, tried, serving } = self;
-        !tried.contains(&endpoint.id) && (!serving || serves(&endpoint.node, request.method))
+        !tried.contains(&endpoint.id)
+            && (!serving || serves(&endpoint.node, request.method))
+            && request.has_room(endpoint)
     }
 }
 

@@ -78,7 +78,8 @@ impl<C> Snapshot<C> {
         rng: &mut Rng,
     ) -> Option<&Arc<Endpoint<C>>> {
         if let Some(id) = request.node {
-            return self.set.iter().find(|endpoint| endpoint.node.id == id);
+            let endpoint = self.set.iter().find(|endpoint| endpoint.node.id == id);
+            return endpoint.filter(|endpoint| request.has_room(endpoint));
         }
         let asked = Asked { request, tried: request.tried, serving: self.serving };
         let picked = self.rule.pick(&self.set, &asked, now, rng);

@@ -140,6 +140,7 @@ impl Client {
             },
             penalty: settings.request_timeout,
             subset: *subset,
+            limits: options.limits(),
             filter: filter.clone().unwrap_or_default(),
             ..balance::Options::default()
         };

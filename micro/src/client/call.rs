@@ -61,6 +61,8 @@ use crate::{balance::hash_text, descriptor::MethodDescriptor, registry::BoxFutur
 ///   message either way is over
 ///   [`ClientBuilder::max_message_size`](super::ClientBuilder::max_message_size). Such a message is
 ///   not sent, nor is metadata over 16 KiB.
+/// - `ResourceExhausted` too when the channel's own limit of calls in flight
+///   ([`max_in_flight`](crate::ChannelOptions::max_in_flight)) left no room for it.
 /// - `Internal` at once when the registry cannot hold a service of the stub's name.
 /// - Whatever status the server sent.
 #[must_use = "a call begins when it is awaited"]

@@ -172,6 +172,7 @@ impl Channel {
             hash: options.hash,
             node: options.node.as_deref(),
             can_move: options.policy().is_some(),
+            ..balance::Request::default()
         }
     }
 
@@ -206,6 +207,9 @@ impl Channel {
         }
         match balancer.refused() {
             Some(why) => status::refused(self.service(), &why),
+            None if balancer.is_full(request) => {
+                status::full(self.service(), &balancer.why_not_ready(request))
+            }
             None => status::no_node(self.service(), &balancer.why_not_ready(request)),
         }
     }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 use super::{ServiceConfig, config_file::ConfigFile};
 use crate::{
     Error,
-    balance::{Balancing, Filter},
+    balance::{Balancing, Filter, Limits},
 };
 
 #[cfg(feature = "tls")]
@@ -20,6 +20,9 @@ use crate::tls::ClientTls;
 #[must_use = "options do nothing until a builder has them"]
 pub struct ChannelOptions {
     pub(super) subset: Option<usize>,
+    pub(super) max_in_flight: Option<u32>,
+    pub(super) max_in_flight_per_node: Option<u32>,
+    pub(super) fails_when_full: bool,
     pub(super) health_check: Option<Arc<str>>,
     pub(super) balancing: Option<Balancing>,
     pub(super) filter: Option<Filter>,
@@ -46,6 +49,28 @@ impl ChannelOptions {
     /// [gRFC A68]: https://github.com/grpc/proposal/blob/master/A68-random-subsetting.md
     pub fn subset(mut self, nodes: usize) -> Self {
         self.subset = Some(nodes);
+        self
+    }
+
+    /// How many of the channel's calls may be in flight, on all nodes together; an attempt that is made
+    /// beside another counts too, and a stream until it ends. Default: any number. 0 counts as 1.
+    ///
+    /// One more waits until another has ended, first come first served; one that waits until its
+    /// deadline fails with `ResourceExhausted`. See [`fail_when_full`](Self::fail_when_full).
+    pub fn max_in_flight(mut self, calls: u32) -> Self {
+        self.max_in_flight = Some(calls.max(1));
+        self
+    }
+
+    /// The same for each node: one that has as many is not picked. Default: any number. 0 counts as 1.
+    pub fn max_in_flight_per_node(mut self, calls: u32) -> Self {
+        self.max_in_flight_per_node = Some(calls.max(1));
+        self
+    }
+
+    /// A call beyond these limits fails at once, with `ResourceExhausted`. Default: it waits.
+    pub fn fail_when_full(mut self) -> Self {
+        self.fails_when_full = true;
         self
     }
 
@@ -120,10 +145,21 @@ impl ChannelOptions {
         self
     }
 
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            in_all: self.max_in_flight,
+            per_node: self.max_in_flight_per_node,
+            fails: self.fails_when_full,
+        }
+    }
+
     /// These, and what `other` says where these say nothing.
     pub(super) fn or(self, other: &Self) -> Self {
         let Self {
             subset,
+            max_in_flight,
+            max_in_flight_per_node,
+            fails_when_full,
             health_check,
             balancing,
             filter,
@@ -134,6 +170,9 @@ impl ChannelOptions {
         } = self;
         Self {
             subset: subset.or(other.subset),
+            max_in_flight: max_in_flight.or(other.max_in_flight),
+            max_in_flight_per_node: max_in_flight_per_node.or(other.max_in_flight_per_node),
+            fails_when_full: fails_when_full || other.fails_when_full,
             health_check: health_check.or_else(|| other.health_check.clone()),
             balancing: balancing.or_else(|| other.balancing.clone()),
             filter: filter.or_else(|| other.filter.clone()),

@@ -71,6 +71,11 @@ pub(super) fn no_node(service: &str, why: &str) -> Status {
     Status::unavailable(format!("no node of service '{service}' is ready: {why}"))
 }
 
+/// No node has room for the call, by the channel's own limits.
+pub(super) fn full(service: &str, why: &str) -> Status {
+    Status::resource_exhausted(format!("service '{service}' is not sent this call: {why}"))
+}
+
 /// The registry cannot hold a service of this name, or not work here at all. `Internal`, since what a control plane finds
 /// invalid is no invalid argument of the call's (gRFC A54).
 pub(super) fn refused(service: &str, why: &str) -> Status {

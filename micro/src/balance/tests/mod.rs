@@ -27,6 +27,7 @@ mod ejecting;
 mod explaining;
 mod fail_fast;
 mod health;
+mod limits;
 mod shares;
 mod simulation;
 

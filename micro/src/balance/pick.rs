@@ -1,0 +1,115 @@
+//! A node picked for one call, and what the call's end tells of it.
+
+use std::sync::Arc;
+
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    EndpointId, Explanation, Outcome, policy::Counted, room::Place, snapshot::Endpoint,
+    tally::Tally,
+};
+use crate::{registry::Node, transport};
+
+/// What comes of calls that the driver has to act on.
+#[derive(Debug)]
+pub(super) enum News {
+    /// A node's calls have failed too often in a row, the last of them so.
+    Failing(Arc<Tally>, Outcome),
+    /// A probe went well or not, or says nothing.
+    Probed(Arc<Tally>, Option<bool>),
+    /// Someone wants to know how it stands.
+    Asked(oneshot::Sender<Explanation>),
+}
+
+/// A node picked for one call, which counts as in flight there until this is dropped. Dropped
+/// without a [report](Self::report), the call was cancelled and says nothing of the node.
+#[derive(Debug)]
+pub(crate) struct Pick<C = transport::Connection> {
+    endpoint: Arc<Endpoint<C>>,
+    started: Instant,
+    is_sampled: bool,
+    /// Whether what comes of it decides on an ejected node.
+    pub(super) is_probe: bool,
+    _counted: Option<Counted>,
+    /// Given up after the endpoint's own, below: who is woken finds room there too.
+    _place: Option<Place>,
+}
+
+impl<C> Pick<C> {
+    /// A call that has begun at an endpoint.
+    pub(super) fn begun(
+        endpoint: Arc<Endpoint<C>>,
+        started: Instant,
+        counted: Option<Counted>,
+        place: Option<Place>,
+    ) -> Self {
+        let (is_sampled, is_probe) = (false, false);
+        Self { endpoint, started, is_sampled, is_probe, _counted: counted, _place: place }
+    }
+
+    /// The connection to send the call on.
+    pub(crate) fn connection(&self) -> &C {
+        &self.endpoint.connection
+    }
+
+    /// The node it leads to.
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.endpoint.node
+    }
+
+    /// What to avoid in further attempts of the same call.
+    pub(crate) fn endpoint(&self) -> EndpointId {
+        self.endpoint.id
+    }
+
+    /// Reports how the call goes, while it stays in flight: a stream is sampled at its headers.
+    /// A success counts once, with the time since the pick; a failure counts whenever it comes.
+    pub(crate) fn report(&mut self, outcome: Outcome) {
+        let (load, now) = (&self.endpoint.load, Instant::now());
+        let tally = &self.endpoint.tally;
+        let is_too_much = match outcome {
+            Outcome::Success if !self.is_sampled => {
+                load.succeeded(now - self.started, now);
+                tally.answered();
+                false
+            }
+            Outcome::Success | Outcome::Cancelled => return,
+            Outcome::Failure => tally.failed(),
+            Outcome::TransportFailure => tally.broke(),
+            Outcome::ConnectionLost if load.lose() => tally.lost(load.has_answered()),
+            Outcome::ConnectionLost => {
+                tally.failed_with_others();
+                false
+            }
+        };
+        if outcome != Outcome::Success {
+            load.failed(now);
+        }
+        if is_too_much {
+            self.tell(News::Failing(tally.clone(), outcome));
+        }
+        if std::mem::take(&mut self.is_probe) {
+            self.tell(News::Probed(tally.clone(), Some(outcome == Outcome::Success)));
+        }
+        self.is_sampled = true;
+    }
+
+    fn tell(&self, news: News) {
+        // The driver ends with its runtime, and nobody then picks.
+        let _ = self.endpoint.news.send(news);
+    }
+
+    /// Reports how the call went, and ends it.
+    pub(crate) fn finish(mut self, outcome: Outcome) {
+        self.report(outcome);
+    }
+}
+
+impl<C> Drop for Pick<C> {
+    fn drop(&mut self) {
+        self.endpoint.load.end();
+        if self.is_probe {
+            self.tell(News::Probed(self.endpoint.tally.clone(), None));
+        }
+    }
+}
