@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use tonic::Code;
 
 use super::builder::MOST_ATTEMPTS;
+use crate::transport::{Failure, FailureKind};
 
 /// After which statuses a call is made again, how often, and after how long.
 ///
@@ -71,6 +72,18 @@ impl RetryPolicy {
     }
 }
 
+impl RetryPolicy {
+    /// What an attempt counts as that ended without a status of the server's. The codes of a stream
+    /// that was reset are HTTP/2's words for what the node did, and no handler's: as a lost connection
+    /// does, it counts as `Unavailable`, unless the policy lists them.
+    pub(super) fn code_of(&self, failure: &Failure) -> Code {
+        let code = failure.to_status().code();
+        let is_broken = failure.kind() == FailureKind::Reset
+            && matches!(code, Code::Internal | Code::ResourceExhausted);
+        if is_broken && !self.codes.contains(code) { Code::Unavailable } else { code }
+    }
+}
+
 impl Default for RetryPolicy {
     /// After `Unavailable` and `ResourceExhausted`, since another node may have what this one lacks:
     /// how methods that their `.proto` declares idempotent are tried again.
@@ -125,6 +138,8 @@ fn bit(code: Code) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use tonic::Status;
+
     use super::*;
 
     #[test]
@@ -152,5 +167,21 @@ mod tests {
         assert!(
             format!("{:?}", RetryPolicy::default()).contains("{ResourceExhausted, Unavailable}")
         );
+    }
+
+    #[test]
+    fn a_stream_that_was_reset_counts_as_a_lost_connection_unless_its_code_is_listed() {
+        let reset = |code| Failure::new(FailureKind::Reset, Status::new(code, "the peer reset it"));
+        for (policy, code, expected) in [
+            (RetryPolicy::default(), Code::Internal, Code::Unavailable),
+            (RetryPolicy::on([Code::Internal]), Code::Internal, Code::Internal),
+            (RetryPolicy::default(), Code::ResourceExhausted, Code::ResourceExhausted),
+            (RetryPolicy::on([]), Code::ResourceExhausted, Code::Unavailable),
+            (RetryPolicy::default(), Code::Cancelled, Code::Cancelled),
+        ] {
+            assert_eq!(policy.code_of(&reset(code)), expected, "{policy:?}, {code:?}");
+        }
+        let garbage = Failure::new(FailureKind::Malformed, Status::internal("no gRPC"));
+        assert_eq!(RetryPolicy::default().code_of(&garbage), Code::Internal);
     }
 }

@@ -110,7 +110,7 @@ impl<'a> Race<'a> {
         }
         match failure.kind() {
             FailureKind::TooLarge | FailureKind::Body => Then::Fail,
-            _ => self.failed(failure.to_status().code(), None, now),
+            _ => self.failed(self.policy.code_of(failure), None, now),
         }
     }
 

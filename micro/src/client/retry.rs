@@ -151,16 +151,10 @@ impl<'a> Retry<'a> {
         if failure.is_unprocessed() && !is_suspect_again {
             return Next::Attempt;
         }
-        let code = failure.to_status().code();
-        match failure.kind() {
+        match (failure.kind(), self.policy) {
             // What is wrong with the call here is wrong with it on every node.
-            FailureKind::TooLarge | FailureKind::Body => Next::Fail,
-            // HTTP/2's words for what the node did, and no handler's: as a lost connection.
-            FailureKind::Reset if matches!(code, Code::Internal | Code::ResourceExhausted) => {
-                let is_listed = self.policy.is_some_and(|policy| policy.codes.contains(code));
-                self.declared(if is_listed { code } else { Code::Unavailable }, None, now)
-            }
-            _ => self.declared(code, None, now),
+            (FailureKind::TooLarge | FailureKind::Body, _) | (_, None) => Next::Fail,
+            (_, Some(policy)) => self.declared(policy.code_of(failure), None, now),
         }
     }
 
