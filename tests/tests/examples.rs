@@ -83,6 +83,19 @@ async fn existing_tonic_service_answers_through_both() {
 }
 
 #[tokio::test]
+async fn failing_node_has_few_calls_and_no_caller_notices() {
+    let out = printed(example("failing-node")).await;
+    let first = out.lines().next().unwrap_or_default();
+    let again = first.strip_prefix("1000 calls answered, ").and_then(|rest| rest.split_once(' '));
+    let again: u32 = again.and_then(|(number, _)| number.parse().ok()).expect(&out);
+    assert!((1..50).contains(&again), "{out}");
+    assert!(!first.contains("node-2"), "{out}");
+    let node = out.lines().find(|line| line.starts_with("  node-2 at ")).expect(&out);
+    assert!(node.contains("; 0 in flight, health 0."), "it has failed: {out}");
+    assert_eq!(out.lines().filter(|line| line.contains("health 1.00")).count(), 2, "{out}");
+}
+
+#[tokio::test]
 async fn deadlines_ends_both_handlers() {
     let out = printed(example("deadlines")).await;
     assert_eq!(out, "DeadlineExceeded after 0.3 s\nthe back's handler was dropped\n");

@@ -17,6 +17,7 @@ examples! {
     deadlines "deadlines"
     errors "errors"
     existing_tonic_service "existing-tonic-service"
+    failing_node "failing-node"
     graceful_shutdown "graceful-shutdown"
     greeter_client "greeter-client"
     greeter_server "greeter-server"
