@@ -30,7 +30,7 @@
 //! | `kubernetes` | `kubernetes://` registries |
 //! | `file` | `file://` registries |
 //! | `init-tracing` | `init_tracing`: logs on standard error, for programs without a subscriber of their own |
-//! | `metrics` | what registration and discovery do, as OpenTelemetry metrics: the [guide](guide::metrics) |
+//! | `metrics` | registration, discovery, balancing and calls as OpenTelemetry metrics: the [guide](guide::metrics) |
 //! | `nacos` | `nacos://` registries |
 //! | `nats` | `nats://` registries |
 //! | `testing` | `testing`: the conformance suite for a registry of your own |

@@ -103,6 +103,7 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
         let limit = Some(Limit::of_channel(channel.settings().max_message_size));
         let options = unary::Options {
             is_idempotent,
+            is_generated: true,
             max_request: limit,
             max_response: limit,
             ..Default::default()
