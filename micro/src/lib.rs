@@ -36,6 +36,7 @@
 //! | `testing` | `testing`: the conformance suite for a registry of your own |
 //! | `tls` | `tls`: TLS and mTLS between nodes and their callers: the [guide](guide::tls) |
 //! | `tonic-channel` | `discovery::tonic_channel`: discovery beneath tonic's own balanced channel |
+//! | `trace` | calls and their attempts as OpenTelemetry spans: the [guide](guide::tracing) |
 //! | `zookeeper` | `zookeeper://` registries |
 
 #[cfg(feature = "args")]
@@ -72,6 +73,7 @@ pub mod stream;
 pub mod testing;
 #[cfg(feature = "tls")]
 pub mod tls;
+mod trace;
 mod transport;
 
 pub use client::{Channel, ChannelOptions, Client, ClientBuilder};

@@ -194,7 +194,8 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
         self
     }
 
-    /// Does not inherit the deadline of the handler that makes the call. Default: inherits it.
+    /// Does not inherit the deadline of the handler that makes the call, nor its trace: with the feature
+    /// `trace` it begins one of its own, that links to the handler's. Default: inherits both.
     pub fn detached(mut self) -> Self {
         self.options.detached = true;
         self

@@ -151,9 +151,10 @@ impl Channel {
         &self.shared.latencies
     }
 
-    /// A call has begun, of the method of this path if it is one that somebody generated.
-    pub(super) fn observe(&self, path: Option<&str>, start: Instant) -> Observed {
-        Observed::new(&self.shared.metrics, path, start)
+    /// A call has begun, of the method at this path.
+    pub(super) fn observe(&self, options: &Options, path: &str, start: Instant) -> Observed {
+        let Options { is_generated, detached, .. } = *options;
+        Observed::new(&self.shared.metrics, path, is_generated, detached, start)
     }
 
     pub(super) fn options(&self) -> Options {

@@ -66,7 +66,7 @@ pub(super) async fn attempts<T>(
                                     race.succeeded();
                                     let mut attempt = ended.attempt;
                                     attempt.received(reply.message.as_ref().map_or(0, Bytes::len));
-                                    attempt.ended(Code::Ok);
+                                    attempt.ended(Code::Ok, "");
                                     let size = unary::check_reply(&reply, &node, options);
                                     let response = size.and_then(|()| read(reply, Served::new(node, made)));
                                     let _ = common.won.set(ended.racing.started);
@@ -172,7 +172,7 @@ impl Common<'_> {
         p95: Option<&'a P95>,
     ) -> Result<Ended<'a>, Status> {
         let Prepared { channel, method, metadata, options, start, deadline } = self.call;
-        let mut attempt = self.observed.attempt(kind);
+        let mut attempt = self.observed.attempt(kind, previous);
         let (service, timeout) = (channel.service(), *deadline - *start);
         let struck = sleep_until(*deadline);
         tokio::pin!(struck);
@@ -204,7 +204,8 @@ impl Common<'_> {
         }
         let connection = pick.connection().clone();
         let racing = Racing { common: self, started: Instant::now(), pick: Some(pick), p95 };
-        let head = unary::head(method, metadata, left, previous);
+        let mut head = unary::head(method, metadata, left, previous);
+        attempt.goes_to(&node, head.headers_mut());
         let frame = frame();
         attempt.sent(frame.len().saturating_sub(PREFIX));
         tokio::select! {

@@ -1,27 +1,45 @@
-//! Calls as they are told to metrics.
+//! Calls as they are told to metrics and traces.
 
 mod body;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::Body;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use crate::metrics::{AttemptKind, AttemptMetrics, CallMetrics, ChannelMetrics};
+use crate::{
+    metrics::{AttemptKind, AttemptMetrics, CallMetrics, ChannelMetrics},
+    registry::Node,
+    trace::{AttemptSpan, CallSpan},
+};
 
 /// A call under way. One that is dropped before it has ended was cancelled.
 pub(super) struct Observed {
     metrics: CallMetrics,
+    span: CallSpan,
 }
 
 impl Observed {
-    pub(super) fn new(metrics: &ChannelMetrics, path: Option<&str>, start: Instant) -> Self {
-        Self { metrics: metrics.call(path, start) }
+    /// A call of the method at `path`, which is one of many unless a stub was generated for it.
+    pub(super) fn new(
+        metrics: &ChannelMetrics,
+        path: &str,
+        is_generated: bool,
+        is_detached: bool,
+        start: Instant,
+    ) -> Self {
+        Self {
+            metrics: metrics.call(is_generated.then_some(path), start),
+            span: CallSpan::start(path, is_detached),
+        }
     }
 
-    /// Begins an attempt.
-    pub(super) fn attempt(&self, kind: AttemptKind) -> Attempt {
-        Attempt { metrics: self.metrics.attempt(kind) }
+    /// Begins an attempt, after so many that count.
+    pub(super) fn attempt(&self, kind: AttemptKind, previous: u32) -> Attempt {
+        let is_transparent = kind == AttemptKind::TransparentRetry;
+        let span = self.span.attempt(previous, is_transparent);
+        Attempt { metrics: self.metrics.attempt(kind), span }
     }
 
     /// No attempt is under way, and the call has not ended.
@@ -34,13 +52,14 @@ impl Observed {
         self.metrics.retry_refused();
     }
 
-    pub(super) fn ended(self, code: Code) {
+    pub(super) fn ended(self, code: Code, message: &str) {
         self.metrics.ended(code);
+        self.span.ended(code, message);
     }
 
     /// It ended with this status.
     pub(super) fn failed(self, status: Status) -> Status {
-        self.ended(status.code());
+        self.ended(status.code(), status.message());
         status
     }
 
@@ -57,9 +76,15 @@ impl Observed {
 /// An attempt under way. One that is dropped before it has ended was given up.
 pub(super) struct Attempt {
     metrics: AttemptMetrics,
+    span: AttemptSpan,
 }
 
 impl Attempt {
+    /// It is sent to this node, with these headers.
+    pub(super) fn goes_to(&self, node: &Node, headers: &mut HeaderMap) {
+        self.span.goes_to(node, headers);
+    }
+
     /// So many bytes of messages are sent.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.metrics.sent(bytes);
@@ -81,13 +106,14 @@ impl Attempt {
         self.metrics.received(bytes);
     }
 
-    pub(super) fn ended(self, code: Code) {
+    pub(super) fn ended(self, code: Code, message: &str) {
         self.metrics.ended(code);
+        self.span.ended(code, message);
     }
 
     /// It ended with this status.
     pub(super) fn failed(self, status: Status) -> Status {
-        self.ended(status.code());
+        self.ended(status.code(), status.message());
         status
     }
 }

@@ -82,15 +82,15 @@ pub(super) async fn attempts(
     head.headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
     status::check_metadata(&head.headers)?;
     // Of tonic's stubs, the generated ones say what they are.
-    let is_generated =
-        channel.options().is_generated || head.extensions.get::<tonic::GrpcMethod<'_>>().is_some();
-    let observed = channel.observe(is_generated.then_some(head.uri.path()), start);
+    let mut options = channel.options();
+    options.is_generated |= head.extensions.get::<tonic::GrpcMethod<'_>>().is_some();
+    let observed = channel.observe(&options, head.uri.path(), start);
     match one_by_one(&channel, &observed, &head, body, start, deadline).await {
         Ok((response, Begun::Streams(attempt))) => {
             Ok(response.map(|body| observed.streams(attempt, body)))
         }
-        Ok((response, Begun::Over(code))) => {
-            observed.ended(code);
+        Ok((response, Begun::Over(ended))) => {
+            observed.failed(ended);
             Ok(response)
         }
         Err(status) => Err(observed.failed(status)),
@@ -100,8 +100,8 @@ pub(super) async fn attempts(
 /// What is known of a call with its response's headers.
 enum Begun {
     Streams(Attempt),
-    /// They are all.
-    Over(Code),
+    /// They are all, with this status.
+    Over(Status),
 }
 
 async fn one_by_one(
@@ -126,7 +126,8 @@ async fn one_by_one(
     let request = channel.request(&options, head.uri.path(), &head.headers);
     let mut kind = AttemptKind::First;
     loop {
-        let mut attempt = observed.attempt(kind);
+        let previous = retry.previous_attempts();
+        let mut attempt = observed.attempt(kind, previous);
         let request = balance::Request { tried: &tried, ..request };
         let mut pick = match channel.pick(&request, options.fail_fast, &mut struck).await {
             Ok(pick) => pick,
@@ -138,8 +139,8 @@ async fn one_by_one(
             let late = status::no_answer(service, &node, struck.deadline() - start);
             return Err(attempt.failed(late));
         }
-        let previous = retry.previous_attempts();
-        let head = again(head, deadline, previous);
+        let mut head = again(head, deadline, previous);
+        attempt.goes_to(&node, &mut head.headers);
         let connection = pick.connection().clone();
         let slot = tokio::select! {
             biased;
@@ -175,16 +176,13 @@ async fn one_by_one(
                     retry.succeeded();
                 }
                 match ended.map(|ended| (retry.after_status(&ended, Instant::now()), ended)) {
-                    None | Some((Next::Fail, _)) => {
+                    stays @ (None | Some((Next::Fail, _))) => {
                         let mut response = response;
                         let served = Served::new(node.clone(), tried.len() + 1);
                         response.extensions_mut().insert(served);
-                        let begun = match code {
+                        let begun = match stays {
                             None => Begun::Streams(attempt),
-                            Some(code) => {
-                                attempt.ended(code);
-                                Begun::Over(code)
-                            }
+                            Some((_, ended)) => Begun::Over(attempt.failed(ended)),
                         };
                         if retry.is_unpaid() {
                             observed.retry_refused();

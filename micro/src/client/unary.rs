@@ -138,14 +138,19 @@ pub(super) async fn attempts<T>(
     read: impl Fn(UnaryReply, Served) -> Result<T, Status>,
 ) -> Result<T, Status> {
     status::check_metadata(&call.metadata)?;
-    let observed = call.channel.observe(Some(call.method.path), call.start);
+    let observed = call.channel.observe(&call.options, call.method.path, call.start);
     let ended = match call.options.hedging {
         // Apart, since most calls need no room for it.
         Some(hedging) => Box::pin(hedged::attempts(&call, &observed, hedging, frame, read)).await,
         None => one_by_one(&call, &observed, frame, read).await,
     };
-    observed.ended(ended.as_ref().map_or_else(Status::code, |_| Code::Ok));
-    ended
+    match ended {
+        Ok(response) => {
+            observed.ended(Code::Ok, "");
+            Ok(response)
+        }
+        Err(status) => Err(observed.failed(status)),
+    }
 }
 
 async fn one_by_one<T>(
@@ -165,7 +170,8 @@ async fn one_by_one<T>(
     let request = channel.request(options, method.path, metadata);
     let mut kind = AttemptKind::First;
     loop {
-        let mut attempt = observed.attempt(kind);
+        let previous = retry.previous_attempts();
+        let mut attempt = observed.attempt(kind, previous);
         let request = balance::Request { tried: &tried, ..request };
         let pick = match channel.pick(&request, options.fail_fast, &mut struck).await {
             Ok(pick) => pick,
@@ -177,8 +183,8 @@ async fn one_by_one<T>(
         if left.is_zero() {
             return Err(attempt.failed(status::no_answer(service, &node, timeout)));
         }
-        let previous = retry.previous_attempts();
-        let head = head(method, metadata, left, previous);
+        let mut head = head(method, metadata, left, previous);
+        attempt.goes_to(&node, head.headers_mut());
         let frame = frame();
         attempt.sent(frame.len().saturating_sub(PREFIX));
         let reply = tokio::select! {
@@ -194,7 +200,7 @@ async fn one_by_one<T>(
                 Ok(()) => {
                     retry.succeeded();
                     attempt.received(reply.message.as_ref().map_or(0, Bytes::len));
-                    attempt.ended(Code::Ok);
+                    attempt.ended(Code::Ok, "");
                     let response = check_reply(&reply, &node, options)
                         .and_then(|()| read(reply, Served::new(node, tried.len() + 1)));
                     pick.finish(match &response {

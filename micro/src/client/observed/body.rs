@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 
 use super::Attempt;
+use crate::headers;
 
 /// A body that is followed to its end. One that is dropped before is a call that was cancelled.
 pub(super) struct Observed<B> {
@@ -23,10 +24,10 @@ impl<B> Observed<B> {
         Self { body, told: Some((call, attempt)) }
     }
 
-    fn end(&mut self, code: Code) {
+    fn end(&mut self, code: Code, message: &str) {
         if let Some((call, attempt)) = self.told.take() {
-            attempt.ended(code);
-            call.ended(code);
+            attempt.ended(code, message);
+            call.ended(code, message);
         }
     }
 }
@@ -49,12 +50,13 @@ where
                 if let (Some(data), Some((_, attempt))) = (frame.data_ref(), &mut this.told) {
                     attempt.metrics.received_data(data);
                 } else if let Some(trailers) = frame.trailers_ref() {
-                    let status = Status::from_header_map(trailers);
-                    this.end(status.map_or(Code::Unknown, |status| status.code()));
+                    let none = || (Code::Unknown, "the trailers have no status".into());
+                    let (code, message) = headers::status(trailers).unwrap_or_else(none);
+                    this.end(code, &message);
                 }
             }
-            Some(Err(status)) => this.end(status.code()),
-            None => this.end(Code::Unknown),
+            Some(Err(status)) => this.end(status.code(), status.message()),
+            None => this.end(Code::Unknown, "there are no trailers"),
         }
         Poll::Ready(frame)
     }
