@@ -61,6 +61,30 @@ impl Scanner {
     }
 }
 
+/// How many bytes the messages of a stream take, without what stands before each.
+#[cfg(feature = "metrics")]
+#[derive(Debug, Default)]
+pub(crate) struct Lengths {
+    scanner: Scanner,
+    bytes: usize,
+    prefixes: usize,
+}
+
+#[cfg(feature = "metrics")]
+impl Lengths {
+    /// Takes some more of the stream; how many there are now.
+    pub(crate) fn add(&mut self, data: &[u8]) -> usize {
+        let prefixes = std::cell::Cell::new(self.prefixes);
+        let Ok(()) = self.scanner.scan(data, |prefix| {
+            prefixes.set(prefixes.get() + 1);
+            Ok::<_, std::convert::Infallible>(read_prefix(prefix).1)
+        });
+        self.prefixes = prefixes.get();
+        self.bytes += data.len();
+        self.bytes - PREFIX * self.prefixes
+    }
+}
+
 pin_project! {
     /// A stream of messages, each judged by its prefix on its way to or from tonic's codec, which
     /// calls one that is too large `OutOfRange` where gRPC says `ResourceExhausted`. At the first
@@ -191,6 +215,17 @@ mod tests {
                 assert!(handed_on.starts_with(&sound), "in pieces of {size}");
                 assert!(handed_on.len() < sound.len() + PREFIX, "in pieces of {size}");
             }
+        }
+    }
+
+    #[cfg(feature = "metrics")]
+    #[test]
+    fn the_messages_of_a_stream_are_weighed_however_it_is_cut() {
+        let all = [framed(b"one"), framed(b""), framed(&[7; LIMIT])].concat();
+        for size in 1..=all.len() {
+            let mut lengths = Lengths::default();
+            let weights: Vec<_> = all.chunks(size).map(|piece| lengths.add(piece)).collect();
+            assert_eq!(weights.last(), Some(&(3 + LIMIT)), "in pieces of {size}");
         }
     }
 

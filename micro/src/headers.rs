@@ -1,6 +1,9 @@
 //! What holds for the head of any request or response.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use percent_encoding::percent_decode;
 use tonic::{Code, Status, metadata::MetadataMap};
 
 /// Fields of a connection (RFC 9113, section 8.2.2): HTTP/2 refuses a request that has any.
@@ -49,9 +52,27 @@ pub(crate) fn drop_malformed_details(headers: &mut HeaderMap) {
     }
 }
 
+/// The status that headers or trailers have, without its details: tonic panics over those that are not
+/// base64.
+pub(crate) fn status(headers: &HeaderMap) -> Option<(Code, Cow<'_, str>)> {
+    let code = Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes());
+    let message = headers.get(Status::GRPC_MESSAGE).map_or(&[][..], HeaderValue::as_bytes);
+    Some((code, percent_decode(message).decode_utf8_lossy()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_status_is_read_whatever_its_details_are() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(status(&headers), None);
+        headers.insert("grpc-status", HeaderValue::from_static("5"));
+        headers.insert("grpc-message", HeaderValue::from_static("no%20such%20word"));
+        headers.insert("grpc-status-details-bin", HeaderValue::from_static("= ="));
+        assert_eq!(status(&headers), Some((Code::NotFound, "no such word".into())));
+    }
 
     #[test]
     fn only_details_that_tonic_cannot_read_are_dropped() {

@@ -30,12 +30,13 @@
 //! | `kubernetes` | `kubernetes://` registries |
 //! | `file` | `file://` registries |
 //! | `init-tracing` | `init_tracing`: logs on standard error, for programs without a subscriber of their own |
-//! | `metrics` | what registration and discovery do, as OpenTelemetry metrics: the [guide](guide::metrics) |
+//! | `metrics` | registration, discovery, balancing and calls as OpenTelemetry metrics: the [guide](guide::metrics) |
 //! | `nacos` | `nacos://` registries |
 //! | `nats` | `nats://` registries |
 //! | `testing` | `testing`: the conformance suite for a registry of your own |
 //! | `tls` | `tls`: TLS and mTLS between nodes and their callers: the [guide](guide::tls) |
 //! | `tonic-channel` | `discovery::tonic_channel`: discovery beneath tonic's own balanced channel |
+//! | `trace` | calls and their attempts as OpenTelemetry spans: the [guide](guide::tracing) |
 //! | `zookeeper` | `zookeeper://` registries |
 
 #[cfg(feature = "args")]
@@ -72,6 +73,7 @@ pub mod stream;
 pub mod testing;
 #[cfg(feature = "tls")]
 pub mod tls;
+mod trace;
 mod transport;
 
 pub use client::{Channel, ChannelOptions, Client, ClientBuilder};

@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     discovery::Update,
+    metrics::{BalanceMetrics, Balanced},
     registry::{BoxFuture, Node},
 };
 
@@ -50,6 +51,7 @@ pub(super) fn run<K: Connect>(
     let Tuning { balancing, ejection, .. } = tuning.borrow().clone();
     let mut driver = Driver {
         connector,
+        metrics: BalanceMetrics::start(shared.neighbours.service()),
         shared,
         penalty: options.penalty,
         subset: options.subset.map(|size| Subset::new(size, fastrand::u64(..))),
@@ -90,6 +92,7 @@ async fn sleep_until_some(at: Option<Instant>) {
 
 struct Driver<K: Connect> {
     connector: K,
+    metrics: BalanceMetrics,
     shared: Arc<Shared<K::Connection>>,
     penalty: Duration,
     tuning: watch::Receiver<Tuning>,
@@ -205,6 +208,11 @@ impl<K: Connect> Driver<K> {
         self.act(now);
         self.ask_around(now);
         self.publish_progress();
+        self.metrics.stands(Balanced {
+            listed: self.listed(),
+            ready: self.picked.len(),
+            ejected: self.members.ejected(),
+        });
     }
 
     /// Goes by what is said from now on.
@@ -310,6 +318,7 @@ impl<K: Connect> Driver<K> {
                     is_changed = true;
                     self.picked.remove(id);
                     self.log_ejection(&node, reason, until);
+                    self.metrics.ejected(reason.detection_method());
                 }
                 Action::Probe(id, node, link, tally) => {
                     self.log(&node, "a call is to try the ejected node");
@@ -368,6 +377,11 @@ impl<K: Connect> Driver<K> {
         );
     }
 
+    /// How many nodes the registry lists, those included that a subset leaves out.
+    fn listed(&self) -> usize {
+        self.subset.as_ref().map_or(self.members.listed(), Subset::listed)
+    }
+
     fn remember(&self, node: &Node, error: String) -> Arc<str> {
         let last = format!("node {}: {error}", node.id);
         self.shared.last_error.store(Some(Arc::new(last)));
@@ -385,7 +399,7 @@ impl<K: Connect> Driver<K> {
         };
         let mut nodes: Vec<_> = self.members.reports(now).map(told).collect();
         nodes.sort_by(|a, b| a.node.id.cmp(&b.node.id));
-        let listed = self.subset.as_ref().map_or(self.members.listed(), Subset::listed);
+        let listed = self.listed();
         let neighbours = &self.shared.neighbours;
         let status = self.shared.registry.borrow();
         Explanation {

@@ -102,6 +102,19 @@ pub(crate) enum Reason {
     Probe,
 }
 
+impl Reason {
+    /// The name in metrics: where gRFC A91 has one, that.
+    pub(super) fn detection_method(self) -> &'static str {
+        match self {
+            Self::TransportFailures => "transport_failures",
+            Self::Failures => "failures",
+            Self::SuccessRate => "success_rate",
+            Self::FailurePercentage => "failure_percentage",
+            Self::Probe => "probe",
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

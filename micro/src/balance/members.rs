@@ -177,6 +177,11 @@ impl<L: Clone> Members<L> {
         self.listed.len()
     }
 
+    /// How many calls would go to, were they not ejected.
+    pub(super) fn ejected(&self) -> usize {
+        self.census.out
+    }
+
     /// The nodes that the registry lists.
     pub(super) fn nodes(&self) -> Vec<Arc<Node>> {
         self.listed.values().map(|key| self.members[key].node.clone()).collect()

@@ -24,6 +24,7 @@ use crate::{
     config::{Given, Setting},
     discovery::{Discovery, Update},
     layer::Row,
+    metrics::ChannelMetrics,
     transport::{self, LARGEST_WINDOW},
 };
 
@@ -99,6 +100,7 @@ impl Client {
             budget: Budget::new(Instant::now()),
             config,
             latencies: Latencies::default(),
+            metrics: ChannelMetrics::new(key.0.clone()),
         });
         channels.insert(key, Arc::downgrade(&shared));
         Channel::new(shared)

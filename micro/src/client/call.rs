@@ -105,6 +105,7 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
         let limit = Some(Limit::of_channel(channel.settings().max_message_size));
         let options = unary::Options {
             is_idempotent,
+            is_generated: true,
             max_request: limit,
             max_response: limit,
             ..Default::default()
@@ -195,7 +196,8 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
         self
     }
 
-    /// Does not inherit the deadline of the handler that makes the call. Default: inherits it.
+    /// Does not inherit the deadline of the handler that makes the call, nor its trace: with the feature
+    /// `trace` it begins one of its own, that links to the handler's. Default: inherits both.
     pub fn detached(mut self) -> Self {
         self.options.detached = true;
         self

@@ -13,12 +13,13 @@ use tonic::Status;
 use tower_service::Service;
 
 use super::{
-    budget::Budget, latency::Latencies, layers, live_config::LiveConfig, retry::Purse, status,
-    stream, unary::Options,
+    budget::Budget, latency::Latencies, layers, live_config::LiveConfig, observed::Observed,
+    retry::Purse, status, stream, unary::Options,
 };
 use crate::{
     balance::{self, Balancer, Explanation, Pick},
     layer::Row,
+    metrics::{ChannelMetrics, Picked},
     registry::BoxFuture,
 };
 
@@ -55,6 +56,7 @@ pub(super) struct Shared {
     pub(super) budget: Budget,
     pub(super) config: Arc<LiveConfig>,
     pub(super) latencies: Latencies,
+    pub(super) metrics: ChannelMetrics,
 }
 
 /// What a client's channels have in common.
@@ -149,6 +151,12 @@ impl Channel {
         &self.shared.latencies
     }
 
+    /// A call has begun, of the method at this path.
+    pub(super) fn observe(&self, options: &Options, path: &str, start: Instant) -> Observed {
+        let Options { is_generated, detached, .. } = *options;
+        Observed::new(&self.shared.metrics, path, is_generated, detached, start)
+    }
+
     pub(super) fn options(&self) -> Options {
         self.options.clone()
     }
@@ -184,19 +192,21 @@ impl Channel {
         fail_fast: bool,
         struck: impl Future<Output = ()> + Unpin,
     ) -> Result<Pick, Status> {
-        let balancer = &self.shared.balancer;
+        let Shared { balancer, metrics, .. } = &*self.shared;
         let pick = balancer.pick(request);
         // A call that has failed asks too: what there is to pick may be what was left behind.
         if !request.tried.is_empty() && balancer.is_over() {
             return Err(self.no_node(request));
         }
         if let Some(pick) = pick {
+            metrics.picked(Picked::AtOnce);
             return Ok(pick);
         }
         let waited = tokio::select! {
             pick = balancer.wait(request, fail_fast) => pick,
             () = struck => None,
         };
+        metrics.picked(if waited.is_some() { Picked::Waited } else { Picked::Failed });
         waited.ok_or_else(|| self.no_node(request))
     }
 

@@ -8,18 +8,21 @@ use std::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep, sleep_until};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{
     Served,
     hedge::{Delay, Hedging},
     latency::P95,
+    observed::{Attempt, Observed},
     race::{Race, Then},
     status,
     unary::{self, Prepared},
 };
 use crate::{
     balance::{self, EndpointId, Outcome, Pick},
+    framing::PREFIX,
+    metrics::AttemptKind,
     registry::Node,
     transport::{Failure, UnaryReply},
 };
@@ -28,6 +31,7 @@ use crate::{
 /// the call's; the others are dropped, which resets their streams.
 pub(super) async fn attempts<T>(
     call: &Prepared,
+    observed: &Observed,
     hedging: Hedging,
     frame: impl Fn() -> Bytes + Sync,
     read: impl Fn(UnaryReply, Served) -> Result<T, Status>,
@@ -43,12 +47,12 @@ pub(super) async fn attempts<T>(
     };
     let most = channel.settings().max_attempts;
     let mut race = Race::new(hedging, delay, most, channel.purse(), *start);
-    let common = Common { call, tried: Mutex::default(), won: OnceLock::new() };
+    let common = Common { call, observed, tried: Mutex::default(), won: OnceLock::new() };
     let mut running = FuturesUnordered::new();
-    running.push(common.attempt(&frame, 0, None, p95.as_deref()));
+    running.push(common.attempt(AttemptKind::First, &frame, 0, None, p95.as_deref()));
     let (mut made, mut last) = (1, None);
     loop {
-        let due = race.due();
+        let (due, previous) = (race.due(), race.previous_attempts());
         let more = tokio::select! {
             biased;
             Some(ended) = running.next() => {
@@ -60,6 +64,9 @@ pub(super) async fn attempts<T>(
                             Ok(reply) => match status::of_reply(&reply.headers, &reply.trailers) {
                                 Ok(()) => {
                                     race.succeeded();
+                                    let mut attempt = ended.attempt;
+                                    attempt.received(reply.message.as_ref().map_or(0, Bytes::len));
+                                    attempt.ended(Code::Ok, "");
                                     let size = unary::check_reply(&reply, &node, options);
                                     let response = size.and_then(|()| read(reply, Served::new(node, made)));
                                     let _ = common.won.set(ended.racing.started);
@@ -70,6 +77,7 @@ pub(super) async fn attempts<T>(
                                     return response;
                                 }
                                 Err(status) => {
+                                    let status = ended.attempt.failed(status);
                                     ended.racing.finish(Outcome::of_code(status.code()));
                                     (race.after_status(&status, Instant::now()), status)
                                 }
@@ -77,13 +85,19 @@ pub(super) async fn attempts<T>(
                             Err(failure) => {
                                 ended.racing.finish(Outcome::of_failure(&failure));
                                 let failed = status::failed(channel.service(), &node, &failure);
+                                let failed = ended.attempt.failed(failed);
                                 (race.after_failure(&failure, Instant::now()), failed)
                             }
                         }
                     }
                 };
                 match then {
-                    Then::Fail => return Err(failed),
+                    Then::Fail => {
+                        if race.take_unpaid() {
+                            observed.retry_refused();
+                        }
+                        return Err(failed);
+                    }
                     Then::Wait => {
                         last = Some(failed);
                         None
@@ -101,9 +115,17 @@ pub(super) async fn attempts<T>(
             }
             () = sleep_until(*deadline), if running.is_empty() => None,
         };
+        if race.take_unpaid() {
+            observed.retry_refused();
+        }
+        if running.is_empty() {
+            observed.idle();
+        }
         if let Some(pause) = more {
             made += 1;
-            running.push(common.attempt(&frame, race.previous_attempts(), pause, None));
+            let is_declared = race.previous_attempts() > previous;
+            let kind = if is_declared { AttemptKind::Hedge } else { AttemptKind::TransparentRetry };
+            running.push(common.attempt(kind, &frame, race.previous_attempts(), pause, None));
         }
         if running.is_empty()
             && let Some(last) = &last
@@ -123,6 +145,7 @@ pub(super) async fn attempts<T>(
 /// What the attempts of one call share.
 struct Common<'a> {
     call: &'a Prepared,
+    observed: &'a Observed,
     /// Those under way too: another goes elsewhere while it can.
     tried: Mutex<Vec<EndpointId>>,
     /// When the attempt was made that won.
@@ -132,6 +155,7 @@ struct Common<'a> {
 /// How an attempt ended that was sent.
 struct Ended<'a> {
     racing: Racing<'a>,
+    attempt: Attempt,
     node: Arc<Node>,
     reply: Result<UnaryReply, Failure>,
 }
@@ -141,12 +165,14 @@ impl Common<'_> {
     /// When no node took it in time.
     async fn attempt<'a>(
         &'a self,
+        kind: AttemptKind,
         frame: &'a (impl Fn() -> Bytes + Sync),
         previous: u32,
         pause: Option<Duration>,
         p95: Option<&'a P95>,
     ) -> Result<Ended<'a>, Status> {
         let Prepared { channel, method, metadata, options, start, deadline } = self.call;
+        let mut attempt = self.observed.attempt(kind, previous);
         let (service, timeout) = (channel.service(), *deadline - *start);
         let struck = sleep_until(*deadline);
         tokio::pin!(struck);
@@ -155,7 +181,10 @@ impl Common<'_> {
         let (pick, node) = loop {
             let tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let request = balance::Request { tried: &tried, ..request };
-            let pick = channel.pick(&request, options.fail_fast, &mut struck).await?;
+            let pick = match channel.pick(&request, options.fail_fast, &mut struck).await {
+                Ok(pick) => pick,
+                Err(none) => return Err(attempt.failed(none)),
+            };
             match pause.take_if(|_| tried.contains(&pick.endpoint())) {
                 // The same node once more: not at once.
                 Some(pause) => {
@@ -171,15 +200,18 @@ impl Common<'_> {
         self.tried.lock().unwrap_or_else(PoisonError::into_inner).push(pick.endpoint());
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(status::no_answer(service, &node, timeout));
+            return Err(attempt.failed(status::no_answer(service, &node, timeout)));
         }
         let connection = pick.connection().clone();
         let racing = Racing { common: self, started: Instant::now(), pick: Some(pick), p95 };
-        let head = unary::head(method, metadata, left, previous);
+        let mut head = unary::head(method, metadata, left, previous);
+        attempt.goes_to(&node, head.headers_mut());
+        let frame = frame();
+        attempt.sent(frame.len().saturating_sub(PREFIX));
         tokio::select! {
             biased;
-            reply = connection.unary(head, frame()) => Ok(Ended { racing, node, reply }),
-            () = &mut struck => Err(status::no_answer(service, &node, timeout)),
+            reply = connection.unary(head, frame) => Ok(Ended { racing, attempt, node, reply }),
+            () = &mut struck => Err(attempt.failed(status::no_answer(service, &node, timeout))),
         }
     }
 }

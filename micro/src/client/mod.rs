@@ -25,6 +25,7 @@ mod latency;
 mod layers;
 mod limit;
 mod live_config;
+mod observed;
 mod options;
 mod policy;
 mod race;

@@ -33,6 +33,7 @@ pub(super) struct Race<'a> {
     backed_off: u32,
     pauses: u32,
     is_suspect: bool,
+    is_unpaid: bool,
 }
 
 /// What follows a failed attempt.
@@ -70,6 +71,7 @@ impl<'a> Race<'a> {
             backed_off: 0,
             pauses: 0,
             is_suspect: false,
+            is_unpaid: false,
         };
         race.set_timed(now);
         race
@@ -78,6 +80,12 @@ impl<'a> Race<'a> {
     /// Attempts that went before the one that is made now.
     pub(super) fn previous_attempts(&self) -> u32 {
         self.previous
+    }
+
+    /// Whether another attempt was not made, since nothing was left to pay for it, after this was
+    /// last asked.
+    pub(super) fn take_unpaid(&mut self) -> bool {
+        std::mem::take(&mut self.is_unpaid)
     }
 
     /// When to ask for another attempt, if ever.
@@ -162,7 +170,9 @@ impl<'a> Race<'a> {
     }
 
     fn start(&mut self, now: Instant) -> bool {
-        let may_start = self.attempts_left > 0 && self.purse.pays(now);
+        let is_left = self.attempts_left > 0;
+        let may_start = is_left && self.purse.pays(now);
+        self.is_unpaid |= is_left && !may_start;
         if may_start {
             self.attempts_left -= 1;
             self.previous += 1;

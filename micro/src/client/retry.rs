@@ -45,6 +45,7 @@ pub(super) struct Retry<'a> {
     pauses: u32,
     /// Whether a GOAWAY for an error has thrown it out before.
     is_suspect: bool,
+    is_unpaid: bool,
 }
 
 /// What pays for a channel's declared retries.
@@ -131,12 +132,18 @@ impl<'a> Retry<'a> {
             backed_off: 0,
             pauses: 0,
             is_suspect: false,
+            is_unpaid: false,
         }
     }
 
     /// Declared retries so far, which the server is told.
     pub(super) fn previous_attempts(&self) -> u32 {
         self.previous
+    }
+
+    /// Whether the call failed only since nothing was left to pay for another attempt.
+    pub(super) fn is_unpaid(&self) -> bool {
+        self.is_unpaid
     }
 
     /// The call went well.
@@ -177,7 +184,11 @@ impl<'a> Retry<'a> {
         if is_listed || is_refused {
             self.purse.failed();
         }
-        if !is_listed || is_refused || self.attempts_left == 0 || !self.purse.pays(now) {
+        if !is_listed || is_refused || self.attempts_left == 0 {
+            return Next::Fail;
+        }
+        if !self.purse.pays(now) {
+            self.is_unpaid = true;
             return Next::Fail;
         }
         self.attempts_left -= 1;

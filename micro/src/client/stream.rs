@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 use super::{
     Channel, Served, deadline,
     limit::Limit,
+    observed::{Attempt, Observed},
     replay::Replay,
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     status,
@@ -25,6 +26,7 @@ use crate::{
     balance::{self, Outcome},
     framing::{Checked, read_prefix},
     grpc_timeout, headers,
+    metrics::AttemptKind,
     registry::Node,
 };
 
@@ -69,7 +71,6 @@ pub(super) async fn attempts(
     start: Instant,
     deadline: Option<Instant>,
 ) -> Result<http::Response<tonic::body::Body>, Status> {
-    let options = channel.options();
     let (mut head, body) = request.into_parts();
     // What is left of the deadline is said anew by each attempt, and what is malformed by none.
     head.headers.remove(grpc_timeout::GRPC_TIMEOUT);
@@ -79,47 +80,89 @@ pub(super) async fn attempts(
         head.headers.remove(name);
     }
     head.headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
+    status::check_metadata(&head.headers)?;
+    // Of tonic's stubs, the generated ones say what they are.
+    let mut options = channel.options();
+    options.is_generated |= head.extensions.get::<tonic::GrpcMethod<'_>>().is_some();
+    let observed = channel.observe(&options, head.uri.path(), start);
+    match one_by_one(&channel, &observed, &head, body, start, deadline).await {
+        Ok((response, Begun::Streams(attempt))) => {
+            Ok(response.map(|body| observed.streams(attempt, body)))
+        }
+        Ok((response, Begun::Over(ended))) => {
+            observed.failed(ended);
+            Ok(response)
+        }
+        Err(status) => Err(observed.failed(status)),
+    }
+}
+
+/// What is known of a call with its response's headers.
+enum Begun {
+    Streams(Attempt),
+    /// They are all, with this status.
+    Over(Status),
+}
+
+async fn one_by_one(
+    channel: &Channel,
+    observed: &Observed,
+    head: &http::request::Parts,
+    body: tonic::body::Body,
+    start: Instant,
+    deadline: Option<Instant>,
+) -> Result<(http::Response<tonic::body::Body>, Begun), Status> {
+    let options = channel.options();
     // Without a deadline: the bound on all waiting for a node that takes the call, in line for one
     // of its streams included.
     let struck = sleep_until(deadline.unwrap_or(start + deadline::WAIT_WITHOUT_DEADLINE));
     tokio::pin!(struck);
 
     let service = channel.service();
-    status::check_metadata(&head.headers)?;
     let body = limited(body, options.max_request, status::request_too_large);
     let (replay, mut body) = Replay::new(body);
     let mut retry = Retry::new(options.policy(), channel.settings().max_attempts, channel.purse());
     let mut tried = Vec::new();
     let request = channel.request(&options, head.uri.path(), &head.headers);
+    let mut kind = AttemptKind::First;
     loop {
+        let previous = retry.previous_attempts();
+        let mut attempt = observed.attempt(kind, previous);
         let request = balance::Request { tried: &tried, ..request };
-        let mut pick = channel.pick(&request, options.fail_fast, &mut struck).await?;
+        let mut pick = match channel.pick(&request, options.fail_fast, &mut struck).await {
+            Ok(pick) => pick,
+            Err(none) => return Err(attempt.failed(none)),
+        };
         let (endpoint, node) = (pick.endpoint(), pick.node().clone());
-        let sent = Instant::now();
-        if deadline.is_some_and(|deadline| deadline <= sent) {
-            return Err(status::no_answer(service, &node, struck.deadline() - start));
+        let picked = Instant::now();
+        if deadline.is_some_and(|deadline| deadline <= picked) {
+            let late = status::no_answer(service, &node, struck.deadline() - start);
+            return Err(attempt.failed(late));
         }
-        let head = again(&head, deadline, retry.previous_attempts());
+        let mut head = again(head, deadline, previous);
+        attempt.goes_to(&node, &mut head.headers);
         let connection = pick.connection().clone();
         let slot = tokio::select! {
             biased;
             slot = connection.slot() => slot,
             () = &mut struck => {
                 pick.finish(Outcome::Failure);
-                return Err(match deadline {
+                return Err(attempt.failed(match deadline {
                     Some(deadline) => status::no_answer(service, &node, deadline - start),
                     None => status::no_stream(service, &node),
-                });
+                }));
             }
         };
+        let sent = attempt.request(body);
         let response =
-            async { connection.stream(slot?, http::Request::from_parts(head, body)).await };
+            async { connection.stream(slot?, http::Request::from_parts(head, sent)).await };
         let response = tokio::select! {
             biased;
             response = response => response,
             () = &mut struck, if deadline.is_some() => {
                 pick.finish(Outcome::Failure);
-                return Err(status::no_answer(service, &node, struck.deadline() - start));
+                let late = status::no_answer(service, &node, struck.deadline() - start);
+                return Err(attempt.failed(late));
             }
         };
         let (next, failed) = match response {
@@ -133,16 +176,24 @@ pub(super) async fn attempts(
                     retry.succeeded();
                 }
                 match ended.map(|ended| (retry.after_status(&ended, Instant::now()), ended)) {
-                    None | Some((Next::Fail, _)) => {
+                    stays @ (None | Some((Next::Fail, _))) => {
                         let mut response = response;
                         let served = Served::new(node.clone(), tried.len() + 1);
                         response.extensions_mut().insert(served);
-                        return Ok(response.map(|body| {
+                        let begun = match stays {
+                            None => Begun::Streams(attempt),
+                            Some((_, ended)) => Begun::Over(attempt.failed(ended)),
+                        };
+                        if retry.is_unpaid() {
+                            observed.retry_refused();
+                        }
+                        let response = response.map(|body| {
                             let body = Bounded::new(body, deadline, node.clone(), pick);
                             limited(body, options.max_response, move |length, limit| {
                                 status::reply_too_large(&node, length, limit)
                             })
-                        }));
+                        });
+                        return Ok((response, begun));
                     }
                     Some(retried) => retried,
                 }
@@ -156,8 +207,15 @@ pub(super) async fn attempts(
             }
         };
         drop(pick);
+        let failed = attempt.failed(failed);
+        observed.idle();
         let pause = match next {
-            Next::Fail => return Err(failed),
+            Next::Fail => {
+                if retry.is_unpaid() {
+                    observed.retry_refused();
+                }
+                return Err(failed);
+            }
             Next::AttemptAfter(pause) => Some(pause),
             Next::Attempt if tried.contains(&endpoint) => Some(retry.pause()),
             Next::Attempt => None,
@@ -166,11 +224,13 @@ pub(super) async fn attempts(
             Some(body) => body,
             None => return Err(failed),
         };
+        let is_declared = retry.previous_attempts() > previous;
+        kind = if is_declared { AttemptKind::Retry } else { AttemptKind::TransparentRetry };
         tried.push(endpoint);
         tracing::debug!(service, node = %node.id, error = %failed.message(), "call moves on");
         if deadline.is_none() {
             // What a node had the call for was no waiting.
-            let until = struck.deadline() + sent.elapsed();
+            let until = struck.deadline() + picked.elapsed();
             struck.as_mut().reset(until);
         }
         if let Some(pause) = pause {

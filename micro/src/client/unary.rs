@@ -6,13 +6,14 @@ use bytes::{BufMut, Bytes};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 use prost::Message;
 use tokio::time::{Instant, sleep, sleep_until};
-use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 
 use super::{
     Channel, RetryPolicy, Served, deadline,
     hedge::{Hedge, Hedging},
     hedged,
     limit::Limit,
+    observed::Observed,
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
     service_config::MethodConfig,
     status,
@@ -22,6 +23,7 @@ use crate::{
     descriptor::MethodDescriptor,
     framing::PREFIX,
     grpc_timeout, headers,
+    metrics::AttemptKind,
     registry::Node,
     transport::UnaryReply,
 };
@@ -49,6 +51,8 @@ pub(super) struct Options {
     pub(super) hash: Option<u64>,
     /// The id of the node that it is pinned to.
     pub(super) node: Option<Arc<str>>,
+    /// Whether the path is of a method that a stub was generated for.
+    pub(super) is_generated: bool,
 }
 
 impl Options {
@@ -134,42 +138,70 @@ pub(super) async fn attempts<T>(
     read: impl Fn(UnaryReply, Served) -> Result<T, Status>,
 ) -> Result<T, Status> {
     status::check_metadata(&call.metadata)?;
-    if let Some(hedging) = call.options.hedging {
+    let observed = call.channel.observe(&call.options, call.method.path, call.start);
+    let ended = match call.options.hedging {
         // Apart, since most calls need no room for it.
-        return Box::pin(hedged::attempts(&call, hedging, frame, read)).await;
+        Some(hedging) => Box::pin(hedged::attempts(&call, &observed, hedging, frame, read)).await,
+        None => one_by_one(&call, &observed, frame, read).await,
+    };
+    match ended {
+        Ok(response) => {
+            observed.ended(Code::Ok, "");
+            Ok(response)
+        }
+        Err(status) => Err(observed.failed(status)),
     }
+}
+
+async fn one_by_one<T>(
+    call: &Prepared,
+    observed: &Observed,
+    frame: impl Fn() -> Bytes + Sync,
+    read: impl Fn(UnaryReply, Served) -> Result<T, Status>,
+) -> Result<T, Status> {
     let Prepared { channel, method, metadata, options, start, deadline } = call;
-    let timeout = deadline - start;
-    let struck = sleep_until(deadline);
+    let timeout = *deadline - *start;
+    let struck = sleep_until(*deadline);
     tokio::pin!(struck);
 
     let service = channel.service();
     let mut retry = Retry::new(options.policy(), channel.settings().max_attempts, channel.purse());
     let mut tried = Vec::new();
-    let request = channel.request(&options, method.path, &metadata);
+    let request = channel.request(options, method.path, metadata);
+    let mut kind = AttemptKind::First;
     loop {
+        let previous = retry.previous_attempts();
+        let mut attempt = observed.attempt(kind, previous);
         let request = balance::Request { tried: &tried, ..request };
-        let pick = channel.pick(&request, options.fail_fast, &mut struck).await?;
+        let pick = match channel.pick(&request, options.fail_fast, &mut struck).await {
+            Ok(pick) => pick,
+            Err(none) => return Err(attempt.failed(none)),
+        };
         let endpoint = pick.endpoint();
         let node = pick.node().clone();
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(status::no_answer(service, &node, timeout));
+            return Err(attempt.failed(status::no_answer(service, &node, timeout)));
         }
-        let head = head(method, &metadata, left, retry.previous_attempts());
+        let mut head = head(method, metadata, left, previous);
+        attempt.goes_to(&node, head.headers_mut());
+        let frame = frame();
+        attempt.sent(frame.len().saturating_sub(PREFIX));
         let reply = tokio::select! {
             biased;
-            reply = pick.connection().unary(head, frame()) => reply,
+            reply = pick.connection().unary(head, frame) => reply,
             () = &mut struck => {
                 pick.finish(Outcome::Failure);
-                return Err(status::no_answer(service, &node, timeout));
+                return Err(attempt.failed(status::no_answer(service, &node, timeout)));
             }
         };
         let (next, failed) = match reply {
             Ok(reply) => match status::of_reply(&reply.headers, &reply.trailers) {
                 Ok(()) => {
                     retry.succeeded();
-                    let response = check_reply(&reply, &node, &options)
+                    attempt.received(reply.message.as_ref().map_or(0, Bytes::len));
+                    attempt.ended(Code::Ok, "");
+                    let response = check_reply(&reply, &node, options)
                         .and_then(|()| read(reply, Served::new(node, tried.len() + 1)));
                     pick.finish(match &response {
                         Ok(_) => Outcome::Success,
@@ -190,12 +222,21 @@ pub(super) async fn attempts<T>(
                 )
             }
         };
+        let failed = attempt.failed(failed);
+        observed.idle();
         let pause = match next {
-            Next::Fail => return Err(failed),
+            Next::Fail => {
+                if retry.is_unpaid() {
+                    observed.retry_refused();
+                }
+                return Err(failed);
+            }
             Next::AttemptAfter(pause) => Some(pause),
             Next::Attempt if tried.contains(&endpoint) => Some(retry.pause()),
             Next::Attempt => None,
         };
+        let is_declared = retry.previous_attempts() > previous;
+        kind = if is_declared { AttemptKind::Retry } else { AttemptKind::TransparentRetry };
         tried.push(endpoint);
         tracing::debug!(service, node = %node.id, error = %failed.message(), "call moves on");
         if let Some(pause) = pause {

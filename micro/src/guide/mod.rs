@@ -10,6 +10,7 @@
 //! | [configuration] | code, environment, flags; hooks, layers, logs |
 //! | [shutdown] | leaving without dropping a call |
 //! | [metrics] | what is told to OpenTelemetry, and what to be woken by |
+//! | [tracing] | one trace for a request and the calls that it causes |
 //! | [TLS](tls) | certificates of nodes and callers, and their renewal |
 //! | [testing] | services and clients in one test, over `memory://` |
 //! | [from tonic](from_tonic) | what stays, what changes, one step at a time |
@@ -73,3 +74,6 @@ pub mod testing {}
 #[cfg_attr(feature = "tls", doc = include_str!("tls.md"))]
 #[cfg_attr(not(feature = "tls"), doc = "Needs the feature `tls`.")]
 pub mod tls {}
+#[cfg_attr(feature = "trace", doc = include_str!("tracing.md"))]
+#[cfg_attr(not(feature = "trace"), doc = "Needs the feature `trace`.")]
+pub mod tracing {}

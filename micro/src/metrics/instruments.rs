@@ -7,7 +7,7 @@ use opentelemetry::{
     metrics::{Counter, Meter, MeterProvider},
 };
 
-use super::{discovery, registration};
+use super::{balance, calls::CallInstruments, discovery, registration};
 
 /// The attributes' names.
 pub(super) mod attribute {
@@ -18,6 +18,12 @@ pub(super) mod attribute {
     pub(in crate::metrics) const RENEWAL: &str = "micro.renewal.outcome";
     pub(in crate::metrics) const READ: &str = "micro.read.outcome";
     pub(in crate::metrics) const SKIPPED: &str = "micro.record.fault";
+    pub(in crate::metrics) const PICK: &str = "micro.pick.outcome";
+    pub(in crate::metrics) const NODE_STATE: &str = "micro.node.state";
+    pub(in crate::metrics) const DETECTION: &str = "grpc.lb.outlier_detection.detection_method";
+    pub(in crate::metrics) const METHOD: &str = "grpc.method";
+    pub(in crate::metrics) const TARGET: &str = "grpc.target";
+    pub(in crate::metrics) const STATUS: &str = "grpc.status";
 }
 
 /// What counts events. What tells how things stand is asked by callback.
@@ -27,6 +33,8 @@ pub(super) struct Counters {
     pub(super) renewals: Counter<u64>,
     pub(super) reads: Counter<u64>,
     pub(super) updates: Counter<u64>,
+    pub(super) ejections: Counter<u64>,
+    pub(super) calls: CallInstruments,
 }
 
 /// A provider, and what was made with it.
@@ -52,6 +60,7 @@ pub(super) fn counters() -> Arc<Counters> {
     let meter = provider.meter_with_scope(scope.build());
     registration::observe(&meter);
     discovery::observe(&meter);
+    balance::observe(&meter);
     let counters = Arc::new(Counters::new(&meter));
     *made = Some((Arc::downgrade(&provider), counters.clone()));
     counters
@@ -83,6 +92,12 @@ impl Counters {
                 "{update}",
                 "Updates of the service's nodes that followed from what the registry told.",
             ),
+            ejections: counter(
+                "grpc.lb.outlier_detection.ejections_enforced",
+                "{ejection}",
+                "Nodes that were ejected, by how they were found.",
+            ),
+            calls: CallInstruments::new(meter),
         }
     }
 }

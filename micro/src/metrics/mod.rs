@@ -1,4 +1,4 @@
-//! What registration and discovery do, told to OpenTelemetry.
+//! What registration, discovery and calls do, told to OpenTelemetry.
 //!
 //! With the feature `metrics` off, what they hold of this room has no size and its methods do
 //! nothing.
@@ -9,6 +9,10 @@
 use tokio::time::Instant;
 
 #[cfg(feature = "metrics")]
+mod balance;
+#[cfg(feature = "metrics")]
+mod calls;
+#[cfg(feature = "metrics")]
 mod discovery;
 #[cfg(feature = "metrics")]
 mod instruments;
@@ -17,12 +21,24 @@ mod live;
 #[cfg(not(feature = "metrics"))]
 mod none;
 #[cfg(feature = "metrics")]
+mod of_code;
+#[cfg(feature = "metrics")]
 mod registration;
+#[cfg(feature = "metrics")]
+mod weighed;
 
 #[cfg(not(feature = "metrics"))]
-pub(crate) use self::none::{DiscoveryMetrics, RegistrationMetrics};
+pub(crate) use self::none::{
+    AttemptMetrics, BalanceMetrics, CallMetrics, ChannelMetrics, DiscoveryMetrics,
+    RegistrationMetrics,
+};
 #[cfg(feature = "metrics")]
-pub(crate) use self::{discovery::DiscoveryMetrics, registration::RegistrationMetrics};
+pub(crate) use self::{
+    balance::BalanceMetrics,
+    calls::{AttemptMetrics, CallMetrics, ChannelMetrics},
+    discovery::DiscoveryMetrics,
+    registration::RegistrationMetrics,
+};
 
 /// Where a service stands in one registry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,4 +54,42 @@ pub(crate) struct Found {
     pub(crate) malformed: usize,
     /// Records left out since their nodes do not speak gRPC.
     pub(crate) not_grpc: usize,
+}
+
+/// How many nodes a channel has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Balanced {
+    /// In the registry.
+    pub(crate) listed: usize,
+    /// Connected, well and not ejected.
+    pub(crate) ready: usize,
+    /// Would be ready, were they not ejected.
+    pub(crate) ejected: usize,
+}
+
+/// Why an attempt is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AttemptKind {
+    First,
+    /// One has failed.
+    Retry,
+    /// One has failed that no handler has seen.
+    TransparentRetry,
+    /// One has not been answered, or has failed, and the call is hedged.
+    Hedge,
+}
+
+/// How a node was chosen for an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Picked {
+    AtOnce,
+    Waited,
+    /// There was none.
+    Failed,
+}
+
+#[cfg(feature = "metrics")]
+impl Picked {
+    /// In their order.
+    const NAMES: [&str; 3] = ["at_once", "waited", "failed"];
 }

@@ -1,6 +1,11 @@
 //! The same names without the feature: nobody is told anything.
 
-use super::Found;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tonic::Code;
+
+use super::{AttemptKind, Balanced, Found, Picked};
 use crate::registry::{Node, Registry, RenewError};
 
 pub(crate) struct RegistrationMetrics;
@@ -29,6 +34,62 @@ impl DiscoveryMetrics {
     pub(crate) fn found(&self, _: Found, _updates: usize) {}
 }
 
+pub(crate) struct BalanceMetrics;
+
+impl BalanceMetrics {
+    pub(crate) fn start(_: &str) -> Self {
+        Self
+    }
+
+    pub(crate) fn stands(&self, _: Balanced) {}
+
+    pub(crate) fn ejected(&self, _: &'static str) {}
+}
+
+pub(crate) struct ChannelMetrics;
+
+impl ChannelMetrics {
+    pub(crate) fn new(_: Arc<str>) -> Self {
+        Self
+    }
+
+    pub(crate) fn call(&self, _path: Option<&str>, _start: Instant) -> CallMetrics {
+        CallMetrics
+    }
+
+    pub(crate) fn picked(&self, _: Picked) {}
+}
+
+pub(crate) struct CallMetrics;
+
+impl CallMetrics {
+    pub(crate) fn attempt(&self, _: AttemptKind) -> AttemptMetrics {
+        AttemptMetrics
+    }
+
+    pub(crate) fn idle(&self) {}
+
+    pub(crate) fn retry_refused(&self) {}
+
+    pub(crate) fn ended(self, _: Code) {}
+}
+
+pub(crate) struct AttemptMetrics;
+
+impl AttemptMetrics {
+    pub(crate) fn sent(&mut self, _bytes: usize) {}
+
+    pub(crate) fn weigh<B>(&mut self, body: B) -> B {
+        body
+    }
+
+    pub(crate) fn received(&mut self, _bytes: usize) {}
+
+    pub(crate) fn received_data(&mut self, _: &[u8]) {}
+
+    pub(crate) fn ended(self, _: Code) {}
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,5 +97,7 @@ mod tests {
     #[test]
     fn without_the_feature_metrics_take_no_room() {
         assert_eq!(size_of::<(RegistrationMetrics, DiscoveryMetrics)>(), 0);
+        assert_eq!(size_of::<(BalanceMetrics, ChannelMetrics)>(), 0);
+        assert_eq!(size_of::<(CallMetrics, AttemptMetrics)>(), 0);
     }
 }

@@ -241,7 +241,7 @@ impl Dispatch {
         Ok(match self.shared.router.find(parts.uri.path())? {
             Route::Method(path, method) => {
                 head::check_codec(&parts)?;
-                let call = Call::new(Cow::Borrowed(path), timeout, &self.calls);
+                let call = Call::new(Cow::Borrowed(path), timeout, &self.calls, &parts.headers);
                 let request = http::Request::from_parts(parts, body);
                 Guarded::start(call, || method(request, self.shared.max_message_size))
             }
@@ -249,7 +249,8 @@ impl Dispatch {
                 if let Some(path) = rewritten {
                     parts.uri = with_path(parts.uri, path);
                 }
-                let call = Call::new(parts.uri.path().to_owned().into(), timeout, &self.calls);
+                let path = parts.uri.path().to_owned().into();
+                let call = Call::new(path, timeout, &self.calls, &parts.headers);
                 let request = http::Request::from_parts(parts, body);
                 Guarded::start(call, || service(request))
             }

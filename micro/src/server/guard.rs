@@ -17,11 +17,15 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
+use http::HeaderMap;
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
-use super::reply::{self, Content};
+use super::{
+    observed::Observed,
+    reply::{self, Content},
+};
 use crate::{deadline, layer::Row};
 
 /// A handler at work.
@@ -71,6 +75,7 @@ pub(super) struct Call {
     deadline: Option<Instant>,
     timeout: Duration,
     under_way: Arc<UnderWay>,
+    observed: Observed,
 }
 
 impl Call {
@@ -79,8 +84,10 @@ impl Call {
         path: Cow<'static, str>,
         timeout: Option<Duration>,
         calls: &Arc<Calls>,
+        headers: &HeaderMap,
     ) -> Self {
         Self {
+            observed: Observed::start(&path, headers),
             path,
             deadline: timeout.map(|timeout| Instant::now() + timeout),
             timeout: timeout.unwrap_or_default(),
@@ -88,8 +95,10 @@ impl Call {
         }
     }
 
-    /// Runs a part of the handler: inside of the call's deadline, with a panic made a status.
+    /// Runs a part of the handler: inside of the call's deadline and trace, with a panic made a
+    /// status.
     fn run<T>(&self, part: impl FnOnce() -> T) -> Result<T, Status> {
+        let part = || self.observed.within(part);
         catch_unwind(AssertUnwindSafe(|| deadline::sync_scope(self.deadline, part)))
             .map_err(|panic| self.panicked(panic))
     }
@@ -148,15 +157,18 @@ impl Guarded {
     }
 
     /// A call that is answered by what `start` returns. Whose time is up already is not started.
-    pub(super) fn start(call: Call, start: impl FnOnce() -> Running) -> Self {
-        if call.deadline.is_some() && call.timeout.is_zero() {
-            return Self::answered(reply::refuse(&call.late()));
-        }
-        match call.run(start) {
+    pub(super) fn start(mut call: Call, start: impl FnOnce() -> Running) -> Self {
+        let is_late = call.deadline.is_some() && call.timeout.is_zero();
+        let started = if is_late { Err(call.late()) } else { call.run(start) };
+        match started {
             Ok(running) => {
                 Self(Stage::Running { call: Some(call), running: Some(running), timer: None })
             }
-            Err(status) => Self::answered(reply::refuse(&status)),
+            Err(status) => {
+                let refused = reply::refuse(&status);
+                call.observed.answered(refused.headers());
+                Self::answered(refused)
+            }
         }
     }
 }
@@ -181,6 +193,9 @@ impl Future for Guarded {
                     Err(status) => reply::refuse(&status),
                 };
                 *running = None;
+                if let Some(call) = call {
+                    call.observed.answered(response.headers());
+                }
                 (call.take(), response)
             }
         };
@@ -265,6 +280,9 @@ impl Body for Reply {
             match frame.into_data() {
                 Ok(data) => this.unsent = data,
                 Err(rest) => {
+                    if let (Some(call), Some(trailers)) = (&mut this.call, rest.trailers_ref()) {
+                        call.observed.answered(trailers);
+                    }
                     return Poll::Ready(Some(Ok(rest.map_data(|bytes| this.piece(bytes)))));
                 }
             }

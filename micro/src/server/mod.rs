@@ -18,6 +18,7 @@ mod head;
 mod health;
 mod layers;
 mod listen;
+mod observed;
 mod reply;
 mod router;
 mod timeout;

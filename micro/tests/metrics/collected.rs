@@ -51,7 +51,10 @@ pub(crate) struct Series {
     pub(crate) unit: String,
     pub(crate) kind: &'static str,
     pub(crate) attributes: BTreeMap<String, String>,
+    /// A histogram's is the sum of what it has.
     pub(crate) value: f64,
+    /// How many values a histogram has.
+    pub(crate) count: u64,
 }
 
 /// All series that there were at one moment.
@@ -77,12 +80,13 @@ impl Collected {
                 AggregatedMetrics::I64(data) => points(data, |value| value as f64),
                 AggregatedMetrics::U64(data) => points(data, |value| value as f64),
             };
-            all.extend(points.into_iter().map(|(attributes, value)| Series {
+            all.extend(points.into_iter().map(|(attributes, value, count)| Series {
                 name: metric.name().to_owned(),
                 unit: metric.unit().to_owned(),
                 kind,
                 attributes,
                 value,
+                count,
             }));
         }
         Self(all)
@@ -90,13 +94,27 @@ impl Collected {
 
     /// Those of this registry alone.
     pub(crate) fn of(registry: &str) -> Self {
+        Self::with("micro.registry", registry)
+    }
+
+    /// Those with this attribute alone.
+    pub(crate) fn with(attribute: &str, value: &str) -> Self {
         let Self(mut all) = Self::now();
-        all.retain(|it| it.attributes["micro.registry"] == registry);
+        all.retain(|it| it.attributes.get(attribute).is_some_and(|it| it == value));
         Self(all)
     }
 
     /// The value of the one series of this name that has these attributes, if there is one.
     pub(crate) fn get(&self, name: &str, attributes: &[(&str, &str)]) -> Option<f64> {
+        self.find(name, attributes).map(|it| it.value)
+    }
+
+    /// How many values the one histogram of this name has that has these attributes.
+    pub(crate) fn count(&self, name: &str, attributes: &[(&str, &str)]) -> u64 {
+        self.find(name, attributes).map_or(0, |it| it.count)
+    }
+
+    fn find(&self, name: &str, attributes: &[(&str, &str)]) -> Option<&Series> {
         let has = |it: &&Series| {
             let mut attributes = attributes.iter();
             let all = attributes
@@ -105,11 +123,11 @@ impl Collected {
         };
         let found: Vec<_> = self.0.iter().filter(has).collect();
         assert!(found.len() < 2, "one series: {found:?}");
-        found.first().map(|it| it.value)
+        found.first().copied()
     }
 }
 
-type Points = Vec<(BTreeMap<String, String>, f64)>;
+type Points = Vec<(BTreeMap<String, String>, f64, u64)>;
 
 fn points<T: Copy + Debug>(
     data: &MetricData<T>,
@@ -117,12 +135,17 @@ fn points<T: Copy + Debug>(
 ) -> (&'static str, Points) {
     match data {
         MetricData::Gauge(gauge) => {
-            let point = gauge.data_points().map(|it| (text(it.attributes()), value(it.value())));
+            let point = gauge.data_points().map(|it| (text(it.attributes()), value(it.value()), 1));
             ("gauge", point.collect())
         }
         MetricData::Sum(sum) => {
-            let point = sum.data_points().map(|it| (text(it.attributes()), value(it.value())));
+            let point = sum.data_points().map(|it| (text(it.attributes()), value(it.value()), 1));
             (if sum.is_monotonic() { "counter" } else { "up-down counter" }, point.collect())
+        }
+        MetricData::Histogram(histogram) => {
+            let points = histogram.data_points();
+            let points = points.map(|it| (text(it.attributes()), value(it.sum()), it.count()));
+            ("histogram", points.collect())
         }
         other => panic!("no instrument is of this kind: {other:?}"),
     }

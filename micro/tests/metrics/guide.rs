@@ -1,16 +1,27 @@
 //! Keeps the guide's table of metrics true.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::StreamExt as _;
 use micro::{
+    ChannelOptions, Code,
+    client::{Hedge, Served},
     discovery::Discovery,
     registration::{Options, Registration, RegistrationState},
     registry::Node,
 };
 use tokio::time::sleep;
 
-use crate::{SECOND, collected::Collected, faulty::Faulty};
+use crate::{
+    SECOND,
+    calls::refusing,
+    collected::Collected,
+    echo::{Answers, EchoClient, SayRequest, client, node},
+    faulty::Faulty,
+};
 
 const CHAPTER: &str = include_str!("../../src/guide/metrics.md");
 
@@ -27,15 +38,18 @@ fn documented() -> Table {
     let mut common = BTreeSet::new();
     let mut table = Table::new();
     for line in CHAPTER.lines() {
-        if line.starts_with("All have ") {
-            common = quoted(line).collect();
+        let is_of_ours = |it: &String| it.starts_with("micro.") || it.starts_with("grpc.");
+        if line.contains("All have ") {
+            common = quoted(line).filter(is_of_ours).collect();
         }
-        let Some(row) = line.strip_prefix("| `micro.") else { continue };
-        let cells: Vec<_> = row.split(" | ").collect();
+        if !line.starts_with("| `micro.") && !line.starts_with("| `grpc.") {
+            continue;
+        }
+        let cells: Vec<_> = line.split(" | ").collect();
         let [name, kind, unit, attributes, ..] = cells[..] else { panic!("a row: {line}") };
-        let name = format!("micro.{}", name.trim_end_matches('`'));
+        let name = quoted(name).next().expect("a name");
         let unit = quoted(unit).next().expect("a unit");
-        let attributes = quoted(attributes).filter(|it| it.starts_with("micro."));
+        let attributes = quoted(attributes).filter(is_of_ours);
         let attributes = common.iter().cloned().chain(attributes).collect();
         assert!(table.insert(name, (kind.to_owned(), unit, attributes)).is_none(), "{line}");
     }
@@ -53,10 +67,53 @@ async fn the_guides_table_has_every_metric_as_it_is() {
     let mut nodes = Discovery::new(registry).subscribe("greeter");
     nodes.next().await;
     sleep(10 * SECOND).await;
+    let mut documented = documented();
+    documented.retain(|_, (_, _, attributes)| attributes.contains("micro.registry"));
+    assert_eq!(told(Collected::of("faulty://guide")), documented);
+}
+
+fn told(collected: Collected) -> Table {
     let mut told = Table::new();
-    for series in Collected::of("faulty://guide").0 {
+    for series in collected.0 {
         let attributes = series.attributes.into_keys().collect();
         told.insert(series.name, (series.kind.to_owned(), series.unit, attributes));
     }
-    assert_eq!(told, documented());
+    told
+}
+
+/// In real time: they are of real sockets.
+#[tokio::test]
+async fn the_guides_table_has_every_metric_of_calls_as_it_is() {
+    const NAME: &str = "guide-calls";
+    Collected::now();
+    let answers = Answers::default();
+    let _nodes = [node(NAME, &answers).await, node(NAME, &answers).await];
+    let one = SayRequest::default;
+    let echo = EchoClient::new(NAME, &client(NAME).build().unwrap());
+    let served = echo.say(one()).await.unwrap();
+    let victim = served.extensions().get::<Served>().unwrap().node.id.clone();
+    answers.next([Code::Unavailable]);
+    let call = echo.say(one()).node(&*victim).idempotent();
+    call.await.unwrap();
+    answers.next([Code::Ok]);
+    echo.say(one()).hedge(Hedge::after(Duration::ZERO)).await.unwrap();
+    let refusing = format!("static://{NAME}={}", refusing().await);
+    let refused = client(NAME).registry(refusing).build().unwrap();
+    EchoClient::new(NAME, &refused).say(one()).await.unwrap_err();
+    let none_left = r#"{"retryThrottling": {"maxTokens": 1, "tokenRatio": 0.1}}"#.parse().unwrap();
+    let options = ChannelOptions::new().service_config(none_left);
+    let thrifty = client(NAME).for_all(options).build().unwrap();
+    answers.next([Code::Unavailable]);
+    EchoClient::new(NAME, &thrifty).say(one()).idempotent().await.unwrap_err();
+
+    let mut documented = documented();
+    documented.retain(|_, (_, _, attributes)| attributes.contains("grpc.target"));
+    let has_all = async {
+        while told(Collected::with("grpc.target", NAME)).len() < documented.len() {
+            answers.next([Code::Unavailable]);
+            let _ = echo.say(one()).node(&*victim).await;
+        }
+    };
+    let _ = tokio::time::timeout(5 * SECOND, has_all).await; // five failures in a row eject it
+    assert_eq!(told(Collected::with("grpc.target", NAME)), documented);
 }

@@ -1,8 +1,11 @@
-//! What registration and discovery tell OpenTelemetry, with its SDK, under paused time. The provider is
+//! What registration, discovery and calls tell OpenTelemetry, with its SDK, mostly under paused time. The provider is
 //! the process's, so that these tests are a program of their own; each has its own registry in it.
 
+mod calls;
 mod collected;
 mod discovery;
+#[allow(unreachable_pub, reason = "it is generated for a module of a library")]
+mod echo;
 mod faulty;
 mod guide;
 mod registration;
