@@ -8,7 +8,7 @@ use micro::{Client, Status};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tests::{
     etcd::Etcd,
-    fault::{Audit, CALLERS, Callers, Fleet, Line, SERVICE, record},
+    fault::{Audit, CALLERS, Callers, Fleet, Line, SERVICE, now, record},
     proto::ledger::{Entry, FollowerClient, LedgerClient},
 };
 use tokio::{
@@ -114,13 +114,15 @@ async fn calls_given_up_midway_leave_nothing_behind_and_fail_no_other() {
 
     let callers = Callers::start(&client, CALLERS);
     give_up(&client, SECOND_ID, CALLS).await;
+    let given_up = now();
+    sleep(Duration::from_secs(1)).await;
     let audit = Audit::new(callers.stop().await, fleet.visits());
     let line = Line {
         fault: "10 000 calls given up midway".to_owned(),
         calls: audit.calls() + CALLS,
         failed: audit.failed().len(),
         allowed: 0,
-        seconds_to_recover: 0.0,
+        seconds_to_recover: audit.recovery(given_up, Duration::MAX).as_secs_f64(),
     };
     record(line);
     assert_eq!(audit.failed().len(), 0, "of the calls beside: {:?}", audit.failed().first());

@@ -23,7 +23,7 @@ async fn ten_thousand_callers_at_once_fail_no_call() {
         calls: audit.calls(),
         failed: audit.failed().len(),
         allowed: 0,
-        seconds_to_recover: 0.0,
+        seconds_to_recover: audit.recovery_from_the_start().as_secs_f64(),
     });
     assert_eq!(audit.failed().len(), 0, "{:?}", audit.failed().first());
     assert!(audit.broken_rules().is_empty(), "{:?}", audit.broken_rules());

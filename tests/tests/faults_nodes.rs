@@ -33,7 +33,8 @@ async fn register(fleet: &Fleet, id: &str, address: &str) {
 fn record_healthy(fault: &str, audit: &Audit) {
     let (calls, failed) = (audit.calls(), audit.failed().len());
     let fault = fault.to_owned();
-    record(Line { fault, calls, failed, allowed: 0, seconds_to_recover: 0.0 });
+    let seconds_to_recover = audit.recovery_from_the_start().as_secs_f64();
+    record(Line { fault, calls, failed, allowed: 0, seconds_to_recover });
 }
 
 #[tokio::test(flavor = "multi_thread")]

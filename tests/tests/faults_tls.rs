@@ -91,7 +91,8 @@ async fn until_answered(url: &str, tls: &ClientTls) {
 fn finish(fault: &str, audit: &Audit) {
     let (calls, failed) = (audit.calls(), audit.failed().len());
     let fault = fault.to_owned();
-    record(Line { fault, calls, failed, allowed: 0, seconds_to_recover: 0.0 });
+    let seconds_to_recover = audit.recovery_from_the_start().as_secs_f64();
+    record(Line { fault, calls, failed, allowed: 0, seconds_to_recover });
     assert_eq!(failed, 0, "{:?}", audit.failed().first());
     assert!(audit.broken_rules().is_empty(), "{:?}", audit.broken_rules());
     assert!(calls >= 5000, "{calls} calls");

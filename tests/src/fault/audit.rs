@@ -118,6 +118,33 @@ impl Audit {
         self.calls.iter().filter(answered).map(|call| call.ended).min()
     }
 
+    /// How long after `from` the calls were as before a fault, of those that began before `until`: none
+    /// failed or took over 100 ms for the next 3 s.
+    pub fn recovery(&self, from: Duration, until: Duration) -> Duration {
+        const SLOW: Duration = Duration::from_millis(100);
+        const CALM: Duration = Duration::from_secs(3);
+        let is_bad = |call: &&Call| {
+            let is_between = call.ended > from && call.began < until;
+            is_between && (call.outcome.is_err() || call.took() > SLOW)
+        };
+        let mut bad: Vec<_> = self.calls.iter().filter(is_bad).collect();
+        bad.sort_unstable_by_key(|call| call.began);
+        let mut calm = from;
+        for call in bad {
+            if call.began >= calm + CALM {
+                break;
+            }
+            calm = calm.max(call.ended);
+        }
+        calm - from
+    }
+
+    /// The same from the first call on, where the fault was there before.
+    pub fn recovery_from_the_start(&self) -> Duration {
+        let first = self.calls.iter().map(|call| call.began).min();
+        self.recovery(first.unwrap_or_default(), Duration::MAX)
+    }
+
     /// The time within which 99 of 100 calls were answered.
     pub fn p99(&self) -> Duration {
         let mut times: Vec<_> = self.calls.iter().map(Call::took).collect();
@@ -230,6 +257,24 @@ mod tests {
         assert_eq!(audit.allowed(&[fault()]), 5);
         assert_eq!(audit.allowed(&[Fault { at_most: 3, ..fault() }]), 3);
         assert_eq!(audit.allowed(&[Fault { at_most: 3, ..fault() }, fault()]), 5);
+    }
+
+    #[test]
+    fn calls_are_as_before_once_none_fails_or_is_slow_for_3_s() {
+        let calls = vec![
+            call(1, Method::Read, 9.0, 9.3, None),
+            call(2, Method::Read, 9.9, 10.5, Some("a-1")),
+            call(3, Method::Read, 11.0, 11.05, Some("a-1")),
+            call(4, Method::Write, 12.0, 12.0, None),
+            call(5, Method::Read, 15.5, 16.0, Some("a-1")),
+        ];
+        let audit = Audit::new(calls, Vec::new());
+        assert_eq!(audit.recovery(FAULT_AT, Duration::MAX), seconds(2.0));
+        assert_eq!(audit.recovery(FAULT_AT, seconds(11.5)), seconds(0.5));
+        assert_eq!(audit.recovery(seconds(12.75), Duration::MAX), seconds(3.25));
+        assert_eq!(audit.recovery(seconds(16.0), Duration::MAX), seconds(0.0));
+        assert_eq!(audit.recovery_from_the_start(), seconds(3.0));
+        assert_eq!(Audit::new(Vec::new(), Vec::new()).recovery_from_the_start(), seconds(0.0));
     }
 
     #[test]

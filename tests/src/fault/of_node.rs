@@ -126,13 +126,14 @@ impl NodeFault {
     /// know: those are counted. The others cost none where no handler can have seen the call, else:
     fn at_most(self) -> usize {
         match self {
-            // Three connections lost under calls in a row eject it, and each caller has no more than one
-            // call on each.
-            Self::SilentWhenReady | Self::ClosesWhenReady => 3 * CALLERS,
-            // Too few a second to be an outlier among so few nodes (gRFC A50's minimum volume): each
-            // failure halves the node's health, which comes back within seconds.
+            // Two connections lost that never answered a call eject it, and each caller has no more than
+            // one call on each.
+            Self::SilentWhenReady | Self::ClosesWhenReady => 2 * CALLERS,
+            // Five bad statuses in a row eject it, or five calls broken of which every second one is
+            // answered; and each caller may have one there by then. It is away for 30 s, and the call
+            // that tries it again is one that may be made elsewhere.
             Self::ResetsForError | Self::ResetsAmidAnswer | Self::Exhausted | Self::Unavailable => {
-                CALLERS + 6 * LASTS.as_secs() as usize
+                5 + CALLERS
             }
             _ => 0,
         }
@@ -226,9 +227,10 @@ impl NodeFault {
             _ => rogue = Some(self.put_rogue(trial).await),
         }
         if self == Self::SilentWhenReady {
-            // Until it is found out the first time all callers may come to wait there; on a busy machine
-            // the others' calls take long enough for that.
-            trial.dark_for(2);
+            // Until it is found out the first time, just under 2 s after the first call, all callers may
+            // come to wait there: on a busy machine the others' calls take long enough for that. Then
+            // they count as fast beside it.
+            trial.dark_for(1);
         }
         sleep(LASTS).await;
         rogue

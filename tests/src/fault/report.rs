@@ -15,7 +15,8 @@ pub struct Line {
     pub failed: usize,
     /// How many might have: those that a handler may have seen, in flight on the victim.
     pub allowed: usize,
-    /// The worst time from the end of the fault until all was as before.
+    /// The worst time from the end of the fault, or its begin where it does not end, until all was as
+    /// before: who returned is called, and listed, and no call fails or takes over 100 ms.
     pub seconds_to_recover: f64,
 }
 

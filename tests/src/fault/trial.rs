@@ -22,6 +22,9 @@ pub struct Trial {
     callers: Callers,
     faults: Vec<Fault>,
     returns: Vec<(String, Duration)>,
+    /// When a fault ended, or began where it does not end: how long it takes from then until all is
+    /// as before is measured.
+    ends: Vec<Duration>,
     recovery: Duration,
     /// In how many seconds there need not be an answer.
     seconds_dark: usize,
@@ -69,6 +72,7 @@ impl Trial {
             callers,
             faults: Vec::new(),
             returns: Vec::new(),
+            ends: Vec::new(),
             recovery: Duration::ZERO,
             seconds_dark: 0,
         }
@@ -103,6 +107,7 @@ impl Trial {
 
     /// From then on this node is a bad one, which may cost so many calls.
     pub fn is_bad(&mut self, victim: &str, from: Duration, at_most: usize) {
+        self.ends.push(from);
         self.fault(victim.to_owned(), from, Duration::from_secs(3600), at_most);
     }
 
@@ -119,7 +124,12 @@ impl Trial {
 
     /// Expects a node to be called from now on.
     pub fn expect(&mut self, node: usize) {
-        self.returns.push((self.fleet.id(node).to_owned(), now()));
+        self.returned(node, now());
+    }
+
+    fn returned(&mut self, node: usize, at: Duration) {
+        self.returns.push((self.fleet.id(node).to_owned(), at));
+        self.ends.push(at);
     }
 
     /// Starts a node again that has ended, and expects it to be called again.
@@ -130,15 +140,16 @@ impl Trial {
     /// The same of several at once.
     pub async fn restart_all(&mut self, nodes: &[usize]) -> Duration {
         let at = self.fleet.restart_all(nodes).await;
-        let back = nodes.iter().map(|&node| (self.fleet.id(node).to_owned(), at));
-        self.returns.extend(back);
+        for &node in nodes {
+            self.returned(node, at);
+        }
         at
     }
 
     /// Starts a node on another address in place of one that has ended, and expects it to be called.
     pub async fn replace(&mut self, node: usize) -> Duration {
         let at = self.fleet.replace(node).await;
-        self.returns.push((self.fleet.id(node).to_owned(), at));
+        self.returned(node, at);
         at
     }
 
@@ -155,6 +166,7 @@ impl Trial {
     /// Watches the registry for more than a TTL after something returned, so that a record that
     /// nobody renews is seen to go; says how long after it all nodes were listed for good.
     pub async fn all_listed(&mut self, returned: Duration) -> Duration {
+        self.ends.push(returned);
         let mut incomplete_until = returned;
         let mut last_incomplete = None;
         while now() < returned + TTL + Duration::from_secs(3) {
@@ -214,7 +226,14 @@ impl Trial {
             let first = audit.first_answer(id, *at);
             first.unwrap_or(end).saturating_sub(*at)
         });
-        let recovery = answers.max().unwrap_or_default().max(self.recovery);
+        // What happens next is not to count as what went before.
+        let next = |end: Duration| {
+            let began = self.faults.iter().map(|fault| fault.at);
+            began.chain(self.ends.iter().copied()).filter(|at| *at > end).min()
+        };
+        let calm =
+            self.ends.iter().map(|&end| audit.recovery(end, next(end).unwrap_or(Duration::MAX)));
+        let recovery = answers.chain(calm).max().unwrap_or_default().max(self.recovery);
         let line = Line {
             fault: self.name,
             calls: audit.calls(),
