@@ -43,7 +43,23 @@ const WRITE_CODE: &[&str] =
 const NOT_ERRORS: &[&str] = &[
     // What metrics are.
     "1 for the state that the registration is in, 0 for every other.",
+    "Attempts of calls that have begun.",
     "Changes of the registration's state, by the state entered.",
+    "Choices of a node for an attempt, by what came of them.",
+    "Further attempts of a call that had any, after failures.",
+    "Further attempts of a call that had any, after those that no handler has seen.",
+    "Further attempts of a call that is hedged, if it had any.",
+    "Further attempts that were not made, since there was no budget for them.",
+    "How long a call that was tried again was not under way.",
+    "How long attempts took, the choice of a node included.",
+    "How long calls took, all their attempts together.",
+    "Nodes that were ejected, by how they were found.",
+    "The messages that an attempt received, together.",
+    "The messages that an attempt sent, together.",
+    "The nodes that calls may go to, by what they are in.",
+    // What a trace has in place of a status.
+    "the trailers have no status",
+    "there are no trailers",
     "Full reads of the service's records, by their outcome.",
     "How old the registry's last word is; 0 while all is followed.",
     "Records that are left out, by what is wrong with them.",
@@ -56,6 +72,7 @@ const NOT_ERRORS: &[&str] = &[
     // How a channel stands, as `explain` and the log tell it.
     ".. at ..: .. for ..",
     ".. in flight, health ..",
+    ".. more do not pass the filter",
     ".. records are left out",
     "a call is to try the ejected node",
     "draining (dialled anew in ..)",

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    EndpointId, News, Options, Outcome, Progress, Shared, Tuning,
+    Balancing, EndpointId, News, Options, Outcome, Progress, Shared, Tuning,
     connect::{Connect, Ended},
     ejection::Reason,
     ewma::Load,
@@ -57,6 +57,7 @@ pub(super) fn run<K: Connect>(
         subset: options.subset.map(|size| Subset::new(size, fastrand::u64(..))),
         members: Members::new(options.ttl, ejection, fastrand::Rng::new()),
         picked: Picked::new(&balancing, options.filter.serving),
+        balancing,
         tuning,
         filtered: Filtered::new(options.filter),
         pending: FuturesUnordered::new(),
@@ -95,6 +96,7 @@ struct Driver<K: Connect> {
     metrics: BalanceMetrics,
     shared: Arc<Shared<K::Connection>>,
     penalty: Duration,
+    balancing: Balancing,
     tuning: watch::Receiver<Tuning>,
     /// Absent where all nodes are connected to.
     subset: Option<Subset>,
@@ -219,8 +221,12 @@ impl<K: Connect> Driver<K> {
     fn tune(&mut self, now: Instant) {
         let Tuning { balancing, ejection, .. } = self.tuning.borrow_and_update().clone();
         self.members.set_rules(ejection, now);
-        self.picked.set_balancing(&balancing, &Update::Reset(self.members.nodes()));
-        self.publish(now);
+        // Another rule knows nothing of what the one before held: whose calls went where, say.
+        if balancing != self.balancing {
+            self.picked.set_balancing(&balancing, &Update::Reset(self.members.nodes()));
+            self.balancing = balancing;
+            self.publish(now);
+        }
     }
 
     fn follow(
@@ -317,6 +323,7 @@ impl<K: Connect> Driver<K> {
                 Action::Eject(id, node, reason, until) => {
                     is_changed = true;
                     self.picked.remove(id);
+                    self.shared.probes.remove(id);
                     self.log_ejection(&node, reason, until);
                     self.metrics.ejected(reason.detection_method());
                 }
@@ -410,6 +417,7 @@ impl<K: Connect> Driver<K> {
             error: status.error.as_deref().map(str::to_owned),
             listed,
             left_out: status.malformed + status.not_grpc,
+            filtered: self.filtered.left_out(),
             unchanged: now.saturating_duration_since(self.changed),
             nodes,
         }

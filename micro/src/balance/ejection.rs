@@ -138,9 +138,9 @@ impl Rules {
     /// The outliers by what each node's calls have come to in an interval, answered and failed, each
     /// by its place.
     pub(super) fn outliers(&self, calls: &[(u32, u32)], rng: &mut Rng) -> Vec<(usize, Reason)> {
-        let mut outliers = Vec::new();
-        let mut eject = |place, reason, chance| {
-            if rng.u32(..100) < chance && outliers.iter().all(|(known, _)| *known != place) {
+        let (mut outliers, mut is_out) = (Vec::new(), vec![false; calls.len()]);
+        let mut eject = |place: usize, reason, chance| {
+            if rng.u32(..100) < chance && !std::mem::replace(&mut is_out[place], true) {
                 outliers.push((place, reason));
             }
         };

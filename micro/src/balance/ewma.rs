@@ -195,6 +195,18 @@ impl Load {
         }
     }
 
+    /// A call is not answered after so long.
+    pub(super) fn lasted(&self, so_far: Duration, now: Instant) {
+        let (sample, now) = (so_far.as_secs_f32(), self.stamp(now));
+        self.latency.update(now, |estimate, at| {
+            if estimate < 0.0 {
+                return sample;
+            }
+            let known = estimate * decay(at, now, LATENCY_DECAY);
+            if sample > known { raised(known, sample) } else { known }
+        });
+    }
+
     /// A call failed by the node's fault. How long it took is no measure: failing quickly is no
     /// merit, and what it took it was in flight for.
     pub(super) fn failed(&self, now: Instant) {

@@ -18,10 +18,12 @@ pub struct Explanation {
     pub stale: Option<Duration>,
     /// The registry's last error, if it has not answered since.
     pub error: Option<String>,
-    /// How many nodes the registry lists: more than are here if the channel has a subset.
+    /// How many nodes the registry lists for the channel: more than are here if it has a subset.
     pub listed: usize,
     /// How many records were left out, since they cannot be decoded or their nodes do not speak gRPC.
     pub left_out: usize,
+    /// How many more nodes the registry lists that do not pass the channel's filter.
+    pub filtered: usize,
     /// Since when no node has changed.
     pub unchanged: Duration,
     /// The nodes, by id.
@@ -100,6 +102,9 @@ impl fmt::Display for Explanation {
         write!(f, "revision {revision}, no change for {:.1?}", self.unchanged)?;
         if *left_out > 0 {
             write!(f, "; {left_out} records are left out")?;
+        }
+        if self.filtered > 0 {
+            write!(f, "; {} more do not pass the filter", self.filtered)?;
         }
         if let Some(stale) = self.stale {
             write!(f, "; the registry has been silent for {stale:.1?}")?;

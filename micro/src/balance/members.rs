@@ -244,18 +244,23 @@ impl<L: Clone> Members<L> {
     /// Gives up those of these nodes that are known: they are what no call asks for any more, also when
     /// there is no other.
     pub(super) fn exclude(&mut self, ids: &[Arc<str>], now: Instant) {
-        let known = ids.iter().filter_map(|id| self.listed.remove(id)).collect::<Vec<_>>();
+        if ids.is_empty() {
+            return;
+        }
+        let ids: HashSet<_> = ids.iter().collect();
+        self.listed.retain(|id, _| !ids.contains(id));
+        // At whatever address: one that it had before may still be connected.
+        let known = self.members.keys().filter(|key| ids.contains(&key.id)).cloned();
+        let known = known.collect::<Vec<_>>();
         for key in &known {
-            let member = self.members.get_mut(key).expect("what is listed is a member");
+            let member = self.members.get_mut(key).expect("it was there");
             self.out.actions.extend(member.unpick());
             self.census.leave(member);
             self.out.actions.extend(member.link.take().map(Action::Close));
             self.forget(key);
         }
-        if !known.is_empty() {
-            self.retain(now);
-            self.spare(now);
-        }
+        self.retain(now);
+        self.spare(now);
     }
 
     /// Takes a new connection, of a node that is well or has not said so yet. One that nobody waits
@@ -323,7 +328,9 @@ impl<L: Clone> Members<L> {
     pub(super) fn set_wanted(&mut self, wanted: bool, now: Instant) {
         if wanted && !self.wanted {
             for key in self.out.timers.iter().map(|(_, key)| key.clone()).collect::<Vec<_>>() {
-                if let Some(member) = self.members.get_mut(&key) {
+                let member = self.members.get_mut(&key);
+                // Of the others, the timer is for when they are given up.
+                if let Some(member) = member.filter(|it| it.standing == Standing::Listed) {
                     self.out.drive(member, Event::Wanted, now);
                 }
             }

@@ -32,7 +32,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_core::Stream;
-use futures_util::{StreamExt as _, future::OptionFuture};
+use futures_util::StreamExt as _;
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
@@ -82,7 +82,7 @@ pub use policy::{Balancing, CallInfo, Candidate, Candidates, ConsistentHash, Pol
 use probes::Probes;
 pub(crate) use request::Request;
 pub(crate) use room::Limits;
-use room::Room;
+use room::{Place, Room};
 use snapshot::Snapshot;
 
 /// What a balancer is made with.
@@ -118,7 +118,7 @@ impl Default for Options {
 }
 
 /// What a balancer goes by that may change as it runs.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Tuning {
     /// How a node is chosen.
     pub(crate) balancing: Balancing,
@@ -146,6 +146,15 @@ struct Handle<C> {
     _last: oneshot::Sender<()>,
 }
 
+/// Why a call was given no node.
+#[derive(Debug)]
+pub(crate) enum Unpicked {
+    /// There was none for it.
+    NotReady,
+    /// There was no room, for this reason.
+    Full(String),
+}
+
 /// How far the driver has come with what the registry lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
@@ -166,7 +175,7 @@ struct Shared<C> {
     /// What calls have to tell the driver.
     news: mpsc::UnboundedSender<News>,
     /// What is left for calls, where that is limited.
-    room: Option<Arc<Room>>,
+    room: Arc<Room>,
     /// Woken, in the order they came, when there is something else to pick from.
     changed: Notify,
     /// How many calls wait for that.
@@ -222,9 +231,9 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         let (tell, news) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),
-            probes: Probes::new(),
+            probes: Probes::new(Instant::now()),
             news: tell,
-            room: Room::new(options.limits),
+            room: Room::new(options.limits, options.filter.serving),
             changed: Notify::new(),
             waiting: AtomicUsize::new(0),
             wanted: Notify::new(),
@@ -252,41 +261,92 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         Self { handle: Arc::new(Handle { shared, tuning, _last: last }) }
     }
 
-    /// A ready node for the call, as the policy has it. `None` when there is none for it.
+    /// A ready node for the call, as the policy has it. `None` when there is none for it, or no room.
     ///
     /// A call's first attempt may be the one that tries an ejected node again, and is so the sooner
     /// if the call can move when that fails.
     pub(crate) fn pick(&self, request: &Request<'_>) -> Option<Pick<C>> {
-        self.handle.shared.pick(request)
+        let shared = &self.handle.shared;
+        if shared.room.has_line(request) {
+            return None;
+        }
+        let mut place = shared.room.try_enter()?;
+        shared.pick(request, &mut place)
     }
 
-    /// Waits until there is a node for the call, first come first served, or until the registry has
-    /// [refused](Self::refused) the service. While a call waits, nodes are dialled at once, no more
-    /// than once a second each, whatever their backoff.
+    /// Waits until there is a node for the call, and room on it, first come first served; or until the
+    /// registry has [refused](Self::refused) the service, or `struck` ends. While a call waits for a
+    /// node, nodes are dialled at once, no more than once a second each, whatever their backoff.
     ///
-    /// Never ends by itself when nothing becomes ready: the caller's deadline does that. One that
-    /// fails fast ends, with `None`, once the registry has answered or failed, and each node that it
-    /// lists was tried once, with nothing for it: gRPC's `wait_for_ready=false` waits as long. Where that
-    /// was asked, it also ends at once when nodes are ready and have no room.
+    /// One that fails fast ends once the registry has answered or failed, and each node that it lists
+    /// was tried once, with nothing for it: gRPC's `wait_for_ready=false` waits as long. For room it
+    /// waits all the same, unless the limits say otherwise.
     ///
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue and nothing else.
-    pub(crate) async fn wait(&self, request: &Request<'_>, fail_fast: bool) -> Option<Pick<C>> {
+    pub(crate) async fn wait_until(
+        &self,
+        request: &Request<'_>,
+        fail_fast: bool,
+        struck: impl Future<Output = ()>,
+    ) -> Result<Pick<C>, Unpicked> {
         let shared = &*self.handle.shared;
-        if let Some(pick) = shared.pick(request) {
-            return Some(pick);
-        }
-        if shared.room.as_ref().is_some_and(|room| room.fails()) && shared.is_full(request) {
-            return None;
-        }
+        let room = &shared.room;
+        let mut struck = std::pin::pin!(struck);
+        let mut place = match room.try_enter() {
+            Some(place) => place,
+            None if room.limits.fails => return Err(Unpicked::Full(room.full_in_all())),
+            None => tokio::select! {
+                place = room.enter() => place,
+                () = &mut struck => return Err(Unpicked::Full(room.full_in_all())),
+            },
+        };
         let mut registry = shared.registry.clone();
-        tokio::select! {
-            biased;
-            // First, so that a call that fails at once does not count as waiting.
-            () = shared.tried(), if fail_fast => shared.pick(request),
-            pick = shared.wait(request) => Some(pick),
-            _ = registry.wait_for(|status| status.refused) => None,
+        let (mut turn, mut waiting) = (None, None);
+        loop {
+            let mut changed = std::pin::pin!(shared.changed.notified());
+            // In the queue before the look: a set published in between is not missed.
+            changed.as_mut().enable();
+            let freed = room.freed.notified();
+            let is_behind = turn.is_none() && room.has_line(request);
+            let pick = if is_behind { None } else { shared.pick(request, &mut place) };
+            if let Some(pick) = pick {
+                return Ok(pick);
+            }
+            if is_behind || shared.is_full(request) {
+                waiting = None;
+                if room.limits.fails {
+                    return Err(Unpicked::Full(room.full_on_nodes()));
+                }
+                let queues = turn.is_none() && room.queues(request);
+                tokio::select! {
+                    mine = room.turn(), if queues => turn = Some(mine),
+                    () = freed, if !queues => {}
+                    () = changed, if !queues => {}
+                    () = &mut struck => return Err(Unpicked::Full(room.full_on_nodes())),
+                }
+                continue;
+            }
+            tokio::select! {
+                biased;
+                // First, so that a call that fails at once does not count as waiting.
+                () = shared.tried(), if fail_fast => {
+                    return shared.pick(request, &mut place).ok_or(Unpicked::NotReady);
+                }
+                // Polled before it counts: whoever comes now is behind it.
+                () = std::future::ready(()), if waiting.is_none() => {
+                    waiting = Some(Waiting::new(shared));
+                }
+                () = changed => {}
+                _ = registry.wait_for(|status| status.refused) => return Err(Unpicked::NotReady),
+                () = &mut struck => return Err(Unpicked::NotReady),
+            }
         }
+    }
+
+    /// As [`wait_until`](Self::wait_until), for ever.
+    pub(crate) async fn wait(&self, request: &Request<'_>, fail_fast: bool) -> Option<Pick<C>> {
+        self.wait_until(request, fail_fast, std::future::pending()).await.ok()
     }
 
     /// How it stands; `None` once the runtime that kept the set has shut down.
@@ -325,28 +385,23 @@ impl<C> fmt::Debug for Balancer<C> {
 }
 
 impl<C> Shared<C> {
-    fn pick(&self, request: &Request<'_>) -> Option<Pick<C>> {
+    /// The place is the call's once it has a node.
+    fn pick(&self, request: &Request<'_>, place: &mut Place) -> Option<Pick<C>> {
         let now = Instant::now();
-        if let Some(endpoint) = self.probes.take(request, now) {
+        if let Some(endpoint) = self.probes.take(request, self.filter.serving, now) {
             endpoint.load.begin();
-            let mut pick = Pick::begun(endpoint, now, None, None);
+            let mut pick = Pick::begun(endpoint, now, None, place.take(), Some(&self.room));
             pick.is_probe = true;
             return Some(pick);
         }
-        pick(&self.snapshot, self.room.as_ref(), request, now)
+        pick(&self.snapshot, Some(&self.room), place, request, now)
     }
 
     /// Whether there is a node for the call, but for the limits.
     fn is_full(&self, request: &Request<'_>) -> bool {
-        let Some(room) = &self.room else {
-            return false;
-        };
         let snapshot = self.snapshot.load();
-        let has_node = |limit| {
-            let request = Request { limit, ..*request };
-            snapshot.pick(&request, Instant::now(), &mut fastrand::Rng::new()).is_some()
-        };
-        has_node(None) && (room.is_full() || !has_node(room.per_node()))
+        let any = || snapshot.pick(request, Instant::now(), &mut fastrand::Rng::new());
+        self.room.limits.per_node.is_some() && any().is_some()
     }
 
     /// Waits until there is no more to wait for than what was tried, and failed.
@@ -359,59 +414,30 @@ impl<C> Shared<C> {
             Ok(_) = registry.wait_for(failed) => {}
         }
     }
-
-    async fn wait(&self, request: &Request<'_>) -> Pick<C> {
-        if let Some(pick) = self.pick(request) {
-            return pick;
-        }
-        let _waiting = Waiting::new(self);
-        loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
-            let mut freed = std::pin::pin!(OptionFuture::from(
-                self.room.as_deref().map(|room| room.freed.notified())
-            ));
-            // In the queue before the second look: a set published in between is not missed.
-            changed.as_mut().enable();
-            if let Some(pick) = self.pick(request) {
-                return pick;
-            }
-            tokio::select! {
-                () = changed => {}
-                Some(()) = &mut freed => {}
-            }
-        }
-    }
 }
 
 /// A call begins at what is picked.
 fn pick<C>(
     snapshot: &ArcSwap<Snapshot<C>>,
     room: Option<&Arc<Room>>,
+    place: &mut Place,
     request: &Request<'_>,
     now: Instant,
 ) -> Option<Pick<C>> {
     let (snapshot, mut rng) = (snapshot.load(), fastrand::Rng::new());
-    let Some(room) = room else {
+    let Some(limit) = room.and_then(|room| room.limits.per_node) else {
         let endpoint = snapshot.pick(request, now, &mut rng)?.clone();
         endpoint.load.begin();
-        return Some(Pick::begun(endpoint, now, snapshot.count(), None));
+        return Some(Pick::begun(endpoint, now, snapshot.count(), place.take(), None));
     };
-    if room.is_full() {
-        return None;
-    }
-    let request = Request { limit: room.per_node(), ..*request };
+    let request = Request { limit: Some(limit), ..*request };
     loop {
         let endpoint = snapshot.pick(&request, now, &mut rng)?;
         // Another call may have taken the last place there since.
-        if !endpoint.load.begin_within(request.limit.unwrap_or(u32::MAX)) {
-            continue;
+        if endpoint.load.begin_within(limit) {
+            let endpoint = endpoint.clone();
+            return Some(Pick::begun(endpoint, now, snapshot.count(), place.take(), room));
         }
-        // Last, since giving a place up wakes those who wait: also a call that finds no node.
-        let Some(place) = room.enter() else {
-            endpoint.load.end();
-            return None;
-        };
-        return Some(Pick::begun(endpoint.clone(), now, snapshot.count(), Some(place)));
     }
 }
 

@@ -9,6 +9,13 @@ use crate::transport::{Failure, FailureKind};
 pub(crate) enum Outcome {
     /// The node answered; that includes answers such as `NotFound`.
     Success,
+    /// A stream has begun to be answered.
+    Begun,
+    /// The call was answered elsewhere first, which took less than it has so far here.
+    Overtaken,
+    /// The node, or the way to it, did not take the call, which says little of it: it may be leaving in
+    /// good order.
+    TurnedAway,
     /// The node failed the call, or took too long: it is charged at least the penalty.
     Failure,
     /// As a failure, but no answer came of the call, though the connection stands: three in a row
@@ -45,8 +52,7 @@ impl Outcome {
 
     fn of(kind: FailureKind, code: Code) -> Self {
         match kind {
-            // Nothing says that the node is not well: it may be leaving in good order.
-            FailureKind::NotSent | FailureKind::Refused => Self::Failure,
+            FailureKind::NotSent | FailureKind::Refused => Self::TurnedAway,
             FailureKind::Suspect | FailureKind::Lost => Self::ConnectionLost,
             FailureKind::Malformed => Self::TransportFailure,
             FailureKind::Reset if code == Code::Cancelled => Self::Cancelled,
@@ -83,8 +89,8 @@ mod tests {
     fn a_transport_failure_is_charged_unless_it_is_our_own_or_the_callers() {
         use FailureKind::{Body, Lost, Malformed, NotSent, Refused, Reset, Suspect, TooLarge};
         for (kind, code, expected) in [
-            (NotSent, Code::Unavailable, Outcome::Failure),
-            (Refused, Code::Unavailable, Outcome::Failure),
+            (NotSent, Code::Unavailable, Outcome::TurnedAway),
+            (Refused, Code::Unavailable, Outcome::TurnedAway),
             (Suspect, Code::Unavailable, Outcome::ConnectionLost),
             (Lost, Code::Unavailable, Outcome::ConnectionLost),
             (Malformed, Code::Unknown, Outcome::TransportFailure),

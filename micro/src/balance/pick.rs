@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    EndpointId, Explanation, Outcome, policy::Counted, room::Place, snapshot::Endpoint,
+    EndpointId, Explanation, Outcome,
+    policy::Counted,
+    room::{Place, Room},
+    snapshot::Endpoint,
     tally::Tally,
 };
 use crate::{registry::Node, transport};
@@ -31,8 +34,9 @@ pub(crate) struct Pick<C = transport::Connection> {
     /// Whether what comes of it decides on an ejected node.
     pub(super) is_probe: bool,
     _counted: Option<Counted>,
-    /// Given up after the endpoint's own, below: who is woken finds room there too.
-    _place: Option<Place>,
+    _place: Place,
+    /// Where nodes have limits.
+    room: Option<Arc<Room>>,
 }
 
 impl<C> Pick<C> {
@@ -41,10 +45,19 @@ impl<C> Pick<C> {
         endpoint: Arc<Endpoint<C>>,
         started: Instant,
         counted: Option<Counted>,
-        place: Option<Place>,
+        place: Place,
+        room: Option<&Arc<Room>>,
     ) -> Self {
         let (is_sampled, is_probe) = (false, false);
-        Self { endpoint, started, is_sampled, is_probe, _counted: counted, _place: place }
+        Self {
+            endpoint,
+            started,
+            is_sampled,
+            is_probe,
+            _counted: counted,
+            _place: place,
+            room: room.cloned(),
+        }
     }
 
     /// The connection to send the call on.
@@ -62,18 +75,24 @@ impl<C> Pick<C> {
         self.endpoint.id
     }
 
-    /// Reports how the call goes, while it stays in flight: a stream is sampled at its headers.
-    /// A success counts once, with the time since the pick; a failure counts whenever it comes.
+    /// Reports how the call goes, while it stays in flight: of a stream, that it has
+    /// [begun](Outcome::Begun) and how it ends.
     pub(crate) fn report(&mut self, outcome: Outcome) {
         let (load, now) = (&self.endpoint.load, Instant::now());
         let tally = &self.endpoint.tally;
         let is_too_much = match outcome {
-            Outcome::Success if !self.is_sampled => {
-                load.succeeded(now - self.started, now);
-                tally.answered();
+            Outcome::Cancelled => return,
+            Outcome::Overtaken => return load.lasted(now - self.started, now),
+            Outcome::TurnedAway => return load.failed(now),
+            Outcome::Success | Outcome::Begun => {
+                if !std::mem::replace(&mut self.is_sampled, true) {
+                    load.succeeded(now - self.started, now);
+                }
+                if outcome == Outcome::Success {
+                    tally.answered();
+                }
                 false
             }
-            Outcome::Success | Outcome::Cancelled => return,
             Outcome::Failure => tally.failed(),
             Outcome::TransportFailure => tally.broke(),
             Outcome::ConnectionLost if load.lose() => tally.lost(load.has_answered()),
@@ -82,16 +101,16 @@ impl<C> Pick<C> {
                 false
             }
         };
-        if outcome != Outcome::Success {
+        let is_well = matches!(outcome, Outcome::Success | Outcome::Begun);
+        if !is_well {
             load.failed(now);
         }
         if is_too_much {
             self.tell(News::Failing(tally.clone(), outcome));
         }
         if std::mem::take(&mut self.is_probe) {
-            self.tell(News::Probed(tally.clone(), Some(outcome == Outcome::Success)));
+            self.tell(News::Probed(tally.clone(), Some(is_well)));
         }
-        self.is_sampled = true;
     }
 
     fn tell(&self, news: News) {
@@ -108,6 +127,9 @@ impl<C> Pick<C> {
 impl<C> Drop for Pick<C> {
     fn drop(&mut self) {
         self.endpoint.load.end();
+        if let Some(room) = &self.room {
+            room.left();
+        }
         if self.is_probe {
             self.tell(News::Probed(self.endpoint.tally.clone(), None));
         }

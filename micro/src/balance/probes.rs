@@ -4,30 +4,39 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::{EndpointId, Request, snapshot::Endpoint};
+use super::{EndpointId, Request, request::Asked, snapshot::Endpoint};
 
 /// How long a probe is kept for a call that can be made again elsewhere if it fails. A service may
 /// have no others, and its nodes are to come back all the same.
 const KEPT_FOR_CALLS_THAT_CAN_MOVE: Duration = Duration::from_secs(5);
 
+/// How long one call may take to answer for its node until another is asked: a stream may have nothing
+/// to say for hours.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+const NEVER: u64 = u64::MAX;
+
 /// The nodes to be probed, in the order in which their time was over.
 #[derive(Debug)]
 pub(super) struct Probes<C> {
-    /// How many wait: what calls read, most of which find none.
-    due: AtomicUsize,
+    born: Instant,
+    /// When the first may be tried, in milliseconds since birth: what calls read, most of which find
+    /// none.
+    due: AtomicU64,
+    /// Each from when on it may be.
     waiting: Mutex<VecDeque<(Instant, Arc<Endpoint<C>>)>>,
 }
 
 impl<C> Probes<C> {
-    pub(super) fn new() -> Self {
-        Self { due: AtomicUsize::new(0), waiting: Mutex::default() }
+    pub(super) fn new(now: Instant) -> Self {
+        Self { born: now, due: AtomicU64::new(NEVER), waiting: Mutex::default() }
     }
 
     /// Adds a node, or replaces the one of the same id.
@@ -35,30 +44,47 @@ impl<C> Probes<C> {
         let mut waiting = self.lock();
         waiting.retain(|(_, it)| it.id != endpoint.id);
         waiting.push_back((now, endpoint));
-        self.due.store(waiting.len(), Relaxed);
+        self.set_due(&waiting);
     }
 
+    /// Its fate is known.
     pub(super) fn remove(&self, id: EndpointId) {
         let mut waiting = self.lock();
         waiting.retain(|(_, it)| it.id != id);
-        self.due.store(waiting.len(), Relaxed);
+        self.set_due(&waiting);
     }
 
     /// The node that this call is to try, if one waits and it is for such a call: not for one that
-    /// has failed before, or is pinned to a node.
-    pub(super) fn take(&self, request: &Request<'_>, now: Instant) -> Option<Arc<Endpoint<C>>> {
+    /// has failed before, is pinned to a node, or whose method the node does not serve.
+    pub(super) fn take(
+        &self,
+        request: &Request<'_>,
+        serving: bool,
+        now: Instant,
+    ) -> Option<Arc<Endpoint<C>>> {
         let is_free = request.tried.is_empty() && request.node.is_none();
-        if self.due.load(Relaxed) == 0 || !is_free {
+        if self.since_birth(now) < self.due.load(Relaxed) || !is_free {
             return None;
         }
+        let kept = if request.can_move { Duration::ZERO } else { KEPT_FOR_CALLS_THAT_CAN_MOVE };
+        let asked = Asked { request, tried: &[], serving };
         let mut waiting = self.lock();
-        let (since, _) = waiting.front()?;
-        if !request.can_move && now < *since + KEPT_FOR_CALLS_THAT_CAN_MOVE {
-            return None;
-        }
-        let (_, endpoint) = waiting.pop_front()?;
-        self.due.store(waiting.len(), Relaxed);
+        let place =
+            waiting.iter().position(|(from, it)| *from + kept <= now && asked.admits(it))?;
+        let (_, endpoint) = waiting.remove(place)?;
+        waiting.push_back((now + ASKED_AGAIN_AFTER, endpoint.clone()));
+        self.set_due(&waiting);
         Some(endpoint)
+    }
+
+    fn set_due(&self, waiting: &VecDeque<(Instant, Arc<Endpoint<C>>)>) {
+        let first = waiting.iter().map(|(from, _)| self.since_birth(*from)).min();
+        self.due.store(first.unwrap_or(NEVER), Relaxed);
+    }
+
+    fn since_birth(&self, at: Instant) -> u64 {
+        // Some hundred million years.
+        at.saturating_duration_since(self.born).as_millis().try_into().unwrap_or(NEVER)
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<(Instant, Arc<Endpoint<C>>)>> {

@@ -5,7 +5,9 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::Request;
 
 /// The limits; without one there is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,51 +21,74 @@ pub(crate) struct Limits {
 /// The room that the limits leave.
 #[derive(Debug)]
 pub(super) struct Room {
-    limits: Limits,
-    in_flight: AtomicU32,
-    /// Woken when a call has ended.
+    pub(super) limits: Limits,
+    all: Option<Arc<Semaphore>>,
+    /// Woken when a call has ended, where nodes are limited.
     pub(super) freed: Notify,
+    /// Whether who waits stands in line: a call for some nodes must not hold up one for others.
+    has_lines: bool,
+    /// Whoever waits for room on any node stands in line for this: the first alone is woken.
+    turn: Arc<Semaphore>,
 }
 
-/// A call's place in it, until this is dropped.
-#[derive(Debug)]
-pub(super) struct Place(Arc<Room>);
+/// A place among all calls, or none where those are not limited.
+pub(super) type Place = Option<OwnedSemaphorePermit>;
 
 impl Room {
-    /// `None` where nothing is limited.
-    pub(super) fn new(limits: Limits) -> Option<Arc<Self>> {
-        let is_limited = limits.in_all.is_some() || limits.per_node.is_some();
-        let room = || Self { limits, in_flight: AtomicU32::new(0), freed: Notify::new() };
-        is_limited.then(|| Arc::new(room()))
+    /// `is_picky`: whether calls may go to some nodes and not to others.
+    pub(super) fn new(limits: Limits, is_picky: bool) -> Arc<Self> {
+        let all = limits.in_all.map(|calls| Arc::new(Semaphore::new(calls as usize)));
+        let (freed, turn) = (Notify::new(), Arc::new(Semaphore::new(1)));
+        let has_lines = limits.per_node.is_some() && !is_picky;
+        Arc::new(Self { limits, all, freed, has_lines, turn })
     }
 
-    /// Takes a place, if there is one.
-    pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
-        take(&self.in_flight, self.in_all()).then(|| Place(self.clone()))
+    /// A place at once.
+    pub(super) fn try_enter(&self) -> Option<Place> {
+        match &self.all {
+            None => Some(None),
+            Some(all) => all.clone().try_acquire_owned().ok().map(Some),
+        }
     }
 
-    /// Whether there is none.
-    pub(super) fn is_full(&self) -> bool {
-        self.in_flight.load(Relaxed) >= self.in_all()
+    /// A place as soon as there is one, first come first served.
+    pub(super) async fn enter(&self) -> Place {
+        let permit = self.all.clone()?.acquire_owned().await;
+        Some(permit.expect("it is never closed"))
     }
 
-    pub(super) fn fails(&self) -> bool {
-        self.limits.fails
+    /// Whether the call, if it has to wait for room on a node, does so in line.
+    pub(super) fn queues(&self, request: &Request<'_>) -> bool {
+        self.has_lines && request.node.is_none()
     }
 
-    pub(super) fn in_all(&self) -> u32 {
-        self.limits.in_all.unwrap_or(u32::MAX)
+    /// Whether there is a line, and the call has to go to its end.
+    pub(super) fn has_line(&self, request: &Request<'_>) -> bool {
+        self.queues(request) && self.turn.available_permits() == 0
     }
 
-    pub(super) fn per_node(&self) -> Option<u32> {
-        self.limits.per_node
+    /// Waits for its turn.
+    pub(super) async fn turn(&self) -> OwnedSemaphorePermit {
+        self.turn.clone().acquire_owned().await.expect("it is never closed")
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
-        self.0.freed.notify_waiters();
+    /// A call has ended, and no longer counts at its node.
+    pub(super) fn left(&self) {
+        if self.limits.per_node.is_some() {
+            self.freed.notify_waiters();
+        }
+    }
+
+    /// For people, that there is none.
+    pub(super) fn full_in_all(&self) -> String {
+        let calls = self.limits.in_all.unwrap_or_default();
+        format!("{calls} of its calls are in flight, as many as max_in_flight allows")
+    }
+
+    /// The same of each node.
+    pub(super) fn full_on_nodes(&self) -> String {
+        let calls = self.limits.per_node.unwrap_or_default();
+        format!("each node has {calls} calls in flight, as many as max_in_flight_per_node allows")
     }
 }
 

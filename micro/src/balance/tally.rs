@@ -73,9 +73,10 @@ impl Tally {
         self.failed.fetch_add(1, Relaxed);
     }
 
-    /// Whether it is in no debt.
-    pub(super) fn is_well(&self) -> bool {
-        self.debt.load(Relaxed) == 0
+    /// Whether it has answered all calls of late; `None` if there were none.
+    pub(super) fn is_well(&self) -> Option<bool> {
+        let (answered, failed) = (self.answered.load(Relaxed), self.failed.load(Relaxed));
+        (answered > 0 || failed > 0).then(|| answered > 0 && self.debt.load(Relaxed) == 0)
     }
 
     /// Takes the calls answered and failed since the last time.

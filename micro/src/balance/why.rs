@@ -12,9 +12,6 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         let shared = &*self.handle.shared;
         let listed = shared.listed.load(Relaxed);
         let ready = shared.snapshot.load().len();
-        if shared.is_full(request) {
-            return self.full();
-        }
         if let Some(node) = request.node {
             let last = shared.last_error.load_full();
             let last = last.map(|error| format!("; the last error: {error}")).unwrap_or_default();
@@ -46,23 +43,6 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
 }
 
 impl<C: Send + Sync + 'static> Balancer<C> {
-    /// Whether it is for the limits alone that there is no node for a call.
-    pub(crate) fn is_full(&self, request: &Request<'_>) -> bool {
-        self.handle.shared.is_full(request)
-    }
-
-    fn full(&self) -> String {
-        let room = self.handle.shared.room.as_ref().expect("full of what is limited");
-        if room.is_full() {
-            format!("{} of its calls are in flight, as many as max_in_flight allows", room.in_all())
-        } else {
-            let limit = room.per_node().unwrap_or(u32::MAX);
-            format!(
-                "each node has {limit} calls in flight, as many as max_in_flight_per_node allows"
-            )
-        }
-    }
-
     /// Why the registry's answer has no node in it, with what it has instead if that is known by
     /// now. If not, the next call to fail will say it.
     fn none_registered(&self, status: &Status) -> String {

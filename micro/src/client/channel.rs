@@ -17,7 +17,7 @@ use super::{
     retry::Purse, status, stream, unary::Options,
 };
 use crate::{
-    balance::{self, Balancer, Explanation, Pick},
+    balance::{self, Balancer, Explanation, Pick, Unpicked},
     layer::Row,
     metrics::{ChannelMetrics, Picked},
     registry::BoxFuture,
@@ -179,7 +179,7 @@ impl Channel {
             metadata: Some(metadata),
             hash: options.hash,
             node: options.node.as_deref(),
-            can_move: options.policy().is_some(),
+            can_move: options.policy().is_some_and(|policy| policy.may_retry(self.settings())),
             ..balance::Request::default()
         }
     }
@@ -202,12 +202,12 @@ impl Channel {
             metrics.picked(Picked::AtOnce);
             return Ok(pick);
         }
-        let waited = tokio::select! {
-            pick = balancer.wait(request, fail_fast) => pick,
-            () = struck => None,
-        };
-        metrics.picked(if waited.is_some() { Picked::Waited } else { Picked::Failed });
-        waited.ok_or_else(|| self.no_node(request))
+        let waited = balancer.wait_until(request, fail_fast, struck).await;
+        metrics.picked(if waited.is_ok() { Picked::Waited } else { Picked::Failed });
+        waited.map_err(|unpicked| match unpicked {
+            Unpicked::NotReady => self.no_node(request),
+            Unpicked::Full(why) => status::full(self.service(), &why),
+        })
     }
 
     fn no_node(&self, request: &balance::Request<'_>) -> Status {
@@ -217,9 +217,6 @@ impl Channel {
         }
         match balancer.refused() {
             Some(why) => status::refused(self.service(), &why),
-            None if balancer.is_full(request) => {
-                status::full(self.service(), &balancer.why_not_ready(request))
-            }
             None => status::no_node(self.service(), &balancer.why_not_ready(request)),
         }
     }

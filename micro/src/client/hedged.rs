@@ -1,7 +1,7 @@
 //! A unary call of which several attempts may be under way at once.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -67,13 +67,11 @@ pub(super) async fn attempts<T>(
                                     let mut attempt = ended.attempt;
                                     attempt.received(reply.message.as_ref().map_or(0, Bytes::len));
                                     attempt.ended(Code::Ok, "");
-                                    let size = unary::check_reply(&reply, &node, options);
-                                    let response = size.and_then(|()| read(reply, Served::new(node, made)));
+                                    let served = Served::new(node, made);
+                                    let (response, outcome) =
+                                        unary::taken(reply, served, options, &read);
                                     let _ = common.won.set(ended.racing.started);
-                                    ended.racing.finish(match &response {
-                                        Ok(_) => Outcome::Success,
-                                        Err(_) => Outcome::Failure,
-                                    });
+                                    ended.racing.finish(outcome);
                                     return response;
                                 }
                                 Err(status) => {
@@ -161,6 +159,10 @@ struct Ended<'a> {
 }
 
 impl Common<'_> {
+    fn tried(&self) -> MutexGuard<'_, Vec<EndpointId>> {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// # Errors
     /// When no node took it in time.
     async fn attempt<'a>(
@@ -179,13 +181,18 @@ impl Common<'_> {
         let request = channel.request(options, method.path, metadata);
         let mut pause = pause;
         let (pick, node) = loop {
-            let tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let tried = self.tried().clone();
             let request = balance::Request { tried: &tried, ..request };
             let pick = match channel.pick(&request, options.fail_fast, &mut struck).await {
                 Ok(pick) => pick,
                 Err(none) => return Err(attempt.failed(none)),
             };
-            match pause.take_if(|_| tried.contains(&pick.endpoint())) {
+            let picked = pick.endpoint();
+            if !tried.contains(&picked) && self.tried().contains(&picked) {
+                // Another attempt has gone there while this one waited.
+                continue;
+            }
+            match pause.take_if(|_| tried.contains(&picked)) {
                 // The same node once more: not at once.
                 Some(pause) => {
                     drop(pick);
@@ -197,7 +204,7 @@ impl Common<'_> {
                 }
             }
         };
-        self.tried.lock().unwrap_or_else(PoisonError::into_inner).push(pick.endpoint());
+        self.tried().push(pick.endpoint());
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(attempt.failed(status::no_answer(service, &node, timeout)));
@@ -250,7 +257,7 @@ impl Drop for Racing<'_> {
             pick.finish(Outcome::Failure);
         } else if self.common.won.get().is_some_and(|won| self.started < *won) {
             // It takes at least as long as it has, and longer than the one that won.
-            pick.finish(Outcome::Success);
+            pick.finish(Outcome::Overtaken);
         }
     }
 }

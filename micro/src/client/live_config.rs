@@ -73,7 +73,11 @@ impl LiveConfig {
         });
         let config = said.iter().flatten().next();
         if said.iter().any(Option::is_some) || earlier.is_some() {
-            self.tuning.send_replace(tuned(&self.code, config));
+            let tuned = tuned(&self.code, config);
+            self.tuning.send_if_modified(|known| {
+                let before = std::mem::replace(known, tuned);
+                before != *known
+            });
         }
         self.live.store(live);
     }

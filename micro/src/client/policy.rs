@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use tonic::Code;
 
-use super::builder::MOST_ATTEMPTS;
+use super::{Settings, builder::MOST_ATTEMPTS};
 use crate::transport::{Failure, FailureKind};
 
 /// After which statuses a call is made again, how often, and after how long.
@@ -73,6 +73,11 @@ impl RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// Whether there is anything after which another attempt is made.
+    pub(super) fn may_retry(&self, settings: &Settings) -> bool {
+        self.max_attempts.min(settings.max_attempts) > 1 && !self.codes.is_empty()
+    }
+
     /// What an attempt counts as that ended without a status of the server's. The codes of a stream
     /// that was reset are HTTP/2's words for what the node did, and no handler's: as a lost connection
     /// does, it counts as `Unavailable`, unless the policy lists them.
@@ -113,6 +118,10 @@ pub(super) fn jittered(pause: Duration) -> Duration {
 pub(super) struct Codes(u32);
 
 impl Codes {
+    fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     pub(super) fn contains(self, code: Code) -> bool {
         self.0 & bit(code) != 0
     }

@@ -109,6 +109,15 @@ pub(super) fn between_attempts(service: &str, timeout: Duration, last: &Status) 
     ))
 }
 
+/// What ended a call that had been made before, and was to be made again.
+pub(super) fn after(last: Option<&Status>, ended: Status) -> Status {
+    let Some(last) = last else {
+        return ended;
+    };
+    let text = format!("{}; the last attempt failed with: {}", ended.message(), last.message());
+    Status::new(ended.code(), text)
+}
+
 /// The deadline struck while no node had the call, but the client's own layers.
 pub(super) fn in_layers(service: &str, timeout: Duration) -> Status {
     Status::deadline_exceeded(format!(

@@ -23,7 +23,7 @@ use super::{
     unary::USER_AGENT,
 };
 use crate::{
-    balance::{self, Outcome},
+    balance::{self, Outcome, Pick},
     framing::{Checked, read_prefix},
     grpc_timeout, headers,
     metrics::AttemptKind,
@@ -124,14 +124,14 @@ async fn one_by_one(
     let mut retry = Retry::new(options.policy(), channel.settings().max_attempts, channel.purse());
     let mut tried = Vec::new();
     let request = channel.request(&options, head.uri.path(), &head.headers);
-    let mut kind = AttemptKind::First;
+    let (mut kind, mut last) = (AttemptKind::First, None);
     loop {
         let previous = retry.previous_attempts();
         let mut attempt = observed.attempt(kind, previous);
         let request = balance::Request { tried: &tried, ..request };
         let mut pick = match channel.pick(&request, options.fail_fast, &mut struck).await {
             Ok(pick) => pick,
-            Err(none) => return Err(attempt.failed(none)),
+            Err(none) => return Err(attempt.failed(status::after(last.as_ref(), none))),
         };
         let (endpoint, node) = (pick.endpoint(), pick.node().clone());
         let picked = Instant::now();
@@ -167,11 +167,11 @@ async fn one_by_one(
         };
         let (next, failed) = match response {
             Ok(response) => {
-                // A stream is judged at its headers, and they commit the call to this attempt,
+                // A stream's latency is that of its headers, and they commit the call to this attempt,
                 // unless they are its end too: a status and nothing else (gRFC A6).
                 let ended = Status::from_header_map(response.headers());
                 let code = ended.as_ref().map(Status::code);
-                pick.report(code.map_or(Outcome::Success, Outcome::of_code));
+                pick.report(code.map_or(Outcome::Begun, Outcome::of_code));
                 if code.is_none_or(|code| code == Code::Ok) {
                     retry.succeeded();
                 }
@@ -188,7 +188,8 @@ async fn one_by_one(
                             observed.retry_refused();
                         }
                         let response = response.map(|body| {
-                            let body = Bounded::new(body, deadline, node.clone(), pick);
+                            let end = |pick: Pick, outcome| pick.finish(outcome);
+                            let body = Bounded::new(body, deadline, node.clone(), pick, end);
                             limited(body, options.max_response, move |length, limit| {
                                 status::reply_too_large(&node, length, limit)
                             })
@@ -242,6 +243,7 @@ async fn one_by_one(
                 }),
             }
         }
+        last = Some(failed);
     }
 }
 
@@ -295,6 +297,7 @@ pin_project! {
         #[pin]
         body: Option<B>,
         in_flight: Option<P>,
+        end: fn(P, Outcome),
         #[pin]
         struck: Option<Sleep>,
         node: Arc<Node>,
@@ -302,9 +305,16 @@ pin_project! {
 }
 
 impl<B, P> Bounded<B, P> {
-    fn new(body: B, deadline: Option<Instant>, node: Arc<Node>, in_flight: P) -> Self {
+    /// `end` takes how it went.
+    fn new(
+        body: B,
+        deadline: Option<Instant>,
+        node: Arc<Node>,
+        in_flight: P,
+        end: fn(P, Outcome),
+    ) -> Self {
         let struck = deadline.map(sleep_until);
-        Self { body: Some(body), in_flight: Some(in_flight), struck, node }
+        Self { body: Some(body), in_flight: Some(in_flight), end, struck, node }
     }
 }
 
@@ -336,12 +346,18 @@ where
                     Some(struck) if !is_struck => ready!(struck.poll(cx)),
                     Some(_) => {}
                 }
+                // The caller's time is over, which for a stream says nothing of the node.
+                if let Some(in_flight) = this.in_flight.take() {
+                    (this.end)(in_flight, Outcome::Cancelled);
+                }
                 Some(Err(status::mid_stream(this.node)))
             }
         };
         if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
             this.body.set(None);
-            *this.in_flight = None;
+            if let Some(in_flight) = this.in_flight.take() {
+                (this.end)(in_flight, outcome(frame.as_ref()));
+            }
         }
         Poll::Ready(frame)
     }
@@ -352,6 +368,18 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// What the end of a stream says of its node.
+fn outcome(last: Option<&Result<Frame<Bytes>, Status>>) -> Outcome {
+    match last {
+        Some(Ok(frame)) => {
+            let status = frame.trailers_ref().and_then(Status::from_header_map);
+            status.map_or(Outcome::Success, |status| Outcome::of_code(status.code()))
+        }
+        Some(Err(status)) => Outcome::of_code(status.code()),
+        None => Outcome::Success,
     }
 }
 
@@ -379,7 +407,7 @@ mod tests {
         let frames = [Ok::<_, Status>(Frame::data(Bytes::from_static(b"word"))), Ok(trailers)];
         let (in_flight, is_in_flight) = guard();
         let body = StreamBody::new(tokio_stream::iter(frames));
-        let mut body = Box::pin(Bounded::new(body, None, node(), in_flight));
+        let mut body = Box::pin(Bounded::new(body, None, node(), in_flight, |_, _| {}));
         body.frame().await.expect("data").expect("ok");
         assert!(is_in_flight());
         body.frame().await.expect("trailers").expect("ok");
@@ -397,7 +425,7 @@ mod tests {
             Ok::<_, Status>(Frame::data(Bytes::new()))
         }));
         let deadline = Instant::now() + Duration::from_secs(1);
-        let mut body = Box::pin(Bounded::new(body, Some(deadline), node(), in_flight));
+        let mut body = Box::pin(Bounded::new(body, Some(deadline), node(), in_flight, |_, _| {}));
         let status = body.frame().await.expect("an error").expect_err("the deadline");
         assert_eq!(status.code(), Code::DeadlineExceeded);
         assert!(!is_in_flight() && !is_held(), "the peer is told by the reset");
@@ -409,7 +437,7 @@ mod tests {
         let body = StreamBody::new(futures_util::stream::unfold((), |()| async { frame() }));
         let start = Instant::now();
         let deadline = start + Duration::from_millis(10);
-        let mut body = Box::pin(Bounded::new(body, Some(deadline), node(), ()));
+        let mut body = Box::pin(Bounded::new(body, Some(deadline), node(), (), |(), _| {}));
         // Never yields: every frame is there at once.
         let status = loop {
             match body.frame().await.expect("not at its end") {

@@ -168,14 +168,14 @@ async fn one_by_one<T>(
     let mut retry = Retry::new(options.policy(), channel.settings().max_attempts, channel.purse());
     let mut tried = Vec::new();
     let request = channel.request(options, method.path, metadata);
-    let mut kind = AttemptKind::First;
+    let (mut kind, mut last) = (AttemptKind::First, None);
     loop {
         let previous = retry.previous_attempts();
         let mut attempt = observed.attempt(kind, previous);
         let request = balance::Request { tried: &tried, ..request };
         let pick = match channel.pick(&request, options.fail_fast, &mut struck).await {
             Ok(pick) => pick,
-            Err(none) => return Err(attempt.failed(none)),
+            Err(none) => return Err(attempt.failed(status::after(last.as_ref(), none))),
         };
         let endpoint = pick.endpoint();
         let node = pick.node().clone();
@@ -201,12 +201,9 @@ async fn one_by_one<T>(
                     retry.succeeded();
                     attempt.received(reply.message.as_ref().map_or(0, Bytes::len));
                     attempt.ended(Code::Ok, "");
-                    let response = check_reply(&reply, &node, options)
-                        .and_then(|()| read(reply, Served::new(node, tried.len() + 1)));
-                    pick.finish(match &response {
-                        Ok(_) => Outcome::Success,
-                        Err(_) => Outcome::Failure,
-                    });
+                    let served = Served::new(node, tried.len() + 1);
+                    let (response, outcome) = taken(reply, served, options, read);
+                    pick.finish(outcome);
                     return response;
                 }
                 Err(ended) => {
@@ -245,6 +242,7 @@ async fn one_by_one<T>(
                 () = &mut struck => return Err(status::between_attempts(service, timeout, &failed)),
             }
         }
+        last = Some(failed);
     }
 }
 
@@ -271,12 +269,24 @@ pub(super) fn check_size(len: usize, limit: Option<Limit>) -> Result<usize, Stat
     Ok(PREFIX + len)
 }
 
-/// What is over the channel's limit was not even read; the method's may be less.
-pub(super) fn check_reply(
-    reply: &UnaryReply,
-    node: &Node,
+/// A reply as the caller has it, and what it says of the node.
+pub(super) fn taken<T>(
+    reply: UnaryReply,
+    served: Served,
     options: &Options,
-) -> Result<(), Status> {
+    read: impl Fn(UnaryReply, Served) -> Result<T, Status>,
+) -> (Result<T, Status>, Outcome) {
+    if let Err(too_large) = check_reply(&reply, &served.node, options) {
+        // An answer, though one that this client is set not to take.
+        return (Err(too_large), Outcome::Success);
+    }
+    let response = read(reply, served);
+    let outcome = if response.is_ok() { Outcome::Success } else { Outcome::Failure };
+    (response, outcome)
+}
+
+/// What is over the channel's limit was not even read; the method's may be less.
+fn check_reply(reply: &UnaryReply, node: &Node, options: &Options) -> Result<(), Status> {
     let len = reply.message.as_ref().map_or(0, Bytes::len);
     match options.max_response {
         Some(limit) if len > limit.bytes => Err(status::reply_too_large(node, len, limit)),

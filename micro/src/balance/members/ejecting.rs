@@ -29,14 +29,14 @@ impl<L: Clone> Members<L> {
         }
     }
 
-    /// Whether most of some other nodes owe nothing.
+    /// Whether most of some other nodes, of those that had calls of late, answer them.
     fn others_are_well(&self, key: &Key) -> bool {
         let others = self.members.values().filter(|it| it.is_pickable() && it.ejection.is_in());
-        let others = others.filter(|it| it.key != *key).take(ASKED);
+        let others = others.filter(|it| it.key != *key);
         let (mut all, mut well) = (0, 0);
-        for other in others {
+        for is_well in others.filter_map(|it| it.tally.is_well()).take(ASKED) {
             all += 1;
-            well += usize::from(other.tally.is_well());
+            well += usize::from(is_well);
         }
         well * 2 >= all && all > 0
     }

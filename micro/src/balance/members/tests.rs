@@ -459,3 +459,23 @@ fn who_is_excluded_is_given_up_though_it_is_the_last() {
     world.connected(2_001, "a");
     assert_eq!(world.picks(), ["a"], "it passes again");
 }
+
+#[test]
+fn a_call_that_waits_does_not_keep_a_removed_node() {
+    let mut world = World::with(&["a", "b"]);
+    world.remove(1_000, "b");
+    world.members.set_wanted(true, world.at(2_000));
+    world.tick(1_000 + TTL);
+    assert_eq!(world.closed.len(), 1, "its time is over all the same");
+}
+
+#[test]
+fn who_is_excluded_is_given_up_at_the_address_that_it_had_before_too() {
+    let mut world = World::with(&["a"]);
+    world.update(1_000, Update::Insert(node("a", "a:2")));
+    assert_eq!(world.picks(), ["a"], "called where it was, while the new address is dialled");
+    world.members.exclude(&["a".into()], world.at(2_000));
+    world.act();
+    assert!(world.picks().is_empty());
+    assert_eq!(world.closed.len(), 1);
+}

@@ -46,7 +46,7 @@ const CHUNK: usize = 256;
 /// next call on to another, of each key to the same: no node melts under a hot key, at the price that
 /// a key's calls at one time may be at several nodes. [`unbounded`](Self::unbounded) leaves each key
 /// at its node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "to be given to ChannelOptions::balancing"]
 pub struct ConsistentHash {
     header: Option<Arc<str>>,

@@ -146,6 +146,18 @@ impl Balancing {
     }
 }
 
+impl PartialEq for Balancing {
+    /// Whether both choose alike, and have the same policy of one's own.
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Kind::Custom(one), Kind::Custom(other)) => Arc::ptr_eq(one, other),
+            (Kind::ConsistentHash(one), Kind::ConsistentHash(other)) => one == other,
+            (Kind::ZoneFirst(one), Kind::ZoneFirst(other)) => one == other,
+            (one, other) => std::mem::discriminant(one) == std::mem::discriminant(other),
+        }
+    }
+}
+
 impl From<ConsistentHash> for Balancing {
     fn from(hash: ConsistentHash) -> Self {
         Self::consistent_hash(hash)

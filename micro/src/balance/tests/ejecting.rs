@@ -1,6 +1,7 @@
 //! From what callers report to who is left out.
 
 use super::*;
+use crate::balance::NodeState;
 
 impl World {
     /// Calls the node `id` once, whatever else is picked on the way.
@@ -14,6 +15,12 @@ impl World {
                 pick => others.push(pick),
             }
         }
+    }
+
+    /// Whether a node takes calls, were it liked or not.
+    async fn is_in(&self, id: &str) -> bool {
+        let told = self.balancer.explain().await.expect("the driver runs");
+        told.nodes.iter().any(|it| it.node.id == id && it.state == NodeState::Ready)
     }
 
     /// The node that the next call tries, if that is an ejected one.
@@ -110,4 +117,46 @@ async fn rules_that_let_no_node_be_out_let_those_in_that_are() {
     world.tuning.send_modify(|tuning| tuning.ejection.max_ejection_percent = 0);
     world.settle().await;
     assert_eq!(world.picks(), ["a", "b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_takes_its_time_is_not_the_last() {
+    let world = World::with(&["a", "b", "c"]).await;
+    (0..3).for_each(|_| world.call("a", Outcome::TransportFailure));
+    sleep(Duration::from_secs(31)).await;
+    let stream = world.probe(true).expect("its time is over");
+    sleep(Duration::from_secs(9)).await;
+    assert!(world.probe(true).is_none(), "it may be answered yet");
+    sleep(Duration::from_secs(1)).await;
+    world.probe(true).expect("another call may answer sooner").finish(Outcome::Success);
+    world.settle().await;
+    assert!(world.is_in("a").await);
+    stream.finish(Outcome::Failure);
+    world.settle().await;
+    assert!(world.is_in("a").await, "it decides nothing any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_says_little_of_a_node_neither_ejects_it_nor_lets_it_in() {
+    let world = World::with(&["a", "b", "c"]).await;
+    for _ in 0..20 {
+        let pick = world.pick();
+        let outcome = if pick.node().id == "a" { Outcome::TurnedAway } else { Outcome::Success };
+        pick.finish(outcome);
+    }
+    (0..3).for_each(|_| world.call("a", Outcome::TurnedAway));
+    (0..3).for_each(|_| world.call("a", Outcome::Overtaken));
+    world.settle().await;
+    assert!(world.is_in("a").await);
+
+    (0..3).for_each(|_| world.call("a", Outcome::TransportFailure));
+    sleep(Duration::from_secs(31)).await;
+    for outcome in [Outcome::TurnedAway, Outcome::Overtaken, Outcome::Cancelled] {
+        world.probe(true).expect("the one before said nothing").finish(outcome);
+        world.settle().await;
+        assert!(!world.is_in("a").await);
+    }
+    world.probe(true).expect("nor did that").finish(Outcome::Begun);
+    world.settle().await;
+    assert!(world.is_in("a").await);
 }

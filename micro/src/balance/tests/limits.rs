@@ -1,7 +1,7 @@
 //! Calls beyond what may be in flight.
 
 use super::*;
-use crate::balance::Limits;
+use crate::balance::{Limits, Unpicked};
 
 async fn limited(ids: &[&str], limits: Limits) -> World {
     let world = world_of(Options { limits, ..Options::default() });
@@ -20,9 +20,10 @@ async fn a_node_with_as_many_calls_as_it_may_have_is_not_picked() {
     }
     let any = Request::default();
     assert!(world.balancer.pick(&any).is_none());
-    assert_eq!(
-        world.balancer.why_not_ready(&any),
-        "each node has 2 calls in flight, as many as max_in_flight_per_node allows"
+    let full = world.balancer.wait_until(&any, true, sleep(Duration::from_secs(9))).await;
+    assert!(
+        matches!(&full, Err(Unpicked::Full(why)) if *why == "each node has 2 calls in flight, as many as max_in_flight_per_node allows"),
+        "{full:?}"
     );
     let ended = held.pop().expect("six").node().id.clone();
     assert_eq!(world.pick().node().id, ended);
@@ -51,10 +52,7 @@ async fn calls_wait_for_room_first_come_first_served() {
         world.settle().await;
     }
     assert!(told.try_recv().is_err(), "there is no room");
-    assert_eq!(
-        world.balancer.why_not_ready(&Request::default()),
-        "3 of its calls are in flight, as many as max_in_flight allows"
-    );
+    assert!(world.balancer.pick(&Request::default()).is_none(), "nor is there for who comes later");
     for expected in 0..3 {
         held.pop();
         let (number, pick) = told.recv().await.expect("one of them");
@@ -75,5 +73,49 @@ async fn calls_that_would_wait_for_room_fail_at_once_where_that_is_asked() {
     sleep(Duration::from_millis(10)).await;
     let _held = world.pick();
     assert!(world.balancer.wait(&any, false).await.is_none());
-    assert!(world.balancer.is_full(&any));
+    let full = world.balancer.wait_until(&any, false, std::future::pending()).await;
+    assert!(
+        matches!(&full, Err(Unpicked::Full(why)) if *why == "1 of its calls are in flight, as many as max_in_flight allows"),
+        "{full:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_room_on_a_node_is_not_overtaken() {
+    let limits = Limits { per_node: Some(1), ..Limits::default() };
+    let world = limited(&["a", "b"], limits).await;
+    let mut held: Vec<_> = (0..2).map(|_| world.pick()).collect();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    for number in 0..20 {
+        let (balancer, tell) = (world.balancer.clone(), tell.clone());
+        tokio::spawn(async move {
+            let pick = balancer.wait(&Request::default(), false).await.expect("nodes are ready");
+            tell.send((number, pick)).expect("it is listened to");
+        });
+        world.settle().await;
+    }
+    for expected in 0..20 {
+        held.remove(0);
+        assert!(world.balancer.pick(&Request::default()).is_none(), "others came before");
+        let (number, pick) = told.recv().await.expect("one of them");
+        assert_eq!(number, expected);
+        held.push(pick);
+        world.settle().await;
+        assert!(told.try_recv().is_err(), "one for one");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_room_has_no_node_dialled_for_it() {
+    let limits = Limits { in_all: Some(1), ..Limits::default() };
+    let world = limited(&["a"], limits).await;
+    world.network.set("refusing:1", Host::Refuses);
+    world.send(nodes(&["a", "refusing"]));
+    let _held = world.pick();
+    sleep(Duration::from_secs(60)).await;
+    let before = world.network.dials("refusing:1").len();
+    let any = Request::default();
+    assert!(timeout(Duration::from_secs(60), world.balancer.wait(&any, false)).await.is_err());
+    let dials = world.network.dials("refusing:1").len() - before;
+    assert!((9..16).contains(&dials), "{dials}: one in five seconds or so");
 }

@@ -137,7 +137,8 @@ fn outlier_detection(place: &Place<'_>) -> Result<EjectionRules, String> {
         Ok::<_, String>(given.unwrap_or(Duration::from_secs(default)))
     };
     Ok(EjectionRules {
-        interval: time("interval", 10)?,
+        // A second at least: every node is looked at each time.
+        interval: time("interval", 10)?.max(Duration::from_secs(1)),
         base_ejection_time: time("baseEjectionTime", 30)?,
         max_ejection_time: time("maxEjectionTime", 300)?,
         max_ejection_percent: place.read("maxEjectionPercent", Place::percent)?.unwrap_or(10),
