@@ -72,7 +72,8 @@ async fn a_call_that_is_tried_again_has_its_attempts_told_by_their_status() {
     assert_eq!(now.count(CALL, &[]), 1, "with the status of the last");
     assert_eq!(now.get("grpc.client.call.retries", &[SAY]), Some(2.0));
     let delay = now.get("grpc.client.call.retry_delay", &[SAY]).unwrap();
-    assert!(delay >= 0.01, "{delay} s: the same node is not asked at once");
+    // 10 ms, less a fifth.
+    assert!(delay >= 0.008, "{delay} s: the same node is not asked at once");
 }
 
 #[tokio::test]
@@ -212,8 +213,12 @@ async fn nodes_and_ejections_are_told() {
     }
     assert_eq!((nodes("listed"), nodes("ejected")), (Some(2.0), Some(0.0)));
     // Of one node alone: the other's calls are well.
-    let victim =
-        echo.say(request()).await.unwrap().extensions().get::<Served>().unwrap().node.id.clone();
+    let served = || async {
+        let reply = echo.say(request()).await.unwrap();
+        reply.extensions().get::<Served>().unwrap().node.id.clone()
+    };
+    let victim = served().await;
+    while served().await == victim {}
     answers.next([Code::Unavailable; 5]);
     for _ in 0..5 {
         let _ = echo.say(request()).node(&*victim).await;
