@@ -130,6 +130,7 @@ impl Channel {
         let any = balance::Request::default();
         let heard = async {
             tokio::select! {
+                biased;
                 _ = heard.wait() => {}
                 _ = self.shared.balancer.wait(&any, fail_fast) => {}
                 () = sleep_until(until) => {}
@@ -193,6 +194,7 @@ impl Channel {
             return Ok(pick);
         }
         let waited = tokio::select! {
+            biased;
             pick = balancer.wait(request, fail_fast) => pick,
             () = struck => None,
         };

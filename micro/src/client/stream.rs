@@ -175,11 +175,12 @@ pub(super) async fn attempts(
         }
         if let Some(pause) = pause {
             tokio::select! {
-                () = sleep(pause) => {}
+                biased;
                 () = &mut struck => return Err(match deadline {
                     Some(deadline) => status::between_attempts(service, deadline - start, &failed),
                     None => failed,
                 }),
+                () = sleep(pause) => {}
             }
         }
     }
