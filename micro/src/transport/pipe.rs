@@ -237,3 +237,40 @@ impl AsyncWrite for Pipe {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_for_documentation_are_pipes_and_no_others() {
+        for socket in ["127.0.0.1:1", "[::1]:1", "[2001:db9::1]:1", "greeter:80", "2001:db8::1"] {
+            assert!(dial(socket).is_none() && listen(socket).is_none(), "{socket}");
+        }
+        let nobodys = "[2001:db8::1]:1";
+        let refused = dial(nobodys).expect("a pipe's").expect_err("there is no wire");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let none = listen(nobodys).expect("a pipe's").expect_err("there is no wire");
+        assert_eq!(none.kind(), io::ErrorKind::AddrNotAvailable);
+    }
+
+    #[test]
+    fn one_listens_at_a_time_until_it_is_dropped_or_killed() {
+        let wire = Wire::new(address(u32::MAX, u16::MAX));
+        let at = wire.address().to_string();
+        let dialled = || dial(&at).expect("a pipe's").map_err(|error| error.kind());
+        assert_eq!(dialled().expect_err("nobody listens"), io::ErrorKind::ConnectionRefused);
+        let (first, local) = listen(&at).expect("a pipe's").expect("it is free");
+        assert_eq!(local, wire.address());
+        let taken = listen(&at).expect("a pipe's").expect_err("it is taken");
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        let (second, _) = listen(&at).expect("a pipe's").expect("it is free again");
+        assert!(dialled().is_ok());
+        wire.kill();
+        assert!(dialled().is_err());
+        assert!(listen(&at).expect("a pipe's").is_ok(), "a successor need not wait");
+        drop((second, wire));
+        assert_eq!(dialled().expect_err("it is gone"), io::ErrorKind::ConnectionRefused);
+    }
+}

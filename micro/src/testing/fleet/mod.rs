@@ -25,7 +25,6 @@ type Setup = Arc<dyn Fn(&mut Service) + Send + Sync>;
 /// tests of a service of your own.
 ///
 /// ```
-/// use std::time::Duration;
 /// use micro::{Request, Response, Status, client::Served, testing::Fleet};
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doc/greeter.v1.rs"));
 ///
@@ -57,7 +56,7 @@ type Setup = Arc<dyn Fn(&mut Service) + Send + Sync>;
 ///             fleet.node("greeter-1").kill();
 ///         }
 ///         let request = HelloRequest { name: "world".into() };
-///         let reply = greeter.hello(request).timeout(Duration::from_secs(1)).await.expect("a reply");
+///         let reply = greeter.hello(request).await.expect("a reply");
 ///         let Served { node, .. } = reply.extensions().get().expect("every reply has it");
 ///         assert!(call < 100 || node.id != "greeter-1", "the dead do not answer");
 ///         assert_eq!(reply.into_inner().greeting, "Hello, world!");

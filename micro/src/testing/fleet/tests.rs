@@ -266,6 +266,26 @@ async fn a_node_that_is_not_there_is_a_slip_of_the_test() {
     fleet().await.0.node("echo-4").kill();
 }
 
+#[cfg(feature = "tls")]
+#[tokio::test(start_paused = true)]
+async fn tls_is_spoken_over_pipes_as_over_sockets() {
+    let authority = crate::fixture::Authority::new();
+    let (cert, key) = authority.issue("echo.internal");
+    let fleet = Fleet::builder().nodes("echo", 1, move |node| {
+        echo(node);
+        node.server().tls(crate::tls::ServerTls::from_pem(cert.clone(), key.clone()));
+    });
+    let fleet = fleet.start().await.expect("a fleet");
+    let tls = authority.client().server_name("echo.internal");
+    let client = fleet.client_builder().for_all(crate::ChannelOptions::new().tls(tls));
+    let stub = Stub::new("echo", &client.build().expect("a client"));
+    stub.say(Word::new("who?")).await.expect("a reply");
+
+    let stub = Stub::new("echo", fleet.client());
+    let status = stub.say(Word::new("who?")).fail_fast().await.expect_err("it wants TLS");
+    assert!(status.message().contains("TLS"), "{status}");
+}
+
 #[tokio::test]
 async fn a_fleet_runs_in_real_time_too() {
     let (_fleet, stub) = fleet().await;
