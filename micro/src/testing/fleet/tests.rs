@@ -266,6 +266,18 @@ async fn a_node_that_is_not_there_is_a_slip_of_the_test() {
     fleet().await.0.node("echo-4").kill();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_fleet_that_cannot_be_says_why() {
+    for (first, second, why) in [
+        ("echo", "echo", "a node of id 'echo-1' of service 'echo' runs in this process already"),
+        ("echo", "two words", "the service's name \"two words\" has white space"),
+    ] {
+        let fleet = Fleet::builder().nodes(first, 1, echo).nodes(second, 1, echo).start().await;
+        let error = fleet.expect_err("it cannot be");
+        assert!(error.is_config() && error.to_string().contains(why), "{error}");
+    }
+}
+
 #[cfg(feature = "tls")]
 #[tokio::test(start_paused = true)]
 async fn tls_is_spoken_over_pipes_as_over_sockets() {
