@@ -212,6 +212,12 @@ impl Stub {
         Self { channel: client.channel(service) }
     }
 
+    /// The nodes as the channel sees them, as text.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn explain(&self) -> String {
+        self.channel.explain().await.expect("its runtime runs").to_string()
+    }
+
     pub(crate) fn say(&self, request: impl IntoRequest<Word>) -> UnaryCall<Word, Word> {
         UnaryCall::new(&self.channel, &ECHO.methods[0], request.into_request())
     }

@@ -33,7 +33,7 @@
 //! | `metrics` | registration, discovery, balancing and calls as OpenTelemetry metrics: the [guide](guide::metrics) |
 //! | `nacos` | `nacos://` registries |
 //! | `nats` | `nats://` registries |
-//! | `testing` | `testing`: the conformance suite for a registry of your own |
+//! | `testing` | `testing`: a fleet in one process, for the tests of your service; the conformance suite for a registry of your own |
 //! | `tls` | `tls`: TLS and mTLS between nodes and their callers: the [guide](guide::tls) |
 //! | `tonic-channel` | `discovery::tonic_channel`: discovery beneath tonic's own balanced channel |
 //! | `trace` | calls and their attempts as OpenTelemetry spans: the [guide](guide::tracing) |

@@ -71,11 +71,14 @@ pub(super) fn run<K: Connect>(
             let (members, sweep) = (driver.members.wakes_at(), driver.members.sweeps_at());
             let wakes_at = [members, sweep].into_iter().flatten().min();
             let event = tokio::select! {
+                // In order, so that a seed decides on all that happens. What nodes can bring about at
+                // will, by their health, comes last; the time is looked at with each event.
+                biased;
                 _ = &mut gone => break driver.close(),
-                Some(update) = updates.next() => Event::Update(update),
-                Some(event) = driver.pending.next() => event,
-                Some(news) = news.recv() => Event::News(news),
                 Ok(()) = driver.tuning.changed() => Event::Tuned,
+                Some(update) = updates.next() => Event::Update(update),
+                Some(news) = news.recv() => Event::News(news),
+                Some(event) = driver.pending.next() => event,
                 () = driver.shared.wanted.notified() => Event::Tick,
                 () = sleep_until_some(wakes_at) => Event::Tick,
             };

@@ -297,6 +297,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             Some(place) => place,
             None if room.limits.fails => return Err(Unpicked::Full(room.full_in_all())),
             None => tokio::select! {
+                biased;
                 place = room.enter() => place,
                 () = &mut struck => return Err(Unpicked::Full(room.full_in_all())),
             },
@@ -320,6 +321,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
                 }
                 let queues = turn.is_none() && room.queues(request);
                 tokio::select! {
+                    biased;
                     mine = room.turn(), if queues => turn = Some(mine),
                     () = freed, if !queues => {}
                     () = changed, if !queues => {}

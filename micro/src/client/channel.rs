@@ -132,6 +132,7 @@ impl Channel {
         let any = balance::Request::default();
         let heard = async {
             tokio::select! {
+                biased;
                 _ = heard.wait() => {}
                 _ = self.shared.balancer.wait(&any, fail_fast) => {}
                 () = sleep_until(until) => {}

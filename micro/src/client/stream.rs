@@ -236,11 +236,12 @@ async fn one_by_one(
         }
         if let Some(pause) = pause {
             tokio::select! {
-                () = sleep(pause) => {}
+                biased;
                 () = &mut struck => return Err(match deadline {
                     Some(deadline) => status::between_attempts(service, deadline - start, &failed),
                     None => failed,
                 }),
+                () = sleep(pause) => {}
             }
         }
         last = Some(failed);

@@ -238,8 +238,9 @@ async fn one_by_one<T>(
         tracing::debug!(service, node = %node.id, error = %failed.message(), "call moves on");
         if let Some(pause) = pause {
             tokio::select! {
-                () = sleep(pause) => {}
+                biased;
                 () = &mut struck => return Err(status::between_attempts(service, timeout, &failed)),
+                () = sleep(pause) => {}
             }
         }
         last = Some(failed);

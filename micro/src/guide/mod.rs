@@ -12,7 +12,7 @@
 //! | [metrics] | what is told to OpenTelemetry, and what to be woken by |
 //! | [tracing] | one trace for a request and the calls that it causes |
 //! | [TLS](tls) | certificates of nodes and callers, and their renewal |
-//! | [testing] | services and clients in one test, over `memory://` |
+//! | [testing] | services and clients in one test; a fleet with faults on command, in paused time |
 //! | [from tonic](from_tonic) | what stays, what changes, one step at a time |
 //! | [errors] | every error's text, its cause and its remedy |
 //! | [examples] | whole programs, each one idea |
@@ -70,6 +70,11 @@ pub mod shutdown {}
 #[doc = include_str!("streaming.md")]
 pub mod streaming {}
 #[doc = include_str!("testing.md")]
+#[cfg_attr(feature = "testing", doc = include_str!("testing/fleet.md"))]
+#[cfg_attr(
+    not(feature = "testing"),
+    doc = "\nA whole fleet in one process, with faults on command, needs the feature `testing`."
+)]
 pub mod testing {}
 #[cfg_attr(feature = "tls", doc = include_str!("tls.md"))]
 #[cfg_attr(not(feature = "tls"), doc = "Needs the feature `tls`.")]

@@ -15,6 +15,8 @@ use super::{
     connection::{self, End, Phase, Shared},
     health::Health,
 };
+#[cfg(feature = "testing")]
+use crate::transport::pipe;
 use crate::{Error, ErrorKind};
 
 /// The pause after an accept that failed for want of something (file descriptors, mostly), doubled
@@ -66,6 +68,11 @@ impl Listening {
             let text = format!("the server cannot listen on {address}{}", remedy(address, &error));
             Error::new(ErrorKind::Bind, text).with_source(error)
         };
+        #[cfg(feature = "testing")]
+        if let Some(listener) = pipe::listen(address) {
+            let (listener, local) = listener.map_err(failed)?;
+            return Ok(Self::start(listener, local, shared, health));
+        }
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
         Ok(Self::start(listener, local, shared, health))
@@ -173,6 +180,15 @@ impl Accept for TcpListener {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
         Ok(stream)
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Accept for pipe::Listener {
+    type Io = pipe::Pipe;
+
+    async fn accept(&mut self) -> io::Result<pipe::Pipe> {
+        Ok(self.next().await)
     }
 }
 

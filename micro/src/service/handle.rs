@@ -97,6 +97,12 @@ impl Handle {
         self.ended().await
     }
 
+    /// Ends as a process that is killed does: without a word to callers or the registry.
+    #[cfg(feature = "testing")]
+    pub(crate) fn kill(self) {
+        self.task.abort();
+    }
+
     /// The end of the service, however it comes. Cancel safe; not to be asked again after it came.
     pub(super) async fn ended(&mut self) -> Result<(), Error> {
         match (&mut self.task).await {

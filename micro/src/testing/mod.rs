@@ -1,3 +1,6 @@
-//! For tests: what a registry of your own is held to.
+//! For tests: [a fleet in one process](Fleet), and what [a registry of your own](registry) is held to.
 
+mod fleet;
 pub mod registry;
+
+pub use fleet::{Fleet, FleetBuilder, FleetNode, FleetRegistry};

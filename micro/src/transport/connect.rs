@@ -49,17 +49,35 @@ pub(crate) async fn connect(address: &str, config: &Config) -> Result<Connection
     let peer: Arc<str> = address.into();
     let deadline = Instant::now() + config.connect_timeout;
     let fails = |cause| ConnectError { address: peer.clone(), cause };
+    #[cfg(feature = "testing")]
+    if let Some(dialled) = super::pipe::dial(address) {
+        let pipe = dialled.map_err(|error| fails(Cause::Tcp(error)))?;
+        return over(pipe, peer, deadline, config).await;
+    }
     let socket = match timeout_at(deadline, TcpStream::connect(address)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(error)) => return Err(fails(Cause::Tcp(error))),
         Err(_) => return Err(fails(Cause::TcpTimeout(config.connect_timeout))),
     };
     socket.set_nodelay(true).map_err(|error| fails(Cause::Tcp(error)))?;
+    over(socket, peer, deadline, config).await
+}
+
+/// Makes a connection, with TLS or without, of what is connected already.
+async fn over<IO>(
+    io: IO,
+    peer: Arc<str>,
+    deadline: Instant,
+    config: &Config,
+) -> Result<Connection, ConnectError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     #[cfg(feature = "tls")]
     if let Some(tls) = &config.tls {
-        return secure(tls, socket, peer, deadline, config).await;
+        return secure(tls, io, peer, deadline, config).await;
     }
-    handshake(socket, peer, deadline, config).await
+    handshake(io, peer, deadline, config).await
 }
 
 /// Makes a connection, with TLS, of what is connected already.

@@ -12,6 +12,8 @@ mod frames;
 pub(crate) mod gather;
 mod keepalive;
 mod message;
+#[cfg(feature = "testing")]
+pub(crate) mod pipe;
 mod response;
 mod slots;
 mod stream;
