@@ -181,7 +181,8 @@ impl Common<'_> {
         let (pick, node) = loop {
             let tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let request = balance::Request { tried: &tried, ..request };
-            let pick = match channel.pick(&request, options.fail_fast, &mut struck).await {
+            let pick = match channel.pick(&request, options.fail_fast, &mut struck, &attempt).await
+            {
                 Ok(pick) => pick,
                 Err(none) => return Err(attempt.failed(none)),
             };

@@ -129,7 +129,8 @@ async fn one_by_one(
         let previous = retry.previous_attempts();
         let mut attempt = observed.attempt(kind, previous);
         let request = balance::Request { tried: &tried, ..request };
-        let mut pick = match channel.pick(&request, options.fail_fast, &mut struck).await {
+        let mut pick = match channel.pick(&request, options.fail_fast, &mut struck, &attempt).await
+        {
             Ok(pick) => pick,
             Err(none) => return Err(attempt.failed(none)),
         };
