@@ -13,8 +13,14 @@ use tonic::Status;
 use tower_service::Service;
 
 use super::{
-    budget::Budget, latency::Latencies, layers, live_config::LiveConfig, observed::Observed,
-    retry::Purse, status, stream, unary::Options,
+    budget::Budget,
+    latency::Latencies,
+    layers,
+    live_config::LiveConfig,
+    observed::{Attempt, Observed},
+    retry::Purse,
+    status, stream,
+    unary::Options,
 };
 use crate::{
     balance::{self, Balancer, Explanation, Pick, Unpicked},
@@ -185,26 +191,27 @@ impl Channel {
         }
     }
 
-    /// Picks a node, waiting for one until `struck`, unless there can be none, or the call fails fast
+    /// Picks a node for the attempt, waiting for one until `struck`, unless there can be none, or the call fails fast
     /// and all that there are were tried.
     pub(super) async fn pick(
         &self,
         request: &balance::Request<'_>,
         fail_fast: bool,
         struck: impl Future<Output = ()> + Unpin,
+        attempt: &Attempt,
     ) -> Result<Pick, Status> {
-        let Shared { balancer, metrics, .. } = &*self.shared;
+        let balancer = &self.shared.balancer;
         let pick = balancer.pick(request);
         // A call that has failed asks too: what there is to pick may be what was left behind.
         if !request.tried.is_empty() && balancer.is_over() {
             return Err(self.no_node(request));
         }
         if let Some(pick) = pick {
-            metrics.picked(Picked::AtOnce);
+            attempt.picked(Picked::AtOnce);
             return Ok(pick);
         }
         let waited = balancer.wait_until(request, fail_fast, struck).await;
-        metrics.picked(if waited.is_ok() { Picked::Waited } else { Picked::Failed });
+        attempt.picked(if waited.is_ok() { Picked::Waited } else { Picked::Failed });
         waited.map_err(|unpicked| match unpicked {
             Unpicked::NotReady => self.no_node(request),
             Unpicked::Full(why) => status::full(self.service(), &why),

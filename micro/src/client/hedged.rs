@@ -183,7 +183,8 @@ impl Common<'_> {
         let (pick, node) = loop {
             let tried = self.tried().clone();
             let request = balance::Request { tried: &tried, ..request };
-            let pick = match channel.pick(&request, options.fail_fast, &mut struck).await {
+            let pick = match channel.pick(&request, options.fail_fast, &mut struck, &attempt).await
+            {
                 Ok(pick) => pick,
                 Err(none) => return Err(attempt.failed(none)),
             };

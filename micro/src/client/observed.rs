@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use crate::{
-    metrics::{AttemptKind, AttemptMetrics, CallMetrics, ChannelMetrics},
+    metrics::{AttemptKind, AttemptMetrics, CallMetrics, ChannelMetrics, Picked},
     registry::Node,
     trace::{AttemptSpan, CallSpan},
 };
@@ -80,6 +80,11 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
+    /// A node was chosen for it, or there was none.
+    pub(super) fn picked(&self, picked: Picked) {
+        self.metrics.picked(picked);
+    }
+
     /// It is sent to this node, with these headers.
     pub(super) fn goes_to(&self, node: &Node, headers: &mut HeaderMap) {
         self.span.goes_to(node, headers);

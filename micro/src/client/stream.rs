@@ -129,7 +129,8 @@ async fn one_by_one(
         let previous = retry.previous_attempts();
         let mut attempt = observed.attempt(kind, previous);
         let request = balance::Request { tried: &tried, ..request };
-        let mut pick = match channel.pick(&request, options.fail_fast, &mut struck).await {
+        let mut pick = match channel.pick(&request, options.fail_fast, &mut struck, &attempt).await
+        {
             Ok(pick) => pick,
             Err(none) => return Err(attempt.failed(status::after(last.as_ref(), none))),
         };
@@ -376,8 +377,8 @@ where
 fn outcome(last: Option<&Result<Frame<Bytes>, Status>>) -> Outcome {
     match last {
         Some(Ok(frame)) => {
-            let status = frame.trailers_ref().and_then(Status::from_header_map);
-            status.map_or(Outcome::Success, |status| Outcome::of_code(status.code()))
+            let status = frame.trailers_ref().and_then(headers::status);
+            status.map_or(Outcome::Success, |(code, _)| Outcome::of_code(code))
         }
         Some(Err(status)) => Outcome::of_code(status.code()),
         None => Outcome::Success,

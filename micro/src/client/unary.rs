@@ -173,7 +173,7 @@ async fn one_by_one<T>(
         let previous = retry.previous_attempts();
         let mut attempt = observed.attempt(kind, previous);
         let request = balance::Request { tried: &tried, ..request };
-        let pick = match channel.pick(&request, options.fail_fast, &mut struck).await {
+        let pick = match channel.pick(&request, options.fail_fast, &mut struck, &attempt).await {
             Ok(pick) => pick,
             Err(none) => return Err(attempt.failed(status::after(last.as_ref(), none))),
         };

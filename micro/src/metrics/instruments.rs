@@ -7,7 +7,9 @@ use opentelemetry::{
     metrics::{Counter, Meter, MeterProvider},
 };
 
-use super::{balance, calls::CallInstruments, discovery, registration};
+use super::{
+    balance, calls::CallInstruments, discovery, handled::HandledInstruments, registration,
+};
 
 /// The attributes' names.
 pub(super) mod attribute {
@@ -35,6 +37,7 @@ pub(super) struct Counters {
     pub(super) updates: Counter<u64>,
     pub(super) ejections: Counter<u64>,
     pub(super) calls: CallInstruments,
+    pub(super) handled: HandledInstruments,
 }
 
 /// A provider, and what was made with it.
@@ -98,6 +101,7 @@ impl Counters {
                 "Nodes that were ejected, by how they were found.",
             ),
             calls: CallInstruments::new(meter),
+            handled: HandledInstruments::new(meter),
         }
     }
 }

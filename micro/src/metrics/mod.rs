@@ -11,9 +11,13 @@ use tokio::time::Instant;
 #[cfg(feature = "metrics")]
 mod balance;
 #[cfg(feature = "metrics")]
+mod by_method;
+#[cfg(feature = "metrics")]
 mod calls;
 #[cfg(feature = "metrics")]
 mod discovery;
+#[cfg(feature = "metrics")]
+mod handled;
 #[cfg(feature = "metrics")]
 mod instruments;
 #[cfg(feature = "metrics")]
@@ -29,15 +33,17 @@ mod weighed;
 
 #[cfg(not(feature = "metrics"))]
 pub(crate) use self::none::{
-    AttemptMetrics, BalanceMetrics, CallMetrics, ChannelMetrics, DiscoveryMetrics,
-    RegistrationMetrics,
+    AttemptMetrics, BalanceMetrics, CallMetrics, ChannelMetrics, DiscoveryMetrics, HandledMetrics,
+    RegistrationMetrics, ServerMetrics, Weighed,
 };
 #[cfg(feature = "metrics")]
 pub(crate) use self::{
     balance::BalanceMetrics,
     calls::{AttemptMetrics, CallMetrics, ChannelMetrics},
     discovery::DiscoveryMetrics,
+    handled::{HandledMetrics, ServerMetrics},
     registration::RegistrationMetrics,
+    weighed::Weighed,
 };
 
 /// Where a service stands in one registry.

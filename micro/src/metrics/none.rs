@@ -56,8 +56,6 @@ impl ChannelMetrics {
     pub(crate) fn call(&self, _path: Option<&str>, _start: Instant) -> CallMetrics {
         CallMetrics
     }
-
-    pub(crate) fn picked(&self, _: Picked) {}
 }
 
 pub(crate) struct CallMetrics;
@@ -77,9 +75,11 @@ impl CallMetrics {
 pub(crate) struct AttemptMetrics;
 
 impl AttemptMetrics {
+    pub(crate) fn picked(&self, _: Picked) {}
+
     pub(crate) fn sent(&mut self, _bytes: usize) {}
 
-    pub(crate) fn weigh<B>(&mut self, body: B) -> B {
+    pub(crate) fn weigh<B>(&mut self, body: B) -> Weighed<B> {
         body
     }
 
@@ -90,6 +90,34 @@ impl AttemptMetrics {
     pub(crate) fn ended(self, _: Code) {}
 }
 
+pub(crate) struct ServerMetrics;
+
+impl ServerMetrics {
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
+    pub(crate) fn call(&self, _path: Option<&str>) -> HandledMetrics {
+        HandledMetrics
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct HandledMetrics;
+
+impl HandledMetrics {
+    pub(crate) fn weigh<B>(&mut self, body: B) -> Weighed<B> {
+        body
+    }
+
+    pub(crate) fn sent_data(&mut self, _: &[u8]) {}
+
+    pub(crate) fn ended(self, _: Code) {}
+}
+
+/// A body that nobody weighs.
+pub(crate) type Weighed<B> = B;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,5 +127,6 @@ mod tests {
         assert_eq!(size_of::<(RegistrationMetrics, DiscoveryMetrics)>(), 0);
         assert_eq!(size_of::<(BalanceMetrics, ChannelMetrics)>(), 0);
         assert_eq!(size_of::<(CallMetrics, AttemptMetrics)>(), 0);
+        assert_eq!(size_of::<(ServerMetrics, HandledMetrics)>(), 0);
     }
 }

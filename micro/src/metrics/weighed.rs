@@ -17,6 +17,7 @@ use crate::framing::Lengths;
 
 pin_project! {
     /// A body that says how many bytes its messages took so far.
+    #[derive(Debug)]
     pub(crate) struct Weighed<B> {
         #[pin]
         body: B,

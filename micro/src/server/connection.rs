@@ -35,10 +35,15 @@ use super::{
     Bounds,
     guard::{Call, Calls, Guarded, Reply},
     head::{self, Refusal},
+    observed::Observed,
     router::{Route, Router},
     timeout,
 };
-use crate::{layer::Row, transport::gather::Gather};
+use crate::{
+    layer::Row,
+    metrics::{ServerMetrics, Weighed},
+    transport::gather::Gather,
+};
 
 /// How long a peer may take over the HTTP/2 preface and its SETTINGS. Ample for a slow link, and
 /// short enough that port scanners and the like do not pile up (grpc-go waits 120 s).
@@ -89,6 +94,7 @@ pub(super) struct Shared {
     layers: Arc<Row>,
     max_message_size: usize,
     http2: http2::Builder<Tasks>,
+    metrics: ServerMetrics,
     /// `None` is plaintext.
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Handshakes>,
@@ -115,6 +121,7 @@ impl Shared {
             layers,
             max_message_size: bounds.max_message_size,
             http2,
+            metrics: ServerMetrics::new(),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -226,22 +233,25 @@ impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
 
     fn call(&self, request: http::Request<Incoming>) -> Guarded {
         let (parts, body) = request.into_parts();
-        let call = self
-            .dispatch(parts, Inbound::Wire(body))
-            .unwrap_or_else(|refusal| Guarded::answered(refusal.into_response()));
+        let call = self.dispatch(parts, body).unwrap_or_else(|refusal| {
+            self.shared.metrics.call(None).ended(refusal.code());
+            Guarded::answered(refusal.into_response())
+        });
         Tasks::bound_next(call.deadline());
         call
     }
 }
 
 impl Dispatch {
-    fn dispatch(&self, mut parts: Parts, body: Inbound) -> Result<Guarded, Refusal> {
+    fn dispatch(&self, mut parts: Parts, body: Incoming) -> Result<Guarded, Refusal> {
         head::check(&parts)?;
         let timeout = timeout::take(&mut parts.headers).map_err(Refusal::malformed_timeout)?;
         Ok(match self.shared.router.find(parts.uri.path())? {
             Route::Method(path, method) => {
                 head::check_codec(&parts)?;
-                let call = Call::new(Cow::Borrowed(path), timeout, &self.calls, &parts.headers);
+                let mut observed = self.observe(path, true, &parts);
+                let body = Inbound::Wire(observed.request(body));
+                let call = Call::new(Cow::Borrowed(path), timeout, &self.calls, observed);
                 let request = http::Request::from_parts(parts, body);
                 Guarded::start(call, || method(request, self.shared.max_message_size))
             }
@@ -249,12 +259,19 @@ impl Dispatch {
                 if let Some(path) = rewritten {
                     parts.uri = with_path(parts.uri, path);
                 }
+                // Which methods it has is not known here.
+                let mut observed = self.observe(parts.uri.path(), false, &parts);
+                let body = Inbound::Wire(observed.request(body));
                 let path = parts.uri.path().to_owned().into();
-                let call = Call::new(path, timeout, &self.calls, &parts.headers);
+                let call = Call::new(path, timeout, &self.calls, observed);
                 let request = http::Request::from_parts(parts, body);
                 Guarded::start(call, || service(request))
             }
         })
+    }
+
+    fn observe(&self, path: &str, is_registered: bool, parts: &Parts) -> Observed {
+        Observed::start(&self.shared.metrics, path, is_registered, &parts.headers)
     }
 }
 
@@ -268,7 +285,7 @@ pub(super) fn with_path(uri: Uri, path: String) -> Uri {
 #[derive(Debug)]
 pub(super) enum Inbound {
     /// As the connection has it.
-    Wire(Incoming),
+    Wire(Weighed<Incoming>),
     /// As layers have left it.
     Layered(tonic::body::Body),
 }

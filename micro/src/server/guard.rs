@@ -17,7 +17,6 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
-use http::HeaderMap;
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
@@ -84,14 +83,14 @@ impl Call {
         path: Cow<'static, str>,
         timeout: Option<Duration>,
         calls: &Arc<Calls>,
-        headers: &HeaderMap,
+        observed: Observed,
     ) -> Self {
         Self {
-            observed: Observed::start(&path, headers),
             path,
             deadline: timeout.map(|timeout| Instant::now() + timeout),
             timeout: timeout.unwrap_or_default(),
             under_way: calls.begin(),
+            observed,
         }
     }
 
@@ -278,7 +277,12 @@ impl Body for Reply {
                 return Poll::Ready(None);
             };
             match frame.into_data() {
-                Ok(data) => this.unsent = data,
+                Ok(data) => {
+                    if let Some(call) = &mut this.call {
+                        call.observed.sent(&data);
+                    }
+                    this.unsent = data;
+                }
                 Err(rest) => {
                     if let (Some(call), Some(trailers)) = (&mut this.call, rest.trailers_ref()) {
                         call.observed.answered(trailers);

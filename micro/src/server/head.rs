@@ -6,7 +6,7 @@ use http::{
     header::{ALLOW, CONTENT_TYPE},
     request::Parts,
 };
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::reply::{self, Content};
 
@@ -36,6 +36,10 @@ impl Refusal {
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {
         self.header = Some((name, HeaderValue::from_static(value)));
         self
+    }
+
+    pub(super) fn code(&self) -> Code {
+        self.status.code()
     }
 
     pub(super) fn into_response(self) -> http::Response<Content> {

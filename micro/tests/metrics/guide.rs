@@ -121,4 +121,10 @@ async fn the_guides_table_has_every_metric_of_calls_as_it_is() {
     };
     let _ = tokio::time::timeout(5 * SECOND, has_all).await; // five failures in a row eject it
     assert_eq!(told(Collected::with("grpc.target", NAME)), documented);
+
+    let mut documented = self::documented();
+    documented.retain(|name, _| name.starts_with("grpc.server."));
+    let mut handled = told(Collected::with("grpc.method", "echo.v1.Echo/Say"));
+    handled.retain(|name, _| name.starts_with("grpc.server."));
+    assert_eq!(handled, documented);
 }

@@ -1,5 +1,6 @@
-//! What registration, discovery and calls tell OpenTelemetry, with its SDK, mostly under paused time. The provider is
-//! the process's, so that these tests are a program of their own; each has its own registry in it.
+//! What registration, discovery and calls tell OpenTelemetry, with its SDK, mostly under paused time. The
+//! provider is the process's, so that these tests are a program of their own; each has its own registry
+//! in it.
 
 mod calls;
 mod collected;
@@ -8,6 +9,7 @@ mod discovery;
 mod echo;
 mod faulty;
 mod guide;
+mod handled;
 mod registration;
 
 use std::time::Duration;

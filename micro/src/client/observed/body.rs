@@ -50,13 +50,13 @@ where
                 if let (Some(data), Some((_, attempt))) = (frame.data_ref(), &mut this.told) {
                     attempt.metrics.received_data(data);
                 } else if let Some(trailers) = frame.trailers_ref() {
-                    let none = || (Code::Unknown, "the trailers have no status".into());
+                    let none = || (Code::Unknown, "".into());
                     let (code, message) = headers::status(trailers).unwrap_or_else(none);
                     this.end(code, &message);
                 }
             }
             Some(Err(status)) => this.end(status.code(), status.message()),
-            None => this.end(Code::Unknown, "there are no trailers"),
+            None => this.end(Code::Unknown, ""),
         }
         Poll::Ready(frame)
     }
