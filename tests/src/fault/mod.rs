@@ -23,7 +23,7 @@ mod unaccepting;
 pub use audit::{Audit, Fault};
 pub use caller::{Call, Callers, DEADLINE, Ledger, Method, Who};
 pub use fleet::{Fleet, SERVICE, TTL, free_address, until};
-pub use journal::{Journal, Visit};
+pub use journal::{Following, Journal, Visit};
 pub use of_node::NodeFault;
 pub use report::{Line, record};
 pub use rogue::{Rogue, Rule};
