@@ -27,6 +27,7 @@ pub mod process;
 pub mod programs;
 pub mod projects;
 pub mod raw;
+pub mod soak;
 pub mod unregistered;
 pub mod zookeeper;
 

@@ -9,7 +9,7 @@ use micro::{
     testing::registry::Watching,
 };
 use tests::{
-    fault::{AWAY, AWAY_FOR_A_MOMENT, Cannot, SERVICE, TTL, Trial, judge, now},
+    fault::{AWAY, AWAY_FOR_A_MOMENT, Cannot, SERVICE, TTL, Trial, judge, noise, now},
     multicast::Multicast,
     namespace,
 };
@@ -31,6 +31,7 @@ const DECLARED: &[(&str, &str)] = &[
     ("killed_and_restarted", NO_SERVER),
     ("wiped", NO_SERVER),
     ("restored_to_an_older_state", NO_SERVER),
+    ("connection_flaps", "there is no connection"),
     ("credentials_expired_and_renewed", "whoever is on the network may ask and tell"),
     ("down_at_the_start", NO_START),
     ("down_at_the_start_with_a_cache", NO_START),
@@ -45,6 +46,7 @@ async fn bear(fault: &str) -> Result<(), Cannot> {
     match fault {
         "every_record_deleted" => others_say(fault, 0).await,
         "every_record_overwritten" => others_say(fault, 120).await,
+        "answers_garbage" => others_make_noise(fault).await,
         "stopped_for_three_ttls"
         | "connection_cut"
         | "connection_black_holed"
@@ -121,6 +123,22 @@ async fn others_say(fault: &str, ttl: u32) {
     let took = now() - said;
     assert!(took <= BACK_WITHIN, "the nodes were back {took:?} after what was said of them");
     assert_eq!(trial.all_listed(now()).await, Duration::ZERO, "and for good");
+    go_on(trial).await;
+}
+
+/// Somebody sends what is no packet, and packets whose rest is none.
+async fn others_make_noise(fault: &str) {
+    let mut trial = trial(fault).await;
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let end = now() + AWAY_FOR_A_MOMENT;
+    while now() < end {
+        let head = [0, 0, 0x84, 0, 0, 0, 0, 3, 0, 0, 0, 0];
+        for packet in [noise(400), [&head[..], &noise(400)].concat()] {
+            socket.send_to(&packet, "224.0.0.251:5353").expect("the packet is sent");
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(trial.all_listed(now()).await, Duration::ZERO, "nobody was taken for gone");
     go_on(trial).await;
 }
 

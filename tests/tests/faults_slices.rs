@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use serde_json::json;
 use tests::{
-    fault::{AWAY, AWAY_FOR_A_MOMENT, Cannot, Server as _, Source, TTL, bear, judge, older},
+    fault::{
+        AWAY, AWAY_FOR_A_MOMENT, Cannot, Garbage, Server as _, Source, TTL, bear, flap, judge,
+        older,
+    },
     kubernetes::{Kubernetes, Namespace, Slice, Stage, endpoint},
     link::Link,
     namespace::{Network, inside},
@@ -130,6 +133,20 @@ impl Source for InSlice {
                 self.link.silence().await;
                 sleep(AWAY).await;
                 self.link.mend().await;
+            }
+            "connection_flaps" => {
+                flap(async |is_there| match is_there {
+                    true => self.link.mend().await,
+                    false => self.link.cut().await,
+                })
+                .await;
+            }
+            "answers_garbage" => {
+                self.server.kill();
+                let garbage = Garbage::at(&self.server.address()).await;
+                sleep(AWAY_FOR_A_MOMENT).await;
+                garbage.stop().await;
+                self.server.restart().await;
             }
             "five_seconds_slow" => {
                 self.link.slow(Duration::from_secs(5)).await;

@@ -18,7 +18,9 @@ use tempfile::TempDir;
 use tests::{
     datagrams::Datagrams,
     dns::Dns,
-    fault::{AWAY, AWAY_FOR_A_MOMENT, Cannot, Source, TTL, bear, judge, older},
+    fault::{
+        AWAY, AWAY_FOR_A_MOMENT, Cannot, Garbage, Source, TTL, bear, flap, judge, noise, older,
+    },
     unregistered::node_in,
 };
 use tokio::time::{Instant, sleep};
@@ -114,10 +116,25 @@ impl Source for Name {
                 sleep(AWAY).await;
                 self.link.mend().await;
             }
+            "connection_flaps" => {
+                flap(async |is_there| match is_there {
+                    true => self.link.mend().await,
+                    false => self.link.cut().await,
+                })
+                .await;
+            }
             "five_seconds_slow" => {
                 self.link.slow(Duration::from_secs(5));
                 sleep(AWAY).await;
                 self.link.mend().await;
+            }
+            "answers_garbage" => {
+                self.server.kill();
+                let address = format!("127.0.0.1:{}", self.server.port());
+                let garbage = Garbage::at_datagrams(&address).await;
+                sleep(AWAY_FOR_A_MOMENT).await;
+                garbage.stop().await;
+                self.server.restart().await;
             }
             _ => return Err(Cannot),
         }
@@ -184,6 +201,8 @@ impl Source for Listed {
                 fs::rename(&aside, self.file()).expect("it is moved back");
                 return Ok(());
             }
+            // .. with what is no text.
+            "answers_garbage" => fs::write(self.file(), noise(4096)).expect("it is written"),
             "wiped" => self.replace(""),
             "restored_to_an_older_state" => self.list(&older(listed)).await,
             // The folder is gone, and back.
@@ -191,6 +210,14 @@ impl Source for Listed {
                 self.take_away()?;
                 sleep(AWAY_FOR_A_MOMENT).await;
                 self.bring_back().await;
+                return Ok(());
+            }
+            "connection_flaps" => {
+                flap(async |is_there| match is_there {
+                    true => self.bring_back().await,
+                    false => self.take_away().expect("it is moved"),
+                })
+                .await;
                 return Ok(());
             }
             _ => return Err(Cannot),
@@ -327,14 +354,15 @@ every_source! {
     memory: Within, not {
         "it is in the process, and ends with it": killed_and_restarted wiped
             restored_to_an_older_state stopped_for_three_ttls connection_cut connection_black_holed
-            five_seconds_slow credentials_expired_and_renewed down_at_the_start
+            connection_flaps five_seconds_slow answers_garbage credentials_expired_and_renewed
+            down_at_the_start
             down_at_the_start_with_a_cache away_for_longer_than_max_stale;
     };
     r#static: Named, not {
         "its nodes are in the URL, and nobody is asked": every_lease_lost every_record_deleted
             every_record_overwritten killed_and_restarted wiped restored_to_an_older_state
-            stopped_for_three_ttls connection_cut connection_black_holed five_seconds_slow
-            credentials_expired_and_renewed down_at_the_start down_at_the_start_with_a_cache
+            stopped_for_three_ttls connection_cut connection_black_holed connection_flaps
+            five_seconds_slow answers_garbage credentials_expired_and_renewed down_at_the_start down_at_the_start_with_a_cache
             away_for_longer_than_max_stale;
     };
 }

@@ -1,6 +1,7 @@
 //! The callers: as many tasks as asked for, each calling without a pause or after one.
 
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -86,6 +87,50 @@ impl Call {
     pub fn took(&self) -> Duration {
         self.ended.saturating_sub(self.began)
     }
+
+    /// Makes the next call, which takes turns with the two methods.
+    pub async fn make(ledger: &mut impl Ledger) -> Self {
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let method = if id.is_multiple_of(2) { Method::Read } else { Method::Write };
+        let began = now();
+        let outcome = ledger.call(method, id).await;
+        let outcome = outcome.map_err(|status| (status.code(), status.message().to_owned()));
+        Self { id, method, began, ended: now(), outcome }
+    }
+
+    /// A call as another process writes it in a line.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let mut words = line.splitn(6, ' ');
+        let id = words.next()?.parse().ok()?;
+        let method = match words.next()? {
+            "r" => Method::Read,
+            "w" => Method::Write,
+            _ => return None,
+        };
+        let mut time = || Some(Duration::from_micros(words.next()?.parse().ok()?));
+        let (began, ended) = (time()?, time()?);
+        let code = Code::from_i32(words.next()?.parse().ok()?);
+        let text = words.next()?.to_owned();
+        let outcome = if code == Code::Ok { Ok(text) } else { Err((code, text)) };
+        Some(Self { id, method, began, ended, outcome })
+    }
+}
+
+/// `ID r|w BEGAN ENDED CODE TEXT`, in microseconds; the text is the node's id where the code is 0.
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let method = match self.method {
+            Method::Read => 'r',
+            Method::Write => 'w',
+        };
+        let (code, text) = match &self.outcome {
+            Ok(node) => (Code::Ok, node),
+            Err((code, text)) => (*code, text),
+        };
+        let (began, ended) = (self.began.as_micros(), self.ended.as_micros());
+        let (code, text) = (code as i32, text.replace('\n', " "));
+        write!(f, "{} {method} {began} {ended} {code} {text}", self.id)
+    }
 }
 
 /// Whose client the callers call with.
@@ -123,7 +168,7 @@ impl Callers {
                 let mut calls = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     made.fetch_add(1, Ordering::Relaxed);
-                    calls.push(call(&mut ledger).await);
+                    calls.push(Call::make(&mut ledger).await);
                     if !pause.is_zero() {
                         sleep(pause).await;
                     }
@@ -174,11 +219,21 @@ impl Callers {
 /// The ids of this process: two runs of callers on one fleet share its journals.
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
-async fn call(ledger: &mut impl Ledger) -> Call {
-    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    let method = if id.is_multiple_of(2) { Method::Read } else { Method::Write };
-    let began = now();
-    let outcome = ledger.call(method, id).await;
-    let outcome = outcome.map_err(|status| (status.code(), status.message().to_owned()));
-    Call { id, method, began, ended: now(), outcome }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_written_in_a_line_is_read_back() {
+        let (began, ended) = (Duration::from_micros(1), Duration::from_micros(3));
+        for (method, outcome) in [
+            (Method::Read, Ok("a-1".to_owned())),
+            (Method::Write, Err((Code::Unavailable, "node a-1: gone".to_owned()))),
+        ] {
+            let call = Call { id: 7, method, began, ended, outcome };
+            let read = Call::parse(&call.to_string());
+            assert_eq!(format!("{read:?}"), format!("{:?}", Some(call)));
+        }
+        assert!(Call::parse("# 12").is_none());
+    }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use micro::registry::{self, Entry, Registry};
+use micro::registry::{self, Entry, Lease, Registry};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
@@ -270,6 +270,15 @@ impl Fleet {
             (*entry.unwrap_or_else(|| panic!("{id} is not registered")).node).clone()
         };
         self.ids().iter().map(find).collect()
+    }
+
+    /// Has the registry list a node that is not of the fleet, for longer than any trial.
+    ///
+    /// # Panics
+    /// When the registry does not take the record.
+    pub async fn list(&self, node: &registry::Node) -> Lease {
+        let registered = self.registry.register(node, Duration::from_secs(3600)).await;
+        registered.expect("the registry takes a record")
     }
 
     async fn registered(&mut self, node: usize) -> Duration {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use micro::{Code, discovery::Subscription};
+use micro::discovery::Subscription;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{ChildStdin, Command},
@@ -18,7 +18,7 @@ use tokio::{
 use tokio_stream::StreamExt;
 use tower::discover::Change;
 
-use super::{Call, DEADLINE, Method};
+use super::{Call, DEADLINE};
 use crate::programs::server;
 
 /// Calls from as many goroutines as asked for until it is to stop; the nodes are those of the
@@ -52,7 +52,7 @@ pub(super) async fn calls(
         tokio::select! {
             line = lines.next_line() => {
                 let Some(line) = line.expect("lines of text") else { return calls };
-                calls.push(parse(&line).unwrap_or_else(|| panic!("no call: {line}")));
+                calls.push(Call::parse(&line).unwrap_or_else(|| panic!("no call: {line}")));
                 made.fetch_add(1, Ordering::Relaxed);
                 if stop.load(Ordering::Relaxed) {
                     input = None;
@@ -73,21 +73,4 @@ async fn tell(input: &mut ChildStdin, addresses: impl Iterator<Item = &String>) 
     let addresses: Vec<_> = addresses.map(String::as_str).collect();
     let line = addresses.join(",") + "\n";
     input.write_all(line.as_bytes()).await.expect("it listens");
-}
-
-/// `ID r|w BEGAN ENDED CODE TEXT`, in microseconds; the text is the node's id where the code is 0.
-fn parse(line: &str) -> Option<Call> {
-    let mut words = line.splitn(6, ' ');
-    let id = words.next()?.parse().ok()?;
-    let method = match words.next()? {
-        "r" => Method::Read,
-        "w" => Method::Write,
-        _ => return None,
-    };
-    let mut time = || Some(Duration::from_micros(words.next()?.parse().ok()?));
-    let (began, ended) = (time()?, time()?);
-    let code = Code::from_i32(words.next()?.parse().ok()?);
-    let text = words.next()?.to_owned();
-    let outcome = if code == Code::Ok { Ok(text) } else { Err((code, text)) };
-    Some(Call { id, method, began, ended, outcome })
 }

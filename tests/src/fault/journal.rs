@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -54,6 +54,46 @@ impl Journal {
     }
 }
 
+/// Journals that are read while they grow.
+#[derive(Debug, Default)]
+pub struct Following {
+    read: HashMap<PathBuf, u64>,
+}
+
+impl Following {
+    /// The visits in the journals of `dir` that began since the last time. One that had not ended then
+    /// is not told again.
+    ///
+    /// # Errors
+    /// When a journal cannot be read.
+    pub fn visits(&mut self, dir: &Path) -> io::Result<Vec<Visit>> {
+        let mut visits = Vec::new();
+        for (node, path) in journals(dir)? {
+            let mut file = File::open(&path)?;
+            let read = self.read.entry(path).or_default();
+            file.seek(SeekFrom::Start(*read))?;
+            let mut text = String::new();
+            file.read_to_string(&mut text)?;
+            *read += text.len() as u64;
+            visits.extend(Visit::parse(&node, &text));
+        }
+        Ok(visits)
+    }
+}
+
+/// The names of the nodes that have a journal in `dir`, and where it is.
+fn journals(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let mut journals = Vec::new();
+    for file in dir.read_dir()? {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "journal") {
+            let node = path.file_stem().expect("a journal has a name").to_string_lossy();
+            journals.push((node.into_owned(), path));
+        }
+    }
+    Ok(journals)
+}
+
 /// A call that reached a handler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Visit {
@@ -74,12 +114,8 @@ impl Visit {
     /// When a journal cannot be read.
     pub fn read_all(dir: &Path) -> io::Result<Vec<Self>> {
         let mut visits = Vec::new();
-        for file in dir.read_dir()? {
-            let path = file?.path();
-            if path.extension().is_some_and(|extension| extension == "journal") {
-                let node = path.file_stem().expect("a journal has a name").to_string_lossy();
-                visits.extend(Self::parse(&node, &std::fs::read_to_string(&path)?));
-            }
+        for (node, path) in journals(dir)? {
+            visits.extend(Self::parse(&node, &std::fs::read_to_string(&path)?));
         }
         Ok(visits)
     }
@@ -121,5 +157,22 @@ mod tests {
         let seen: Vec<_> =
             visits.iter().map(|v| (v.node.as_str(), v.call, v.ended.is_some())).collect();
         assert_eq!(seen, [("a-1", 1, true), ("a-1", 2, false)]);
+    }
+
+    #[test]
+    fn who_follows_a_journal_reads_each_call_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path(), "a-1").unwrap();
+        let mut following = Following::default();
+        let mut read = || {
+            let visits = following.visits(dir.path()).unwrap();
+            visits.iter().map(|visit| visit.call).collect::<Vec<_>>()
+        };
+        journal.begin(1);
+        assert_eq!(read(), [1]);
+        journal.end(1);
+        journal.begin(2);
+        assert_eq!(read(), [2]);
+        assert_eq!(read(), [0; 0]);
     }
 }

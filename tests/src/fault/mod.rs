@@ -8,6 +8,7 @@
 mod audit;
 mod caller;
 mod fleet;
+mod garbage;
 mod grpc_go;
 mod journal;
 mod of_node;
@@ -23,7 +24,8 @@ mod unaccepting;
 pub use audit::{Audit, Fault};
 pub use caller::{Call, Callers, DEADLINE, Ledger, Method, Who};
 pub use fleet::{Fleet, SERVICE, TTL, free_address, until};
-pub use journal::{Journal, Visit};
+pub use garbage::{Garbage, noise};
+pub use journal::{Following, Journal, Visit};
 pub use of_node::NodeFault;
 pub use report::{Line, record};
 pub use rogue::{Rogue, Rule};
@@ -36,7 +38,20 @@ pub use unaccepting::Unaccepting;
 
 use std::time::{Duration, SystemTime};
 
+use tokio::time::interval;
+
 /// The time since the Unix epoch: the clock that callers and nodes, on one machine, share.
 pub fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("the clock is past 1970")
+}
+
+/// Has something go and come again, 100 times a second for 5 s.
+pub async fn flap(mut is_there: impl AsyncFnMut(bool)) {
+    let mut ticks = interval(Duration::from_millis(5));
+    for _ in 0..500 {
+        for it in [false, true] {
+            ticks.tick().await;
+            is_there(it).await;
+        }
+    }
 }

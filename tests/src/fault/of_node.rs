@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use h2::Reason;
-use micro::registry::Node;
+use micro::registry::{Lease, Node};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -120,6 +120,11 @@ impl NodeFault {
         }
     }
 
+    /// Whether the fleet has a bad node for as long as it lasts, which is not one that stands in for one.
+    pub(crate) fn leaves_a_bad_one(self) -> bool {
+        matches!(self, Self::Exhausted | Self::Unavailable | Self::Slow)
+    }
+
     /// How many calls that are not idempotent it may cost at most; none that is.
     ///
     /// A node that is killed or stopped costs those that were in flight on it until the client could
@@ -160,11 +165,18 @@ impl NodeFault {
             _ => fleet.url.clone(),
         };
         let mut trial = Trial::over(fleet, &url, &name, who, PAUSE).await;
-        let rogue = self.act(&mut trial, &file).await;
+        let rogue = match self {
+            Self::AddressChanged => {
+                change_address(&mut trial, &file).await;
+                sleep(LASTS).await;
+                None
+            }
+            _ => self.act(&mut trial, 1, LASTS).await,
+        };
         trial.until_made(at_least).await;
         let bad: Vec<_> = trial.faults().into_iter().map(|fault| fault.victim).collect();
         let verdict = trial.end().await;
-        match rogue {
+        match rogue.map(|rogue| rogue.peer) {
             // Else what holds would hold without the fault.
             Some(Peer::Silent(silent)) => {
                 assert!(silent.connections() > 0, "{name}: nobody connected to it");
@@ -183,79 +195,88 @@ impl NodeFault {
         verdict
     }
 
-    async fn act(self, trial: &mut Trial, file: &InFile) -> Option<Peer> {
-        let mut rogue = None;
+    /// Does it to the node `victim`, for so long where it does not end by itself.
+    ///
+    /// # Panics
+    /// When a node does not start, and where it takes a file.
+    pub(crate) async fn act(
+        self,
+        trial: &mut Trial,
+        victim: usize,
+        lasts: Duration,
+    ) -> Option<StandIn> {
         match self {
-            Self::Killed | Self::TwoKilled => {
-                let victims: &[_] = if self == Self::Killed { &[1] } else { &[0, 2] };
-                trial.kill_all(victims).await;
-                sleep(Duration::from_secs(2)).await;
-                trial.restart_all(victims).await;
-                return None;
-            }
+            Self::Killed => self.kill(trial, &[victim]).await,
+            Self::TwoKilled => self.kill(trial, &[victim, (victim + 1) % 3]).await,
             Self::AllKilled => {
                 let from = Instant::now();
                 trial.kill_all(&[0, 1, 2]).await;
                 trial.restart_all(&[0, 1, 2]).await;
                 // Within a second, unless the machine is busy.
                 trial.dark_for(from.elapsed().as_secs() as usize + 1);
-                return None;
             }
             Self::Stopped => {
-                trial.pause(0);
+                trial.pause(victim);
                 sleep(Duration::from_secs(5)).await;
-                trial.resume(0);
-                return None;
+                trial.resume(victim);
             }
             Self::RollingRestart => {
                 for node in 0..3 {
                     trial.fleet.terminate(node).await;
                     trial.restart(node).await;
                 }
-                return None;
             }
-            Self::AddressChanged => {
-                // The third is not in the file until it stands in for the second.
-                let [_, second, third] = &trial.fleet.records().await[..] else { unreachable!() };
-                file.put(&Node { address: third.address.clone(), ..second.clone() }).await;
-                trial.expect(2);
-                trial.fleet.terminate(1).await;
+            Self::Exhausted => {
+                self.worsen(trial, victim, &["--answers", "resource-exhausted"]).await;
+                sleep(lasts).await;
             }
-            Self::Exhausted => self.worsen(trial, &["--answers", "resource-exhausted"]).await,
-            Self::Unavailable => self.worsen(trial, &["--answers", "unavailable"]).await,
-            Self::Slow => self.worsen(trial, &["--takes", "200"]).await,
-            _ => rogue = Some(self.put_rogue(trial).await),
+            Self::Unavailable => {
+                self.worsen(trial, victim, &["--answers", "unavailable"]).await;
+                sleep(lasts).await;
+            }
+            Self::Slow => {
+                self.worsen(trial, victim, &["--takes", "200"]).await;
+                sleep(lasts).await;
+            }
+            _ => {
+                let rogue = self.put_rogue(trial, victim).await;
+                if self == Self::SilentWhenReady {
+                    // Until it is found out the first time, just under 2 s after the first call, all
+                    // callers may come to wait there: on a busy machine the others' calls take long
+                    // enough for that. Then they count as fast beside it.
+                    trial.dark_for(1);
+                }
+                sleep(lasts).await;
+                return Some(rogue);
+            }
         }
-        if self == Self::SilentWhenReady {
-            // Until it is found out the first time, just under 2 s after the first call, all callers may
-            // come to wait there: on a busy machine the others' calls take long enough for that. Then
-            // they count as fast beside it.
-            trial.dark_for(1);
-        }
-        sleep(LASTS).await;
-        rogue
+        None
+    }
+
+    async fn kill(self, trial: &mut Trial, victims: &[usize]) {
+        trial.kill_all(victims).await;
+        sleep(Duration::from_secs(2)).await;
+        trial.restart_all(victims).await;
     }
 
     /// A node of ours that is a bad one.
-    async fn worsen(self, trial: &mut Trial, flags: &[&str]) {
-        trial.fleet.terminate(1).await;
+    async fn worsen(self, trial: &mut Trial, node: usize, flags: &[&str]) {
+        trial.fleet.terminate(node).await;
         // It is called before it is known here to be registered.
         let from = now();
-        trial.fleet.replace_by(1, flags).await;
-        let victim = trial.fleet.id(1).to_owned();
+        trial.fleet.replace_by(node, flags).await;
+        let victim = trial.fleet.id(node).to_owned();
         trial.is_bad(&victim, from, self.at_most());
     }
 
     /// Something else that listens, or not.
-    async fn put_rogue(self, trial: &mut Trial) -> Peer {
-        trial.fleet.terminate(1).await;
-        let rogue = self.rogue(trial.fleet.journals()).await;
+    async fn put_rogue(self, trial: &mut Trial, node: usize) -> StandIn {
+        trial.fleet.terminate(node).await;
+        let peer = self.rogue(trial.fleet.journals()).await;
         trial.is_bad(Rogue::ID, now(), self.at_most());
-        let node = Node::new(SERVICE, Rogue::ID, rogue.address());
-        // For longer than any trial.
-        let registered = trial.fleet.registry.register(&node, Duration::from_secs(600)).await;
-        registered.expect("the registry takes a record");
-        rogue
+        let record = Node::new(SERVICE, Rogue::ID, peer.address());
+        let lease = trial.fleet.list(&record).await;
+        StandIn { peer, record, lease }
     }
 
     async fn rogue(self, journals: &Path) -> Peer {
@@ -278,7 +299,35 @@ impl NodeFault {
     }
 }
 
-/// What stands in a node's place.
+/// The file lists the first two of three nodes: the third's address takes the second's place.
+async fn change_address(trial: &mut Trial, file: &InFile) {
+    // The third is not in the file until it stands in for the second.
+    let [_, second, third] = &trial.fleet.records().await[..] else { unreachable!() };
+    file.put(&Node { address: third.address.clone(), ..second.clone() }).await;
+    trial.expect(2);
+    trial.fleet.terminate(1).await;
+}
+
+/// What stands in a node's place, and its record.
+#[derive(Debug)]
+pub(crate) struct StandIn {
+    peer: Peer,
+    record: Node,
+    lease: Lease,
+}
+
+impl StandIn {
+    /// Leaves: nobody calls it any more by the time it closes its connections.
+    pub(crate) async fn leave(self, fleet: &Fleet) {
+        let taken_back = fleet.registry.deregister(&self.record, self.lease).await;
+        taken_back.expect("the registry takes a record back");
+        sleep(Duration::from_secs(1)).await;
+        // Else it would be called again should all others be lost in the next 15 s.
+        drop(self.peer);
+    }
+}
+
+#[derive(Debug)]
 enum Peer {
     Nobody(String),
     Unaccepting(Unaccepting),

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use prost::Message;
 use tokio::{
     net::{TcpListener, TcpStream},
+    task::JoinSet,
     time::sleep,
 };
 
@@ -30,11 +31,12 @@ pub enum Rule {
     ResetsAmidAnswer,
 }
 
-/// A rogue node, which ends with the runtime it was started on.
+/// A rogue node. Dropped, it closes its connections.
 #[derive(Debug)]
 pub struct Rogue {
     /// Where it listens.
     pub address: String,
+    _listening: JoinSet<()>,
 }
 
 impl Rogue {
@@ -50,12 +52,14 @@ impl Rogue {
         let address = listener.local_addr().expect("a bound listener has an address").to_string();
         let journal = Journal::open(journals, Self::ID).expect("the journal can be opened");
         let journal = Arc::new(journal);
-        tokio::spawn(async move {
+        let mut listening = JoinSet::new();
+        listening.spawn(async move {
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, rule, journal.clone()));
+                connections.spawn(serve(stream, rule, journal.clone()));
             }
         });
-        Self { address }
+        Self { address, _listening: listening }
     }
 }
 

@@ -8,9 +8,11 @@ use std::sync::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    task::JoinSet,
 };
 
-/// A silent peer. It reads what it is sent, to tell how many calls were.
+/// A silent peer. It reads what it is sent, to tell how many calls were. Dropped, it closes its
+/// connections.
 ///
 /// All that one may say is known beforehand: its frames, whole.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ pub struct Silent {
     pub address: String,
     connections: Arc<AtomicUsize>,
     calls: Arc<AtomicUsize>,
+    listening: JoinSet<()>,
 }
 
 /// What is said on a connection, and at each call that comes on it.
@@ -90,12 +93,18 @@ impl Silent {
     async fn saying(says: Says) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener has an address").to_string();
-        let silent = Self { address, connections: Arc::default(), calls: Arc::default() };
+        let mut silent = Self {
+            address,
+            connections: Arc::default(),
+            calls: Arc::default(),
+            listening: JoinSet::new(),
+        };
         let (connections, calls) = (silent.connections.clone(), silent.calls.clone());
-        tokio::spawn(async move {
+        silent.listening.spawn(async move {
+            let mut listened_to = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 connections.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(listen(stream, says, calls.clone()));
+                listened_to.spawn(listen(stream, says, calls.clone()));
             }
         });
         silent

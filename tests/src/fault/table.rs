@@ -17,7 +17,9 @@ macro_rules! every_fault {
             stopped_for_three_ttls
             connection_cut
             connection_black_holed
+            connection_flaps
             five_seconds_slow
+            answers_garbage
             credentials_expired_and_renewed
             down_at_the_start
             down_at_the_start_with_a_cache

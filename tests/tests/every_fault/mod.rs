@@ -7,7 +7,7 @@ use micro::{
     discovery::{Discovery, Update},
 };
 use tests::{
-    fault::{Cannot, Fleet, SERVICE, Server, TTL, Trial, now, with_option},
+    fault::{Cannot, Fleet, Garbage, SERVICE, Server, TTL, Trial, flap, now, with_option},
     link::Link,
     proto::ledger::{Entry, LedgerClient},
 };
@@ -133,6 +133,26 @@ pub(crate) async fn connection_black_holed<S: Server>() -> Result<(), Cannot> {
     link.silence().await;
     sleep(AWAY).await;
     link.mend().await;
+    check(trial, now()).await
+}
+
+pub(crate) async fn connection_flaps<S: Server>() -> Result<(), Cannot> {
+    let server = started::<S>().await;
+    let link = Link::to(&server.address()).await;
+    let fault = "connection cut and mended 100 times a second";
+    let trial = trial_at::<S>(fault, &server.url_at(&link.address)).await;
+    flap(async |is_there| if is_there { link.mend().await } else { link.cut().await }).await;
+    check(trial, now()).await
+}
+
+pub(crate) async fn answers_garbage<S: Server>() -> Result<(), Cannot> {
+    let mut server = started::<S>().await;
+    let trial = trial("answers garbage", &server).await;
+    server.kill();
+    let garbage = Garbage::at(&server.address()).await;
+    sleep(AWAY_FOR_A_MOMENT).await;
+    garbage.stop().await;
+    server.restart().await;
     check(trial, now()).await
 }
 

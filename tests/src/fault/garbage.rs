@@ -1,0 +1,104 @@
+//! Who answers in a registry's place, and makes no sense.
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::oneshot,
+    task::{JoinHandle, JoinSet},
+};
+
+/// A listener whose answers are garbage.
+#[derive(Debug)]
+pub struct Garbage {
+    stop: oneshot::Sender<()>,
+    listening: JoinHandle<()>,
+}
+
+/// What a connection hears first; then random bytes, as at every other connection from the first one on.
+const HEADS: [&[u8]; 3] = [
+    b"",
+    // A registry's answer over HTTP, of something that is no list.
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Consul-Index: 7\r\n\
+      Content-Length: 6\r\n\r\n[{\"a\":",
+    // SETTINGS of HTTP/2.
+    b"\0\0\0\x04\0\0\0\0\0",
+];
+
+impl Garbage {
+    /// Listens at this address, `127.0.0.1:PORT`, for connections.
+    ///
+    /// # Panics
+    /// When somebody else does.
+    pub async fn at(address: &str) -> Self {
+        let listener = TcpListener::bind(address).await.expect("the address is free");
+        let (stop, stopped) = oneshot::channel();
+        let listening = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            let listen = async {
+                for head in HEADS.iter().cycle() {
+                    if let Ok((stream, _)) = listener.accept().await {
+                        connections.spawn(answer(stream, head));
+                    }
+                }
+            };
+            tokio::select! {
+                () = listen => {}
+                _ = stopped => {}
+            }
+            connections.shutdown().await;
+        });
+        Self { stop, listening }
+    }
+
+    /// Listens at this address for datagrams.
+    ///
+    /// # Panics
+    /// As [`Garbage::at`].
+    pub async fn at_datagrams(address: &str) -> Self {
+        let socket = UdpSocket::bind(address).await.expect("the address is free");
+        let (stop, stopped) = oneshot::channel();
+        let listening = tokio::spawn(async move {
+            let mut question = [0; 4096];
+            let listen = async {
+                loop {
+                    if let Ok((length, asker)) = socket.recv_from(&mut question).await {
+                        let mut answer = noise(length);
+                        // Every second one is to the question, by its number.
+                        if length > 2 && fastrand::bool() {
+                            answer[..2].copy_from_slice(&question[..2]);
+                        }
+                        let _ = socket.send_to(&answer, asker).await;
+                    }
+                }
+            };
+            tokio::select! {
+                () = listen => {}
+                _ = stopped => {}
+            }
+        });
+        Self { stop, listening }
+    }
+
+    /// Ends, and leaves the address to its owner.
+    ///
+    /// # Panics
+    /// When it has panicked.
+    pub async fn stop(self) {
+        drop(self.stop);
+        self.listening.await.expect("it listened");
+    }
+}
+
+async fn answer(mut stream: TcpStream, head: &[u8]) -> std::io::Result<()> {
+    stream.write_all(head).await?;
+    let mut question = [0; 4096];
+    while stream.read(&mut question).await? > 0 {
+        stream.write_all(&noise(512)).await?;
+    }
+    Ok(())
+}
+
+/// So many random bytes.
+pub fn noise(length: usize) -> Vec<u8> {
+    (0..length).map(|_| fastrand::u8(..)).collect()
+}

@@ -1,0 +1,165 @@
+//! The soak: what may happen to nodes and their registry happens at random for as long as asked, one
+//! thing after the other, under the calls of a client that is a process of its own. Each is held to
+//! what the table of faults holds it to, and the client may not grow.
+
+mod client;
+mod happening;
+
+use std::{collections::HashSet, fmt, time::Duration};
+
+pub use client::Count;
+use client::OtherProcess;
+use happening::Happening;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    etcd::Etcd,
+    fault::{DEADLINE, Fleet, Following, Line, Trial, Visit, now, record},
+};
+
+/// What is called by whom, and what is yet to happen.
+#[derive(Debug)]
+pub struct Soak {
+    etcd: Etcd,
+    trial: Trial,
+    client: OtherProcess,
+    journals: Following,
+    /// Those of calls that had not ended when it was last looked.
+    visits: Vec<Visit>,
+    random: fastrand::Rng,
+    /// Each happens once before one happens again.
+    to_come: Vec<Happening>,
+}
+
+/// What it came to.
+#[derive(Debug)]
+pub struct Summary {
+    /// How many things happened.
+    pub happened: usize,
+    /// Of the calls: made, failed, and how many of them might have.
+    pub line: Line,
+    /// What should not have been.
+    pub unexpected: Vec<String>,
+    /// What the client's process had after a minute.
+    pub first: Count,
+    /// The same at the end.
+    pub last: Count,
+    /// The most memory that it had at the end of a later minute.
+    pub most_memory: usize,
+}
+
+impl Soak {
+    /// Starts a registry, three nodes and a client. What happens follows from the seed.
+    ///
+    /// # Panics
+    /// When one of them does not start.
+    pub async fn start(seed: u64) -> Self {
+        let etcd = Etcd::start().await;
+        let fleet = Fleet::beside_others(&etcd.url()).await;
+        let client = OtherProcess::start(&etcd.url());
+        Self {
+            trial: Trial::called_from_elsewhere(fleet, ""),
+            etcd,
+            client,
+            journals: Following::default(),
+            visits: Vec::new(),
+            random: fastrand::Rng::with_seed(seed),
+            to_come: Vec::new(),
+        }
+    }
+
+    /// Goes on for so many minutes, and prints a line after each.
+    ///
+    /// # Panics
+    /// When a node does not start, or the client's process ends.
+    pub async fn go_on(&mut self, minutes: u64) -> Summary {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let fault = "churn and faults at random, one after the other".to_owned();
+        let line = Line { fault, calls: 0, failed: 0, allowed: 0, seconds_to_recover: 0.0 };
+        let (mut happened, mut unexpected) = (0, Vec::new());
+        let (mut line, mut first, mut most_memory) = (line, None, 0);
+        let begin = Instant::now();
+        for minute in 1..=minutes {
+            while begin.elapsed() < MINUTE * minute as u32 {
+                happened += 1;
+                let (of_it, wrong) = self.round().await;
+                line.calls += of_it.calls;
+                line.failed += of_it.failed;
+                line.allowed += of_it.allowed;
+                line.seconds_to_recover = line.seconds_to_recover.max(of_it.seconds_to_recover);
+                for wrong in &wrong {
+                    println!("{}: {wrong}", of_it.fault);
+                }
+                unexpected.extend(wrong.into_iter().map(|it| format!("{}: {it}", of_it.fault)));
+            }
+            let count = self.client.count().await;
+            if first.is_some() {
+                most_memory = most_memory.max(count.memory);
+            }
+            first.get_or_insert(count);
+            let Line { calls, failed, allowed, .. } = line;
+            let wrong = unexpected.len();
+            println!(
+                "minute {minute}: {happened} happened, {calls} calls, {failed} failed of {allowed} \
+                 that might have, {wrong} unexpected; the client has {count}"
+            );
+        }
+        let first = first.expect("a minute at least");
+        let last = self.settled(first).await;
+        record(line.clone());
+        Summary { happened, line, unexpected, first, last, most_memory }
+    }
+
+    /// Something happens, and is over; what became of the calls, and what of it should not have been.
+    async fn round(&mut self) -> (Line, Vec<String>) {
+        if self.to_come.is_empty() {
+            self.to_come = Happening::all();
+            self.random.shuffle(&mut self.to_come);
+        }
+        let happening = self.to_come.pop().expect("there are some");
+        happening.happen(&mut self.trial, &mut self.etcd, &mut self.random).await;
+        // No call that it befell is under way any more.
+        sleep(DEADLINE + Duration::from_millis(500)).await;
+
+        let calls = self.client.calls().await;
+        let journals = self.journals.visits(self.trial.fleet.journals());
+        self.visits.extend(journals.expect("journals can be read"));
+        let ended: HashSet<_> = calls.iter().map(|call| call.id).collect();
+        let is_of_these = |visit: &Visit| ended.contains(&visit.call);
+        let (visits, mut others): (Vec<_>, Vec<_>) = self.visits.drain(..).partition(is_of_these);
+        let oldest = now() - DEADLINE - Duration::from_secs(1);
+        others.retain(|visit| visit.began > oldest);
+        self.visits = others;
+
+        let verdict = self.trial.verdict(calls, visits);
+        let line = Line { fault: happening.to_string(), ..verdict.line().clone() };
+        (line, verdict.wrong())
+    }
+
+    /// Waits until the client has no more than it had, for as long as what is gone may linger.
+    async fn settled(&mut self, first: Count) -> Count {
+        let limit = Instant::now() + Duration::from_secs(10);
+        loop {
+            let count = self.client.count().await;
+            let is_settled = count.tasks <= first.tasks && count.open <= first.open;
+            if is_settled || Instant::now() > limit {
+                return count;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { happened, line, unexpected, first, last, most_memory } = self;
+        let Line { calls, failed, allowed, seconds_to_recover, .. } = line;
+        let (unexpected, most) = (unexpected.len(), client::kib(*most_memory));
+        write!(
+            f,
+            "{happened} happened, {calls} calls, {failed} failed of {allowed} that might have, \
+             {unexpected} unexpected, as before within {seconds_to_recover:.1} s; the client had \
+             {first} after a minute, {last} at the end, and at most {most} between"
+        )
+    }
+}
