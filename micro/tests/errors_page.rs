@@ -58,9 +58,6 @@ const NOT_ERRORS: &[&str] = &[
     "The messages that an attempt received, together.",
     "The messages that an attempt sent, together.",
     "The nodes that calls may go to, by what they are in.",
-    // What a trace has in place of a status.
-    "the trailers have no status",
-    "there are no trailers",
     "Full reads of the service's records, by their outcome.",
     "How long calls took, from their headers to their end.",
     "How old the registry's last word is; 0 while all is followed.",
