@@ -10,7 +10,7 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, Command},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::timeout,
 };
 
@@ -41,6 +41,9 @@ pub(super) fn kib(bytes: usize) -> String {
     format!("{} KiB", bytes / 1024)
 }
 
+/// So many answers come from all nodes.
+const BEGUN: usize = 200;
+
 /// The program at work.
 #[derive(Debug)]
 pub(super) struct OtherProcess {
@@ -51,8 +54,8 @@ pub(super) struct OtherProcess {
 }
 
 impl OtherProcess {
-    /// Has it call.
-    pub(super) fn start(registry: &str) -> Self {
+    /// Has it call, and waits until it is answered: what happens before that is nobody's fault.
+    pub(super) async fn start(registry: &str) -> Self {
         let mut process = Command::new(program("soak-client"))
             .arg(registry)
             .stdin(Stdio::piped()) // closes with us: it ends then
@@ -64,6 +67,7 @@ impl OtherProcess {
         let output = process.stdout.take().expect("its output is ours");
         let calls = Arc::new(Mutex::new(Vec::new()));
         let (tell, told) = mpsc::unbounded_channel();
+        let (answer, mut answered) = watch::channel(0);
         let ended = calls.clone();
         tokio::spawn(async move {
             let mut lines = BufReader::new(output).lines();
@@ -76,9 +80,12 @@ impl OtherProcess {
                     continue;
                 }
                 let call = Call::parse(&line).unwrap_or_else(|| panic!("no call: {line}"));
+                answer.send_modify(|answered| *answered += usize::from(call.outcome.is_ok()));
                 ended.lock().unwrap_or_else(PoisonError::into_inner).push(call);
             }
         });
+        let begun = timeout(Duration::from_secs(30), answered.wait_for(|calls| *calls >= BEGUN));
+        let _ = begun.await.expect("it is answered").expect("it runs");
         Self { process, input, calls, told }
     }
 

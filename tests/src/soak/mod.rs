@@ -56,7 +56,7 @@ impl Soak {
     pub async fn start(seed: u64) -> Self {
         let etcd = Etcd::start().await;
         let fleet = Fleet::beside_others(&etcd.url()).await;
-        let client = OtherProcess::start(&etcd.url());
+        let client = OtherProcess::start(&etcd.url()).await;
         Self {
             trial: Trial::called_from_elsewhere(fleet, ""),
             etcd,
