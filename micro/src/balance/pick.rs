@@ -83,7 +83,12 @@ impl<C> Pick<C> {
         let is_too_much = match outcome {
             Outcome::Cancelled => return,
             Outcome::Overtaken => return load.lasted(now - self.started, now),
-            Outcome::TurnedAway => return load.failed(now),
+            Outcome::TurnedAway => {
+                // As a probe it decides nothing, and the next calls are spared it: another is made
+                // when one that says nothing would be followed by another.
+                self.is_probe = false;
+                return load.failed(now);
+            }
             Outcome::Success | Outcome::Begun => {
                 if !std::mem::replace(&mut self.is_sampled, true) {
                     load.succeeded(now - self.started, now);

@@ -155,6 +155,10 @@ async fn what_says_little_of_a_node_neither_ejects_it_nor_lets_it_in() {
         world.probe(true).expect("the one before said nothing").finish(outcome);
         world.settle().await;
         assert!(!world.is_in("a").await);
+        if outcome == Outcome::TurnedAway {
+            assert!(world.probe(true).is_none(), "not every call is to be turned away");
+            sleep(Duration::from_secs(10)).await;
+        }
     }
     world.probe(true).expect("nor did that").finish(Outcome::Begun);
     world.settle().await;
