@@ -279,8 +279,11 @@ async fn what_another_hand_did_to_a_record_is_found_at_the_renewal() {
     let renewed = registry.renew(&node, lease).await;
     assert!(matches!(&renewed, Err(RenewError::Lost(why)) if why.contains("check")), "{renewed:?}");
 
-    // Gone from the catalog, where the agent still has it.
+    // Gone from the catalog, where the agent still has it. What the agent has yet to tell the catalog would
+    // write it again: it tells all in one turn, and shows its services between two.
     let lease = register().await;
+    registry.register(&Node::new("told", "told-1", "127.0.0.1:2"), TTL).await.unwrap();
+    backend.0.get("/v1/agent/services").await;
     let gone = json!({ "Node": "n1", "ServiceID": "hand-1" });
     backend.0.put("/v1/catalog/deregister", gone).await;
     let renewed = registry.renew(&node, lease).await;
