@@ -22,6 +22,8 @@ mod handled;
 mod instruments;
 #[cfg(feature = "metrics")]
 mod live;
+#[cfg(feature = "metrics")]
+mod named;
 #[cfg(not(feature = "metrics"))]
 mod none;
 #[cfg(feature = "metrics")]

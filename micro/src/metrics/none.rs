@@ -100,6 +100,10 @@ impl ServerMetrics {
     pub(crate) fn call(&self, _path: Option<&str>) -> HandledMetrics {
         HandledMetrics
     }
+
+    pub(crate) fn call_mounted(&self, _path: &str) -> HandledMetrics {
+        HandledMetrics
+    }
 }
 
 #[derive(Debug)]
