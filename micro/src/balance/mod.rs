@@ -43,6 +43,7 @@ use crate::{
     transport,
 };
 
+mod asking;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
@@ -124,8 +125,7 @@ pub(crate) struct Tuning {
     pub(crate) balancing: Balancing,
     /// When one is left out for what its calls come to.
     pub(crate) ejection: ejection::Rules,
-    /// Of which service a node is asked whether it is well, if it is asked, when it is connected to:
-    /// "" is all of it.
+    /// Of which service a node is asked whether it is well, if it is asked: "" is all of it.
     pub(crate) health_check: Option<Arc<str>>,
 }
 

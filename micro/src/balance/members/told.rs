@@ -1,12 +1,17 @@
 //! Members as they are told to whoever asks.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
-use super::{Member, Members, Phase};
-use crate::balance::{
-    endpoint,
-    explain::{NodeReport, NodeState},
-    standing::Standing,
+use super::{Attempt, Member, Members, Phase};
+use crate::{
+    balance::{
+        endpoint,
+        explain::{NodeReport, NodeState},
+        standing::Standing,
+    },
+    registry::Node,
 };
 
 impl<L: Clone> Members<L> {
@@ -16,6 +21,15 @@ impl<L: Clone> Members<L> {
         now: Instant,
     ) -> impl Iterator<Item = (NodeReport, Option<&L>)> {
         self.members.values().map(move |member| (report(member, now), member.link.as_ref()))
+    }
+
+    /// The connections that stand, and whose they are.
+    pub(in super::super) fn connections(&self) -> Vec<(Attempt, Arc<Node>, L)> {
+        let connection = |member: &Member<L>| {
+            let attempt = Attempt { key: member.key.clone(), number: member.attempt };
+            Some((attempt, member.node.clone(), member.link.clone()?))
+        };
+        self.members.values().filter_map(connection).collect()
     }
 }
 
