@@ -46,7 +46,7 @@ pub(super) fn run<K: Connect>(
     shared: Arc<Shared<K::Connection>>,
     options: Options,
     tuning: watch::Receiver<Tuning>,
-    mut news: mpsc::UnboundedReceiver<News>,
+    mut news: mpsc::UnboundedReceiver<News<K::Connection>>,
     mut gone: oneshot::Receiver<()>,
 ) -> impl Future<Output = ()> + Send + 'static {
     let Tuning { balancing, ejection, health_check } = tuning.borrow().clone();
@@ -138,7 +138,7 @@ enum Event<C> {
     Tuned,
     Ended(Attempt, Arc<Node>, Ended),
     Found(Option<String>),
-    News(News),
+    News(News<C>),
     Tick,
 }
 
@@ -165,6 +165,7 @@ impl<K: Connect> Driver<K> {
                 let link = Link { connection: connection.clone(), load };
                 let is_asked = self.asking.service().is_some();
                 self.members.connected(&attempt, link, !is_asked, now);
+                self.wake_pinned(&node);
                 self.ask(&attempt, &node, &connection);
                 self.pending.push(Box::pin(async move {
                     Event::Ended(attempt, node, K::ended(connection).await)
@@ -189,6 +190,7 @@ impl<K: Connect> Driver<K> {
             Event::Health(attempt, node, health, rest) => {
                 let health = health.map_err(|why| self.remember(&node, why));
                 self.members.told(&attempt, health, now);
+                self.wake_pinned(&node);
                 self.follow(attempt, node, rest);
             }
             Event::Tuned => self.tune(now),
@@ -198,6 +200,12 @@ impl<K: Connect> Driver<K> {
             Event::News(News::Asked(asked)) => {
                 // Who asked may have gone.
                 let _ = asked.send(self.explain(now));
+            }
+            Event::News(News::Sought(node, sought)) => {
+                let ejected = self.members.ejected_at(&node);
+                let endpoint =
+                    ejected.map(|(id, node, link, tally)| self.endpoint(id, node, link, tally));
+                let _ = sought.send(endpoint);
             }
             Event::News(News::Probed(tally, is_well)) => {
                 self.members.probed(&tally, is_well, now);
@@ -368,6 +376,14 @@ impl<K: Connect> Driver<K> {
         self.shared.snapshot.store(Arc::new(self.picked.snapshot()));
         // There may be something now for a call that waits for one node of many.
         self.shared.changed.notify_waiters();
+    }
+
+    /// Has calls look again that are pinned to a node which came while it is ejected: no change of what is
+    /// picked tells them.
+    fn wake_pinned(&self, node: &Node) {
+        if self.members.ejected_at(&node.id).is_some() {
+            self.shared.changed.notify_waiters();
+        }
     }
 
     fn endpoint(

@@ -7,9 +7,10 @@ use tokio::time::Instant;
 use super::{Attempt, Member, Members, Phase};
 use crate::{
     balance::{
-        endpoint,
+        EndpointId, endpoint,
         explain::{NodeReport, NodeState},
         standing::Standing,
+        tally::Tally,
     },
     registry::Node,
 };
@@ -21,6 +22,18 @@ impl<L: Clone> Members<L> {
         now: Instant,
     ) -> impl Iterator<Item = (NodeReport, Option<&L>)> {
         self.members.values().map(move |member| (report(member, now), member.link.as_ref()))
+    }
+
+    /// The node of this id, if calls would go to it, were it not ejected.
+    pub(in super::super) fn ejected_at(
+        &self,
+        id: &str,
+    ) -> Option<(EndpointId, Arc<Node>, L, Arc<Tally>)> {
+        let out = self.ejected.iter().map(|(_, key)| key).chain(&self.probed);
+        let mut out = out.filter(|key| *key.id == *id).map(|key| &self.members[key]);
+        let member = out.find(|member| member.is_pickable())?;
+        let (node, link, tally) = (&member.node, member.link.as_ref()?, &member.tally);
+        Some((member.endpoint, node.clone(), link.clone(), tally.clone()))
     }
 
     /// The connections that stand, and whose they are.
