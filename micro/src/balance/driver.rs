@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     Balancing, EndpointId, News, Options, Outcome, Progress, Shared, Tuning,
+    asking::Asking,
     connect::{Connect, Ended},
     ejection::Reason,
     ewma::Load,
@@ -45,10 +46,10 @@ pub(super) fn run<K: Connect>(
     shared: Arc<Shared<K::Connection>>,
     options: Options,
     tuning: watch::Receiver<Tuning>,
-    mut news: mpsc::UnboundedReceiver<News>,
+    mut news: mpsc::UnboundedReceiver<News<K::Connection>>,
     mut gone: oneshot::Receiver<()>,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let Tuning { balancing, ejection, .. } = tuning.borrow().clone();
+    let Tuning { balancing, ejection, health_check } = tuning.borrow().clone();
     let mut driver = Driver {
         connector,
         metrics: BalanceMetrics::start(shared.neighbours.service()),
@@ -58,6 +59,7 @@ pub(super) fn run<K: Connect>(
         members: Members::new(options.ttl, ejection, fastrand::Rng::new()),
         picked: Picked::new(&balancing, options.filter.serving),
         balancing,
+        asking: Asking::of(health_check),
         tuning,
         filtered: Filtered::new(options.filter),
         pending: FuturesUnordered::new(),
@@ -100,6 +102,7 @@ struct Driver<K: Connect> {
     shared: Arc<Shared<K::Connection>>,
     penalty: Duration,
     balancing: Balancing,
+    asking: Asking,
     tuning: watch::Receiver<Tuning>,
     /// Absent where all nodes are connected to.
     subset: Option<Subset>,
@@ -135,7 +138,7 @@ enum Event<C> {
     Tuned,
     Ended(Attempt, Arc<Node>, Ended),
     Found(Option<String>),
-    News(News),
+    News(News<C>),
     Tick,
 }
 
@@ -160,12 +163,10 @@ impl<K: Connect> Driver<K> {
                 let latency = self.picked.median_latency(now);
                 let load = Arc::new(Load::new(latency, self.penalty, now));
                 let link = Link { connection: connection.clone(), load };
-                let asked = self.tuning.borrow().health_check.clone();
-                self.members.connected(&attempt, link, asked.is_none(), now);
-                if let Some(service) = asked {
-                    let health = K::health(connection.clone(), service);
-                    self.follow(attempt.clone(), node.clone(), health);
-                }
+                let is_asked = self.asking.service().is_some();
+                self.members.connected(&attempt, link, !is_asked, now);
+                self.wake_pinned(&node);
+                self.ask(&attempt, &node, &connection);
                 self.pending.push(Box::pin(async move {
                     Event::Ended(attempt, node, K::ended(connection).await)
                 }));
@@ -189,6 +190,7 @@ impl<K: Connect> Driver<K> {
             Event::Health(attempt, node, health, rest) => {
                 let health = health.map_err(|why| self.remember(&node, why));
                 self.members.told(&attempt, health, now);
+                self.wake_pinned(&node);
                 self.follow(attempt, node, rest);
             }
             Event::Tuned => self.tune(now),
@@ -198,6 +200,12 @@ impl<K: Connect> Driver<K> {
             Event::News(News::Asked(asked)) => {
                 // Who asked may have gone.
                 let _ = asked.send(self.explain(now));
+            }
+            Event::News(News::Sought(node, sought)) => {
+                let ejected = self.members.ejected_at(&node);
+                let endpoint =
+                    ejected.map(|(id, node, link, tally)| self.endpoint(id, node, link, tally));
+                let _ = sought.send(endpoint);
             }
             Event::News(News::Probed(tally, is_well)) => {
                 self.members.probed(&tally, is_well, now);
@@ -222,8 +230,12 @@ impl<K: Connect> Driver<K> {
 
     /// Goes by what is said from now on.
     fn tune(&mut self, now: Instant) {
-        let Tuning { balancing, ejection, .. } = self.tuning.borrow_and_update().clone();
+        let Tuning { balancing, ejection, health_check } = self.tuning.borrow_and_update().clone();
         self.members.set_rules(ejection, now);
+        if health_check.as_ref() != self.asking.service() {
+            self.asking = Asking::of(health_check);
+            self.ask_all(now);
+        }
         // Another rule knows nothing of what the one before held: whose calls went where, say.
         if balancing != self.balancing {
             self.picked.set_balancing(&balancing, &Update::Reset(self.members.nodes()));
@@ -232,15 +244,30 @@ impl<K: Connect> Driver<K> {
         }
     }
 
-    fn follow(
-        &mut self,
-        attempt: Attempt,
-        node: Arc<Node>,
-        mut health: BoxStream<'static, Health>,
-    ) {
+    /// Asks the nodes that are connected, too. Until it has answered, a node is taken for what it was: that
+    /// it is asked makes nobody unwell.
+    fn ask_all(&mut self, now: Instant) {
+        for (attempt, node, link) in self.members.connections() {
+            if self.asking.service().is_none() {
+                self.members.told(&attempt, Ok(()), now);
+            }
+            self.ask(&attempt, &node, &link.connection);
+        }
+    }
+
+    /// Asks a node for its health, if that is to be known.
+    fn ask(&mut self, attempt: &Attempt, node: &Arc<Node>, connection: &K::Connection) {
+        if let Some(service) = self.asking.service().cloned() {
+            let health = K::health(connection.clone(), service);
+            self.follow(attempt.clone(), node.clone(), health);
+        }
+    }
+
+    fn follow(&mut self, attempt: Attempt, node: Arc<Node>, health: BoxStream<'static, Health>) {
+        let next = self.asking.next(health);
         self.pending.push(Box::pin(async move {
-            match health.next().await {
-                Some(told) => Event::Health(attempt, node, told, health),
+            match next.await {
+                Some((told, health)) => Event::Health(attempt, node, told, health),
                 None => Event::Unwatched,
             }
         }));
@@ -349,6 +376,14 @@ impl<K: Connect> Driver<K> {
         self.shared.snapshot.store(Arc::new(self.picked.snapshot()));
         // There may be something now for a call that waits for one node of many.
         self.shared.changed.notify_waiters();
+    }
+
+    /// Has calls look again that are pinned to a node which came while it is ejected: no change of what is
+    /// picked tells them.
+    fn wake_pinned(&self, node: &Node) {
+        if self.members.ejected_at(&node.id).is_some() {
+            self.shared.changed.notify_waiters();
+        }
     }
 
     fn endpoint(

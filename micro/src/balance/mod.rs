@@ -43,6 +43,7 @@ use crate::{
     transport,
 };
 
+mod asking;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
@@ -83,7 +84,7 @@ use probes::Probes;
 pub(crate) use request::Request;
 pub(crate) use room::Limits;
 use room::{Place, Room};
-use snapshot::Snapshot;
+use snapshot::{Endpoint, Snapshot};
 
 /// What a balancer is made with.
 #[derive(Debug, Clone)]
@@ -124,8 +125,7 @@ pub(crate) struct Tuning {
     pub(crate) balancing: Balancing,
     /// When one is left out for what its calls come to.
     pub(crate) ejection: ejection::Rules,
-    /// Of which service a node is asked whether it is well, if it is asked, when it is connected to:
-    /// "" is all of it.
+    /// Of which service a node is asked whether it is well, if it is asked: "" is all of it.
     pub(crate) health_check: Option<Arc<str>>,
 }
 
@@ -173,7 +173,7 @@ struct Shared<C> {
     /// Ejected nodes for a call to try.
     probes: Probes<C>,
     /// What calls have to tell the driver.
-    news: mpsc::UnboundedSender<News>,
+    news: mpsc::UnboundedSender<News<C>>,
     /// What is left for calls, where that is limited.
     room: Arc<Room>,
     /// Woken, in the order they came, when there is something else to pick from.
@@ -314,7 +314,16 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             if let Some(pick) = pick {
                 return Ok(pick);
             }
-            if is_behind || shared.is_full(request) {
+            let sought = tokio::select! {
+                biased;
+                sought = shared.sought(request) => sought,
+                () = &mut struck => return Err(Unpicked::NotReady),
+            };
+            let is_out = sought.is_some();
+            if let Some(pick) = sought.and_then(|endpoint| shared.begin(endpoint, &mut place)) {
+                return Ok(pick);
+            }
+            if is_behind || is_out || shared.is_full(request) {
                 waiting = None;
                 if room.limits.fails {
                     return Err(Unpicked::Full(room.full_on_nodes()));
@@ -332,9 +341,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             tokio::select! {
                 biased;
                 // First, so that a call that fails at once does not count as waiting.
-                () = shared.tried(), if fail_fast => {
-                    return shared.pick(request, &mut place).ok_or(Unpicked::NotReady);
-                }
+                () = shared.tried(), if fail_fast => break,
                 // Polled before it counts: whoever comes now is behind it.
                 () = std::future::ready(()), if waiting.is_none() => {
                     waiting = Some(Waiting::new(shared));
@@ -344,6 +351,11 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
                 () = &mut struck => return Err(Unpicked::NotReady),
             }
         }
+        if let Some(pick) = shared.pick(request, &mut place) {
+            return Ok(pick);
+        }
+        let sought = shared.sought(request).await;
+        sought.and_then(|endpoint| shared.begin(endpoint, &mut place)).ok_or(Unpicked::NotReady)
     }
 
     /// As [`wait_until`](Self::wait_until), for ever.
@@ -397,6 +409,26 @@ impl<C> Shared<C> {
             return Some(pick);
         }
         pick(&self.snapshot, Some(&self.room), place, request, now)
+    }
+
+    /// The node that the call is pinned to, if that is ejected: it is well as far as it says itself, and
+    /// who pins has decided. (Envoy's override host and gRFC A55 then go elsewhere, which a pin does
+    /// not.) The driver is asked, so that what is picked from need not have them.
+    async fn sought(&self, request: &Request<'_>) -> Option<Arc<Endpoint<C>>> {
+        let (asked, told) = oneshot::channel();
+        self.news.send(News::Sought(request.node?.to_owned(), asked)).ok()?;
+        told.await.ok().flatten()
+    }
+
+    /// A call begins at an endpoint, if there is room. It says nothing of whether that is let in again:
+    /// a probe does.
+    fn begin(&self, endpoint: Arc<Endpoint<C>>, place: &mut Place) -> Option<Pick<C>> {
+        match self.room.limits.per_node {
+            Some(limit) if !endpoint.load.begin_within(limit) => return None,
+            Some(_) => {}
+            None => endpoint.load.begin(),
+        }
+        Some(Pick::begun(endpoint, Instant::now(), None, place.take(), Some(&self.room)))
     }
 
     /// Whether there is a node for the call, but for the limits.

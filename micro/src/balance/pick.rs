@@ -15,13 +15,15 @@ use crate::{registry::Node, transport};
 
 /// What comes of calls that the driver has to act on.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum News<C> {
     /// A node's calls have failed too often in a row, the last of them so.
     Failing(Arc<Tally>, Outcome),
     /// A probe went well or not, or says nothing.
     Probed(Arc<Tally>, Option<bool>),
     /// Someone wants to know how it stands.
     Asked(oneshot::Sender<Explanation>),
+    /// A call is pinned to the node of this id, which is not among those that are picked.
+    Sought(String, oneshot::Sender<Option<Arc<Endpoint<C>>>>),
 }
 
 /// A node picked for one call, which counts as in flight there until this is dropped. Dropped
@@ -118,7 +120,7 @@ impl<C> Pick<C> {
         }
     }
 
-    fn tell(&self, news: News) {
+    fn tell(&self, news: News<C>) {
         // The driver ends with its runtime, and nobody then picks.
         let _ = self.endpoint.news.send(news);
     }

@@ -29,7 +29,7 @@ pub(super) struct Endpoint<C> {
     pub(super) load: Arc<Load>,
     pub(super) tally: Arc<Tally>,
     /// Where to tell what comes of its calls.
-    pub(super) news: mpsc::UnboundedSender<News>,
+    pub(super) news: mpsc::UnboundedSender<News<C>>,
 }
 
 #[cfg(any(test, feature = "bench"))]

@@ -6,7 +6,7 @@ use super::{
     ServiceConfig,
     live_config::{LiveConfig, Source},
 };
-use crate::{discovery::Update, registry::Node};
+use crate::{discovery::Update, metrics, registry::Node};
 
 /// Where a record's metadata has it.
 const KEY: &str = "service_config";
@@ -65,10 +65,13 @@ impl Advertised {
         }
         match most.as_deref().map(ServiceConfig::read).transpose() {
             Ok(config) => self.live.say(Source::Registry, config),
-            Err(fault) => tracing::warn!(
-                service = &*self.service,
-                "still going by the last good service config: that of most nodes' metadata: {fault}"
-            ),
+            Err(fault) => {
+                tracing::warn!(
+                    service = &*self.service,
+                    "still going by the last good service config: that of most nodes' metadata: {fault}"
+                );
+                metrics::service_config_refused(&self.service, "registry");
+            }
         }
         self.held = most;
     }

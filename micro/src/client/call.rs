@@ -158,8 +158,11 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
 
     /// Pins the call to the node of this id, whatever the policy.
     ///
-    /// It waits for that node within its deadline while it is not connected, and fails then with
-    /// `Unavailable`; it moves to no other. What would be tried again elsewhere is tried again there.
+    /// It waits for that node within its deadline while it is not connected, or says that it is
+    /// [not well](crate::ChannelOptions::health_check), and fails then with `Unavailable`; it moves to no
+    /// other. What would be tried again elsewhere is tried again there. That the node is ejected, since
+    /// calls to it have failed, is no reason to wait: whoever pins has chosen, as who looks into such a
+    /// node does.
     pub fn node(mut self, id: impl Into<Arc<str>>) -> Self {
         self.options.node = Some(id.into());
         self

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     Error,
     disk::{self, Found, Identity},
+    metrics,
 };
 
 /// How often the file is looked at.
@@ -91,6 +92,7 @@ impl ConfigFile {
                 Some(Err(fault)) if told.as_ref() == Some(&fault) => {}
                 Some(Err(fault)) => {
                     tracing::warn!(service, "still going by the last good service config: {fault}");
+                    metrics::service_config_refused(&service, "file");
                     told = Some(fault);
                 }
             }

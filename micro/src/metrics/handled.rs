@@ -18,6 +18,7 @@ use super::{
     by_method::ByMethod,
     calls::{LATENCIES, SIZES},
     instruments::{Counters, and, attribute},
+    named::Named,
     of_code,
     weighed::Weighed,
 };
@@ -60,27 +61,48 @@ impl HandledInstruments {
 
 /// Is told of a server's calls.
 #[derive(Debug)]
-pub(crate) struct ServerMetrics(ByMethod<Method>);
+pub(crate) struct ServerMetrics(Arc<Methods>);
+
+#[derive(Debug)]
+struct Methods {
+    by_path: ByMethod<Method>,
+    /// Those of mounted services.
+    named: Named,
+}
+
+impl Methods {
+    /// `None` is of no method that is known.
+    fn get(&self, path: Option<&str>, now: Instant) -> Arc<Method> {
+        self.by_path.get(path, now, Method::new)
+    }
+}
 
 impl ServerMetrics {
     pub(crate) fn new() -> Self {
-        Self(ByMethod::new())
+        Self(Arc::new(Methods { by_path: ByMethod::new(), named: Named::default() }))
     }
 
     /// A call has begun; `path` is its method's, if that is one of those that are registered.
     pub(crate) fn call(&self, path: Option<&str>) -> HandledMetrics {
         let start = Instant::now();
-        let method = self.0.get(path, start, Method::new);
-        method.started.add(1);
-        HandledMetrics {
-            method,
-            start,
-            code: Code::Cancelled,
-            sent: 0,
-            sending: Lengths::default(),
-            received: None,
-        }
+        HandledMetrics::started(Called::By(begun(self.0.get(path, start))), start)
     }
+
+    /// A call of a mounted service has begun. Only the service knows whether it has a method at `path`,
+    /// and shows it by an answer: until then, nobody is told of the call.
+    pub(crate) fn call_mounted(&self, path: &str) -> HandledMetrics {
+        if self.0.named.has(path) {
+            return self.call(Some(path));
+        }
+        let called = Called::Unknown { path: path.into(), methods: self.0.clone() };
+        HandledMetrics::started(called, Instant::now())
+    }
+}
+
+/// The method, told of one call more.
+fn begun(method: Arc<Method>) -> Arc<Method> {
+    method.started.add(1);
+    method
 }
 
 /// What the calls of one method are told by.
@@ -120,10 +142,21 @@ impl Method {
     }
 }
 
+/// The method of a call.
+#[derive(Debug)]
+enum Called {
+    By(Arc<Method>),
+    /// Of a mounted service, which has not answered at this path yet.
+    Unknown {
+        path: Box<str>,
+        methods: Arc<Methods>,
+    },
+}
+
 /// Is told of one call. One that is dropped before it has [ended](Self::ended) was cancelled.
 #[derive(Debug)]
 pub(crate) struct HandledMetrics {
-    method: Arc<Method>,
+    called: Called,
     start: Instant,
     code: Code,
     sent: usize,
@@ -132,6 +165,11 @@ pub(crate) struct HandledMetrics {
 }
 
 impl HandledMetrics {
+    fn started(called: Called, start: Instant) -> Self {
+        let (sending, code) = (Lengths::default(), Code::Cancelled);
+        Self { called, start, code, sent: 0, sending, received: None }
+    }
+
     /// The body of the request, weighed as it comes.
     pub(crate) fn weigh<B>(&mut self, body: B) -> Weighed<B> {
         let weight = Arc::<AtomicUsize>::default();
@@ -142,16 +180,35 @@ impl HandledMetrics {
     /// Some of the response's messages are sent.
     pub(crate) fn sent_data(&mut self, data: &[u8]) {
         self.sent = self.sending.add(data);
+        if !data.is_empty() {
+            self.answered();
+        }
     }
 
     pub(crate) fn ended(mut self, code: Code) {
         self.code = code;
+        if code == Code::Ok {
+            self.answered();
+        }
+    }
+
+    /// Whoever answers at a path has a method there. What fails shows nothing: a layer refuses whom it
+    /// does not know whatever they call, and a deadline strikes wherever it leads.
+    fn answered(&mut self) {
+        if let Called::Unknown { path, methods } = &self.called {
+            let path = methods.named.name(path).then_some(&**path);
+            self.called = Called::By(begun(methods.get(path, self.start)));
+        }
     }
 }
 
 impl Drop for HandledMetrics {
     fn drop(&mut self) {
-        let Ended { duration, sent, received } = self.method.ended(self.code);
+        let method = match &self.called {
+            Called::By(method) => method,
+            Called::Unknown { methods, .. } => &begun(methods.get(None, self.start)),
+        };
+        let Ended { duration, sent, received } = method.ended(self.code);
         duration.record(self.start.elapsed().as_secs_f64());
         sent.record(self.sent as u64);
         let weight = self.received.as_ref().map_or(0, |weight| weight.load(Relaxed));

@@ -23,6 +23,7 @@ pub(super) mod attribute {
     pub(in crate::metrics) const PICK: &str = "micro.pick.outcome";
     pub(in crate::metrics) const NODE_STATE: &str = "micro.node.state";
     pub(in crate::metrics) const DETECTION: &str = "grpc.lb.outlier_detection.detection_method";
+    pub(in crate::metrics) const SOURCE: &str = "micro.config.source";
     pub(in crate::metrics) const METHOD: &str = "grpc.method";
     pub(in crate::metrics) const TARGET: &str = "grpc.target";
     pub(in crate::metrics) const STATUS: &str = "grpc.status";
@@ -36,6 +37,7 @@ pub(super) struct Counters {
     pub(super) reads: Counter<u64>,
     pub(super) updates: Counter<u64>,
     pub(super) ejections: Counter<u64>,
+    pub(super) refused_configs: Counter<u64>,
     pub(super) calls: CallInstruments,
     pub(super) handled: HandledInstruments,
 }
@@ -99,6 +101,11 @@ impl Counters {
                 "grpc.lb.outlier_detection.ejections_enforced",
                 "{ejection}",
                 "Nodes that were ejected, by how they were found.",
+            ),
+            refused_configs: counter(
+                "micro.client.refused_service_configs",
+                "{config}",
+                "Service configs that calls do not go by, since they cannot be used.",
             ),
             calls: CallInstruments::new(meter),
             handled: HandledInstruments::new(meter),

@@ -15,6 +15,8 @@ mod by_method;
 #[cfg(feature = "metrics")]
 mod calls;
 #[cfg(feature = "metrics")]
+mod configs;
+#[cfg(feature = "metrics")]
 mod discovery;
 #[cfg(feature = "metrics")]
 mod handled;
@@ -22,6 +24,8 @@ mod handled;
 mod instruments;
 #[cfg(feature = "metrics")]
 mod live;
+#[cfg(feature = "metrics")]
+mod named;
 #[cfg(not(feature = "metrics"))]
 mod none;
 #[cfg(feature = "metrics")]
@@ -34,12 +38,13 @@ mod weighed;
 #[cfg(not(feature = "metrics"))]
 pub(crate) use self::none::{
     AttemptMetrics, BalanceMetrics, CallMetrics, ChannelMetrics, DiscoveryMetrics, HandledMetrics,
-    RegistrationMetrics, ServerMetrics, Weighed,
+    RegistrationMetrics, ServerMetrics, Weighed, service_config_refused,
 };
 #[cfg(feature = "metrics")]
 pub(crate) use self::{
     balance::BalanceMetrics,
     calls::{AttemptMetrics, CallMetrics, ChannelMetrics},
+    configs::service_config_refused,
     discovery::DiscoveryMetrics,
     handled::{HandledMetrics, ServerMetrics},
     registration::RegistrationMetrics,

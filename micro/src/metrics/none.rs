@@ -46,6 +46,8 @@ impl BalanceMetrics {
     pub(crate) fn ejected(&self, _: &'static str) {}
 }
 
+pub(crate) fn service_config_refused(_target: &str, _source: &'static str) {}
+
 pub(crate) struct ChannelMetrics;
 
 impl ChannelMetrics {
@@ -98,6 +100,10 @@ impl ServerMetrics {
     }
 
     pub(crate) fn call(&self, _path: Option<&str>) -> HandledMetrics {
+        HandledMetrics
+    }
+
+    pub(crate) fn call_mounted(&self, _path: &str) -> HandledMetrics {
         HandledMetrics
     }
 }

@@ -249,7 +249,8 @@ impl Dispatch {
         Ok(match self.shared.router.find(parts.uri.path())? {
             Route::Method(path, method) => {
                 head::check_codec(&parts)?;
-                let mut observed = self.observe(path, true, &parts);
+                let metrics = self.shared.metrics.call(Some(path));
+                let mut observed = Observed::start(metrics, path, &parts.headers);
                 let body = Inbound::Wire(observed.request(body));
                 let call = Call::new(Cow::Borrowed(path), timeout, &self.calls, observed);
                 let request = http::Request::from_parts(parts, body);
@@ -259,19 +260,16 @@ impl Dispatch {
                 if let Some(path) = rewritten {
                     parts.uri = with_path(parts.uri, path);
                 }
-                // Which methods it has is not known here.
-                let mut observed = self.observe(parts.uri.path(), false, &parts);
+                let path = parts.uri.path();
+                let metrics = self.shared.metrics.call_mounted(path);
+                let mut observed = Observed::start(metrics, path, &parts.headers);
                 let body = Inbound::Wire(observed.request(body));
-                let path = parts.uri.path().to_owned().into();
+                let path = path.to_owned().into();
                 let call = Call::new(path, timeout, &self.calls, observed);
                 let request = http::Request::from_parts(parts, body);
                 Guarded::start(call, || service(request))
             }
         })
-    }
-
-    fn observe(&self, path: &str, is_registered: bool, parts: &Parts) -> Observed {
-        Observed::start(&self.shared.metrics, path, is_registered, &parts.headers)
     }
 }
 

@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 
 use crate::{
     headers,
-    metrics::{HandledMetrics, ServerMetrics, Weighed},
+    metrics::{HandledMetrics, Weighed},
     trace::HandlerSpan,
 };
 
@@ -21,14 +21,8 @@ struct Told {
 }
 
 impl Observed {
-    /// A call of the method at `path`, which is one of many unless it `is_registered`.
-    pub(super) fn start(
-        metrics: &ServerMetrics,
-        path: &str,
-        is_registered: bool,
-        fields: &HeaderMap,
-    ) -> Self {
-        let metrics = metrics.call(is_registered.then_some(path));
+    /// A call at `path`.
+    pub(super) fn start(metrics: HandledMetrics, path: &str, fields: &HeaderMap) -> Self {
         Self(Some(Told { metrics, span: HandlerSpan::start(path, fields) }))
     }
 

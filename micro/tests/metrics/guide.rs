@@ -94,6 +94,11 @@ async fn the_guides_table_has_every_metric_of_calls_as_it_is() {
         let reply = echo.say(one()).await.unwrap();
         reply.extensions().get::<Served>().unwrap().node.id.clone()
     };
+    // One that advertises nonsense; nobody listens there.
+    let mut odd = Node::new(NAME, "odd", "127.0.0.1:1");
+    odd.metadata.insert("service_config".to_owned(), "nonsense".to_owned());
+    let registry = micro::registry::open(&format!("memory://{NAME}")).unwrap();
+    registry.register(&odd, 60 * SECOND).await.unwrap();
     let victim = served().await;
     // A node is ejected for its answers only where others answer otherwise.
     while served().await == victim {}

@@ -1,7 +1,12 @@
 //! What a server's calls tell. Their series are those of a method, of whichever node: no other test
 //! calls what is called here.
 
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream};
 use micro::{Code, Request, Response, Service, Status};
@@ -115,4 +120,72 @@ async fn what_nobody_has_registered_is_other() {
     let guessed = all.iter().filter(|it| it.name.starts_with("grpc.server"));
     let guessed = guessed.filter(|it| it.attributes["grpc.method"].contains("Guess"));
     assert_eq!(guessed.count(), 0);
+}
+
+/// A service of tonic's, which answers by what it is called by: it has no method whose name begins with
+/// `No`, and lets nobody call one that begins with `Secret`.
+#[derive(Debug, Clone)]
+struct Mounted;
+
+impl tonic::server::NamedService for Mounted {
+    const NAME: &'static str = "mounted.v1.Mounted";
+}
+
+impl tonic::codegen::Service<http::Request<tonic::body::Body>> for Mounted {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        let (_, method) = request.uri().path().rsplit_once('/').expect("a method's path");
+        let status = match method {
+            _ if method.starts_with("No") => Status::unimplemented("no such method"),
+            _ if method.starts_with("Secret") => Status::permission_denied("it is secret"),
+            _ => Status::new(Code::Ok, ""),
+        };
+        ready(Ok(status.into_http()))
+    }
+}
+
+#[tokio::test]
+async fn methods_of_a_mounted_service_have_their_names_once_it_has_answered_there() {
+    const NAME: &str = "mounted";
+    Collected::now();
+    let service = Service::builder(NAME).without_env().registry("memory://mounted");
+    let mut service = service.build().await.unwrap();
+    service.server().add_service(Mounted);
+    let _node = service.start().await.unwrap();
+    let client = crate::echo::client(NAME).build().unwrap();
+    let call = async |method: String| {
+        let mut grpc = tonic::client::Grpc::new(client.channel(NAME));
+        let codec = tonic_prost::ProstCodec::<ChatMessage, ChatMessage>::default();
+        let path = format!("/mounted.v1.Mounted/{method}").parse().unwrap();
+        // That there is no message is an error of its own.
+        let _ = grpc.unary(tonic::Request::new(ChatMessage::default()), path, codec).await;
+    };
+    for _ in 0..3 {
+        call("Post".to_owned()).await;
+    }
+    ended("mounted.v1.Mounted/Post", &["OK"], 3).await;
+    call("SecretPost".to_owned()).await;
+    call("NoPost".to_owned()).await;
+    ended("other", &["PERMISSION_DENIED"], 1).await;
+    ended("other", &["UNIMPLEMENTED"], 1).await;
+    for number in 0..100 {
+        call(format!("Made{number}")).await;
+    }
+    ended("other", &["OK"], 37).await;
+
+    let Collected(all) = Collected::now();
+    let started = all.iter().filter(|it| it.name == "grpc.server.call.started");
+    let of = |it: &&crate::collected::Series| {
+        it.attributes["grpc.method"].starts_with("mounted.v1.Mounted/")
+    };
+    let started: Vec<_> = started.filter(of).collect();
+    assert_eq!(started.len(), 64, "so many are told apart");
+    assert_eq!(started.iter().map(|it| it.value).sum::<f64>(), 3.0 + 63.0);
 }

@@ -4,6 +4,7 @@
 
 mod calls;
 mod collected;
+mod configs;
 mod discovery;
 #[allow(unreachable_pub, reason = "it is generated for a module of a library")]
 mod echo;

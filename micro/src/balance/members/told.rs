@@ -1,12 +1,18 @@
 //! Members as they are told to whoever asks.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
-use super::{Member, Members, Phase};
-use crate::balance::{
-    endpoint,
-    explain::{NodeReport, NodeState},
-    standing::Standing,
+use super::{Attempt, Member, Members, Phase};
+use crate::{
+    balance::{
+        EndpointId, endpoint,
+        explain::{NodeReport, NodeState},
+        standing::Standing,
+        tally::Tally,
+    },
+    registry::Node,
 };
 
 impl<L: Clone> Members<L> {
@@ -16,6 +22,27 @@ impl<L: Clone> Members<L> {
         now: Instant,
     ) -> impl Iterator<Item = (NodeReport, Option<&L>)> {
         self.members.values().map(move |member| (report(member, now), member.link.as_ref()))
+    }
+
+    /// The node of this id, if calls would go to it, were it not ejected.
+    pub(in super::super) fn ejected_at(
+        &self,
+        id: &str,
+    ) -> Option<(EndpointId, Arc<Node>, L, Arc<Tally>)> {
+        let out = self.ejected.iter().map(|(_, key)| key).chain(&self.probed);
+        let mut out = out.filter(|key| *key.id == *id).map(|key| &self.members[key]);
+        let member = out.find(|member| member.is_pickable())?;
+        let (node, link, tally) = (&member.node, member.link.as_ref()?, &member.tally);
+        Some((member.endpoint, node.clone(), link.clone(), tally.clone()))
+    }
+
+    /// The connections that stand, and whose they are.
+    pub(in super::super) fn connections(&self) -> Vec<(Attempt, Arc<Node>, L)> {
+        let connection = |member: &Member<L>| {
+            let attempt = Attempt { key: member.key.clone(), number: member.attempt };
+            Some((attempt, member.node.clone(), member.link.clone()?))
+        };
+        self.members.values().filter_map(connection).collect()
     }
 }
 

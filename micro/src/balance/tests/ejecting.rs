@@ -1,7 +1,7 @@
 //! From what callers report to who is left out.
 
 use super::*;
-use crate::balance::NodeState;
+use crate::balance::{Limits, NodeState};
 
 impl World {
     /// Calls the node `id` once, whatever else is picked on the way.
@@ -163,4 +163,76 @@ async fn what_says_little_of_a_node_neither_ejects_it_nor_lets_it_in() {
     world.probe(true).expect("nor did that").finish(Outcome::Begun);
     world.settle().await;
     assert!(world.is_in("a").await);
+}
+
+/// Picks for a call that is pinned to a node, within a second.
+async fn pinned(world: &World, id: &str, fail_fast: bool) -> Option<Pick<Connection>> {
+    let request = Request { node: Some(id), ..Request::default() };
+    let struck = sleep(Duration::from_secs(1));
+    world.balancer.wait_until(&request, fail_fast, struck).await.ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_pinned_to_an_ejected_node_goes_there_at_once() {
+    let world = World::with(&["a", "b", "c"]).await;
+    (0..3).for_each(|_| world.call("a", Outcome::TransportFailure));
+    world.settle().await;
+    let start = Instant::now();
+    for outcome in [Outcome::Success, Outcome::TransportFailure].repeat(10) {
+        for fail_fast in [false, true] {
+            let pick = pinned(&world, "a", fail_fast).await.expect("it is connected");
+            assert_eq!(pick.node().id, "a");
+            pick.finish(outcome);
+        }
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert!(!world.is_in("a").await, "a probe lets it in, and nothing else");
+    sleep(Duration::from_secs(31)).await;
+    let pick = pinned(&world, "a", false).await.expect("its time is over, and it is connected");
+    assert!(!pick.is_probe);
+    world.probe(true).expect("its time is over").finish(Outcome::Success);
+    world.settle().await;
+    assert!(world.is_in("a").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_pinned_waits_for_an_ejected_node_that_connects() {
+    let world = World::with(&["a", "b", "c"]).await;
+    let connection = pinned(&world, "a", false).await.expect("ready").connection().clone();
+    (0..3).for_each(|_| world.call("a", Outcome::TransportFailure));
+    world.settle().await;
+    world.network.set("a:1", Host::Silent);
+    world.network.end(&connection, Ended::Closed("reset".to_owned()));
+    world.settle().await;
+    let start = Instant::now();
+    assert!(pinned(&world, "a", false).await.is_none(), "it is not connected");
+    assert_eq!(start.elapsed(), Duration::from_secs(1));
+    world.network.set("a:1", Host::Accepts);
+    let request = Request { node: Some("a"), ..Request::default() };
+    let waited = timeout(Duration::from_secs(10), world.balancer.wait(&request, false)).await;
+    let pick = waited.expect("who waits is told").expect("a node");
+    assert_eq!(pick.node().id, "a");
+    assert_eq!(world.picks(), ["b", "c"], "it is out as before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_pinned_to_an_ejected_node_waits_for_room_there() {
+    let per_node = Limits { per_node: Some(2), ..Limits::default() };
+    let world = world_of(Options { limits: per_node, ..Options::default() });
+    world.send(nodes(&["a", "b", "c"]));
+    sleep(Duration::from_millis(10)).await;
+    for _ in 0..3 {
+        let pick = pinned(&world, "a", false).await.expect("it is connected");
+        pick.finish(Outcome::TransportFailure);
+    }
+    world.settle().await;
+    assert_eq!(world.picks(), ["b", "c"]);
+    let first = pinned(&world, "a", false).await.expect("there is room");
+    let _second = pinned(&world, "a", false).await.expect("there is room");
+    assert!(pinned(&world, "a", false).await.is_none(), "there is none");
+    let mut waiting = std::pin::pin!(pinned(&world, "a", false));
+    assert!(timeout(Duration::from_millis(10), &mut waiting).await.is_err());
+    drop(first);
+    let pick = timeout(Duration::from_millis(10), waiting).await.expect("at once");
+    assert_eq!(pick.expect("there is room again").node().id, "a");
 }

@@ -13,9 +13,22 @@ impl Asking {
     }
 
     async fn says(&self, id: &str, health: Health) {
-        let told = self.0.network.0.lock().unwrap().health[&format!("{id}:1")].clone();
+        let told = self.0.network.0.lock().unwrap().health[&format!("{id}:1")].1.clone();
         told.send(health).expect("it is listened to");
         self.0.settle().await;
+    }
+
+    /// Asks from now on of this service, if at all.
+    async fn asks(&self, service: Option<&str>) {
+        self.0.tuning.send_modify(|tuning| tuning.health_check = service.map(Arc::from));
+        self.0.settle().await;
+    }
+
+    /// Of which service a node is asked now, if it is.
+    fn asked(&self, id: &str) -> Option<Arc<str>> {
+        let inner = self.0.network.0.lock().unwrap();
+        let asked = inner.health.get(&format!("{id}:1")).filter(|(_, tell)| !tell.is_closed());
+        asked.map(|(service, _)| service.clone())
     }
 }
 
@@ -65,4 +78,37 @@ async fn a_new_connection_begins_without_a_word() {
     assert_eq!(world.0.picks(), ["b"]);
     world.says("a", Ok(())).await;
     assert_eq!(world.0.picks(), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_are_connected_are_asked_and_no_longer_asked_as_the_config_changes() {
+    let world = Asking(World::with(&["a", "b"]).await);
+    assert_eq!(world.asked("a"), None);
+    world.asks(Some("greeter.v1.Greeter")).await;
+    assert_eq!(world.asked("a").as_deref(), Some("greeter.v1.Greeter"));
+    assert_eq!(world.0.picks(), ["a", "b"], "to be asked makes nobody unwell");
+    world.says("a", Err("NOT_SERVING".to_owned())).await;
+    world.says("b", Ok(())).await;
+    assert_eq!(world.0.picks(), ["b"]);
+
+    world.asks(Some("")).await;
+    assert_eq!(world.asked("a").as_deref(), Some(""), "in place of the other");
+    assert_eq!(world.0.picks(), ["b"], "what it said last holds until it says something else");
+    world.says("a", Ok(())).await;
+    assert_eq!(world.0.picks(), ["a", "b"]);
+    world.says("b", Err("NOT_SERVING".to_owned())).await;
+    assert_eq!(world.0.picks(), ["a"]);
+
+    world.asks(None).await;
+    assert_eq!((world.asked("a"), world.asked("b")), (None, None));
+    assert_eq!(world.0.picks(), ["a", "b"], "nobody is asked, and all are well");
+    assert_eq!(world.0.network.dials("a:1").len(), 1, "all over one connection");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_has_not_said_anything_is_called_once_it_is_no_longer_asked() {
+    let world = Asking::with(&["a"]).await;
+    assert!(world.0.balancer.pick(&Request::default()).is_none());
+    world.asks(None).await;
+    assert_eq!(world.0.picks(), ["a"]);
 }

@@ -49,8 +49,8 @@ struct Inner {
     dials: Vec<(String, Instant)>,
     connections: Vec<watch::Sender<Option<Ended>>>,
     closed: Vec<usize>,
-    /// What is told of the health of each address.
-    health: HashMap<String, mpsc::UnboundedSender<Health>>,
+    /// Of which service each address was last asked, and where to tell how it is.
+    health: HashMap<String, (Arc<str>, mpsc::UnboundedSender<Health>)>,
 }
 
 #[derive(Debug, Clone)]
@@ -112,10 +112,10 @@ impl Connect for Network {
         ended.expect("waited for")
     }
 
-    fn health(connection: Connection, _: Arc<str>) -> BoxStream<'static, Health> {
+    fn health(connection: Connection, service: Arc<str>) -> BoxStream<'static, Health> {
         let mut inner = connection.network.0.lock().unwrap();
         let (tell, told) = mpsc::unbounded_channel();
-        inner.health.insert(connection.address.clone(), tell);
+        inner.health.insert(connection.address.clone(), (service, tell));
         UnboundedReceiverStream::new(told).boxed()
     }
 

@@ -49,7 +49,7 @@ use place::Place;
 /// | `methodConfig` | for some methods: `timeout`, `waitForReady`, `retryPolicy`, `hedgingPolicy`, `maxRequestMessageBytes`, `maxResponseMessageBytes` |
 /// | `retryThrottling` | when retries and hedges are held back, in place of the budget |
 /// | `loadBalancingConfig` | how a node is picked: the first policy of the list that is known |
-/// | `healthCheckConfig` | by which name the nodes are asked for their health |
+/// | `healthCheckConfig` | by which name the nodes are asked for their health, also those that are connected by then |
 ///
 /// Other keys are ignored, as gRPC does. The rules are those of gRFC [A6] and of the gRFC of each
 /// balancing policy.

@@ -9,6 +9,7 @@ mod registry;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc,
@@ -17,9 +18,12 @@ use std::{
 };
 
 pub use self::{node::FleetNode, registry::FleetRegistry};
-use crate::{Client, ClientBuilder, Error, Service, registration::RegistrationState};
+use crate::{
+    Client, ClientBuilder, Error, Service, ServiceBuilder, registration::RegistrationState,
+};
 
 type Setup = Arc<dyn Fn(&mut Service) + Send + Sync>;
+type Configure = Arc<dyn Fn(ServiceBuilder) -> ServiceBuilder + Send + Sync>;
 
 /// Services of many nodes in one process, with clients, a registry, and faults on command: for the
 /// tests of a service of your own.
@@ -82,7 +86,7 @@ pub struct Fleet {
 impl Fleet {
     /// A fleet to be.
     pub fn builder() -> FleetBuilder {
-        FleetBuilder { seed: 0, services: Vec::new() }
+        FleetBuilder { seed: 0, services: Vec::new(), configured: BTreeMap::new() }
     }
 
     /// A client of the fleet, with the defaults.
@@ -143,6 +147,8 @@ impl fmt::Debug for Fleet {
 pub struct FleetBuilder {
     seed: u64,
     services: Vec<(String, u16, Setup)>,
+    /// By the node's id.
+    configured: BTreeMap<String, Configure>,
 }
 
 impl FleetBuilder {
@@ -165,14 +171,40 @@ impl FleetBuilder {
         self
     }
 
+    /// Has one node, by its id, be other than the rest: of another version or zone, say, or another
+    /// weight. Called again when it is restarted, which may then be otherwise, as it is in a rollout. Its
+    /// id, address and registry are the fleet's all the same. Said twice, the last holds.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # tokio::time::pause();
+    /// use micro::testing::Fleet;
+    ///
+    /// let fleet = Fleet::builder()
+    ///     .nodes("greeter", 3, |node| { /* registers the handlers */ })
+    ///     .configure("greeter-2", |node| node.metadata("zone", "eu-west-1b"))
+    ///     .configure("greeter-3", |node| node.version("2.0.0-rc.1").metadata("weight", "10"));
+    /// # fleet.start().await.expect("a fleet");
+    /// # }
+    /// ```
+    pub fn configure<F>(mut self, id: &str, configure: F) -> Self
+    where
+        F: Fn(ServiceBuilder) -> ServiceBuilder + Send + Sync + 'static,
+    {
+        self.configured.insert(id.to_owned(), Arc::new(configure));
+        self
+    }
+
     /// Starts all nodes, one after the other, each of them registered before the next.
     ///
     /// # Errors
-    /// As [`Service::start`]: `Config` for a service's name that cannot be one, or that is there twice.
+    /// As [`Service::start`]: `Config` for a service's name that cannot be one, or that is there twice;
+    /// and for a node that is [configured](Self::configure) and not there.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn start(self) -> Result<Fleet, Error> {
+    pub async fn start(mut self) -> Result<Fleet, Error> {
         /// Fleets are told apart by their numbers, within a process.
         static FLEETS: AtomicU32 = AtomicU32::new(1);
         fastrand::seed(self.seed);
@@ -186,8 +218,23 @@ impl FleetBuilder {
                 let address =
                     address.ok_or_else(|| Error::config("a fleet has 65535 nodes at most"))?;
                 let address = crate::transport::pipe::address(number, address);
-                nodes.push(FleetNode::new(service, id, &registry, address, setup.clone()));
+                let configure = self.configured.remove(&id);
+                nodes.push(FleetNode::new(
+                    service,
+                    id,
+                    &registry,
+                    address,
+                    setup.clone(),
+                    configure,
+                ));
             }
+        }
+        if let Some(id) = self.configured.keys().next() {
+            let ids: Vec<_> = nodes.iter().map(FleetNode::id).collect();
+            return Err(Error::config(format!(
+                "the fleet has no node {id} to configure, but {}",
+                ids.join(", ")
+            )));
         }
         let client = Client::builder().without_env().registry(registry.url()).build()?;
         let fleet = Fleet { client, nodes, registry };
@@ -207,6 +254,7 @@ impl fmt::Debug for FleetBuilder {
         f.debug_struct("FleetBuilder")
             .field("seed", &self.seed)
             .field("services", &services.collect::<Vec<_>>())
+            .field("configured", &self.configured.keys().collect::<Vec<_>>())
             .finish()
     }
 }

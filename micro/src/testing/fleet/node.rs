@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{sync::watch, time::sleep};
 
-use super::{FleetRegistry, Setup};
+use super::{Configure, FleetRegistry, Setup};
 use crate::{Error, Handle, Service, registration::RegistrationState, transport::pipe::Wire};
 
 /// A node of a [`Fleet`](super::Fleet).
@@ -27,6 +27,8 @@ pub struct FleetNode {
     /// How much later each call is answered, in nanoseconds.
     latency: Arc<AtomicU64>,
     setup: Setup,
+    /// `None` leaves it as any other.
+    configure: Option<Configure>,
     handle: Mutex<Option<Handle>>,
 }
 
@@ -37,6 +39,7 @@ impl FleetNode {
         registry: &FleetRegistry,
         address: SocketAddr,
         setup: Setup,
+        configure: Option<Configure>,
     ) -> Self {
         let wire = Wire::new(address);
         let registry = registry.seen_over(&wire, &id);
@@ -47,6 +50,7 @@ impl FleetNode {
             wire,
             latency: Arc::default(),
             setup,
+            configure,
             handle: Mutex::default(),
         }
     }
@@ -129,7 +133,12 @@ impl FleetNode {
     }
 
     pub(super) async fn start(&self) -> Result<watch::Receiver<RegistrationState>, Error> {
-        let mut service = Service::builder(&self.service)
+        let builder = Service::builder(&self.service);
+        let builder = match &self.configure {
+            Some(configure) => configure(builder),
+            None => builder,
+        };
+        let mut service = builder
             .without_env()
             .id(&self.id)
             .address(self.wire.address().to_string())

@@ -9,6 +9,8 @@ use tonic::Code;
 
 use super::*;
 use crate::{
+    ChannelOptions,
+    balance::Filter,
     client::Served,
     fixture::{Echo, Stub, Word, register},
     registry::Registry as _,
@@ -366,4 +368,37 @@ fn a_seed_tells_the_same_story_each_time_and_another_seed_another() {
         assert_eq!(differs, None, "run {run}: {:?}", differs.map(|at| (&first[at], &next[at])));
     }
     assert_ne!(told(8), first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_configured_by_its_id_and_anew_when_it_is_restarted() {
+    let zone = Arc::new(Mutex::new("b"));
+    let now = zone.clone();
+    let fleet = Fleet::builder()
+        .nodes("echo", 3, echo)
+        .configure("echo-2", |node| node.version("2.1.0").id("mine").registry("memory://mine"))
+        .configure("echo-3", move |node| node.metadata("zone", *now.lock().unwrap()));
+    let fleet = fleet.start().await.expect("a fleet");
+    let to = |options| {
+        let client = fleet.client_builder().for_all(options).build().expect("a client");
+        Stub::new("echo", &client)
+    };
+    let second = to(ChannelOptions::new().filter(Filter::new().version_range("^2")));
+    assert_eq!(answering(&second).await, ["echo-2"]);
+    let in_zone = |zone| to(ChannelOptions::new().filter(Filter::new().label("zone", zone)));
+    assert_eq!(answering(&in_zone("b")).await, ["echo-3"]);
+    *zone.lock().unwrap() = "c";
+    fleet.node("echo-3").restart().await.expect("it listens");
+    assert_eq!(answering(&in_zone("c")).await, ["echo-3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_configured_and_not_there_is_an_error() {
+    let fleet = Fleet::builder().nodes("echo", 2, echo).configure("echo-3", |node| node);
+    let error = fleet.start().await.expect_err("there are two");
+    assert!(error.is_config());
+    assert!(
+        error.to_string().contains("the fleet has no node echo-3 to configure, but echo-1, echo-2"),
+        "{error}"
+    );
 }
