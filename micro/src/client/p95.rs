@@ -1,6 +1,9 @@
 //! How long nearly all calls take, at most.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    sync::atomic::Ordering::{Acquire, Relaxed, Release},
+    time::Duration,
+};
 
 use crate::sync::{AtomicU32, AtomicU64};
 
@@ -28,7 +31,8 @@ const LEAST_NANOS: f64 = 1e3;
 impl P95 {
     /// None until enough calls were seen.
     pub(super) fn get(&self) -> Option<Duration> {
-        let is_known = self.seen.load(Relaxed) >= FIRST;
+        // Whoever sees that there were enough sees all of them.
+        let is_known = self.seen.load(Acquire) >= FIRST;
         is_known.then(|| Duration::from_nanos(self.nanos.load(Relaxed)))
     }
 
@@ -53,7 +57,7 @@ impl P95 {
     fn first(&self, latency: Duration) {
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         self.nanos.fetch_max(nanos.max(LEAST_NANOS as u64), Relaxed);
-        self.seen.fetch_add(1, Relaxed);
+        self.seen.fetch_add(1, Release);
     }
 
     fn step(&self, is_longer: bool) {
