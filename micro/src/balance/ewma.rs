@@ -167,23 +167,20 @@ impl Load {
     pub(super) fn succeeded(&self, latency: Duration, now: Instant) {
         let began = self.stamp(now.checked_sub(latency).unwrap_or(now));
         let (sample, now) = (latency.as_secs_f32(), self.stamp(now));
-        let is_another_stall = !is_before(began, self.raised.load(Relaxed));
         if !self.has_answered() {
             self.has_answered.store(true, Relaxed);
         }
-        let before = self.latency.update(now, |estimate, at| {
+        let raises = sample > self.latency.load().0 && self.is_another_stall(began, now);
+        self.latency.update(now, |estimate, at| {
             if estimate < 0.0 {
                 return sample;
             }
             if sample >= estimate {
-                return if is_another_stall { raised(estimate, sample) } else { estimate };
+                return if raises { raised(estimate, sample) } else { estimate };
             }
             let kept = decay(at, now, LATENCY_DECAY).min(1.0 - LEAST_WEIGHT);
             estimate * kept + sample * (1.0 - kept)
         });
-        if is_another_stall && sample > before {
-            self.raised.store(now, Relaxed);
-        }
         // Most nodes never fail: their calls are spared the write.
         if self.health.load().0 < 1.0 {
             self.health.update(now, |health, at| {
@@ -214,6 +211,14 @@ impl Load {
             .update(now, |health, at| (self.recovered(health, at, now) / 2.0).max(LEAST_HEALTH));
         // An estimate must not fade for want of successes: the node would seem the quicker for it.
         self.latency.update(now, |estimate, _| estimate);
+    }
+
+    /// Whether a call that began then is the first to tell of its stall. Of those that end at once,
+    /// one is.
+    fn is_another_stall(&self, began: u32, now: u32) -> bool {
+        let raised = self.raised.load(Relaxed);
+        !is_before(began, raised)
+            && self.raised.compare_exchange(raised, now, Relaxed, Relaxed).is_ok()
     }
 
     fn recovered(&self, health: f32, at: u32, now: u32) -> f32 {

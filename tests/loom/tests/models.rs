@@ -13,8 +13,8 @@ macro_rules! models {
 
 models! {
     budget: the_last_attempt_is_spent_once, no_deposit_is_lost;
-    load: no_more_calls_are_in_flight_than_the_limit, who_has_room_is_let_in, a_loss_is_told_once,
-        no_failure_is_lost;
+    load: no_more_calls_are_in_flight_than_the_limit, who_has_room_is_let_in,
+        the_calls_of_one_stall_raise_the_estimate_once, a_loss_is_told_once, no_failure_is_lost;
     p95: it_begins_with_the_longest_of_twenty, of_two_that_end_at_once_the_longer_counts,
         no_step_is_lost;
     stamped: a_value_is_never_read_with_anothers_stamp, no_update_is_lost;

@@ -63,6 +63,18 @@ pub fn who_has_room_is_let_in() {
     });
 }
 
+/// The calls that a node hung with raise its latency once, also when they end at once.
+pub fn the_calls_of_one_stall_raise_the_estimate_once() {
+    let born = Instant::now();
+    loom::model(move || {
+        let load = load(born, Duration::from_millis(1));
+        let now = born + Duration::from_secs(2);
+        let end = move |load: &Load| load.succeeded(Duration::from_secs(1), now);
+        both(&load, end, end);
+        assert_eq!(load.latency(now), Some(Duration::from_millis(2)), "at most doubled, once");
+    });
+}
+
 /// The loss of a connection counts once, however many calls it takes with it.
 pub fn a_loss_is_told_once() {
     let born = Instant::now();
