@@ -5,5 +5,7 @@
 
 pub(crate) use std::sync::{
     Mutex,
-    atomic::{AtomicBool, AtomicU32, AtomicU64},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence},
 };
+
+pub(crate) use tokio::sync::Semaphore;

@@ -14,6 +14,8 @@ mod budget;
 mod ewma;
 #[path = "../../../micro/src/client/p95.rs"]
 mod p95;
+#[path = "../../../micro/src/transport/slots.rs"]
+mod slots;
 #[path = "../../../micro/src/balance/stamped.rs"]
 mod stamped;
 #[path = "../../../micro/src/balance/tally.rs"]
@@ -22,13 +24,7 @@ mod tally;
 mod throttle;
 
 pub mod models;
-
-mod sync {
-    pub(crate) use loom::sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicU32, AtomicU64},
-    };
-}
+mod sync;
 
 /// What a tally has of the room it lives in.
 mod members {

@@ -7,6 +7,7 @@ use loom::thread;
 pub mod budget;
 pub mod load;
 pub mod p95;
+pub mod slots;
 pub mod stamped;
 pub mod tally;
 pub mod throttle;
