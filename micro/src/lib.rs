@@ -69,6 +69,7 @@ pub mod registry;
 pub mod server;
 mod service;
 pub mod stream;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "tls")]

@@ -104,8 +104,10 @@ impl EndpointState {
 
 #[cfg(test)]
 mod tests {
-    use super::{Event::*, *};
     use fastrand::Rng;
+    use proptest::prelude::*;
+
+    use super::{Event::*, *};
 
     fn at(start: Instant, ms: u64) -> Instant {
         start + Duration::from_millis(ms)
@@ -231,6 +233,60 @@ mod tests {
             (3300, Failed, false, Some((4977, 5817))),
             (4400, Wanted, true, None),
         ]);
+    }
+
+    /// An event, and how long after the one before.
+    fn happening() -> impl Strategy<Value = (Event, Duration)> {
+        let event = prop::sample::select(vec![Wanted, Connected, Failed, GoAway, Closed, Tick]);
+        (event, prop_oneof![0..50_u64, 0..8_000_u64].prop_map(Duration::from_millis))
+    }
+
+    proptest! {
+        #[test]
+        fn no_sequence_of_events_dials_twice_at_once_or_too_soon_or_never_again(
+            happenings in prop::collection::vec(happening(), 1..150),
+            seed: u64,
+        ) {
+            let first = Duration::from_millis(200);
+            let backoff = Backoff::connect().with_rng(Rng::with_seed(seed));
+            let (mut endpoint, mut now) = (EndpointState::new(backoff), Instant::now());
+            // What is known without it.
+            let (mut is_wanted, mut is_dialling, mut is_connected) = (false, false, false);
+            let (mut ceiling, mut dialled, mut backed_off) = (first, None, None);
+            for (event, later) in happenings {
+                now += later;
+                match event {
+                    Wanted => is_wanted = true,
+                    Connected if is_dialling => {
+                        (is_dialling, is_connected, ceiling) = (false, true, first);
+                    }
+                    Failed if is_dialling => {
+                        is_dialling = false;
+                        backed_off = Some(now + ceiling.mul_f64(0.8));
+                        ceiling = ceiling.mul_f64(1.6).min(Duration::from_secs(5));
+                    }
+                    GoAway | Closed => is_connected = false,
+                    Connected | Failed | Tick => {}
+                }
+                let soon = dialled.map(|at| at + AT_ONCE_AGAIN_AFTER);
+                if endpoint.handle(event, now) {
+                    prop_assert!(is_wanted && !is_dialling && !is_connected, "one at a time");
+                    let earliest = soon.into_iter().chain(backed_off).min();
+                    prop_assert!(earliest.is_none_or(|at| at <= now), "too soon");
+                    (is_dialling, dialled, backed_off) = (true, Some(now), None);
+                }
+                prop_assert_eq!(endpoint.phase() == Phase::Ready, is_connected);
+                let rests = !is_wanted || is_dialling || is_connected;
+                prop_assert_eq!(endpoint.wakes_at().is_none(), rests);
+                if let Some(at) = endpoint.wakes_at() {
+                    prop_assert!(now < at && at <= now + Duration::from_secs(6));
+                    prop_assert!(event != Wanted || Some(at) <= soon, "someone waits for it");
+                }
+            }
+            if let Some(at) = endpoint.wakes_at() {
+                prop_assert!(endpoint.handle(Tick, at), "it wakes for that");
+            }
+        }
     }
 
     #[test]

@@ -32,14 +32,12 @@
 //! call comes in its turn: an assumed one, such as linkerd's 30 ms, is wrong for whole fleets, and
 //! with a single caller would keep the nodes that were not the first away for half a minute.
 
-use std::{
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use tokio::time::Instant;
 
-use super::room;
+use super::stamped::Stamped;
+use crate::sync::{AtomicBool, AtomicU32};
 
 /// How fast a latency estimate follows faster samples, and fades without any (Finagle's default).
 const LATENCY_DECAY: Duration = Duration::from_secs(10);
@@ -156,7 +154,8 @@ impl Load {
 
     /// The same, if no more than `limit` are under way then.
     pub(super) fn begin_within(&self, limit: u32) -> bool {
-        room::take(&self.in_flight, limit)
+        let one_more = |calls: u32| (calls < limit).then_some(calls + 1);
+        self.in_flight.fetch_update(Relaxed, Relaxed, one_more).is_ok()
     }
 
     /// A call that began is over, however it went.
@@ -168,23 +167,20 @@ impl Load {
     pub(super) fn succeeded(&self, latency: Duration, now: Instant) {
         let began = self.stamp(now.checked_sub(latency).unwrap_or(now));
         let (sample, now) = (latency.as_secs_f32(), self.stamp(now));
-        let is_another_stall = !is_before(began, self.raised.load(Relaxed));
         if !self.has_answered() {
             self.has_answered.store(true, Relaxed);
         }
-        let before = self.latency.update(now, |estimate, at| {
+        let raises = sample > self.latency.load().0 && self.is_another_stall(began, now);
+        self.latency.update(now, |estimate, at| {
             if estimate < 0.0 {
                 return sample;
             }
             if sample >= estimate {
-                return if is_another_stall { raised(estimate, sample) } else { estimate };
+                return if raises { raised(estimate, sample) } else { estimate };
             }
             let kept = decay(at, now, LATENCY_DECAY).min(1.0 - LEAST_WEIGHT);
             estimate * kept + sample * (1.0 - kept)
         });
-        if is_another_stall && sample > before {
-            self.raised.store(now, Relaxed);
-        }
         // Most nodes never fail: their calls are spared the write.
         if self.health.load().0 < 1.0 {
             self.health.update(now, |health, at| {
@@ -217,6 +213,14 @@ impl Load {
         self.latency.update(now, |estimate, _| estimate);
     }
 
+    /// Whether a call that began then is the first to tell of its stall. Of those that end at once,
+    /// one is.
+    fn is_another_stall(&self, began: u32, now: u32) -> bool {
+        let raised = self.raised.load(Relaxed);
+        !is_before(began, raised)
+            && self.raised.compare_exchange(raised, now, Relaxed, Relaxed).is_ok()
+    }
+
     fn recovered(&self, health: f32, at: u32, now: u32) -> f32 {
         if health == 1.0 {
             return health;
@@ -247,41 +251,6 @@ fn decay(from: u32, to: u32, over: Duration) -> f32 {
     match i32::try_from(to.wrapping_sub(from)) {
         Ok(elapsed @ 1..) => (-(elapsed as f32 / 1e3) / over.as_secs_f32()).exp(),
         _ => 1.0,
-    }
-}
-
-/// A number and when it was written, in one word, so that neither is ever read without the other.
-#[derive(Debug)]
-struct Stamped(AtomicU64);
-
-impl Stamped {
-    fn new(value: f32) -> Self {
-        Self(AtomicU64::new(Self::pack(value, 0)))
-    }
-
-    fn load(&self) -> (f32, u32) {
-        Self::unpack(self.0.load(Relaxed))
-    }
-
-    /// Writes what comes next, and returns what was there.
-    fn update(&self, now: u32, next: impl Fn(f32, u32) -> f32) -> f32 {
-        let mut current = self.0.load(Relaxed);
-        loop {
-            let (value, at) = Self::unpack(current);
-            let new = Self::pack(next(value, at), now);
-            match self.0.compare_exchange_weak(current, new, Relaxed, Relaxed) {
-                Ok(_) => return value,
-                Err(seen) => current = seen,
-            }
-        }
-    }
-
-    fn pack(value: f32, at: u32) -> u64 {
-        u64::from(value.to_bits()) << 32 | u64::from(at)
-    }
-
-    fn unpack(word: u64) -> (f32, u32) {
-        (f32::from_bits((word >> 32) as u32), word as u32)
     }
 }
 

@@ -64,6 +64,7 @@ mod request;
 mod room;
 mod set;
 mod snapshot;
+mod stamped;
 mod standing;
 mod subset;
 mod tally;

@@ -1,9 +1,6 @@
 //! How many of a channel's calls may be in flight, in all and on each node.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering::Relaxed},
-};
+use std::sync::Arc;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -90,9 +87,4 @@ impl Room {
         let calls = self.limits.per_node.unwrap_or_default();
         format!("each node has {calls} calls in flight, as many as max_in_flight_per_node allows")
     }
-}
-
-/// Counts one more, if that is within the limit.
-pub(super) fn take(counter: &AtomicU32, limit: u32) -> bool {
-    counter.fetch_update(Relaxed, Relaxed, |count| (count < limit).then_some(count + 1)).is_ok()
 }

@@ -144,6 +144,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use fastrand::Rng;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -234,37 +235,67 @@ mod tests {
         assert_eq!(part.len(), 10, "one of all may be up");
     }
 
-    #[test]
-    fn any_order_of_changes_leaves_the_first_by_rank() {
-        let mut rng = Rng::with_seed(5);
-        let (mut subset, mut part) = of(8, 0..40);
-        let mut all: BTreeSet<u64> = (0..40).collect();
-        let mut failing = BTreeSet::<String>::new();
-        for _ in 0..5_000 {
-            let number = rng.u64(..60);
-            match rng.u8(..5) {
-                0 | 1 => {
-                    all.insert(number);
-                    follow(&mut part, subset.update(Update::Insert(node(number))));
-                }
-                2 => {
-                    all.remove(&number);
-                    failing.remove(&number.to_string());
-                    follow(&mut part, subset.update(Update::Remove(number.to_string().into())));
-                }
-                3 => {
-                    follow(&mut part, subset.reached(&number.to_string(), false));
-                }
-                _ => {
-                    follow(&mut part, subset.reached(&number.to_string(), true));
-                }
+    #[derive(Debug, Clone)]
+    enum Event {
+        Insert(u64),
+        Remove(u64),
+        Reset(BTreeSet<u64>),
+        Forget,
+        Reached(u64, bool),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let number = || 0..60_u64;
+        prop_oneof![
+            8 => number().prop_map(Event::Insert),
+            4 => number().prop_map(Event::Remove),
+            1 => prop::collection::btree_set(number(), 0..60).prop_map(Event::Reset),
+            1 => Just(Event::Forget),
+            8 => (number(), any::<bool>()).prop_map(|(at, is)| Event::Reached(at, is)),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_order_of_changes_leaves_the_first_by_rank(
+            events in prop::collection::vec(event(), 1..150),
+            seed: u64,
+        ) {
+            let (mut subset, mut part) = (Subset::new(8, seed), BTreeSet::new());
+            let mut all = BTreeSet::new();
+            for event in events {
+                let updates = match event {
+                    Event::Insert(number) => {
+                        all.insert(number);
+                        subset.update(Update::Insert(node(number)))
+                    }
+                    Event::Remove(number) => {
+                        all.remove(&number);
+                        subset.update(Update::Remove(number.to_string().into()))
+                    }
+                    Event::Reset(numbers) => {
+                        all = numbers;
+                        subset.update(Update::Reset(all.iter().copied().map(node).collect()))
+                    }
+                    Event::Forget => {
+                        all.clear();
+                        subset.update(Update::Forget)
+                    }
+                    Event::Reached(number, is_reached) => {
+                        subset.reached(&number.to_string(), is_reached)
+                    }
+                };
+                follow(&mut part, updates);
+                let mut ranks: Vec<_> = all.iter().map(|it| subset.rank(&it.to_string())).collect();
+                ranks.sort();
+                prop_assert!(subset.failing.iter().all(|id| part.contains(&**id)));
+                let size = 8 + subset.failing.len();
+                let expected = ranks.into_iter().take(size).map(|(_, id)| id.to_string()).collect();
+                prop_assert_eq!(&part, &expected);
+                prop_assert_eq!(subset.listed(), all.len());
             }
-            let mut ranks: Vec<_> = all.iter().map(|it| subset.rank(&it.to_string())).collect();
-            ranks.sort();
-            let size = 8 + subset.failing.len();
-            let expected = ranks.into_iter().take(size).map(|(_, id)| id.to_string()).collect();
-            assert_eq!(part, expected);
-            assert_eq!(subset.listed(), all.len());
         }
     }
 

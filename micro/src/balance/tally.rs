@@ -1,8 +1,9 @@
 //! What a node's calls have come to: the counts that it is ejected by.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::members::Key;
+use crate::sync::AtomicU32;
 
 /// The debt at which a node is ejected.
 const LIMIT: u32 = 30;

@@ -1,11 +1,10 @@
 //! How many attempts beyond their first a channel's calls may make.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::sync::{PoisonError, atomic::Ordering::Relaxed};
 
 use tokio::time::Instant;
+
+use crate::sync::{AtomicU64, Mutex};
 
 /// Attempts a call, and attempts a second whatever the calls.
 ///

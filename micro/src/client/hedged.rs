@@ -13,8 +13,8 @@ use tonic::{Code, Status};
 use super::{
     Served,
     hedge::{Delay, Hedging},
-    latency::P95,
     observed::{Attempt, Observed},
+    p95::P95,
     race::{Race, Then},
     status,
     unary::{self, Prepared},

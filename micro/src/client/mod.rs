@@ -27,6 +27,7 @@ mod limit;
 mod live_config;
 mod observed;
 mod options;
+mod p95;
 mod policy;
 mod race;
 mod replay;

@@ -319,67 +319,85 @@ mod tests {
         assert_eq!(race.after_status(&Status::unavailable("busy"), start), Then::Fail);
     }
 
-    #[derive(Debug, Clone)]
+    #[derive(Debug, Clone, Copy, PartialEq)]
     enum Event {
         Due,
         Busy,
         Lost,
         Refused,
         Nothing,
+        NoMore,
+        Fatal,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        use Event::{Busy, Due, Fatal, Lost, NoMore, Nothing, Refused};
+        prop_oneof![
+            16 => prop::sample::select(vec![Due, Busy, Lost, Refused, Nothing]),
+            1 => prop::sample::select(vec![NoMore, Fatal]),
+        ]
     }
 
     proptest! {
-            #[test]
-            fn no_sequence_of_events_makes_more_attempts_than_allowed_or_ends_with_one_under_way(
-                events in prop::collection::vec(
-                    prop::sample::select(
-                        vec![Event::Due, Event::Busy, Event::Lost, Event::Refused, Event::Nothing],
-                    ),
-                    1..60,
-                ),
-                paid in 0..6_usize,
-            ) {
-                let mut now = Instant::now();
-    let budget = Budget::new(now);
-                (0..100 - paid).for_each(|_| assert!(budget.withdraw(now)));
-                let mut race = a6(&budget, now);
-                let (mut running, mut further) = (1, 0);
-                for event in events {
-                    let failure = |kind| Failure::unavailable(kind, "node:1", "gone");
-                    let then = match event {
-                        Event::Due => {
-                            let Some(due) = race.due() else { continue };
-                            // The budget grows by less than one within them.
-                            now = now.max(due.min(now + Duration::from_micros(1)));
-                            if race.is_due(now) {
-                                (running, further) = (running + 1, further + 1);
-                            }
-                            Then::Wait
+        #[test]
+        fn no_sequence_of_events_makes_more_attempts_than_allowed_or_ends_with_one_under_way(
+            events in prop::collection::vec(event(), 1..60),
+            paid in 0..6_usize,
+        ) {
+            let mut now = Instant::now();
+            let budget = Budget::new(now);
+            (0..100 - paid).for_each(|_| assert!(budget.withdraw(now)));
+            let mut race = a6(&budget, now);
+            let (mut running, mut further, mut is_over) = (1, 0, false);
+            for event in events {
+                let failure = |kind| Failure::unavailable(kind, "node:1", "gone");
+                let then = match event {
+                    Event::Due => {
+                        let Some(due) = race.due() else { continue };
+                        prop_assert!(!is_over, "the server asked for no more");
+                        // The budget grows by less than one within them.
+                        now = now.max(due.min(now + Duration::from_micros(1)));
+                        if race.is_due(now) {
+                            (running, further) = (running + 1, further + 1);
                         }
-                        _ if running == 0 => continue,
-                        Event::Busy => race.after_status(&Status::unavailable("busy"), now),
-                        Event::Lost => race.after_failure(&failure(FailureKind::Lost), now),
-                        Event::Refused => {
-                            let then = race.after_failure(&failure(FailureKind::Refused), now);
-                            prop_assert!(matches!(then, Then::Attempt(_)), "nobody has seen it");
-                            continue;
-                        }
-                        Event::Nothing => race.after_nothing(),
-                    };
-                    match (event, then) {
-                        (Event::Due, _) => {}
-                        (_, Then::Attempt(_)) => further += 1,
-                        (_, Then::Wait) => running -= 1,
-                        (_, Then::Fail) => {
-                            prop_assert_eq!(running, 1, "others may yet be answered");
-                            return Ok(());
-                        }
+                        Then::Wait
                     }
-                    prop_assert!(further <= 3 && further <= paid, "{further} of {paid}");
-                    prop_assert_eq!(race.previous_attempts() as usize, further);
+                    _ if running == 0 => continue,
+                    Event::Busy => race.after_status(&Status::unavailable("busy"), now),
+                    Event::Lost => race.after_failure(&failure(FailureKind::Lost), now),
+                    Event::Refused => {
+                        let then = race.after_failure(&failure(FailureKind::Refused), now);
+                        prop_assert!(matches!(then, Then::Attempt(_)), "nobody has seen it");
+                        continue;
+                    }
+                    Event::Nothing => race.after_nothing(),
+                    Event::NoMore => {
+                        is_over = true;
+                        race.after_status(&with_pushback("-1"), now)
+                    }
+                    Event::Fatal => {
+                        let then = race.after_status(&Status::not_found("it"), now);
+                        prop_assert_eq!(then, Then::Fail, "nobody would say otherwise");
+                        return Ok(());
+                    }
+                };
+                match (event, then) {
+                    (Event::Due, _) => {}
+                    (_, Then::Attempt(_)) => {
+                        prop_assert!(!is_over, "the server asked for no more");
+                        further += 1;
+                    }
+                    (_, Then::Wait) => running -= 1,
+                    (_, Then::Fail) => {
+                        prop_assert_eq!(running, 1, "others may yet be answered");
+                        return Ok(());
+                    }
                 }
+                prop_assert!(further <= 3 && further <= paid, "{further} of {paid}");
+                prop_assert_eq!(race.previous_attempts() as usize, further);
             }
         }
+    }
 
     #[test]
     fn a_call_hedged_once_is_tried_again_after_failures_all_the_same() {

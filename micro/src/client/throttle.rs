@@ -1,6 +1,8 @@
 //! `retryThrottling` of gRFC A6.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::sync::AtomicU32;
 
 /// Holds attempts beyond a call's first back while too many calls fail
 /// ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#throttling-retry-attempts-and-hedged-rpcs)).

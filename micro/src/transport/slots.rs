@@ -1,8 +1,8 @@
 //! The peer's MAX_CONCURRENT_STREAMS, as slots that callers wait for in line.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
-use tokio::sync::Semaphore;
+use crate::sync::{AtomicUsize, Semaphore, fence};
 
 /// As many slots as the peer allows streams at a time. Callers beyond that wait first come first
 /// served, and their calls have not begun: `h2` alone would queue them too, but would then send
@@ -48,6 +48,7 @@ impl Slots {
             self.total.fetch_sub(1, Ordering::AcqRel);
         } else {
             self.semaphore.add_permits(1);
+            self.settle();
         }
     }
 
@@ -57,9 +58,8 @@ impl Slots {
         // Not worked out from the others, which a call that ends now changes one after the other.
         let current = self.limit.swap(limit, Ordering::Relaxed);
         if let Some(fewer) = current.checked_sub(limit) {
-            let taken_away = self.semaphore.forget_permits(fewer);
-            self.total.fetch_sub(taken_away, Ordering::AcqRel);
-            self.surplus.fetch_add(fewer - taken_away, Ordering::AcqRel);
+            self.surplus.fetch_add(fewer, Ordering::AcqRel);
+            self.settle();
         } else {
             let mut more = limit - current;
             while more > 0 {
@@ -71,6 +71,25 @@ impl Slots {
             }
             self.total.fetch_add(more, Ordering::AcqRel);
             self.semaphore.add_permits(more);
+        }
+    }
+
+    /// Takes the surplus away as far as slots are free. Whoever makes either does it: of a call that ends
+    /// as the limit is lowered, one of the two sees what the other has done.
+    fn settle(&self) {
+        // What was written before the permits were last, is read after.
+        fence(Ordering::Acquire);
+        loop {
+            let free = self.semaphore.forget_permits(self.surplus.load(Ordering::Relaxed));
+            if free == 0 {
+                return;
+            }
+            // Slots that came back meanwhile may have been taken of it, or the limit was raised.
+            let lower = |count: usize| Some(count.saturating_sub(free));
+            let before = self.surplus.fetch_update(Ordering::AcqRel, Ordering::Relaxed, lower);
+            let taken_away = before.map_or(0, |before| before.min(free));
+            self.total.fetch_sub(taken_away, Ordering::AcqRel);
+            self.semaphore.add_permits(free - taken_away);
         }
     }
 

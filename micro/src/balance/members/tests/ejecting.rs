@@ -157,44 +157,6 @@ fn an_interval_without_ejection_is_forgiven() {
     assert_eq!(world.probes(), ["a"], "30 s again");
 }
 
-/// Whatever happens to five nodes, in whatever order: half of those connected are in, and so is one
-/// if any is.
-#[test]
-fn no_sequence_of_events_empties_the_set_by_ejection() {
-    let mut rng = Rng::with_seed(11);
-    let mut ejections = 0;
-    for _ in 0..300 {
-        let mut world = World::new();
-        let mut now = 0;
-        for _ in 0..120 {
-            now += rng.u64(..6_000);
-            world.tick(now);
-            let id = ["a", "b", "c", "d", "e"][rng.usize(..5)];
-            let is_linked = world.member(id).map(|member| member.link.is_some());
-            let was_out = world.members.census.out;
-            match (rng.u8(..10), is_linked) {
-                (0, _) => world.remove(now, id),
-                (1, Some(true)) => world.closed(now, id),
-                (2, Some(true)) => world.goaway(now, id),
-                (3..=5, Some(true)) => world.broke(now, id),
-                (6 | 7, Some(true)) => world.calls(id, rng.u32(..200), rng.u32(..200)),
-                (8, Some(_)) => {
-                    world.probed(now, id, [None, Some(true), Some(false)][rng.usize(..3)]);
-                }
-                (_, Some(false)) => {
-                    world.connected(now, id);
-                }
-                _ => world.insert(now, id),
-            }
-            let census = &world.members.census;
-            ejections += usize::from(census.out > was_out);
-            assert_eq!(census.pickable > 0, !world.picked.is_empty(), "{census:?}");
-            assert_eq!(census.pickable - census.out, world.picked.len(), "{census:?}");
-        }
-    }
-    assert!(ejections > 1_000, "only {ejections} ejections were tried");
-}
-
 #[test]
 fn failures_eject_a_node_while_the_others_answer() {
     let fails = |world: &mut World, ms: u64, id: &str| {

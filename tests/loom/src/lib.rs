@@ -1,0 +1,33 @@
+//! micro's counters over loom's atomics, and what must hold in whichever order threads come to them,
+//! and whichever of the values that the memory model allows they then read.
+//!
+//! The counters are micro's own files, which take their atomics from `crate::sync`: in micro those are
+//! `std`'s, here they are loom's. So nothing is built anew with a `--cfg`, and no user has loom in
+//! their tree. The models run as tests of this package: `cargo test --package loom-models`.
+
+// What the models do not call is called in micro.
+#![allow(dead_code)]
+
+#[path = "../../../micro/src/client/budget.rs"]
+mod budget;
+#[path = "../../../micro/src/balance/ewma.rs"]
+mod ewma;
+#[path = "../../../micro/src/client/p95.rs"]
+mod p95;
+#[path = "../../../micro/src/transport/slots.rs"]
+mod slots;
+#[path = "../../../micro/src/balance/stamped.rs"]
+mod stamped;
+#[path = "../../../micro/src/balance/tally.rs"]
+mod tally;
+#[path = "../../../micro/src/client/throttle.rs"]
+mod throttle;
+
+pub mod models;
+mod sync;
+
+/// What a tally has of the room it lives in.
+mod members {
+    #[derive(Debug)]
+    pub(crate) struct Key;
+}

@@ -1,0 +1,52 @@
+//! The counts that a node is ejected by.
+
+use std::sync::Arc;
+
+use super::both;
+use crate::{members::Key, tally::Tally};
+
+fn after_broken(calls: u32) -> Arc<Tally> {
+    let tally = Tally::new(Key);
+    for _ in 0..calls {
+        assert!(!tally.broke());
+    }
+    Arc::new(tally)
+}
+
+/// Of calls that fail at once, one says that it was too many.
+pub fn one_too_many_is_told_once() {
+    for before in [1, 2] {
+        loom::model(move || {
+            let tally = after_broken(before);
+            let (one, other) = both(&tally, Tally::broke, Tally::broke);
+            assert!(one ^ other, "{one} {other}");
+        });
+    }
+}
+
+/// An answer takes its part off the debt, though another call adds to it.
+pub fn an_answer_beside_a_failure_is_not_lost() {
+    loom::model(|| {
+        let tally = after_broken(1);
+        let ((), told) = both(&tally, Tally::answered, Tally::failed);
+        assert!(!told);
+        // 10 - 5 + 6, or the other way round.
+        assert!(!tally.broke(), "it owes 21");
+        assert!(tally.broke(), "and 31");
+    });
+}
+
+/// Each call is counted in one interval.
+pub fn the_sweep_takes_each_call_once() {
+    loom::model(|| {
+        let tally = after_broken(0);
+        let calls = |tally: &Tally| {
+            tally.answered();
+            tally.failed_with_others();
+            tally.answered();
+        };
+        let ((), taken) = both(&tally, calls, Tally::take);
+        let left = tally.take();
+        assert_eq!((taken.0 + left.0, taken.1 + left.1), (2, 1));
+    });
+}
