@@ -126,12 +126,14 @@ impl NodeFault {
         matches!(self, Self::Exhausted | Self::Unavailable | Self::Slow)
     }
 
-    /// How many calls that are not idempotent it may cost at most; none that is.
-    ///
-    /// A node that is killed or stopped costs those that were in flight on it until the client could
-    /// know: those are counted. The others cost none where no handler can have seen the call, else:
+    /// How many calls that are not idempotent it may cost at most; none that is, and none where no
+    /// handler can have seen the call.
     fn at_most(self) -> usize {
         match self {
+            // Each caller has no more than one call there until the client could know.
+            Self::Killed | Self::Stopped => CALLERS,
+            Self::TwoKilled => 2 * CALLERS,
+            Self::AllKilled => 3 * CALLERS,
             // Two connections lost that never answered a call eject it, and each caller has no more than
             // one call on each.
             Self::SilentWhenReady | Self::ClosesWhenReady => 2 * CALLERS,
@@ -165,6 +167,8 @@ impl NodeFault {
             }
             _ => fleet.url.clone(),
         };
+        let at_most = self.at_most();
+        println!("{name}: it may cost no call that is idempotent, and {at_most} others");
         let mut trial = Trial::over(fleet, &url, &name, who, PAUSE).await;
         let stand_in = match self {
             Self::AddressChanged => {
@@ -181,6 +185,8 @@ impl NodeFault {
         }
         let bad: Vec<_> = trial.faults().into_iter().map(|fault| fault.victim).collect();
         let verdict = trial.end().await;
+        let allowed = verdict.line().allowed;
+        assert!(allowed <= at_most, "{name}: {allowed} excused, of {at_most} that were to be");
         if stand_in.is_none() {
             let is_called = |id: &String| verdict.is_called(id);
             assert!(bad.iter().all(is_called), "{name}: no call reached one of {bad:?}");
