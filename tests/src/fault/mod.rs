@@ -35,7 +35,7 @@ pub use server::{Cannot, Server};
 pub use silent::Silent;
 pub use source::{AWAY, AWAY_FOR_A_MOMENT, Source, bear, older, with_option};
 pub use table::judge;
-pub use trial::{CALLERS, Trial, Verdict};
+pub use trial::{CALLERS, CALLS, Trial, Verdict};
 pub use unaccepting::Unaccepting;
 
 use std::time::{Duration, SystemTime};

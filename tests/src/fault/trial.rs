@@ -10,6 +10,9 @@ use super::{Audit, Call, Callers, Fault, Fleet, Line, TTL, Visit, Who, now, reco
 /// How many callers call at once.
 pub const CALLERS: usize = 16;
 
+/// How many calls are made under a fault at the least.
+pub const CALLS: u64 = 5_000;
+
 /// A fleet under calls, and the faults done to it so far.
 #[derive(Debug)]
 pub struct Trial {
