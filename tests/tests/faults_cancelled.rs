@@ -4,7 +4,7 @@
 use std::{alloc::System, fs, future::ready, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use micro::{Client, Status};
+use micro::{Channel, Client, Status};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tests::{
     etcd::Etcd,
@@ -21,13 +21,16 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const CALLS: usize = 10_000;
 
+/// In how many rounds they are made while a connection's own is counted.
+const ROUNDS: usize = 5;
+
 /// How many of them are under way at a time.
 const AT_ONCE: usize = 500;
 
 /// What a handler takes, in milliseconds; a call is given up before that.
 const TAKES: u64 = 100;
 
-/// Their ids, apart from those of the callers beside them: of those before the count, and the others.
+/// Their ids, apart from those of the callers beside them: of those with none beside, and the others.
 const FIRST_ID: u64 = 1 << 32;
 const SECOND_ID: u64 = 1 << 33;
 
@@ -43,10 +46,14 @@ struct Count {
     nodes: usize,
 }
 
+/// Bytes of this process's heap.
+fn heap() -> isize {
+    let heap = ALLOCATOR.stats();
+    heap.bytes_allocated as isize - heap.bytes_deallocated as isize
+}
+
 impl Count {
     fn of(fleet: &Fleet) -> Self {
-        let heap = ALLOCATOR.stats();
-        let taken = heap.bytes_allocated as isize - heap.bytes_deallocated as isize;
         let open = |process: &str| {
             let files = fs::read_dir(format!("/proc/{process}/fd"));
             files.expect("Linux tells what is open").count()
@@ -59,7 +66,7 @@ impl Count {
         };
         Self {
             tasks: Handle::current().metrics().num_alive_tasks(),
-            heap: taken,
+            heap: heap(),
             open: open("self") + processes.iter().map(|it| open(it)).sum::<usize>(),
             nodes: processes.iter().map(resident).sum(),
         }
@@ -108,10 +115,14 @@ async fn calls_given_up_midway_leave_nothing_behind_and_fail_no_other() {
     let etcd = Etcd::start().await;
     let fleet = Fleet::with_flags(&etcd.url(), &["--takes", &TAKES.to_string()]).await;
     let client = Client::builder().registry(&fleet.url).build().unwrap();
+    // The stubs' own: they leave their connections to it.
+    let channel = client.channel(SERVICE);
+    a_connection_keeps_nothing(&client, &channel).await;
     // What is kept for reuse is there after as many calls at once as there will be.
-    give_up(&client, FIRST_ID, CALLS / 2).await;
+    drop(channel);
     let before = settled(&fleet, None).await;
 
+    let channel = client.channel(SERVICE);
     let callers = Callers::start(&client, CALLERS);
     give_up(&client, SECOND_ID, CALLS).await;
     let given_up = now();
@@ -129,10 +140,41 @@ async fn calls_given_up_midway_leave_nothing_behind_and_fail_no_other() {
     assert!(audit.broken_rules().is_empty(), "{:?}", audit.broken_rules());
     drop(audit);
 
+    none_is_under_way(&channel).await;
+    drop(channel);
     let after = settled(&fleet, Some(before)).await;
     println!("before: {before:?}\nafter:  {after:?}");
     let seen = fleet.visits().iter().filter(|visit| visit.call >= SECOND_ID).count();
     assert!(seen > CALLS / 2, "handlers had only {seen} of the calls given up");
+}
+
+/// Gives calls up in rounds. Connections have room for as many streams as there ever were at once, which
+/// grows in some rounds; what is kept of each call would be kept in all.
+async fn a_connection_keeps_nothing(client: &Client, channel: &Channel) {
+    let (mut before, mut grown) = (heap(), Vec::new());
+    for round in 0..ROUNDS {
+        let count = CALLS / ROUNDS;
+        give_up(client, FIRST_ID + (round * CALLS) as u64, count).await;
+        none_is_under_way(channel).await;
+        grown.push(heap() - before);
+        before = heap();
+    }
+    println!("bytes more after each round: {grown:?}");
+    let least = grown.iter().min().expect("there are some");
+    assert!(*least < 4096, "each round leaves something behind: {grown:?}");
+}
+
+/// Waits until the client counts no call as in flight.
+async fn none_is_under_way(channel: &Channel) {
+    let limit = Instant::now() + Duration::from_secs(10);
+    loop {
+        let explained = channel.explain().await.expect("the runtime is ours");
+        if explained.nodes.iter().all(|node| node.in_flight == 0) {
+            return;
+        }
+        assert!(Instant::now() < limit, "calls are under way 10 s later: {explained}");
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Waits until no handler has a call any more, and here it is as it was before.

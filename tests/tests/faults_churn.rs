@@ -12,12 +12,9 @@ use std::{
 use micro::registry::{self, Lease, Node, Registry};
 use tests::{
     etcd::Etcd,
-    fault::{Fleet, SERVICE, Trial, Who, flap, now},
+    fault::{CALLS, Fleet, SERVICE, Trial, Who, flap, now},
 };
 use tokio::time::interval;
-
-/// At least so many calls.
-const CALLS: u64 = 5_000;
 
 /// After each call of a caller: what a registry's changes cost is to leave no call waiting for a core.
 const PAUSE: Duration = Duration::from_millis(20);

@@ -13,7 +13,7 @@ use std::{
 use fastrand::Rng;
 use tests::{
     etcd::Etcd,
-    fault::{Fleet, SERVICE, Trial, now},
+    fault::{CALLS, Fleet, SERVICE, Trial, now},
     process::connections,
     proto::ledger::{Entry, LedgerClient},
 };
@@ -110,7 +110,7 @@ async fn calls_are_given_up(name: &str, away: impl Fn(&mut Etcd), back: impl Asy
     let has_grown = after.0 > before.0 || after.1 > before.1;
     assert!(!has_grown, "tasks, and connections to nodes: {before:?}, then {after:?}");
     let ids = trial.fleet.ids();
-    let audit = trial.finish(0).await;
+    let audit = trial.finish(CALLS).await;
     assert!(audit.failed().is_empty(), "no call of those who wait fails");
     // All the while each node was called: none was ejected.
     let mut begin = from;

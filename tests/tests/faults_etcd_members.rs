@@ -7,7 +7,7 @@ use std::time::Duration;
 use micro::registry::{self, Node};
 use tests::{
     etcd::{self, Etcd},
-    fault::{TTL, Trial, now},
+    fault::{CALLS, TTL, Trial, now},
 };
 use tokio::time::sleep;
 
@@ -80,7 +80,7 @@ async fn are_listed(trial: &mut Trial, from: Duration, what: &str) {
 async fn finish(mut trial: Trial) {
     assert!(trial.fleet.terminate(0).await.success());
     trial.replace(0).await;
-    let audit = trial.finish(0).await;
+    let audit = trial.finish(CALLS).await;
     assert!(audit.failed().is_empty(), "no call fails");
 }
 
@@ -142,7 +142,7 @@ async fn the_first_is_cut_off(leads: bool, name: &str) {
     peers.mend();
     are_listed(&mut trial, now(), "its return").await;
 
-    let audit = trial.finish(0).await;
+    let audit = trial.finish(CALLS).await;
     assert!(audit.failed().is_empty(), "no call fails");
     let first = audit.first_answer(&stands_in, cut).expect("it was called");
     let took = first - cut.min(first);

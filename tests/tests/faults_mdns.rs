@@ -9,7 +9,7 @@ use micro::{
     testing::registry::Watching,
 };
 use tests::{
-    fault::{AWAY, AWAY_FOR_A_MOMENT, Cannot, SERVICE, TTL, Trial, judge, noise, now},
+    fault::{AWAY, AWAY_FOR_A_MOMENT, CALLS, Cannot, SERVICE, TTL, Trial, judge, noise, now},
     multicast::Multicast,
     namespace,
 };
@@ -89,7 +89,7 @@ async fn without_multicast(fault: &str) {
 async fn go_on(mut trial: Trial) {
     assert!(trial.fleet.terminate(0).await.success());
     trial.replace(0).await;
-    trial.finish(0).await;
+    trial.finish(CALLS).await;
 }
 
 async fn trial(fault: &str) -> Trial {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tests::{
-    fault::{Server, TTL, Trial, now},
+    fault::{CALLS, Server, TTL, Trial, now},
     nats::Nats,
 };
 
@@ -30,7 +30,7 @@ async fn the_first_is_stopped(name: &str, asked: [usize; 3]) {
     are_listed(&mut trial, "its return").await;
     assert!(trial.fleet.terminate(1).await.success());
     trial.replace(1).await;
-    let audit = trial.finish(0).await;
+    let audit = trial.finish(CALLS).await;
     assert!(audit.failed().is_empty(), "no call fails");
 }
 

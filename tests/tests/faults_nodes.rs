@@ -6,8 +6,8 @@ use micro::{Client, registry::Node};
 use tests::{
     etcd::Etcd,
     fault::{
-        Audit, CALLERS, Callers, Fleet, Line, SERVICE, Silent, TTL, Trial, free_address, now,
-        record,
+        Audit, CALLERS, CALLS, Callers, Fleet, Line, SERVICE, Silent, TTL, Trial, free_address,
+        now, record,
     },
 };
 use tokio::time::sleep;
@@ -78,7 +78,7 @@ async fn a_stopped_node_is_found_out_and_called_again_when_it_goes_on() {
         let took = trial.all_listed(at).await;
         assert!(took <= TTL / 3 + seconds(1), "back in the registry after {took:?}");
     }
-    trial.finish(0).await;
+    trial.finish(CALLS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

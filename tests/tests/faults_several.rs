@@ -6,7 +6,7 @@ use std::time::Duration;
 use tests::{
     consul::Consul,
     etcd::Etcd,
-    fault::{Fleet, Server, Trial, now},
+    fault::{CALLS, Fleet, Server, Trial, now},
     kubernetes::Kubernetes,
     nats::Nats,
     zookeeper::ZooKeeper,
@@ -42,7 +42,7 @@ async fn dies_for_good<Old: Server, New: Server>(
             false => trial.restart(node).await,
         };
     }
-    let audit = trial.finish(0).await;
+    let audit = trial.finish(CALLS).await;
     assert!(audit.failed().is_empty(), "no call fails");
 }
 

@@ -6,7 +6,7 @@ use tests::{
     consul::Consul,
     dead_link::DeadLink,
     etcd::Etcd,
-    fault::{Server, TTL, Trial, now},
+    fault::{CALLS, Server, TTL, Trial, now},
     kubernetes::Kubernetes,
     nats::Nats,
     zookeeper::ZooKeeper,
@@ -29,7 +29,7 @@ async fn silent_for_good<S: Server>() {
     // The client has found out too, and follows.
     assert!(trial.fleet.terminate(0).await.success());
     trial.replace(0).await;
-    trial.finish(0).await;
+    trial.finish(CALLS).await;
     assert!(took <= BACK_WITHIN, "the nodes were back {took:?} after the link");
 }
 

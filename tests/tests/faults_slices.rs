@@ -145,7 +145,7 @@ impl Source for InSlice {
                 self.server.kill();
                 let garbage = Garbage::at(&self.server.address()).await;
                 sleep(AWAY_FOR_A_MOMENT).await;
-                garbage.stop().await;
+                assert!(garbage.stop().await > 0, "nobody heard any of it");
                 self.server.restart().await;
             }
             "five_seconds_slow" => {

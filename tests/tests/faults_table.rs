@@ -4,11 +4,8 @@ use std::time::Duration;
 
 use tests::{
     etcd::Etcd,
-    fault::{Audit, NodeFault, Who},
+    fault::{Audit, CALLS, NodeFault, Who},
 };
-
-/// At least so many calls under each.
-const CALLS: u64 = 5_000;
 
 async fn under(fault: NodeFault) -> Audit {
     let etcd = Etcd::start().await;

@@ -7,7 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tests::{
     etcd::Etcd,
-    fault::{Audit, CALLERS, Callers, Fleet, Line, SERVICE, now, record},
+    fault::{Audit, CALLERS, CALLS, Callers, Fleet, Line, SERVICE, now, record},
     proto::ledger::{Entry, LedgerClient},
 };
 use tokio::time::{sleep, timeout};
@@ -95,7 +95,7 @@ fn finish(fault: &str, audit: &Audit) {
     record(Line { fault, calls, failed, allowed: 0, seconds_to_recover });
     assert_eq!(failed, 0, "{:?}", audit.failed().first());
     assert!(audit.broken_rules().is_empty(), "{:?}", audit.broken_rules());
-    assert!(calls >= 5000, "{calls} calls");
+    assert!(calls as u64 >= CALLS, "{calls} calls");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,8 +144,13 @@ async fn a_node_with_a_wrong_certificate_fails_no_call_and_is_called_once_it_has
     wrong.issue(&dir.path().join("c"));
     let fleet = Fleet::over_tls(&etcd.url(), dir.path()).await;
     let begin = now();
-    let callers = Callers::start(&client(&fleet.url, tls(&dir.path().join("client"))), CALLERS);
+    let client = client(&fleet.url, tls(&dir.path().join("client")));
+    let callers = Callers::start(&client, CALLERS);
     sleep(Duration::from_secs(5)).await;
+    let explained = client.channel(SERVICE).explain().await.expect("the runtime is ours");
+    let node = explained.nodes.iter().find(|it| it.node.id == fleet.id(2)).expect("it is listed");
+    let error = node.error.as_deref().expect("it was tried");
+    assert!(error.contains("certificate"), "{error}");
     let mended = now();
     right.issue(&dir.path().join("c"));
     // The files within about a second, and the client's next attempt within its longest pause.

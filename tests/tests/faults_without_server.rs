@@ -133,7 +133,7 @@ impl Source for Name {
                 let address = format!("127.0.0.1:{}", self.server.port());
                 let garbage = Garbage::at_datagrams(&address).await;
                 sleep(AWAY_FOR_A_MOMENT).await;
-                garbage.stop().await;
+                assert!(garbage.stop().await > 0, "nobody heard any of it");
                 self.server.restart().await;
             }
             _ => return Err(Cannot),

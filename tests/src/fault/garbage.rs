@@ -11,7 +11,7 @@ use tokio::{
 #[derive(Debug)]
 pub struct Garbage {
     stop: oneshot::Sender<()>,
-    listening: JoinHandle<()>,
+    listening: JoinHandle<usize>,
 }
 
 /// What a connection hears first; then random bytes, as at every other connection from the first one on.
@@ -33,11 +33,12 @@ impl Garbage {
         let listener = TcpListener::bind(address).await.expect("the address is free");
         let (stop, stopped) = oneshot::channel();
         let listening = tokio::spawn(async move {
-            let mut connections = JoinSet::new();
+            let (mut connections, mut heard) = (JoinSet::new(), 0);
             let listen = async {
                 for head in HEADS.iter().cycle() {
                     if let Ok((stream, _)) = listener.accept().await {
                         connections.spawn(answer(stream, head));
+                        heard += 1;
                     }
                 }
             };
@@ -46,6 +47,7 @@ impl Garbage {
                 _ = stopped => {}
             }
             connections.shutdown().await;
+            heard
         });
         Self { stop, listening }
     }
@@ -58,7 +60,7 @@ impl Garbage {
         let socket = UdpSocket::bind(address).await.expect("the address is free");
         let (stop, stopped) = oneshot::channel();
         let listening = tokio::spawn(async move {
-            let mut question = [0; 4096];
+            let (mut question, mut heard) = ([0; 4096], 0);
             let listen = async {
                 loop {
                     if let Ok((length, asker)) = socket.recv_from(&mut question).await {
@@ -67,7 +69,7 @@ impl Garbage {
                         if length > 2 && fastrand::bool() {
                             answer[..2].copy_from_slice(&question[..2]);
                         }
-                        let _ = socket.send_to(&answer, asker).await;
+                        heard += usize::from(socket.send_to(&answer, asker).await.is_ok());
                     }
                 }
             };
@@ -75,17 +77,18 @@ impl Garbage {
                 () = listen => {}
                 _ = stopped => {}
             }
+            heard
         });
         Self { stop, listening }
     }
 
-    /// Ends, and leaves the address to its owner.
+    /// Ends, leaves the address to its owner, and says how many connections or questions it has answered.
     ///
     /// # Panics
     /// When it has panicked.
-    pub async fn stop(self) {
+    pub async fn stop(self) -> usize {
         drop(self.stop);
-        self.listening.await.expect("it listened");
+        self.listening.await.expect("it listened")
     }
 }
 

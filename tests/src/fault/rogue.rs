@@ -1,7 +1,14 @@
 //! A node that answers calls and breaks the manners of HTTP/2: an `h2` server of our own, since no
 //! honest one can be made to.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::{
@@ -36,6 +43,7 @@ pub enum Rule {
 pub struct Rogue {
     /// Where it listens.
     pub address: String,
+    offences: Arc<AtomicUsize>,
     _listening: JoinSet<()>,
 }
 
@@ -52,24 +60,41 @@ impl Rogue {
         let address = listener.local_addr().expect("a bound listener has an address").to_string();
         let journal = Journal::open(journals, Self::ID).expect("the journal can be opened");
         let journal = Arc::new(journal);
+        let offences = Arc::new(AtomicUsize::new(0));
         let mut listening = JoinSet::new();
+        let counted = offences.clone();
         listening.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, rule, journal.clone()));
+                connections.spawn(serve(stream, rule, journal.clone(), counted.clone()));
             }
         });
-        Self { address, _listening: listening }
+        Self { address, offences, _listening: listening }
+    }
+
+    /// How often it has broken the manners: GOAWAYs and resets.
+    pub fn offences(&self) -> usize {
+        self.offences.load(Ordering::Relaxed)
     }
 }
 
-async fn serve(stream: TcpStream, rule: Rule, journal: Arc<Journal>) -> Result<(), h2::Error> {
+async fn serve(
+    stream: TcpStream,
+    rule: Rule,
+    journal: Arc<Journal>,
+    offences: Arc<AtomicUsize>,
+) -> Result<(), h2::Error> {
     let mut connection = server::handshake(stream).await?;
     let mut calls = 0;
     while let Some(call) = connection.accept().await {
         let (request, mut respond) = call?;
         calls += 1;
         let is_second = calls % 2 == 0;
+        let is_offence = match rule {
+            Rule::GoesAway => calls == 10,
+            Rule::Resets(_) | Rule::ResetsAmidAnswer => is_second,
+        };
+        offences.fetch_add(usize::from(is_offence), Ordering::Relaxed);
         match rule {
             Rule::GoesAway if calls == 10 => connection.graceful_shutdown(),
             Rule::Resets(Reason::REFUSED_STREAM) if is_second => {

@@ -10,6 +10,9 @@ use super::{Audit, Call, Callers, Fault, Fleet, Line, TTL, Visit, Who, now, reco
 /// How many callers call at once.
 pub const CALLERS: usize = 16;
 
+/// How many calls are made under a fault at the least.
+pub const CALLS: u64 = 5_000;
+
 /// A fleet under calls, and the faults done to it so far.
 #[derive(Debug)]
 pub struct Trial {
@@ -91,7 +94,8 @@ impl Trial {
         }
     }
 
-    /// Kills a node with SIGKILL, a call in flight on it. Its sockets are closed with it, so the client knows at once.
+    /// Kills a node with SIGKILL, a call in flight on it. Its sockets are closed with it, so the client
+    /// knows at once. Each caller has one call at a time, and so may lose one there.
     pub async fn kill(&mut self, node: usize) {
         self.kill_all(&[node]).await;
     }
@@ -101,7 +105,7 @@ impl Trial {
         let victims: Vec<_> = nodes.iter().map(|&node| self.fleet.id(node).to_owned()).collect();
         let at = self.fleet.kill_all(nodes).await;
         for victim in victims {
-            self.fault(victim, at, Duration::from_millis(500), usize::MAX);
+            self.fault(victim, at, Duration::from_millis(500), CALLERS);
         }
     }
 
@@ -111,11 +115,11 @@ impl Trial {
     }
 
     /// Stops a node with SIGSTOP. The client has its PING rule to find out: a second without a
-    /// byte, a second without an answer.
+    /// byte, a second without an answer. A caller waits there for as long, and so may lose one call.
     pub fn pause(&mut self, node: usize) {
         let victim = self.fleet.id(node).to_owned();
         let at = self.fleet.pause(node);
-        self.fault(victim, at, Duration::from_millis(2500), usize::MAX);
+        self.fault(victim, at, Duration::from_millis(2500), CALLERS);
     }
 
     /// From then on this node is a bad one, which may cost so many calls.
