@@ -4,9 +4,11 @@
 //! Two rules eject a node that is connected:
 //! - failures in a row, or nearly so (`tally`): three of its transport's (resets, broken answers, and
 //!   connections lost under calls, each of which counts once however many calls it takes with it),
-//!   or five of any kind while the others answer: Envoy's `consecutive_5xx`, without which a node that
-//!   fails fast has too few calls, as the balancer avoids it, for the other rule to judge it by;
-//! - [gRFC A50], at each interval: an *outlier* by its success rate, or by its failure percentage.
+//!   or five of any kind, and more where the others' calls fail too: Envoy's `consecutive_5xx`, without
+//!   which a node that fails fast has too few calls, as the balancer avoids it, for the other rule to
+//!   judge it by;
+//! - [gRFC A50], at each interval: an *outlier* by its success rate, or by its failure percentage, if its
+//!   calls fail clearly more than the others'.
 //!
 //! An ejected node keeps its connection. It comes back after 30 s, twice as long the second time and so
 //! on up to 300 s, by one probe: a call that goes well lets it in, one that fails leaves it out again.
@@ -20,6 +22,8 @@ use std::{fmt, time::Duration};
 
 use fastrand::Rng;
 use tokio::time::Instant;
+
+use super::tally::Calls;
 
 /// The rules, of which gRFC A50's have its names; where a default is not A50's, it says why.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +39,10 @@ pub(crate) struct Rules {
     pub(crate) max_ejection_percent: u32,
     pub(crate) success_rate: Option<SuccessRate>,
     pub(crate) failure_percentage: Option<FailurePercentage>,
+    /// Whether these two eject only those that fail clearly more than the others, by a tenth of all calls
+    /// and not by chance. True. A50 has no such rule: when what all nodes need is down it takes half of
+    /// them, and when one call of thousands to five nodes has failed, the node that it was made to.
+    pub(crate) if_clear: bool,
 }
 
 /// Ejects those whose rate of success is far below the others'.
@@ -83,6 +91,7 @@ impl Default for Rules {
                 minimum_hosts: 3,
                 request_volume: 50,
             }),
+            if_clear: true,
         }
     }
 }
@@ -135,12 +144,18 @@ impl Rules {
         (connected * percent / 100).max(usize::from(percent > 0)).min(connected / 2)
     }
 
-    /// The outliers by what each node's calls have come to in an interval, answered and failed, each
-    /// by its place.
-    pub(super) fn outliers(&self, calls: &[(u32, u32)], rng: &mut Rng) -> Vec<(usize, Reason)> {
+    /// The outliers by what each node's calls have come to in an interval, each by its place.
+    pub(super) fn outliers(&self, calls: &[Calls], rng: &mut Rng) -> Vec<(usize, Reason)> {
         let (mut outliers, mut is_out) = (Vec::new(), vec![false; calls.len()]);
+        let all: Calls = calls.iter().copied().sum();
+        let is_clear = |place: usize| {
+            !self.if_clear || calls[place].fail_clearly_more_than(all - calls[place])
+        };
         let mut eject = |place: usize, reason, chance| {
-            if rng.u32(..100) < chance && !std::mem::replace(&mut is_out[place], true) {
+            if is_clear(place)
+                && rng.u32(..100) < chance
+                && !std::mem::replace(&mut is_out[place], true)
+            {
                 outliers.push((place, reason));
             }
         };
@@ -178,12 +193,9 @@ impl SuccessRate {
 }
 
 /// The success rates of those with enough calls, by place.
-fn rates(calls: &[(u32, u32)], volume: u32) -> Vec<(usize, f64)> {
-    let rate = |(place, &(answered, failed)): (usize, &(u32, u32))| {
-        let all = answered.saturating_add(failed);
-        (all >= volume.max(1)).then(|| (place, f64::from(answered) / f64::from(all)))
-    };
-    calls.iter().enumerate().filter_map(rate).collect()
+fn rates(calls: &[Calls], volume: u32) -> Vec<(usize, f64)> {
+    let counted = calls.iter().enumerate().filter(|(_, calls)| calls.all() >= volume.max(1));
+    counted.map(|(place, calls)| (place, 1.0 - calls.failed_share())).collect()
 }
 
 /// Whether one endpoint is out.
@@ -245,8 +257,12 @@ impl EjectionState {
 mod tests {
     use super::*;
 
+    fn counted(calls: &[(u32, u32)]) -> Vec<Calls> {
+        calls.iter().map(|&(answered, failed)| Calls { answered, failed }).collect()
+    }
+
     fn outliers(calls: &[(u32, u32)]) -> Vec<(usize, Reason)> {
-        Rules::default().outliers(calls, &mut Rng::with_seed(1))
+        Rules::default().outliers(&counted(calls), &mut Rng::with_seed(1))
     }
 
     #[test]
@@ -286,9 +302,20 @@ mod tests {
     }
 
     #[test]
+    fn one_failed_call_of_thousands_makes_no_outlier_but_by_the_letter_of_a50() {
+        let calls = [(9_999, 1), (10_000, 0), (10_000, 0), (10_000, 0), (10_000, 0)];
+        assert_eq!(outliers(&calls), []);
+        assert_eq!(outliers(&[(95, 5), (100, 0), (100, 0), (100, 0), (100, 0)]), [], "nor do five");
+        let rules = Rules { if_clear: false, ..Rules::default() };
+        let found = rules.outliers(&counted(&calls), &mut Rng::with_seed(1));
+        assert_eq!(found, [(0, Reason::SuccessRate)]);
+    }
+
+    #[test]
     fn who_is_an_outlier_twice_is_named_once_and_chance_may_spare() {
         let calls = [(100, 0), (100, 0), (100, 0), (100, 0), (0, 100)];
         assert_eq!(outliers(&calls), [(4, Reason::SuccessRate)]);
+        let calls = counted(&calls);
         let mut rules = Rules::default();
         for rule in rules.success_rate.iter_mut() {
             rule.enforcement_percentage = 0;

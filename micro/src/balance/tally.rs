@@ -1,6 +1,10 @@
 //! What a node's calls have come to: the counts that it is ejected by.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{
+    iter::Sum,
+    ops::{Add, Sub},
+    sync::atomic::Ordering::Relaxed,
+};
 
 use super::members::Key;
 use crate::sync::AtomicU32;
@@ -19,19 +23,36 @@ const FAILED: u32 = 6;
 /// the debt does not grow: that is for the outlier rules to judge, beside the other nodes.
 const ANSWERED: u32 = 5;
 
+/// So many calls, answered and failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Calls {
+    pub(super) answered: u32,
+    pub(super) failed: u32,
+}
+
 /// One endpoint's counts, whichever connection its calls went by.
 #[derive(Debug)]
 pub(super) struct Tally {
     key: Key,
+    /// In this interval.
+    calls: Counts,
+    /// In the one before.
+    earlier: Counts,
+    /// Since it last owed nothing.
+    owing: Counts,
+    debt: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Counts {
     answered: AtomicU32,
     failed: AtomicU32,
-    debt: AtomicU32,
 }
 
 impl Tally {
     pub(super) fn new(key: Key) -> Self {
-        let zero = || AtomicU32::new(0);
-        Self { key, answered: zero(), failed: zero(), debt: zero() }
+        let [calls, earlier, owing] = [(); 3].map(|()| Counts::new());
+        Self { key, calls, earlier, owing, debt: AtomicU32::new(0) }
     }
 
     /// Whose they are.
@@ -41,9 +62,10 @@ impl Tally {
 
     /// A call was answered, and not by a failure.
     pub(super) fn answered(&self) {
-        self.answered.fetch_add(1, Relaxed);
+        self.calls.answered.fetch_add(1, Relaxed);
         // Most nodes owe nothing: their calls are spared the write.
         if self.debt.load(Relaxed) > 0 {
+            self.owing.answered.fetch_add(1, Relaxed);
             let paid = |debt: u32| Some(debt.saturating_sub(ANSWERED));
             let _ = self.debt.fetch_update(Relaxed, Relaxed, paid);
         }
@@ -51,43 +73,56 @@ impl Tally {
 
     /// The node failed a call; true if that is one too many.
     pub(super) fn failed(&self) -> bool {
-        self.failed.fetch_add(1, Relaxed);
+        self.calls.failed.fetch_add(1, Relaxed);
         self.owes(FAILED)
     }
 
     /// A call got no answer by the fault of the node or of the way to it; true if that is one too
     /// many.
     pub(super) fn broke(&self) -> bool {
-        self.failed.fetch_add(1, Relaxed);
+        self.calls.failed.fetch_add(1, Relaxed);
         self.owes(BROKEN)
     }
 
     /// The connection was lost under a call; true if that is one too many. One that never answered any
     /// counts twice: a node that accepts and says nothing takes seconds to be found out.
     pub(super) fn lost(&self, has_answered: bool) -> bool {
-        self.failed.fetch_add(1, Relaxed);
+        self.calls.failed.fetch_add(1, Relaxed);
         self.owes(if has_answered { BROKEN } else { 2 * BROKEN })
     }
 
     /// A call failed, and what it says of the node was counted with another.
     pub(super) fn failed_with_others(&self) {
-        self.failed.fetch_add(1, Relaxed);
+        self.calls.failed.fetch_add(1, Relaxed);
     }
 
-    /// Whether it has answered all calls of late; `None` if there were none.
-    pub(super) fn is_well(&self) -> Option<bool> {
-        let (answered, failed) = (self.answered.load(Relaxed), self.failed.load(Relaxed));
-        (answered > 0 || failed > 0).then(|| answered > 0 && self.debt.load(Relaxed) == 0)
+    /// What calls came to of late: in this interval and the one before.
+    pub(super) fn of_late(&self) -> Calls {
+        self.earlier.get() + self.calls.get()
     }
 
-    /// Takes the calls answered and failed since the last time.
-    pub(super) fn take(&self) -> (u32, u32) {
-        (self.answered.swap(0, Relaxed), self.failed.swap(0, Relaxed))
+    /// What they came to since it last owed nothing.
+    pub(super) fn owing(&self) -> Calls {
+        self.owing.get()
+    }
+
+    /// Whether it owes nothing: it has answered its last calls, if it had any.
+    pub(super) fn is_even(&self) -> bool {
+        self.debt.load(Relaxed) == 0
+    }
+
+    /// An interval is over: what its calls came to.
+    pub(super) fn take(&self) -> Calls {
+        let calls = self.calls.replace(Calls::default());
+        self.earlier.replace(calls);
+        calls
     }
 
     /// Begins anew.
     pub(super) fn clear(&self) {
-        self.take();
+        for counts in [&self.calls, &self.earlier, &self.owing] {
+            counts.replace(Calls::default());
+        }
         self.debt.store(0, Relaxed);
     }
 
@@ -96,7 +131,83 @@ impl Tally {
     fn owes(&self, more: u32) -> bool {
         let added = |debt: u32| Some(if debt >= LIMIT { more } else { debt + more });
         let before = self.debt.fetch_update(Relaxed, Relaxed, added).unwrap_or(0);
+        if before == 0 {
+            self.owing.replace(Calls::default());
+        }
+        self.owing.failed.fetch_add(1, Relaxed);
         before < LIMIT && before + more >= LIMIT
+    }
+}
+
+impl Counts {
+    fn new() -> Self {
+        Self { answered: AtomicU32::new(0), failed: AtomicU32::new(0) }
+    }
+
+    fn get(&self) -> Calls {
+        Calls { answered: self.answered.load(Relaxed), failed: self.failed.load(Relaxed) }
+    }
+
+    fn replace(&self, by: Calls) -> Calls {
+        let Calls { answered, failed } = by;
+        Calls {
+            answered: self.answered.swap(answered, Relaxed),
+            failed: self.failed.swap(failed, Relaxed),
+        }
+    }
+}
+
+impl Calls {
+    pub(super) fn all(self) -> u32 {
+        self.answered.saturating_add(self.failed)
+    }
+
+    /// The share of them that failed.
+    pub(super) fn failed_share(self) -> f64 {
+        f64::from(self.failed) / f64::from(self.all().max(1))
+    }
+
+    /// Whether they failed clearly more than those of others: by a tenth of all calls, and so many that
+    /// chance would bring that about, were the nodes alike, three times in ten million (Chernoff's bound).
+    /// The others have had one more that failed and one more that was answered: of the few calls since
+    /// all began, none failing says little.
+    pub(super) fn fail_clearly_more_than(self, others: Calls) -> bool {
+        const EVIDENCE: f64 = 15.0;
+        let smoothed = others + Calls { answered: 1, failed: 1 };
+        let (here, there) = (self.failed_share(), smoothed.failed_share());
+        // Relative entropy, in which what never was adds nothing.
+        let part =
+            |here: f64, there: f64| if here > 0.0 { here * (here / there).ln() } else { 0.0 };
+        let surprise = part(here, there) + part(1.0 - here, 1.0 - there);
+        here >= there + 0.1 && f64::from(self.all()) * surprise >= EVIDENCE
+    }
+}
+
+impl Add for Calls {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            answered: self.answered.saturating_add(other.answered),
+            failed: self.failed.saturating_add(other.failed),
+        }
+    }
+}
+
+impl Sub for Calls {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            answered: self.answered.saturating_sub(other.answered),
+            failed: self.failed.saturating_sub(other.failed),
+        }
+    }
+}
+
+impl Sum for Calls {
+    fn sum<I: Iterator<Item = Self>>(calls: I) -> Self {
+        calls.fold(Self::default(), Self::add)
     }
 }
 
@@ -145,5 +256,50 @@ mod tests {
         let tally = Tally::new(Key { id: "a".into(), address: "a:1".into() });
         let told = (1..=12).filter(|_| tally.broke()).count();
         assert_eq!(told, 4);
+    }
+
+    #[test]
+    fn what_is_owed_for_is_counted_from_when_nothing_was() {
+        let tally = Tally::new(Key { id: "a".into(), address: "a:1".into() });
+        let calls = |answered, failed| Calls { answered, failed };
+        tally.answered();
+        assert_eq!((tally.owing(), tally.is_even()), (calls(0, 0), true));
+        tally.failed();
+        tally.answered();
+        tally.broke();
+        assert_eq!((tally.owing(), tally.is_even()), (calls(1, 2), false));
+        for _ in 0..3 {
+            tally.answered();
+        }
+        assert_eq!((tally.owing(), tally.is_even()), (calls(4, 2), true));
+        tally.failed();
+        assert_eq!((tally.owing(), tally.is_even()), (calls(0, 1), false));
+        assert_eq!(tally.take(), calls(5, 3));
+        tally.failed();
+        assert_eq!((tally.of_late(), tally.take()), (calls(5, 4), calls(0, 1)));
+        assert_eq!(tally.of_late(), calls(0, 1), "the interval before the last is forgotten");
+    }
+
+    #[test]
+    fn what_fails_clearly_more_is_no_chance_and_no_trifle() {
+        let calls = |answered, failed| Calls { answered, failed };
+        for (here, there, expected) in [
+            (calls(0, 5), calls(100, 0), true),
+            (calls(0, 5), calls(19, 0), true),
+            // Little is known of the others.
+            (calls(0, 5), calls(18, 0), false),
+            (calls(0, 5), calls(0, 0), false),
+            // As many as chance brings where one call in five fails anywhere, and more.
+            (calls(0, 5), calls(800, 200), false),
+            (calls(0, 10), calls(800, 200), true),
+            (calls(0, 20), calls(400, 600), false),
+            (calls(9_999, 1), calls(40_000, 0), false),
+            (calls(95_000, 5_000), calls(400_000, 0), false),
+            (calls(88, 12), calls(400, 0), true),
+            (calls(100, 0), calls(0, 100), false),
+            (calls(0, 0), calls(0, 0), false),
+        ] {
+            assert_eq!(here.fail_clearly_more_than(there), expected, "{here:?} beside {there:?}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Action, Key, Members, Phase, Reason, Tally};
+use crate::balance::tally::Calls;
 
 /// How many others are looked at before a node is ejected for its answers.
 const ASKED: usize = 32;
@@ -24,21 +25,24 @@ impl<L: Clone> Members<L> {
         }
         if is_transport {
             self.eject(tally.key(), Reason::TransportFailures, now);
-        } else if self.others_are_well(tally.key()) {
+        } else if self.fails_alone(tally) {
             self.eject(tally.key(), Reason::Failures, now);
         }
     }
 
-    /// Whether most of some other nodes, of those that had calls of late, answer them.
-    fn others_are_well(&self, key: &Key) -> bool {
+    /// Whether most of some other nodes, of those that had calls of late, have answered their last, and
+    /// its calls fail clearly more than theirs.
+    fn fails_alone(&self, tally: &Arc<Tally>) -> bool {
         let others = self.members.values().filter(|it| it.is_pickable() && it.ejection.is_in());
-        let others = others.filter(|it| it.key != *key);
-        let (mut all, mut well) = (0, 0);
-        for is_well in others.filter_map(|it| it.tally.is_well()).take(ASKED) {
+        let others = others.filter(|it| it.key != *tally.key());
+        let (mut all, mut even, mut calls) = (0, 0, Calls::default());
+        let called = others.map(|it| (it.tally.of_late(), it.tally.is_even()));
+        for (of_late, is_even) in called.filter(|(of_late, _)| of_late.all() > 0).take(ASKED) {
             all += 1;
-            well += usize::from(is_well);
+            even += usize::from(is_even);
+            calls = calls + of_late;
         }
-        well * 2 >= all && all > 0
+        even * 2 >= all && tally.owing().fail_clearly_more_than(calls)
     }
 
     /// Takes what came of a probe; `None` if it says nothing, and another has to be made.

@@ -144,6 +144,7 @@ fn outlier_detection(place: &Place<'_>) -> Result<EjectionRules, String> {
         max_ejection_percent: place.read("maxEjectionPercent", Place::percent)?.unwrap_or(10),
         success_rate: place.read("successRateEjection", success_rate)?,
         failure_percentage: place.read("failurePercentageEjection", failure_percentage)?,
+        if_clear: false,
     })
 }
 

@@ -47,6 +47,7 @@ pub fn the_sweep_takes_each_call_once() {
         };
         let ((), taken) = both(&tally, calls, Tally::take);
         let left = tally.take();
-        assert_eq!((taken.0 + left.0, taken.1 + left.1), (2, 1));
+        let both = taken + left;
+            assert_eq!((both.answered, both.failed), (2, 1));
     });
 }

@@ -170,24 +170,84 @@ fn failures_eject_a_node_while_the_others_answer() {
     let mut world = World::with(&["a", "b", "c"]);
     fails(&mut world, 1_000, "a");
     assert_eq!(world.picks(), ["a", "b", "c"], "the others were not called: they may fail too");
-    world.tally("b").answered();
+    let answer = |world: &World, id: &str, calls: u32| {
+        let tally = world.tally(id);
+        (0..calls).for_each(|_| tally.answered());
+    };
+    answer(&world, "b", 1);
+    fails(&mut world, 1_000, "a");
+    assert_eq!(world.picks(), ["a", "b", "c"], "one answer says little of them");
+    answer(&world, "b", 10);
+    answer(&world, "c", 10);
     fails(&mut world, 1_000, "a");
     assert_eq!(world.picks(), ["b", "c"]);
 
     let mut world = World::with(&["a", "b", "c", "d"]);
     for id in ["b", "c", "d"] {
+        answer(&world, id, 30);
         world.tally(id).failed();
     }
     fails(&mut world, 1_000, "a");
     assert_eq!(world.picks(), ["a", "b", "c", "d"], "what they all need may be down");
-    world.tally("c").answered();
-    world.tally("c").answered();
-    world.tally("d").answered();
-    world.tally("d").answered();
+    answer(&world, "c", 2);
+    answer(&world, "d", 2);
     fails(&mut world, 2_000, "a");
     assert_eq!(world.picks(), ["b", "c", "d"], "two of the three others answer");
 
     let mut world = World::with(&["a"]);
     fails(&mut world, 1_000, "a");
     assert_eq!(world.picks(), ["a"], "the last");
+}
+
+/// The share of the time, ten minutes of 200 calls a second, that each node is out, were its calls to fail
+/// as often as that.
+fn share_out(failing: &[f64], seed: u64) -> Vec<f64> {
+    let ids: Vec<_> = (0..failing.len()).map(|place| format!("n{place}")).collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    let mut world = World::with(&ids);
+    let mut rng = Rng::with_seed(seed);
+    let mut out = vec![0.0; ids.len()];
+    const CALLS: u64 = 120_000;
+    for call in 0..CALLS {
+        let now = call * 5;
+        let picked = world.picks();
+        for (id, out) in ids.iter().zip(&mut out) {
+            *out += f64::from(u8::from(!picked.contains(id))) / CALLS as f64;
+        }
+        let probed = world.probes().first().copied();
+        let id = probed.unwrap_or_else(|| picked[rng.usize(..picked.len())]);
+        let is_probe = probed.is_some();
+        let place = ids.iter().position(|it| *it == id).expect("it is one of them");
+        let id = ids[place];
+        let is_well = rng.f64() >= failing[place];
+        let tally = world.tally(id);
+        if is_well {
+            tally.answered();
+        } else if tally.failed() {
+            world.members.failing(&tally, false, world.at(now));
+        }
+        if is_probe {
+            world.probed(now, id, Some(is_well));
+        }
+        world.tick(now);
+    }
+    out
+}
+
+#[test]
+fn nodes_that_fail_alike_stay_in() {
+    for (nodes, failing) in
+        [(3, 0.05), (3, 0.2), (3, 0.4), (3, 0.8), (10, 0.01), (10, 0.3), (10, 0.8)]
+    {
+        let out: f64 = share_out(&vec![failing; nodes], 7).iter().sum();
+        assert!(out < 0.01, "{out} of {nodes} nodes, each of whose calls fails with {failing}");
+    }
+}
+
+#[test]
+fn a_node_that_fails_most_of_its_calls_is_out_though_some_of_the_others_fail() {
+    for (here, there) in [(1.0, 0.0), (0.6, 0.0), (1.0, 0.2), (0.9, 0.2)] {
+        let out = share_out(&[here, there, there], 7);
+        assert!(out[0] > 0.9 && out[1] + out[2] < 0.01, "{out:?} of {here} beside {there}");
+    }
 }
