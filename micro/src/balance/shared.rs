@@ -76,8 +76,9 @@ impl<C> Shared<C> {
     }
 
     /// The node that the call is pinned to, if that is ejected: it is well as far as it says itself, and
-    /// who pins has decided. (Envoy's override host and gRFC A55 then go elsewhere, which a pin does
-    /// not.) The driver is asked, so that what is picked from need not have them.
+    /// who pins has decided. (For Envoy's override host and gRFC A55 the host is a preference, and they go
+    /// elsewhere then; a pin goes nowhere else.) The driver is asked, so that what is picked from need not
+    /// have them.
     pub(super) async fn sought(&self, request: &Request<'_>) -> Option<Arc<Endpoint<C>>> {
         let (asked, told) = oneshot::channel();
         self.news.send(News::Sought(request.node?.to_owned(), asked)).ok()?;
