@@ -63,6 +63,7 @@ const NOT_ERRORS: &[&str] = &[
     "How old the registry's last word is; 0 while all is followed.",
     "Records that are left out, by what is wrong with them.",
     "Renewals of the node's record, by their outcome.",
+    "Service configs that calls do not go by, since they cannot be used.",
     "The messages that a call was answered with, together.",
     "The messages that came with a call, together.",
     "The nodes of the service that are known.",

@@ -34,7 +34,7 @@ impl Set {
     /// A node for a call of this key, and the call's end.
     pub fn call(&self, key: u64) {
         let request = Request { hash: Some(key), ..Request::default() };
-        let pick = super::pick(&self.snapshot, None, &mut None, &request, Instant::now())
+        let pick = super::shared::pick(&self.snapshot, None, &mut None, &request, Instant::now())
             .expect("there are nodes");
         pick.finish(Outcome::Success);
     }

@@ -13,7 +13,8 @@
 //   is not all.
 // - `members` decides what is to be done, node by node with `endpoint` (when to connect) and
 //   `standing` (what the registry's word is worth): without IO.
-// - `health` is what a node says of itself, where it is asked.
+// - `asking` is of which health nodes are asked, `health` what one says of itself.
+// - `shared` is what `driver` publishes, and how a call picks from it.
 // - `ewma` is what a node costs, `outcome` what a call's end says of it.
 // - `tally` counts what calls come to, `ejection` says who is left out for it, and `probes` has those
 //   whose time is over, each for one call to try.
@@ -25,7 +26,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -63,6 +64,7 @@ mod probes;
 mod request;
 mod room;
 mod set;
+mod shared;
 mod snapshot;
 mod stamped;
 mod standing;
@@ -84,8 +86,9 @@ pub use policy::{Balancing, CallInfo, Candidate, Candidates, ConsistentHash, Pol
 use probes::Probes;
 pub(crate) use request::Request;
 pub(crate) use room::Limits;
-use room::{Place, Room};
-use snapshot::{Endpoint, Snapshot};
+use room::Room;
+use shared::{Progress, Shared, Waiting};
+use snapshot::Snapshot;
 
 /// What a balancer is made with.
 #[derive(Debug, Clone)]
@@ -154,49 +157,6 @@ pub(crate) enum Unpicked {
     NotReady,
     /// There was no room, for this reason.
     Full(String),
-}
-
-/// How far the driver has come with what the registry lists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    /// It has no list yet.
-    Unread,
-    /// Of some node it is not known yet whether it can be connected to; or, where none is listed,
-    /// what the registry has instead.
-    Trying,
-    /// Each was tried once: what is not ready now, none knows when it will be.
-    Tried,
-}
-
-/// What the driver publishes and the handles read.
-struct Shared<C> {
-    snapshot: ArcSwap<Snapshot<C>>,
-    /// Ejected nodes for a call to try.
-    probes: Probes<C>,
-    /// What calls have to tell the driver.
-    news: mpsc::UnboundedSender<News<C>>,
-    /// What is left for calls, where that is limited.
-    room: Arc<Room>,
-    /// Woken, in the order they came, when there is something else to pick from.
-    changed: Notify,
-    /// How many calls wait for that.
-    waiting: AtomicUsize,
-    /// Tells the driver that one began to.
-    wanted: Notify,
-    progress: watch::Sender<Progress>,
-    listed: AtomicUsize,
-    /// How many nodes the registry has that do not pass the filter.
-    left_out: AtomicUsize,
-    filter: Filter,
-    last_error: ArcSwapOption<String>,
-    neighbours: Neighbours,
-    /// What those last said.
-    found: ArcSwapOption<String>,
-    /// Whether a call has failed for want of a node since they were asked.
-    missed: AtomicBool,
-    registry: watch::Receiver<Status>,
-    /// Where the driver says that a node is not to be reached.
-    doubts: Doubts,
 }
 
 impl Balancer {
@@ -396,100 +356,5 @@ impl<C> fmt::Debug for Balancer<C> {
             .field("listed", &shared.listed.load(Relaxed))
             .field("ready", &shared.snapshot.load().len())
             .finish_non_exhaustive()
-    }
-}
-
-impl<C> Shared<C> {
-    /// The place is the call's once it has a node.
-    fn pick(&self, request: &Request<'_>, place: &mut Place) -> Option<Pick<C>> {
-        let now = Instant::now();
-        if let Some(endpoint) = self.probes.take(request, self.filter.serving, now) {
-            endpoint.load.begin();
-            let mut pick = Pick::begun(endpoint, now, None, place.take(), Some(&self.room));
-            pick.is_probe = true;
-            return Some(pick);
-        }
-        pick(&self.snapshot, Some(&self.room), place, request, now)
-    }
-
-    /// The node that the call is pinned to, if that is ejected: it is well as far as it says itself, and
-    /// who pins has decided. (Envoy's override host and gRFC A55 then go elsewhere, which a pin does
-    /// not.) The driver is asked, so that what is picked from need not have them.
-    async fn sought(&self, request: &Request<'_>) -> Option<Arc<Endpoint<C>>> {
-        let (asked, told) = oneshot::channel();
-        self.news.send(News::Sought(request.node?.to_owned(), asked)).ok()?;
-        told.await.ok().flatten()
-    }
-
-    /// A call begins at an endpoint, if there is room. It says nothing of whether that is let in again:
-    /// a probe does.
-    fn begin(&self, endpoint: Arc<Endpoint<C>>, place: &mut Place) -> Option<Pick<C>> {
-        match self.room.limits.per_node {
-            Some(limit) if !endpoint.load.begin_within(limit) => return None,
-            Some(_) => {}
-            None => endpoint.load.begin(),
-        }
-        Some(Pick::begun(endpoint, Instant::now(), None, place.take(), Some(&self.room)))
-    }
-
-    /// Whether there is a node for the call, but for the limits.
-    fn is_full(&self, request: &Request<'_>) -> bool {
-        let snapshot = self.snapshot.load();
-        let any = || snapshot.pick(request, Instant::now(), &mut fastrand::Rng::new());
-        self.room.limits.per_node.is_some() && any().is_some()
-    }
-
-    /// Waits until there is no more to wait for than what was tried, and failed.
-    async fn tried(&self) {
-        let (mut progress, mut registry) = (self.progress.subscribe(), self.registry.clone());
-        // What is refused, or over, is for others to see.
-        let failed = |status: &Status| status.error.is_some() && !status.synced && !status.refused;
-        tokio::select! {
-            _ = progress.wait_for(|progress| *progress == Progress::Tried) => {}
-            Ok(_) = registry.wait_for(failed) => {}
-        }
-    }
-}
-
-/// A call begins at what is picked.
-fn pick<C>(
-    snapshot: &ArcSwap<Snapshot<C>>,
-    room: Option<&Arc<Room>>,
-    place: &mut Place,
-    request: &Request<'_>,
-    now: Instant,
-) -> Option<Pick<C>> {
-    let (snapshot, mut rng) = (snapshot.load(), fastrand::Rng::new());
-    let Some(limit) = room.and_then(|room| room.limits.per_node) else {
-        let endpoint = snapshot.pick(request, now, &mut rng)?.clone();
-        endpoint.load.begin();
-        return Some(Pick::begun(endpoint, now, snapshot.count(), place.take(), None));
-    };
-    let request = Request { limit: Some(limit), ..*request };
-    loop {
-        let endpoint = snapshot.pick(&request, now, &mut rng)?;
-        // Another call may have taken the last place there since.
-        if endpoint.load.begin_within(limit) {
-            let endpoint = endpoint.clone();
-            return Some(Pick::begun(endpoint, now, snapshot.count(), place.take(), room));
-        }
-    }
-}
-
-/// A call in the queue for something to pick.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new<C>(shared: &'a Shared<C>) -> Self {
-        if shared.waiting.fetch_add(1, SeqCst) == 0 {
-            shared.wanted.notify_one();
-        }
-        Self(&shared.waiting)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
     }
 }

@@ -9,8 +9,10 @@ mod driver;
 mod fuzz;
 mod instance;
 mod link;
+mod outbox;
 mod packet;
 mod responder;
+mod state;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -1,0 +1,159 @@
+//! What the driver publishes, and how calls pick from it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    time::Instant,
+};
+
+use super::{
+    Filter, News, Pick, Request,
+    probes::Probes,
+    room::{Place, Room},
+    snapshot::{Endpoint, Snapshot},
+};
+use crate::discovery::{Doubts, Neighbours, Status};
+
+/// How far the driver has come with what the registry lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// It has no list yet.
+    Unread,
+    /// Of some node it is not known yet whether it can be connected to; or, where none is listed,
+    /// what the registry has instead.
+    Trying,
+    /// Each was tried once: what is not ready now, none knows when it will be.
+    Tried,
+}
+
+/// What the driver publishes and the handles read.
+pub(super) struct Shared<C> {
+    pub(super) snapshot: ArcSwap<Snapshot<C>>,
+    /// Ejected nodes for a call to try.
+    pub(super) probes: Probes<C>,
+    /// What calls have to tell the driver.
+    pub(super) news: mpsc::UnboundedSender<News<C>>,
+    /// What is left for calls, where that is limited.
+    pub(super) room: Arc<Room>,
+    /// Woken, in the order they came, when there is something else to pick from.
+    pub(super) changed: Notify,
+    /// How many calls wait for that.
+    pub(super) waiting: AtomicUsize,
+    /// Tells the driver that one began to.
+    pub(super) wanted: Notify,
+    pub(super) progress: watch::Sender<Progress>,
+    pub(super) listed: AtomicUsize,
+    /// How many nodes the registry has that do not pass the filter.
+    pub(super) left_out: AtomicUsize,
+    pub(super) filter: Filter,
+    pub(super) last_error: ArcSwapOption<String>,
+    pub(super) neighbours: Neighbours,
+    /// What those last said.
+    pub(super) found: ArcSwapOption<String>,
+    /// Whether a call has failed for want of a node since they were asked.
+    pub(super) missed: AtomicBool,
+    pub(super) registry: watch::Receiver<Status>,
+    /// Where the driver says that a node is not to be reached.
+    pub(super) doubts: Doubts,
+}
+
+impl<C> Shared<C> {
+    /// The place is the call's once it has a node.
+    pub(super) fn pick(&self, request: &Request<'_>, place: &mut Place) -> Option<Pick<C>> {
+        let now = Instant::now();
+        if let Some(endpoint) = self.probes.take(request, self.filter.serving, now) {
+            endpoint.load.begin();
+            let mut pick = Pick::begun(endpoint, now, None, place.take(), Some(&self.room));
+            pick.is_probe = true;
+            return Some(pick);
+        }
+        pick(&self.snapshot, Some(&self.room), place, request, now)
+    }
+
+    /// The node that the call is pinned to, if that is ejected: it is well as far as it says itself, and
+    /// who pins has decided. (For Envoy's override host and gRFC A55 the host is a preference, and they go
+    /// elsewhere then; a pin goes nowhere else.) The driver is asked, so that what is picked from need not
+    /// have them.
+    pub(super) async fn sought(&self, request: &Request<'_>) -> Option<Arc<Endpoint<C>>> {
+        let (asked, told) = oneshot::channel();
+        self.news.send(News::Sought(request.node?.to_owned(), asked)).ok()?;
+        told.await.ok().flatten()
+    }
+
+    /// A call begins at an endpoint, if there is room. It says nothing of whether that is let in again:
+    /// a probe does.
+    pub(super) fn begin(&self, endpoint: Arc<Endpoint<C>>, place: &mut Place) -> Option<Pick<C>> {
+        match self.room.limits.per_node {
+            Some(limit) if !endpoint.load.begin_within(limit) => return None,
+            Some(_) => {}
+            None => endpoint.load.begin(),
+        }
+        Some(Pick::begun(endpoint, Instant::now(), None, place.take(), Some(&self.room)))
+    }
+
+    /// Whether there is a node for the call, but for the limits.
+    pub(super) fn is_full(&self, request: &Request<'_>) -> bool {
+        let snapshot = self.snapshot.load();
+        let any = || snapshot.pick(request, Instant::now(), &mut fastrand::Rng::new());
+        self.room.limits.per_node.is_some() && any().is_some()
+    }
+
+    /// Waits until there is no more to wait for than what was tried, and failed.
+    pub(super) async fn tried(&self) {
+        let (mut progress, mut registry) = (self.progress.subscribe(), self.registry.clone());
+        // What is refused, or over, is for others to see.
+        let failed = |status: &Status| status.error.is_some() && !status.synced && !status.refused;
+        tokio::select! {
+            _ = progress.wait_for(|progress| *progress == Progress::Tried) => {}
+            Ok(_) = registry.wait_for(failed) => {}
+        }
+    }
+}
+
+/// A call begins at what is picked.
+pub(super) fn pick<C>(
+    snapshot: &ArcSwap<Snapshot<C>>,
+    room: Option<&Arc<Room>>,
+    place: &mut Place,
+    request: &Request<'_>,
+    now: Instant,
+) -> Option<Pick<C>> {
+    let (snapshot, mut rng) = (snapshot.load(), fastrand::Rng::new());
+    let Some(limit) = room.and_then(|room| room.limits.per_node) else {
+        let endpoint = snapshot.pick(request, now, &mut rng)?.clone();
+        endpoint.load.begin();
+        return Some(Pick::begun(endpoint, now, snapshot.count(), place.take(), None));
+    };
+    let request = Request { limit: Some(limit), ..*request };
+    loop {
+        let endpoint = snapshot.pick(&request, now, &mut rng)?;
+        // Another call may have taken the last place there since.
+        if endpoint.load.begin_within(limit) {
+            let endpoint = endpoint.clone();
+            return Some(Pick::begun(endpoint, now, snapshot.count(), place.take(), room));
+        }
+    }
+}
+
+/// A call in the queue for something to pick.
+pub(super) struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    pub(super) fn new<C>(shared: &'a Shared<C>) -> Self {
+        if shared.waiting.fetch_add(1, SeqCst) == 0 {
+            shared.wanted.notify_one();
+        }
+        Self(&shared.waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
