@@ -77,7 +77,8 @@ impl Slots {
     /// Takes the surplus away as far as slots are free. Whoever makes either does it: of a call that ends
     /// as the limit is lowered, one of the two sees what the other has done.
     fn settle(&self) {
-        // What was written before the permits were last, is read after.
+        // `add_permits` alone acquires nothing: the surplus of whoever looked for permits before might
+        // not be seen.
         fence(Ordering::Acquire);
         loop {
             let free = self.semaphore.forget_permits(self.surplus.load(Ordering::Relaxed));

@@ -334,8 +334,6 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
     #[test]
     fn no_sequence_of_events_leaves_a_ready_node_out_or_one_that_is_not_in(
         events in prop::collection::vec(event(), 1..120),
