@@ -177,7 +177,9 @@ impl NodeFault {
             _ => fleet.url.clone(),
         };
         let at_most = self.at_most();
-        println!("{name}: it may cost no call that is idempotent, and {at_most} others");
+        if who == Who::Micro {
+            println!("{name}: it may cost no call that is idempotent, and {at_most} others");
+        }
         let mut trial = Trial::over(fleet, &url, &name, who, PAUSE).await;
         let stand_in = match self {
             Self::AddressChanged => {
