@@ -7,7 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tests::{
     etcd::Etcd,
-    fault::{Audit, CALLERS, CALLS, Callers, Fleet, Line, SERVICE, now, record},
+    fault::{Audit, CALLERS, CALLS, Callers, Fleet, Line, SERVICE, now, record, told},
     proto::ledger::{Entry, LedgerClient},
 };
 use tokio::time::{sleep, timeout};
@@ -147,9 +147,8 @@ async fn a_node_with_a_wrong_certificate_fails_no_call_and_is_called_once_it_has
     let client = client(&fleet.url, tls(&dir.path().join("client")));
     let callers = Callers::start(&client, CALLERS);
     sleep(Duration::from_secs(5)).await;
-    let explained = client.channel(SERVICE).explain().await.expect("the runtime is ours");
-    let node = explained.nodes.iter().find(|it| it.node.id == fleet.id(2)).expect("it is listed");
-    let error = node.error.as_deref().expect("it was tried");
+    let refused = told(&client, fleet.id(2)).await.expect("it is listed");
+    let error = refused.error.expect("it was tried");
     assert!(error.contains("certificate"), "{error}");
     let mended = now();
     right.issue(&dir.path().join("c"));

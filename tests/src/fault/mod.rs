@@ -40,11 +40,21 @@ pub use unaccepting::Unaccepting;
 
 use std::time::{Duration, SystemTime};
 
+use micro::{Client, balance::NodeReport};
 use tokio::time::interval;
 
 /// The time since the Unix epoch: the clock that callers and nodes, on one machine, share.
 pub fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("the clock is past 1970")
+}
+
+/// What the client says of this node, if it knows it.
+///
+/// # Panics
+/// Once the client's runtime has shut down.
+pub async fn told(client: &Client, node: &str) -> Option<NodeReport> {
+    let explained = client.channel(SERVICE).explain().await.expect("the runtime is ours");
+    explained.nodes.into_iter().find(|it| it.node.id == node)
 }
 
 /// Has something go and come again, 100 times a second for 5 s.

@@ -3,13 +3,14 @@
 use std::{path::Path, time::Duration};
 
 use h2::Reason;
-use micro::registry::Node;
+use micro::{Client, balance::NodeState, registry::Node};
 use tokio::time::{Instant, sleep};
 
 use super::{
     CALLERS, Fleet, Rogue, Rule, Silent, Trial, Unaccepting, Verdict, Who, now,
     refusing::Refusing,
     stand_in::{Peer, StandIn},
+    told,
 };
 use crate::raw::{InFile, Raw};
 
@@ -147,6 +148,14 @@ impl NodeFault {
         }
     }
 
+    /// Whether it ejects a node that stays connected.
+    fn is_ejected(self) -> bool {
+        matches!(
+            self,
+            Self::ResetsForError | Self::ResetsAmidAnswer | Self::Exhausted | Self::Unavailable
+        )
+    }
+
     /// Does it to three nodes that register in this registry, under the calls of this client, until
     /// there were so many calls.
     ///
@@ -168,7 +177,9 @@ impl NodeFault {
             _ => fleet.url.clone(),
         };
         let at_most = self.at_most();
-        println!("{name}: it may cost no call that is idempotent, and {at_most} others");
+        if who == Who::Micro {
+            println!("{name}: it may cost no call that is idempotent, and {at_most} others");
+        }
         let mut trial = Trial::over(fleet, &url, &name, who, PAUSE).await;
         let stand_in = match self {
             Self::AddressChanged => {
@@ -178,17 +189,28 @@ impl NodeFault {
             }
             _ => self.act(&mut trial, 1, LASTS).await,
         };
+        let bad: Vec<_> = trial.faults().into_iter().map(|fault| fault.victim).collect();
+        let out = match who {
+            Who::Micro if self.is_ejected() => Some(out_since(&trial.client, &bad[0]).await),
+            _ => None,
+        };
         trial.until_made(at_least).await;
         // What holds under a fault that nobody met would hold without it.
         if let Some(stand_in) = &stand_in {
             stand_in.met(who, &trial.client).await;
         }
-        let bad: Vec<_> = trial.faults().into_iter().map(|fault| fault.victim).collect();
         let verdict = trial.end().await;
         let allowed = verdict.line().allowed;
         assert!(allowed <= at_most, "{name}: {allowed} excused, of {at_most} that were to be");
+        if let Some(out) = out {
+            // Those under way when it was ejected arrive within a second, and the next 30 s after it.
+            let (from, to) = (out + Duration::from_secs(1), out + Duration::from_secs(30));
+            let visits = verdict.visits_between(&bad[0], from, to);
+            assert_eq!(visits, 0, "{name}: it was called {visits} times when it was ejected");
+        }
         if stand_in.is_none() {
-            let is_called = |id: &String| verdict.is_called(id);
+            let is_called =
+                |id: &String| verdict.visits_between(id, Duration::ZERO, Duration::MAX) > 0;
             assert!(bad.iter().all(is_called), "{name}: no call reached one of {bad:?}");
         }
         // tonic calls also who was never ready.
@@ -301,6 +323,19 @@ impl NodeFault {
             _ => unreachable!("{self:?} is done to a node of the fleet"),
         };
         Peer::Rogue(Rogue::start(rule, journals).await)
+    }
+}
+
+/// Waits until the client has ejected this node; since when.
+async fn out_since(client: &Client, node: &str) -> Duration {
+    let limit = Instant::now() + Duration::from_secs(20);
+    loop {
+        let told = told(client, node).await.expect("it is listed");
+        if let NodeState::Ejected { .. } = told.state {
+            return now() - told.since;
+        }
+        assert!(Instant::now() < limit, "20 s later it is not ejected: {told}");
+        sleep(Duration::from_millis(20)).await;
     }
 }
 

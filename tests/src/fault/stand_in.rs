@@ -8,7 +8,7 @@ use micro::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::{Fleet, Rogue, SERVICE, Silent, Unaccepting, Who, refusing::Refusing};
+use super::{Fleet, Rogue, SERVICE, Silent, Unaccepting, Who, refusing::Refusing, told};
 
 /// What stands in a node's place, and its record.
 #[derive(Debug)]
@@ -54,9 +54,7 @@ impl Peer {
 
 /// Whether the client says that its last attempt to connect was refused.
 async fn is_refused(client: &Client) -> bool {
-    let explained = client.channel(SERVICE).explain().await.expect("the runtime is ours");
-    let node = explained.nodes.iter().find(|it| it.node.id == Rogue::ID);
-    let error = node.and_then(|node| node.error.as_ref());
+    let error = told(client, Rogue::ID).await.and_then(|node| node.error);
     error.is_some_and(|error| error.contains("refused"))
 }
 

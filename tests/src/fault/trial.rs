@@ -296,9 +296,9 @@ impl Verdict {
         self.line.calls
     }
 
-    /// Whether a handler of this node's was given a call.
-    pub fn is_called(&self, node: &str) -> bool {
-        self.audit.visits_between(Some(node), Duration::ZERO, Duration::MAX) > 0
+    /// How many calls the handlers of this node were given in a span of time.
+    pub fn visits_between(&self, node: &str, from: Duration, to: Duration) -> usize {
+        self.audit.visits_between(Some(node), from, to)
     }
 
     /// What became of them in numbers.
