@@ -9,6 +9,9 @@ use crate::transport::{Failure, FailureKind};
 pub(crate) enum Outcome {
     /// The node answered; that includes answers such as `NotFound`.
     Success,
+    /// The node answered that it does not have the method. It is avoided as if it had failed, since it
+    /// answers so quickly that it would draw the calls that others could serve; and it is not ejected.
+    Unimplemented,
     /// A stream has begun to be answered.
     Begun,
     /// The call was answered elsewhere first, which took less than it has so far here.
@@ -31,8 +34,8 @@ impl Outcome {
     /// Judges by a gRPC status: `Unavailable`, `DeadlineExceeded`, `ResourceExhausted`, `Internal`
     /// and `DataLoss` are the node's failures.
     ///
-    /// `Unimplemented`, which go-zero counts too, is not: a fleet half-way through a roll-out
-    /// answers it as it should. `Cancelled` is no failure either (kratos#3834).
+    /// `Unimplemented`, which go-zero counts too, is one of the method's: a fleet half-way through a
+    /// roll-out answers it as it should. `Cancelled` is no failure either (kratos#3834).
     pub(crate) fn of_code(code: Code) -> Self {
         match code {
             Code::Unavailable
@@ -40,6 +43,7 @@ impl Outcome {
             | Code::ResourceExhausted
             | Code::Internal
             | Code::DataLoss => Self::Failure,
+            Code::Unimplemented => Self::Unimplemented,
             Code::Cancelled => Self::Cancelled,
             _ => Self::Success,
         }
@@ -78,6 +82,7 @@ mod tests {
                 | Code::ResourceExhausted
                 | Code::Internal
                 | Code::DataLoss => Outcome::Failure,
+                Code::Unimplemented => Outcome::Unimplemented,
                 Code::Cancelled => Outcome::Cancelled,
                 _ => Outcome::Success,
             };

@@ -100,6 +100,10 @@ impl<C> Pick<C> {
                 }
                 false
             }
+            Outcome::Unimplemented => {
+                tally.answered();
+                false
+            }
             Outcome::Failure => tally.failed(),
             Outcome::TransportFailure => tally.broke(),
             Outcome::ConnectionLost if load.lose() => tally.lost(load.has_answered()),
@@ -108,8 +112,9 @@ impl<C> Pick<C> {
                 false
             }
         };
-        let is_well = matches!(outcome, Outcome::Success | Outcome::Begun);
-        if !is_well {
+        let is_good = matches!(outcome, Outcome::Success | Outcome::Begun);
+        let is_well = is_good || outcome == Outcome::Unimplemented;
+        if !is_good {
             load.failed(now);
         }
         if is_too_much {

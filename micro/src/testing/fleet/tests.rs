@@ -402,3 +402,34 @@ async fn a_node_that_is_configured_and_not_there_is_an_error() {
         "{error}"
     );
 }
+
+/// It answers at once, and would draw all calls, were that a merit.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_lacks_the_method_gets_next_to_no_calls() {
+    let serve = |node: &mut Service| {
+        if node.id() != "echo-1" {
+            echo(node);
+        }
+    };
+    let fleet = Fleet::builder().nodes("echo", 3, serve).start().await.expect("a fleet");
+    fleet.node("echo-2").slow(10 * MILLI);
+    fleet.node("echo-3").slow(10 * MILLI);
+    let callers: Vec<_> = (0..16)
+        .map(|_| {
+            let stub = Stub::new("echo", fleet.client());
+            tokio::spawn(async move {
+                let mut failed = 0;
+                for _ in 0..100 {
+                    failed += u32::from(stub.read(Word::new("who?")).await.is_err());
+                    sleep(20 * MILLI).await;
+                }
+                failed
+            })
+        })
+        .collect();
+    let mut failed = 0;
+    for caller in callers {
+        failed += caller.await.expect("a caller");
+    }
+    assert!((1..50).contains(&failed), "{failed} of 1600 calls");
+}
