@@ -171,9 +171,9 @@ impl Calls {
     /// chance would bring that about, were the nodes alike, three times in ten million (Chernoff's bound).
     /// The others have had one more that failed and one more that was answered: of the few calls since
     /// all began, none failing says little.
-    pub(super) fn fail_clearly_more_than(self, others: Calls) -> bool {
+    pub(super) fn fail_clearly_more_than(self, others: Self) -> bool {
         const EVIDENCE: f64 = 15.0;
-        let smoothed = others + Calls { answered: 1, failed: 1 };
+        let smoothed = others + Self { answered: 1, failed: 1 };
         let (here, there) = (self.failed_share(), smoothed.failed_share());
         // Relative entropy, in which what never was adds nothing.
         let part =

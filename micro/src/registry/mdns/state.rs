@@ -14,7 +14,7 @@ use super::{
     instance::{Instance, is_link_local},
     link::{Link, Named, Net, PORT},
     outbox::{Outbox, Outgoing},
-    packet::{self, Kind, Packet, Query},
+    packet::{self, Packet, Query},
     responder::{From, LinkId, Responder, Send},
 };
 
@@ -190,7 +190,12 @@ mod tests {
     use tokio::time::sleep_until;
 
     use super::{
-        super::{super::Node, outbox::MOST, packet::Question, responder::Standing},
+        super::{
+            super::Node,
+            outbox::MOST,
+            packet::{Kind, Question},
+            responder::Standing,
+        },
         *,
     };
 
