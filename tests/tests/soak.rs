@@ -23,6 +23,8 @@ async fn no_call_fails_without_excuse_and_the_client_does_not_grow() {
     let (first, last) = (summary.first, summary.last);
     assert!(last.tasks <= first.tasks, "{} tasks after {}", last.tasks, first.tasks);
     assert!(last.open <= first.open, "{} descriptors after {}", last.open, first.open);
+    let heap = first.heap + first.heap / 20;
+    assert!(last.heap <= heap, "{} bytes allocated after {}", last.heap, first.heap);
     let most = summary.most_memory;
     assert!(most <= first.memory + first.memory / 20, "{most} bytes after {}", first.memory);
 }

@@ -19,6 +19,18 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// After each call, so that nodes, registry and this fit two cores.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Many calls at once, of which nobody is told: the allocator then holds as much as the worst of what is
+/// to come needs, and takes more for what is not given back alone.
+async fn crowd(ledger: &LedgerClient) {
+    let calls = (0..16 * CALLERS).map(|_| {
+        let mut ledger = ledger.clone();
+        tokio::spawn(async move { Call::make(&mut ledger).await })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        let _ = call.await;
+    }
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), micro::Error> {
     let filter = EnvFilter::from_default_env(); // RUST_LOG; errors unless set
@@ -26,6 +38,9 @@ async fn main() -> Result<(), micro::Error> {
     let url = env::args().nth(1).expect("the registry's URL");
     let client = Client::builder().registry(url).build()?;
     let ledger = LedgerClient::new(SERVICE, &client);
+    for _ in 0..3 {
+        crowd(&ledger).await;
+    }
     for _ in 0..CALLERS {
         let mut ledger = ledger.clone();
         tokio::spawn(async move {

@@ -138,10 +138,12 @@ impl Soak {
 
     /// Waits until the client has no more than it had, for as long as what is gone may linger.
     async fn settled(&mut self, first: Count) -> Count {
-        let limit = Instant::now() + Duration::from_secs(10);
+        let limit = Instant::now() + Duration::from_secs(60);
+        let heap = first.heap + first.heap / 20;
         loop {
             let count = self.client.count().await;
-            let is_settled = count.tasks <= first.tasks && count.open <= first.open;
+            let is_settled =
+                count.tasks <= first.tasks && count.open <= first.open && count.heap <= heap;
             if is_settled || Instant::now() > limit {
                 return count;
             }
