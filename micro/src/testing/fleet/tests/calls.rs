@@ -34,3 +34,15 @@ async fn a_hedged_call_is_made_once_by_a_node_that_was_down_when_it_began() {
     let served = reply.extensions().get::<Served>().expect("who answers");
     assert_eq!(served.attempts, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_names_its_node() {
+    let (fleet, stub) = fleet().await;
+    let reply = stub.chat(futures_util::stream::pending::<Word>()).await.expect("headers");
+    let Served { node, .. } = reply.extensions().get::<Served>().expect("who answers").clone();
+    fleet.node(&node.id).kill();
+    let status = reply.into_inner().message().await.expect_err("its node was killed");
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    let named = format!("service 'echo', node {}: ", node.id);
+    assert!(status.message().starts_with(&named), "{status}");
+}
