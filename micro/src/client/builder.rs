@@ -328,7 +328,7 @@ impl ClientBuilder {
     /// config, when a layer's scope can be no service's or method's name, when an option of a service
     /// cannot be used, and when a variable or flag cannot be read; the text says where the value came
     /// from.
-    pub fn build(mut self) -> Result<Client, Error> {
+    pub fn build(self) -> Result<Client, Error> {
         let Settings { stream_window, connection_window, .. } = self.settings;
         for (name, value) in
             [("stream_window", stream_window), ("connection_window", connection_window)]

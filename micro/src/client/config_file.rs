@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -21,21 +21,21 @@ use crate::{
 /// How often the file is looked at.
 const LOOKS_EVERY: Duration = Duration::from_millis(500);
 
-/// The file, and what it said when the client was built.
+/// The file, and the last good config that it had, whichever channel has read it.
 #[derive(Debug, Clone)]
 pub(super) struct ConfigFile {
     path: Arc<PathBuf>,
-    first: Option<ServiceConfig>,
+    good: Arc<Mutex<Option<ServiceConfig>>>,
 }
 
 impl ConfigFile {
     pub(super) fn at(path: PathBuf) -> Self {
-        Self { path: Arc::new(path), first: None }
+        Self { path: Arc::new(path), good: Arc::default() }
     }
 
     /// # Errors
     /// `Config` when the file cannot be read, or is no service config.
-    pub(super) fn read(&mut self) -> Result<(), Error> {
+    pub(super) fn read(&self) -> Result<(), Error> {
         let read = disk::read(&self.path, None).and_then(|found| match found {
             Found::Content(content, _) => self.parse(&content),
             Found::Unchanged | Found::Torn => Err(format!(
@@ -43,8 +43,12 @@ impl ConfigFile {
                 self.path.display()
             )),
         });
-        self.first = Some(read.map_err(Error::config)?);
+        *self.good() = Some(read.map_err(Error::config)?);
         Ok(())
+    }
+
+    fn good(&self) -> MutexGuard<'_, Option<ServiceConfig>> {
+        self.good.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn parse(&self, content: &[u8]) -> Result<ServiceConfig, String> {
@@ -55,7 +59,7 @@ impl ConfigFile {
 
     /// Has this config say what the file says, as long as there is a channel to the service.
     pub(super) fn follow(&self, service: &str, live: &Arc<LiveConfig>) {
-        live.say(Source::File, self.first.clone());
+        live.say(Source::File, self.good().clone());
         let (file, live) = (self.clone(), Arc::downgrade(live));
         tokio::spawn(file.watch(service.to_owned(), live));
     }
@@ -87,6 +91,7 @@ impl ConfigFile {
                 None => {}
                 Some(Ok(config)) => {
                     told = None;
+                    *self.good() = Some(config.clone());
                     live.say(Source::File, Some(config));
                 }
                 Some(Err(fault)) if told.as_ref() == Some(&fault) => {}

@@ -23,6 +23,9 @@ use super::policy::RetryPolicy;
 /// # }
 /// ```
 ///
+/// The time is a node's: it runs from when the first attempt was sent, not while the call waits for a
+/// node to be ready.
+///
 /// The first good answer is the call's, and the other attempt is given up: its stream is reset, and
 /// its server drops the handler. An attempt that fails is followed by another as without hedging, by
 /// the call's [`RetryPolicy`], and a status that this does not list ends the call whatever else is

@@ -6,8 +6,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use tokio::time::{Instant, sleep, sleep_until};
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until},
+};
 use tonic::{Code, Status};
 
 use super::{
@@ -46,8 +49,9 @@ pub(super) async fn attempts<T>(
         }
     };
     let most = channel.settings().max_attempts;
-    let mut race = Race::new(hedging, delay, most, channel.purse(), *start);
-    let common = Common { call, observed, tried: Mutex::default(), won: OnceLock::new() };
+    let mut race = Race::new(hedging, delay, most, channel.purse());
+    let (tried, sent, won) = (Mutex::default(), Notify::new(), OnceLock::new());
+    let common = Common { call, observed, tried, sent, won };
     let mut running = FuturesUnordered::new();
     running.push(common.attempt(AttemptKind::First, &frame, 0, None, p95.as_deref()));
     let (mut made, mut last) = (1, None);
@@ -59,6 +63,10 @@ pub(super) async fn attempts<T>(
                 let (then, failed) = match ended {
                     Err(nothing) => (race.after_nothing(), nothing),
                     Ok(ended) => {
+                        // It was sent before it ended, perhaps within one poll.
+                        if common.sent.notified().now_or_never().is_some() {
+                            race.sent(Instant::now());
+                        }
                         let node = ended.node;
                         match ended.reply {
                             Ok(reply) => match status::of_reply(&reply.headers, &reply.trailers) {
@@ -108,6 +116,10 @@ pub(super) async fn attempts<T>(
                     }
                 }
             }
+            () = common.sent.notified() => {
+                race.sent(Instant::now());
+                None
+            }
             () = sleep_until(due.unwrap_or(*deadline)), if due.is_some() => {
                 race.is_due(Instant::now()).then_some(None)
             }
@@ -146,6 +158,8 @@ struct Common<'a> {
     observed: &'a Observed,
     /// Those under way too: another goes elsewhere while it can.
     tried: Mutex<Vec<EndpointId>>,
+    /// Told when one of them is sent.
+    sent: Notify,
     /// When the attempt was made that won.
     won: OnceLock<Instant>,
 }
@@ -216,6 +230,7 @@ impl Common<'_> {
         attempt.goes_to(&node, head.headers_mut());
         let frame = frame();
         attempt.sent(frame.len().saturating_sub(PREFIX));
+        self.sent.notify_one();
         tokio::select! {
             biased;
             reply = connection.unary(head, frame) => Ok(Ended { racing, attempt, node, reply }),

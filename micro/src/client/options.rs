@@ -213,9 +213,9 @@ impl ServiceOptions {
     }
 
     /// Reads the files that are named.
-    pub(super) fn read_files(&mut self) -> Result<(), Error> {
-        for options in self.some.values_mut().chain([&mut self.all]) {
-            if let Some(file) = &mut options.service_config_file {
+    pub(super) fn read_files(&self) -> Result<(), Error> {
+        for options in self.some.values().chain([&self.all]) {
+            if let Some(file) = &options.service_config_file {
                 file.read()?;
             }
         }

@@ -19,14 +19,14 @@ use crate::transport::{Failure, FailureKind};
 pub(super) struct Race<'a> {
     policy: RetryPolicy,
     purse: Purse<'a>,
-    /// None: never for the time that others take.
+    /// From one attempt's sending to another. None: never for the time that others take.
     delay: Option<Duration>,
     attempts_left: u32,
     timed_left: u32,
     /// Further attempts so far: `grpc-previous-rpc-attempts`.
     previous: u32,
     running: u32,
-    /// When another is made if none is answered.
+    /// When another is made if none is answered, and as long as any has been sent.
     timed: Option<Instant>,
     /// When another is made since one has failed.
     again: Option<Instant>,
@@ -54,11 +54,10 @@ impl<'a> Race<'a> {
         delay: Option<Duration>,
         max_attempts: u32,
         purse: Purse<'a>,
-        now: Instant,
     ) -> Self {
         purse.called();
         let attempts_left = hedging.others.max_attempts.min(max_attempts).saturating_sub(1);
-        let mut race = Self {
+        Self {
             policy: hedging.others,
             purse,
             delay,
@@ -72,9 +71,15 @@ impl<'a> Race<'a> {
             pauses: 0,
             is_suspect: false,
             is_unpaid: false,
-        };
-        race.set_timed(now);
-        race
+        }
+    }
+
+    /// An attempt is sent: it has a node. Until then it is no node's delay that it waits for.
+    pub(super) fn sent(&mut self, now: Instant) {
+        let is_left = self.timed_left > 0 && self.attempts_left > 0;
+        // What a server asks for comes first.
+        let delay = self.delay.filter(|_| is_left && self.again.is_none());
+        self.timed = delay.and_then(|delay| now.checked_add(delay));
     }
 
     /// Attempts that went before the one that is made now.
@@ -114,6 +119,9 @@ impl<'a> Race<'a> {
         let is_suspect_again = is_suspect && std::mem::replace(&mut self.is_suspect, true);
         if failure.is_unprocessed() && !is_suspect_again {
             // Neither counted nor paid for: it takes the place of the one that nobody has seen.
+            if self.running == 1 {
+                self.timed = None;
+            }
             return Then::Attempt(growing_pause(&mut self.pauses));
         }
         match failure.kind() {
@@ -173,22 +181,16 @@ impl<'a> Race<'a> {
         let is_left = self.attempts_left > 0;
         let may_start = is_left && self.purse.pays(now);
         self.is_unpaid |= is_left && !may_start;
+        self.timed = None;
         if may_start {
             self.attempts_left -= 1;
             self.previous += 1;
             self.running += 1;
-            self.set_timed(now);
         } else {
             // Neither retries nor hedges wait for better times.
-            (self.timed, self.again) = (None, None);
+            self.again = None;
         }
         may_start
-    }
-
-    fn set_timed(&mut self, now: Instant) {
-        let is_left = self.timed_left > 0 && self.attempts_left > 0;
-        let delay = self.delay.filter(|_| is_left);
-        self.timed = delay.and_then(|delay| now.checked_add(delay));
     }
 
     fn wait(&self) -> Then {
@@ -213,7 +215,9 @@ mod tests {
         let others = RetryPolicy { backoff: Some(at_once), ..RetryPolicy::on(codes) };
         let hedging =
             Hedging { delay: Delay::Fixed(DELAY), timed: 3, others: others.max_attempts(4) };
-        Race::new(hedging, Some(DELAY), 5, Purse::Budget(budget), now)
+        let mut race = Race::new(hedging, Some(DELAY), 5, Purse::Budget(budget));
+        race.sent(now);
+        race
     }
 
     fn with_pushback(value: &'static str) -> Status {
@@ -231,6 +235,8 @@ mod tests {
             let due = start + DELAY * nth;
             assert_eq!(race.due(), Some(due));
             assert!(race.is_due(due));
+            assert_eq!(race.due(), None, "it has no node yet");
+            race.sent(due);
             assert_eq!(race.previous_attempts(), nth);
         }
         assert_eq!(race.due(), None);
@@ -244,6 +250,8 @@ mod tests {
         let later = start + DELAY / 5;
         let then = race.after_status(&Status::internal("it"), later);
         assert!(matches!(then, Then::Attempt(_)), "{then:?}");
+        assert_eq!(race.due(), None, "nobody has it");
+        race.sent(later);
         assert_eq!(race.due(), Some(later + DELAY));
     }
 
@@ -290,7 +298,10 @@ mod tests {
         let asked = Duration::from_millis(700);
         assert_eq!(race.after_status(&with_pushback("700"), start), Then::Wait);
         assert_eq!(race.due(), Some(start + asked));
+        race.sent(start);
+        assert_eq!(race.due(), Some(start + asked), "whatever else is sent");
         assert!(race.is_due(start + asked));
+        race.sent(start + asked);
         assert_eq!(race.due(), Some(start + asked + DELAY));
     }
 
@@ -304,6 +315,7 @@ mod tests {
         for _ in 0..20 {
             let then = race.after_failure(&refused, start);
             assert!(matches!(then, Then::Attempt(_)), "{then:?}");
+            assert_eq!(race.due(), None, "nobody has it");
         }
         assert_eq!(race.previous_attempts(), 0);
     }
@@ -321,6 +333,7 @@ mod tests {
 
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum Event {
+        Sent,
         Due,
         Busy,
         Lost,
@@ -331,9 +344,9 @@ mod tests {
     }
 
     fn event() -> impl Strategy<Value = Event> {
-        use Event::{Busy, Due, Fatal, Lost, NoMore, Nothing, Refused};
+        use Event::{Busy, Due, Fatal, Lost, NoMore, Nothing, Refused, Sent};
         prop_oneof![
-            16 => prop::sample::select(vec![Due, Busy, Lost, Refused, Nothing]),
+            16 => prop::sample::select(vec![Sent, Due, Busy, Lost, Refused, Nothing]),
             1 => prop::sample::select(vec![NoMore, Fatal]),
         ]
     }
@@ -352,6 +365,12 @@ mod tests {
             for event in events {
                 let failure = |kind| Failure::unavailable(kind, "node:1", "gone");
                 let then = match event {
+                    Event::Sent => {
+                        if running > 0 {
+                            race.sent(now);
+                        }
+                        continue;
+                    }
                     Event::Due => {
                         let Some(due) = race.due() else { continue };
                         prop_assert!(!is_over, "the server asked for no more");
@@ -405,8 +424,10 @@ mod tests {
         let budget = Budget::new(start);
         let others = RetryPolicy::default();
         let hedging = Hedging { delay: Delay::Fixed(DELAY), timed: 1, others };
-        let mut race = Race::new(hedging, Some(DELAY), 5, Purse::Budget(&budget), start);
+        let mut race = Race::new(hedging, Some(DELAY), 5, Purse::Budget(&budget));
+        race.sent(start);
         assert!(race.is_due(start + DELAY));
+        race.sent(start + DELAY);
         assert_eq!(race.due(), None, "once");
         for _ in 0..3 {
             let then = race.after_status(&Status::unavailable("busy"), start + DELAY);

@@ -133,14 +133,23 @@ pub(super) fn mid_stream(node: &Node) -> Status {
     ))
 }
 
+/// A stream whose response had begun ended without a status from the server.
+pub(super) fn broken(node: &Node, status: &Status) -> Status {
+    Status::new(status.code(), of_node(&node.service, node, status))
+}
+
 /// The attempt failed without a status from the server.
 pub(super) fn failed(service: &str, node: &Node, failure: &Failure) -> Status {
     let status = failure.to_status();
-    let mut text = format!("service '{service}', node {}: {}", node.id, status.message());
+    let mut text = of_node(service, node, &status);
     if failure.kind() == FailureKind::TooLarge {
         text.extend(["; ", REMEDY]);
     }
     Status::new(status.code(), text)
+}
+
+fn of_node(service: &str, node: &Node, status: &Status) -> String {
+    format!("service '{service}', node {}: {}", node.id, status.message())
 }
 
 /// What ended a call: the status in the trailers, or in the headers when there is nothing else.

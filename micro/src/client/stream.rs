@@ -341,7 +341,9 @@ where
             this.struck.as_ref().as_pin_ref().is_some_and(|it| it.deadline() <= Instant::now());
         let frame = if is_struck { Poll::Pending } else { body.poll_frame(cx) };
         let frame = match frame {
-            Poll::Ready(frame) => frame.map(|frame| frame.map_err(Into::into)),
+            Poll::Ready(frame) => {
+                frame.map(|frame| frame.map_err(|error| status::broken(this.node, &error.into())))
+            }
             Poll::Pending => {
                 match this.struck.as_pin_mut() {
                     None => return Poll::Pending,

@@ -121,24 +121,23 @@ impl ServiceConfig {
 impl Throttling {
     fn read(place: &Place<'_>) -> Result<Self, String> {
         let (max, ratio) = (place.required("maxTokens")?, place.required("tokenRatio")?);
-        let tokens = max.number()?;
-        if tokens <= 0.0 || tokens > 1000.0 {
+        let tokens = max.count()?;
+        if !(1..=1000).contains(&tokens) {
             return Err(max.fault(format_args!(
                 "{tokens} is not over 0 and up to 1000; write a number such as 10"
             )));
         }
         let share = ratio.number()?;
-        let thousandths = (share * 1000.0).round();
+        // Further decimals are cut off. Not by `floor` alone, which has 1.001 a thousandth short.
+        let nearest = (share * 1000.0).round();
+        let thousandths = if nearest / 1000.0 > share { nearest - 1.0 } else { nearest };
         if thousandths < 1.0 {
             return Err(
                 ratio.fault(format_args!("{share} is under 0.001; write a number such as 0.1"))
             );
         }
         // More than there is room for is as good as all.
-        Ok(Self {
-            max: (tokens * 1000.0).round().max(1.0) as u32,
-            ratio: thousandths.min(1e6) as u32,
-        })
+        Ok(Self { max: tokens * 1000, ratio: thousandths.min(1e6) as u32 })
     }
 }
 

@@ -119,13 +119,13 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Status codes, by name or by number.
+    /// Status codes, by name in whichever case or by number (gRFC A6).
     pub(super) fn codes(&self) -> Result<Vec<Code>, String> {
         let code = |place: Self| {
             let code = match place.value {
-                Value::String(name) => {
-                    (0..=16).map(Code::from_i32).find(|code| name_of(*code) == name.as_str())
-                }
+                Value::String(name) => (0..=16)
+                    .map(Code::from_i32)
+                    .find(|code| name_of(*code).eq_ignore_ascii_case(name)),
                 _ => place.count().ok().filter(|code| *code <= 16).map(|it| Code::from(it as i32)),
             };
             match code {

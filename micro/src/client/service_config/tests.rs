@@ -139,6 +139,23 @@ fn the_throttling_of_grfc_a6() {
 }
 
 #[test]
+fn a_token_ratio_counts_to_its_third_decimal() {
+    for (ratio, thousandths) in [
+        ("0.5466", 546),
+        ("0.5469999", 546),
+        ("0.546", 546),
+        ("0.0019", 1),
+        // Not 1000, though in binary 1.001 times 1000 is less than 1001.
+        ("1.001", 1001),
+        ("1e300", 1_000_000),
+    ] {
+        let json = format!(r#"{{"retryThrottling": {{"maxTokens": 10, "tokenRatio": {ratio}}}}}"#);
+        let throttling = read(&json).0.throttling.expect("given");
+        assert_eq!(throttling.ratio, thousandths, "{ratio}");
+    }
+}
+
+#[test]
 fn the_whole_of_grfc_a6() {
     let config = read(A6_WHOLE);
     let method = config.method("/greeter.v1.Greeter/Hello").expect("named");
@@ -190,13 +207,14 @@ fn the_most_special_method_config_holds_whole() {
 fn protobufs_other_forms_of_numbers_and_codes_are_read() {
     let config = method(
         r#""maxRequestMessageBytes": "1024", "maxResponseMessageBytes": 0, "hedgingPolicy":
-        {"maxAttempts": 7.0, "nonFatalStatusCodes": [14, "DATA_LOSS"]}"#,
+        {"maxAttempts": 7.0, "nonFatalStatusCodes": [14, "DATA_LOSS", "aborted", "Internal"]}"#,
     );
     let hedging = config.hedging.expect("a policy");
     assert_eq!((config.max_request, config.max_response), (Some(1024), Some(0)));
     assert_eq!((hedging.others.max_attempts, hedging.timed), (5, 4), "over 5 counts as 5");
-    assert!(hedging.others.codes.contains(Code::Unavailable));
-    assert!(hedging.others.codes.contains(Code::DataLoss));
+    for code in [Code::Unavailable, Code::DataLoss, Code::Aborted, Code::Internal] {
+        assert!(hedging.others.codes.contains(code), "{code:?}");
+    }
 }
 
 #[test]
@@ -233,8 +251,20 @@ fn what_breaks_a_rule_is_named_by_its_path() {
             "$.retryThrottling.maxTokens: 1001 is not over 0 and up to 1000; write a number such as 10",
         ),
         (
+            r#"{"retryThrottling": {"maxTokens": 0, "tokenRatio": 1}}"#,
+            "$.retryThrottling.maxTokens: 0 is not over 0 and up to 1000; write a number such as 10",
+        ),
+        (
+            r#"{"retryThrottling": {"maxTokens": 10.5, "tokenRatio": 1}}"#,
+            "$.retryThrottling.maxTokens: 10.5 is no whole number of 32 bits",
+        ),
+        (
             r#"{"retryThrottling": {"maxTokens": 10, "tokenRatio": 0.0001}}"#,
             "$.retryThrottling.tokenRatio: 0.0001 is under 0.001; write a number such as 0.1",
+        ),
+        (
+            r#"{"retryThrottling": {"maxTokens": 10, "tokenRatio": 0.0009}}"#,
+            "$.retryThrottling.tokenRatio: 0.0009 is under 0.001; write a number such as 0.1",
         ),
         (r#"{"retryThrottling": {"maxTokens": 10}}"#, "$.retryThrottling: `tokenRatio` is missing"),
         (
@@ -282,8 +312,8 @@ fn what_breaks_a_rule_of_a_policy_is_named_by_its_path() {
         ),
         (
             "retryableStatusCodes",
-            "[\"Unavailable\"]",
-            ".retryableStatusCodes[0]: \"Unavailable\" is no status code; write one such as \
+            "[\"UNAVAILABLE\", \"BUSY\"]",
+            ".retryableStatusCodes[1]: \"BUSY\" is no status code; write one such as \
              \"UNAVAILABLE\"",
         ),
         (

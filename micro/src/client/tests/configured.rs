@@ -227,6 +227,32 @@ async fn a_file_is_followed_and_its_last_good_version_holds() {
     assert_eq!(log.lines_with("last good").len(), 2, "each fault once: {:?}", log.lines());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_later_channel_goes_by_the_last_good_version_of_the_file() {
+    let log = Log::down_to(Level::WARN);
+    let registry = "memory://configured-file-later";
+    let _a = start(registry, "a", Echo::named("a")).await;
+    let _b = start(registry, "b", Echo::named("b")).await;
+    let dir = tempfile::TempDir::new().expect("a folder");
+    let path = dir.path().join("a.json");
+    let write = |text: &str| std::fs::write(&path, text).expect("written");
+    write(&timeout_of(7));
+    let options = ChannelOptions::new().service_config_file(&path);
+    let client = Client::builder().registry(registry).for_all(options).build().expect("a client");
+    let early = Stub::new("a", &client);
+    assert_eq!(seconds(&early).await, 7);
+    write(&timeout_of(3));
+    until_it_has(&early, 3).await;
+    write("{\"methodConfig\": 7}");
+    while log.lines_with("is no list").is_empty() {
+        assert_eq!(seconds(&early).await, 3);
+    }
+    let late = Stub::new("b", &client);
+    for _ in 0..3 {
+        assert_eq!(seconds(&late).await, 3, "not what the file said when the client was built");
+    }
+}
+
 #[tokio::test]
 async fn a_client_whose_file_cannot_be_used_is_not_built() {
     let dir = tempfile::TempDir::new().expect("a folder");

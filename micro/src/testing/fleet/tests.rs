@@ -16,6 +16,8 @@ use crate::{
     registry::Registry as _,
 };
 
+mod calls;
+
 const MILLI: Duration = Duration::from_millis(1);
 
 const SECOND: Duration = Duration::from_secs(1);
