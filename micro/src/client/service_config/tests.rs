@@ -392,6 +392,7 @@ fn the_outlier_detection_of_grfc_a50_is_around_another_policy() {
             .failure_percentage
             .clone()
             .map(|rule| FailurePercentage { minimum_hosts: 5, ..rule }),
+        if_clear: false,
         ..ours
     };
     assert_eq!(defaults, expected);
