@@ -76,7 +76,7 @@ mod why;
 
 use connect::{Connect, Transport};
 pub(crate) use ejection::{FailurePercentage, Rules as EjectionRules, SuccessRate};
-pub use explain::{Explanation, NodeReport, NodeState};
+pub use explain::{Ejection, Explanation, NodeReport, NodeState};
 pub use filter::Filter;
 pub(crate) use outcome::Outcome;
 use pick::News;
