@@ -218,6 +218,7 @@ impl<K: Connect> Driver<K> {
             Event::Found(_) | Event::Unwatched | Event::Tick => {}
         }
         self.members.tick(now);
+        self.shared.unwell.store(self.members.unwell(), Relaxed);
         self.act(now);
         self.ask_around(now);
         self.publish_progress();

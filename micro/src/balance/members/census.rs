@@ -1,11 +1,13 @@
 //! How many members there are of each kind: kept by the change, for a count costs O(n).
 
-use super::Member;
+use super::{Member, Standing};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Census {
-    /// Listed and connected.
+    /// Listed, connected and well.
     pub(super) ready: usize,
+    /// Listed and connected, and not well.
+    pub(super) unwell: usize,
     /// Connected, and those that calls would go to were none ejected.
     pub(super) pickable: usize,
     /// Of those, the ejected ones.
@@ -15,22 +17,26 @@ pub(super) struct Census {
 impl Census {
     /// Counts a member, as it is now.
     pub(super) fn enter<L: Clone>(&mut self, member: &Member<L>) {
-        let [ready, pickable, out] = counts(member);
+        let [ready, unwell, pickable, out] = counts(member);
         self.ready += ready;
+        self.unwell += unwell;
         self.pickable += pickable;
         self.out += out;
     }
 
     /// Counts a member no more: before it changes.
     pub(super) fn leave<L: Clone>(&mut self, member: &Member<L>) {
-        let [ready, pickable, out] = counts(member);
+        let [ready, unwell, pickable, out] = counts(member);
         self.ready -= ready;
+        self.unwell -= unwell;
         self.pickable -= pickable;
         self.out -= out;
     }
 }
 
-fn counts<L: Clone>(member: &Member<L>) -> [usize; 3] {
+fn counts<L: Clone>(member: &Member<L>) -> [usize; 4] {
+    let is_connected = member.standing == Standing::Listed && member.link.is_some();
     let is_out = member.is_pickable() && !member.ejection.is_in();
-    [member.is_ready(), member.is_pickable(), is_out].map(usize::from)
+    [member.is_ready(), is_connected && !member.is_well, member.is_pickable(), is_out]
+        .map(usize::from)
 }
