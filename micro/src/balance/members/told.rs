@@ -24,6 +24,11 @@ impl<L: Clone> Members<L> {
         self.members.values().map(move |member| (report(member, now), member.link.as_ref()))
     }
 
+    /// How many are listed, and calls go to.
+    pub(in super::super) fn called(&self) -> usize {
+        self.census.called
+    }
+
     /// How many are listed and connected, and not well, or have not said so yet.
     pub(in super::super) fn unwell(&self) -> usize {
         self.census.unwell

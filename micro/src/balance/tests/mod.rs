@@ -21,6 +21,7 @@ use super::{
 use crate::{
     discovery::{Discovery, Doubts, Neighbours, Status, Update},
     registry::{Endpoint, Node, Registry, memory::Memory},
+    transport::Disconnect,
 };
 
 mod ejecting;
