@@ -44,7 +44,9 @@ impl ChannelOptions {
     /// Which ones is each client's own choice, at random and stable: a node that comes or goes moves
     /// one connection at most ([gRFC A68]). One that cannot be connected to has another in its place
     /// until it can be. The price is an uneven load: with 32 each the busiest of those nodes has over
-    /// four times the mean.
+    /// four times the mean. Nodes that do not pass the [`filter`](Self::filter) are not chosen. The
+    /// balancing has the chosen ones alone to choose from: [`Balancing::zone_first`] knows no others of
+    /// its zone, and with [`Balancing::consistent_hash`] each client has a node of its own for a key.
     ///
     /// [gRFC A68]: https://github.com/grpc/proposal/blob/master/A68-random-subsetting.md
     pub fn subset(mut self, nodes: usize) -> Self {
