@@ -70,7 +70,8 @@ pub struct Ejection {
     pub left: Option<Duration>,
 }
 
-/// What a node is in. Only those `Ready` and `Retained` have calls.
+/// What a node is in. Calls go to those `Ready` and `Retained`, one call to one that is `Probed`, and
+/// those that are pinned to it ([`Call::node`](crate::client::Call::node)) to one that is `Ejected`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NodeState {
