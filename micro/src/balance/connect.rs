@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::health::{self, Health};
-use crate::transport;
+use crate::transport::{self, Disconnect};
 
 /// How many connections a channel begins to make at a time; the others wait first come first
 /// served. 10 000 at once would hold each other up until all of them miss their connect timeout.
@@ -32,8 +32,8 @@ pub(crate) trait Connect: Clone + Send + 'static {
         previous: Option<Self::Connection>,
     ) -> impl Future<Output = Result<Self::Connection, String>> + Send;
 
-    /// Waits until the connection takes no new calls.
-    fn ended(connection: Self::Connection) -> impl Future<Output = Ended> + Send;
+    /// Waits until the connection takes no new calls; and why that is, for metrics.
+    fn ended(connection: Self::Connection) -> impl Future<Output = (Ended, Disconnect)> + Send;
 
     /// What the node at the other end says of a service's health, until the connection takes no new
     /// calls.
@@ -89,11 +89,12 @@ impl Connect for Transport {
         connected.map_err(|error| error.to_string())
     }
 
-    async fn ended(connection: Self::Connection) -> Ended {
-        let mut state = connection.state();
+    async fn ended(connection: Self::Connection) -> (Ended, Disconnect) {
+        let (mut state, disconnect) = (connection.state(), connection.disconnect());
         // Held no longer than needed: what watches a connection must not keep it open.
         drop(connection);
-        ended(&mut state).await
+        let ended = ended(&mut state).await;
+        (ended, disconnect.get().copied().unwrap_or(Disconnect::UNKNOWN))
     }
 
     fn health(connection: Self::Connection, service: Arc<str>) -> BoxStream<'static, Health> {

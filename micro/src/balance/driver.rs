@@ -32,6 +32,7 @@ use crate::{
     discovery::Update,
     metrics::{BalanceMetrics, Balanced},
     registry::{BoxFuture, Node},
+    transport::Disconnect,
 };
 
 mod told;
@@ -136,7 +137,7 @@ enum Event<C> {
     Health(Attempt, Arc<Node>, Health, BoxStream<'static, Health>),
     Unwatched,
     Tuned,
-    Ended(Attempt, Arc<Node>, Ended),
+    Ended(Attempt, Arc<Node>, Ended, Disconnect),
     Found(Option<String>),
     News(News<C>),
     Tick,
@@ -159,6 +160,7 @@ impl<K: Connect> Driver<K> {
                 self.is_read = true;
             }
             Event::Connected(attempt, node, connection) => {
+                self.metrics.connected();
                 self.reached(&node, true, now);
                 let latency = self.picked.median_latency(now);
                 let load = Arc::new(Load::new(latency, self.penalty, now));
@@ -168,20 +170,24 @@ impl<K: Connect> Driver<K> {
                 self.wake_pinned(&node);
                 self.ask(&attempt, &node, &connection);
                 self.pending.push(Box::pin(async move {
-                    Event::Ended(attempt, node, K::ended(connection).await)
+                    let (ended, why) = K::ended(connection).await;
+                    Event::Ended(attempt, node, ended, why)
                 }));
             }
             Event::Failed(attempt, node, error) => {
+                self.metrics.not_connected();
                 let error = self.remember(&node, error);
                 self.members.failed(&attempt, &error, now);
                 self.reached(&node, false, now);
                 self.shared.doubts.raise();
             }
-            Event::Ended(attempt, _, Ended::Draining) => {
+            Event::Ended(attempt, _, Ended::Draining, why) => {
+                self.metrics.disconnected(why.name());
                 self.members.draining(&attempt, now);
                 self.shared.doubts.raise();
             }
-            Event::Ended(attempt, node, Ended::Closed(reason)) => {
+            Event::Ended(attempt, node, Ended::Closed(reason), why) => {
+                self.metrics.disconnected(why.name());
                 let reason = format!("the connection to {} ended: {reason}", node.address);
                 let reason = self.remember(&node, reason);
                 self.members.closed(&attempt, &reason, now);
@@ -218,12 +224,14 @@ impl<K: Connect> Driver<K> {
             Event::Found(_) | Event::Unwatched | Event::Tick => {}
         }
         self.members.tick(now);
+        self.shared.unwell.store(self.members.unwell(), Relaxed);
         self.act(now);
         self.ask_around(now);
         self.publish_progress();
         self.metrics.stands(Balanced {
             listed: self.listed(),
-            ready: self.picked.len(),
+            ready: self.members.called(),
+            retained: self.picked.len().saturating_sub(self.members.called()),
             ejected: self.members.ejected(),
         });
     }

@@ -69,6 +69,11 @@ impl EndpointState {
         self.phase
     }
 
+    /// Whether there is a connection to pick.
+    pub(super) fn is_connected(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
     /// When to send the next [`Event::Tick`].
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         match self.phase {

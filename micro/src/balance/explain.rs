@@ -1,6 +1,10 @@
 //! A service's nodes as a channel sees them: for whoever asks why a node has no calls.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::registry::Node;
 
@@ -20,6 +24,9 @@ pub struct Explanation {
     pub error: Option<String>,
     /// How many nodes the registry lists for the channel: more than are here if it has a subset.
     pub listed: usize,
+    /// How many of those are in the [subset](crate::ChannelOptions::subset) that the channel connects
+    /// to, stand-ins included; `None` where it connects to all.
+    pub subset: Option<usize>,
     /// How many records were left out, since they cannot be decoded or their nodes do not speak gRPC.
     pub left_out: usize,
     /// How many more nodes the registry lists that do not pass the channel's filter.
@@ -40,8 +47,11 @@ pub struct NodeReport {
     pub state: NodeState,
     /// Why it last failed to connect or lost its connection, if it has none, or is not well.
     pub error: Option<String>,
-    /// For how long it has been in that state.
+    /// For how long it has been in that state; without a connection, since it has had none, however
+    /// often it was dialled meanwhile.
     pub since: Duration,
+    /// Why it gets no calls for what those before have come to, in whatever state it is.
+    pub ejection: Option<Ejection>,
     /// How many of this channel's calls are under way on its present connection.
     pub in_flight: u32,
     /// What its calls take, as the balancer estimates it; `None` before the first.
@@ -50,7 +60,18 @@ pub struct NodeReport {
     pub health: Option<f32>,
 }
 
-/// What a node is in. Only those `Ready` and `Retained` have calls.
+/// Why a node is left out for what its calls have come to, with a connection and without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ejection {
+    /// Why.
+    pub reason: String,
+    /// For how long yet; `None` when the next call that may tries it.
+    pub left: Option<Duration>,
+}
+
+/// What a node is in. Calls go to those `Ready` and `Retained`, one call to one that is `Probed`, and
+/// those that are pinned to it ([`Call::node`](crate::client::Call::node)) to one that is `Ejected`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NodeState {
@@ -98,7 +119,11 @@ impl fmt::Display for Explanation {
         let takes_calls =
             |it: &&NodeReport| matches!(it.state, NodeState::Ready | NodeState::Retained);
         let ready = self.nodes.iter().filter(takes_calls).count();
-        write!(f, "service '{service}': {listed} nodes in {registry}, {ready} take calls; ")?;
+        write!(f, "service '{service}': {listed} nodes in {registry}, ")?;
+        if let Some(subset) = self.subset {
+            write!(f, "{subset} in this client's subset, ")?;
+        }
+        write!(f, "{ready} take calls; ")?;
         write!(f, "revision {revision}, no change for {:.1?}", self.unchanged)?;
         if *left_out > 0 {
             write!(f, "; {left_out} records are left out")?;
@@ -110,7 +135,7 @@ impl fmt::Display for Explanation {
             write!(f, "; the registry has been silent for {stale:.1?}")?;
         }
         if let Some(error) = &self.error {
-            write!(f, "; the registry's last error: {error}")?;
+            write!(f, "; the registry's last error: {}", OneLine(error))?;
         }
         self.nodes.iter().try_for_each(|node| write!(f, "\n  {node}"))
     }
@@ -118,18 +143,29 @@ impl fmt::Display for Explanation {
 
 impl fmt::Display for NodeReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} at {}: {} for {:.1?}",
-            self.node.id, self.node.address, self.state, self.since
-        )?;
+        let (id, address) = (OneLine(&self.node.id), OneLine(&self.node.address));
+        write!(f, "{id} at {address}: {} for {:.1?}", self.state, self.since)?;
         if let Some(health) = self.health {
             write!(f, "; {} in flight, health {health:.2}", self.in_flight)?;
         }
         if let Some(latency) = self.latency {
             write!(f, ", {latency:.1?} a call")?;
         }
-        self.error.iter().try_for_each(|error| write!(f, "; {error}"))
+        // Of one that is connected the state says it.
+        let is_said = matches!(self.state, NodeState::Ejected { .. } | NodeState::Probed { .. });
+        if let Some(ejection) = self.ejection.as_ref().filter(|_| !is_said) {
+            write!(f, "; {ejection}")?;
+        }
+        self.error.iter().try_for_each(|error| write!(f, "; {}", OneLine(error)))
+    }
+}
+
+impl fmt::Display for Ejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.left {
+            Some(left) => write!(f, "ejected ({}; {left:.1?} more)", self.reason),
+            None => write!(f, "ejected ({}; a call is to try it)", self.reason),
+        }
     }
 }
 
@@ -145,13 +181,29 @@ impl fmt::Display for NodeState {
             Self::Backoff { next_attempt } => {
                 write!(f, "in backoff (dialled again in {next_attempt:.1?})")
             }
-            Self::Ejected { reason, left } => write!(f, "ejected ({reason}; {left:.1?} more)"),
-            Self::Probed { reason } => write!(f, "ejected ({reason}; a call is to try it)"),
+            Self::Ejected { reason, left } => {
+                Ejection { reason: reason.clone(), left: Some(*left) }.fmt(f)
+            }
+            Self::Probed { reason } => Ejection { reason: reason.clone(), left: None }.fmt(f),
             Self::Unwell => f.write_str("not well"),
             Self::Removed => f.write_str("removed from the registry"),
             Self::Retained => {
                 f.write_str("removed from the registry, and called for want of others")
             }
         }
+    }
+}
+
+/// What a registry or a peer has said, in a line of ours: as it is, but for what would end the line or
+/// move the cursor.
+pub(super) struct OneLine<'a>(pub(super) &'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            // These are well in a line.
+            '\'' | '"' | '\\' => f.write_char(c),
+            _ => c.escape_debug().try_for_each(|c| f.write_char(c)),
+        })
     }
 }

@@ -82,7 +82,7 @@ struct Member<L> {
     timer: Option<Instant>,
     /// Whether it says that it is well, or is not asked.
     is_well: bool,
-    /// When it last changed.
+    /// When it last changed: it had a connection or none, it was listed, removed, well or ejected.
     changed: Instant,
     /// Why it last failed to connect, or lost its connection.
     error: Option<Arc<str>>,
@@ -485,9 +485,9 @@ impl<L: Clone> Members<L> {
 
 impl<L: Clone> Out<L> {
     fn drive(&mut self, member: &mut Member<L>, event: Event, now: Instant) {
-        let before = member.state.phase();
+        let was_connected = member.state.is_connected();
         let dials = member.state.handle(event, now);
-        if member.state.phase() != before {
+        if member.state.is_connected() != was_connected {
             member.changed = now;
         }
         if dials {

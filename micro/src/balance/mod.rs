@@ -76,7 +76,7 @@ mod why;
 
 use connect::{Connect, Transport};
 pub(crate) use ejection::{FailurePercentage, Rules as EjectionRules, SuccessRate};
-pub use explain::{Explanation, NodeReport, NodeState};
+pub use explain::{Ejection, Explanation, NodeReport, NodeState};
 pub use filter::Filter;
 pub(crate) use outcome::Outcome;
 use pick::News;
@@ -145,7 +145,6 @@ pub(crate) struct Balancer<C = transport::Connection> {
 
 struct Handle<C> {
     shared: Arc<Shared<C>>,
-    tuning: watch::Receiver<Tuning>,
     /// Tells the driver, by being dropped, that nobody is left to pick.
     _last: oneshot::Sender<()>,
 }
@@ -200,6 +199,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             wanted: Notify::new(),
             progress: watch::Sender::new(Progress::Unread),
             listed: AtomicUsize::new(0),
+            unwell: AtomicUsize::new(0),
             left_out: AtomicUsize::new(0),
             filter: options.filter.clone(),
             last_error: ArcSwapOption::empty(),
@@ -210,16 +210,8 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             doubts,
         });
         let (last, gone) = oneshot::channel();
-        tokio::spawn(driver::run(
-            updates,
-            connector,
-            shared.clone(),
-            options,
-            tuning.clone(),
-            news,
-            gone,
-        ));
-        Self { handle: Arc::new(Handle { shared, tuning, _last: last }) }
+        tokio::spawn(driver::run(updates, connector, shared.clone(), options, tuning, news, gone));
+        Self { handle: Arc::new(Handle { shared, _last: last }) }
     }
 
     /// A ready node for the call, as the policy has it. `None` when there is none for it, or no room.

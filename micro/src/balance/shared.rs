@@ -48,6 +48,8 @@ pub(super) struct Shared<C> {
     pub(super) wanted: Notify,
     pub(super) progress: watch::Sender<Progress>,
     pub(super) listed: AtomicUsize,
+    /// How many of those are connected and not well, or have not said so yet.
+    pub(super) unwell: AtomicUsize,
     /// How many nodes the registry has that do not pass the filter.
     pub(super) left_out: AtomicUsize,
     pub(super) filter: Filter,

@@ -16,20 +16,20 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             let last = shared.last_error.load_full();
             let last = last.map(|error| format!("; the last error: {error}")).unwrap_or_default();
             return format!(
-                "node {node}, which the call is pinned to, is none of the {ready} that are connected, \
+                "node {node}, which the call is pinned to, is none of the {ready} that are ready, \
                  of {listed} that are registered{last}"
             );
         }
         if ready > 0 && shared.filter.serving {
             let method = request.method;
-            return format!("{method} is in the record of none of the {ready} that are connected");
+            return format!("{method} is in the record of none of the {ready} that are ready");
         }
         if ready > 0 {
-            return format!("the balancing policy chose none of the {ready} that are connected");
+            return format!("the balancing policy chose none of the {ready} that are ready");
         }
         let status = shared.registry.borrow();
-        let asks_for_health = self.handle.tuning.borrow().health_check.is_some();
-        let state = if asks_for_health { "well" } else { "connected" };
+        // By what they are, and not by what is asked of them: that can change meanwhile.
+        let state = if shared.unwell.load(Relaxed) > 0 { "well" } else { "connected" };
         match (&status.error, shared.last_error.load_full()) {
             (Some(error), _) if listed == 0 => error.to_string(),
             _ if *shared.progress.borrow() == Progress::Unread => {

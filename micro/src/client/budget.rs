@@ -48,6 +48,13 @@ impl Budget {
         self.calls.fetch_add(1, Relaxed);
     }
 
+    /// How many attempts are left.
+    pub(super) fn left(&self, now: Instant) -> f64 {
+        let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
+        account.advance(now, self.calls.load(Relaxed));
+        account.balance
+    }
+
     /// Whether there is another attempt left, which is then spent.
     pub(super) fn withdraw(&self, now: Instant) -> bool {
         let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);

@@ -17,6 +17,7 @@ use super::{
     latency::Latencies,
     live_config::{LiveConfig, Source},
     options::ServiceOptions,
+    retry::Purse,
 };
 use crate::{
     Error,
@@ -24,7 +25,7 @@ use crate::{
     config::{Given, Setting},
     discovery::{Discovery, Update},
     layer::Row,
-    metrics::ChannelMetrics,
+    metrics::{BudgetMetrics, ChannelMetrics},
     transport::{self, LARGEST_WINDOW},
 };
 
@@ -92,15 +93,21 @@ impl Client {
         if let Some(file) = &options.service_config_file {
             file.follow(service, &config);
         }
+        let budget = Arc::new(Budget::new(Instant::now()));
+        let budget_metrics = BudgetMetrics::start(key.0.clone(), {
+            let (config, budget) = (config.clone(), budget.clone());
+            move || Purse::of(&config, &budget).left(Instant::now())
+        });
         let shared = Arc::new(Shared {
             service: key.0.clone(),
             balancer: self.balancer(service, &options, config.clone()),
             settings: inner.settings,
             layers: inner.layers.clone(),
-            budget: Budget::new(Instant::now()),
+            budget,
             config,
             latencies: Latencies::default(),
             metrics: ChannelMetrics::new(key.0.clone()),
+            _budget_metrics: budget_metrics,
         });
         channels.insert(key, Arc::downgrade(&shared));
         Channel::new(shared)

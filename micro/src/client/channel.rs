@@ -25,7 +25,7 @@ use super::{
 use crate::{
     balance::{self, Balancer, Explanation, Pick, Unpicked},
     layer::Row,
-    metrics::{ChannelMetrics, Picked},
+    metrics::{BudgetMetrics, ChannelMetrics, Picked},
     registry::BoxFuture,
 };
 
@@ -59,10 +59,11 @@ pub(super) struct Shared {
     pub(super) balancer: Balancer,
     pub(super) settings: Settings,
     pub(super) layers: Arc<Row>,
-    pub(super) budget: Budget,
+    pub(super) budget: Arc<Budget>,
     pub(super) config: Arc<LiveConfig>,
     pub(super) latencies: Latencies,
     pub(super) metrics: ChannelMetrics,
+    pub(super) _budget_metrics: BudgetMetrics,
 }
 
 /// What a client's channels have in common.
@@ -122,10 +123,7 @@ impl Channel {
 
     /// What pays for a call's attempts beyond its first.
     pub(super) fn purse(&self) -> Purse<'_> {
-        match self.shared.config.load().as_ref().and_then(|live| live.throttle.clone()) {
-            Some(throttle) => Purse::Throttle(throttle),
-            None => Purse::Budget(&self.shared.budget),
-        }
+        Purse::of(&self.shared.config, &self.shared.budget)
     }
 
     /// Waits for the registry's first answer, which may bring a service config. Costs no call

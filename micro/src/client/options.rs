@@ -15,7 +15,9 @@ use crate::tls::ClientTls;
 ///
 /// [`ClientBuilder::for_all`](super::ClientBuilder::for_all) says it of every service,
 /// [`ClientBuilder::for_service`](super::ClientBuilder::for_service) of one, option by option: what
-/// is not set for the service is as it is for all.
+/// is not set for the service is as it is for all. What an option turns on for all
+/// ([`fail_when_full`](Self::fail_when_full), [`health_check`](Self::health_check), TLS) none turns off
+/// for one service: where one is to do without, say it of the others by name.
 #[derive(Debug, Clone, Default)]
 #[must_use = "options do nothing until a builder has them"]
 pub struct ChannelOptions {
@@ -44,7 +46,9 @@ impl ChannelOptions {
     /// Which ones is each client's own choice, at random and stable: a node that comes or goes moves
     /// one connection at most ([gRFC A68]). One that cannot be connected to has another in its place
     /// until it can be. The price is an uneven load: with 32 each the busiest of those nodes has over
-    /// four times the mean.
+    /// four times the mean. Nodes that do not pass the [`filter`](Self::filter) are not chosen. The
+    /// balancing has the chosen ones alone to choose from: [`Balancing::zone_first`] knows no others of
+    /// its zone, and with [`Balancing::consistent_hash`] each client has a node of its own for a key.
     ///
     /// [gRFC A68]: https://github.com/grpc/proposal/blob/master/A68-random-subsetting.md
     pub fn subset(mut self, nodes: usize) -> Self {
@@ -107,8 +111,9 @@ impl ChannelOptions {
     ///
     /// Nodes say it with the JSON under `service_config` in the metadata of their record:
     /// `ServiceBuilder::metadata("service_config", json)`. As in gRPC, where a resolver brings it, it
-    /// goes before the code. What most of the nodes that say anything say holds, so that a canary
-    /// does not; a config that breaks a rule leaves the last good one in force, and the log says so.
+    /// goes before the code. What most of the nodes that say anything say holds: a canary that says
+    /// something else than the others is not heard, and one that alone says anything is, for all of
+    /// them. A config that breaks a rule leaves the last good one in force, and the log says so.
     pub fn service_config(mut self, config: ServiceConfig) -> Self {
         self.service_config = Some(config);
         self

@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 
 use super::{
     budget::Budget,
+    live_config::LiveConfig,
     policy::{RetryPolicy, jittered},
     throttle::Throttle,
 };
@@ -89,7 +90,15 @@ impl Pushback {
     }
 }
 
-impl Purse<'_> {
+impl<'a> Purse<'a> {
+    /// What pays by this config; where it says nothing of it, the budget.
+    pub(super) fn of(config: &LiveConfig, budget: &'a Budget) -> Self {
+        match config.load().as_ref().and_then(|live| live.throttle.clone()) {
+            Some(throttle) => Self::Throttle(throttle),
+            None => Self::Budget(budget),
+        }
+    }
+
     /// A call has begun.
     pub(super) fn called(&self) {
         if let Self::Budget(budget) = self {
@@ -107,6 +116,14 @@ impl Purse<'_> {
     pub(super) fn failed(&self) {
         if let Self::Throttle(throttle) = self {
             throttle.failed();
+        }
+    }
+
+    /// How much is in it: attempts, or failures that it bears before it holds them back.
+    pub(super) fn left(&self, now: Instant) -> f64 {
+        match self {
+            Self::Budget(budget) => budget.left(now),
+            Self::Throttle(throttle) => throttle.left(),
         }
     }
 

@@ -44,6 +44,12 @@ impl Throttle {
         let _ = self.tokens.fetch_update(Relaxed, Relaxed, less);
     }
 
+    /// How many more failures it bears before it holds attempts back: the tokens over half of them.
+    pub(super) fn left(&self) -> f64 {
+        let over = self.tokens.load(Relaxed).saturating_sub(self.max / 2);
+        f64::from(over) / f64::from(TOKEN)
+    }
+
     /// Whether another attempt may be made now.
     pub(super) fn permits(&self) -> bool {
         self.tokens.load(Relaxed) > self.max / 2

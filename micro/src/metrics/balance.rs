@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use opentelemetry::{KeyValue, metrics::Meter};
@@ -23,11 +26,17 @@ pub(crate) struct BalanceMetrics(Held<Set>);
 struct Set {
     target: Arc<str>,
     now: Mutex<Balanced>,
+    /// Connections that take calls.
+    open: AtomicU64,
 }
 
 impl BalanceMetrics {
     pub(crate) fn start(service: &str) -> Self {
-        let held = SETS.hold(Set { target: service.into(), now: Mutex::default() });
+        let held = SETS.hold(Set {
+            target: service.into(),
+            now: Mutex::default(),
+            open: AtomicU64::new(0),
+        });
         counters();
         Self(held)
     }
@@ -39,8 +48,40 @@ impl BalanceMetrics {
 
     /// A node is ejected, as found by this method.
     pub(crate) fn ejected(&self, method: &'static str) {
-        let target = [KeyValue::new(attribute::TARGET, self.0.target.clone())];
-        counters().ejections.add(1, &and(&target, attribute::DETECTION, method));
+        counters().ejections.add(1, &and(&self.target(), attribute::DETECTION, method));
+    }
+
+    /// An attempt to connect has succeeded.
+    pub(crate) fn connected(&self) {
+        self.0.open.fetch_add(1, Relaxed);
+        counters().connected.add(1, &self.target());
+    }
+
+    /// An attempt to connect has failed.
+    pub(crate) fn not_connected(&self) {
+        counters().not_connected.add(1, &self.target());
+    }
+
+    /// A connection takes no more calls, for a reason of gRFC A94's.
+    pub(crate) fn disconnected(&self, why: &'static str) {
+        self.0.open.fetch_sub(1, Relaxed);
+        counters().disconnections.add(1, &and(&self.target(), attribute::DISCONNECT, why));
+    }
+
+    fn target(&self) -> [KeyValue; 1] {
+        [KeyValue::new(attribute::TARGET, self.0.target.clone())]
+    }
+}
+
+impl Drop for BalanceMetrics {
+    /// The channel's last connections go with it, and nobody waits for their ends.
+    fn drop(&mut self) {
+        let left = self.0.open.load(Relaxed);
+        if left > 0 {
+            let why = crate::transport::Disconnect::SHUTDOWN.name();
+            let attributes = and(&self.target(), attribute::DISCONNECT, why);
+            counters().disconnections.add(left, &attributes);
+        }
     }
 }
 
@@ -59,11 +100,31 @@ pub(super) fn observe(meter: &Meter) {
                     *known = now;
                 }
             }
-            for (target, Balanced { listed, ready, ejected }) in worst {
+            for (target, now) in worst {
                 let target = [KeyValue::new(attribute::TARGET, target)];
-                for (state, nodes) in [("listed", listed), ("ready", ready), ("ejected", ejected)] {
+                for (state, nodes) in [
+                    ("listed", now.listed),
+                    ("ready", now.ready),
+                    ("retained", now.retained),
+                    ("ejected", now.ejected),
+                ] {
                     observer.observe(nodes as u64, &and(&target, attribute::NODE_STATE, state));
                 }
+            }
+        })
+        .build();
+    meter
+        .i64_observable_up_down_counter("grpc.subchannel.open_connections")
+        .with_unit("{connection}")
+        .with_description("Connections that take calls.")
+        .with_callback(|observer| {
+            let mut open = BTreeMap::<Arc<str>, i64>::new();
+            for set in SETS.all() {
+                let its = i64::try_from(set.open.load(Relaxed)).unwrap_or(i64::MAX);
+                *open.entry(set.target.clone()).or_default() += its;
+            }
+            for (target, open) in open {
+                observer.observe(open, &[KeyValue::new(attribute::TARGET, target)]);
             }
         })
         .build();

@@ -8,7 +8,7 @@ use opentelemetry::{
 };
 
 use super::{
-    balance, calls::CallInstruments, discovery, handled::HandledInstruments, registration,
+    balance, budget, calls::CallInstruments, discovery, handled::HandledInstruments, registration,
 };
 
 /// The attributes' names.
@@ -23,6 +23,7 @@ pub(super) mod attribute {
     pub(in crate::metrics) const PICK: &str = "micro.pick.outcome";
     pub(in crate::metrics) const NODE_STATE: &str = "micro.node.state";
     pub(in crate::metrics) const DETECTION: &str = "grpc.lb.outlier_detection.detection_method";
+    pub(in crate::metrics) const DISCONNECT: &str = "grpc.disconnect_error";
     pub(in crate::metrics) const SOURCE: &str = "micro.config.source";
     pub(in crate::metrics) const METHOD: &str = "grpc.method";
     pub(in crate::metrics) const TARGET: &str = "grpc.target";
@@ -37,6 +38,9 @@ pub(super) struct Counters {
     pub(super) reads: Counter<u64>,
     pub(super) updates: Counter<u64>,
     pub(super) ejections: Counter<u64>,
+    pub(super) disconnections: Counter<u64>,
+    pub(super) connected: Counter<u64>,
+    pub(super) not_connected: Counter<u64>,
     pub(super) refused_configs: Counter<u64>,
     pub(super) calls: CallInstruments,
     pub(super) handled: HandledInstruments,
@@ -66,6 +70,7 @@ pub(super) fn counters() -> Arc<Counters> {
     registration::observe(&meter);
     discovery::observe(&meter);
     balance::observe(&meter);
+    budget::observe(&meter);
     let counters = Arc::new(Counters::new(&meter));
     *made = Some((Arc::downgrade(&provider), counters.clone()));
     counters
@@ -101,6 +106,21 @@ impl Counters {
                 "grpc.lb.outlier_detection.ejections_enforced",
                 "{ejection}",
                 "Nodes that were ejected, by how they were found.",
+            ),
+            disconnections: counter(
+                "grpc.subchannel.disconnections",
+                "{disconnection}",
+                "Connections that take no more calls, by why.",
+            ),
+            connected: counter(
+                "grpc.subchannel.connection_attempts_succeeded",
+                "{attempt}",
+                "Attempts to connect to a node that have succeeded.",
+            ),
+            not_connected: counter(
+                "grpc.subchannel.connection_attempts_failed",
+                "{attempt}",
+                "Attempts to connect to a node that have failed.",
             ),
             refused_configs: counter(
                 "micro.client.refused_service_configs",

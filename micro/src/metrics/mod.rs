@@ -11,6 +11,8 @@ use tokio::time::Instant;
 #[cfg(feature = "metrics")]
 mod balance;
 #[cfg(feature = "metrics")]
+mod budget;
+#[cfg(feature = "metrics")]
 mod by_method;
 #[cfg(feature = "metrics")]
 mod calls;
@@ -37,12 +39,13 @@ mod weighed;
 
 #[cfg(not(feature = "metrics"))]
 pub(crate) use self::none::{
-    AttemptMetrics, BalanceMetrics, CallMetrics, ChannelMetrics, DiscoveryMetrics, HandledMetrics,
-    RegistrationMetrics, ServerMetrics, Weighed, service_config_refused,
+    AttemptMetrics, BalanceMetrics, BudgetMetrics, CallMetrics, ChannelMetrics, DiscoveryMetrics,
+    HandledMetrics, RegistrationMetrics, ServerMetrics, Weighed, service_config_refused,
 };
 #[cfg(feature = "metrics")]
 pub(crate) use self::{
     balance::BalanceMetrics,
+    budget::BudgetMetrics,
     calls::{AttemptMetrics, CallMetrics, ChannelMetrics},
     configs::service_config_refused,
     discovery::DiscoveryMetrics,
@@ -72,8 +75,10 @@ pub(crate) struct Found {
 pub(crate) struct Balanced {
     /// In the registry.
     pub(crate) listed: usize,
-    /// Connected, well and not ejected.
+    /// Of those: connected, well and not ejected.
     pub(crate) ready: usize,
+    /// Not in the registry any more, and called for want of others.
+    pub(crate) retained: usize,
     /// Would be ready, were they not ejected.
     pub(crate) ejected: usize,
 }

@@ -44,6 +44,20 @@ impl BalanceMetrics {
     pub(crate) fn stands(&self, _: Balanced) {}
 
     pub(crate) fn ejected(&self, _: &'static str) {}
+
+    pub(crate) fn connected(&self) {}
+
+    pub(crate) fn not_connected(&self) {}
+
+    pub(crate) fn disconnected(&self, _: &'static str) {}
+}
+
+pub(crate) struct BudgetMetrics;
+
+impl BudgetMetrics {
+    pub(crate) fn start(_: Arc<str>, _left: impl Fn() -> f64) -> Self {
+        Self
+    }
 }
 
 pub(crate) fn service_config_refused(_target: &str, _source: &'static str) {}
@@ -131,7 +145,7 @@ mod tests {
     #[test]
     fn without_the_feature_metrics_take_no_room() {
         assert_eq!(size_of::<(RegistrationMetrics, DiscoveryMetrics)>(), 0);
-        assert_eq!(size_of::<(BalanceMetrics, ChannelMetrics)>(), 0);
+        assert_eq!(size_of::<(BalanceMetrics, ChannelMetrics, BudgetMetrics)>(), 0);
         assert_eq!(size_of::<(CallMetrics, AttemptMetrics)>(), 0);
         assert_eq!(size_of::<(ServerMetrics, HandledMetrics)>(), 0);
     }

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::{
     Config,
+    disconnect::Disconnect,
     failure::{self, Failure, FailureKind},
     slots::Slots,
     tap::Activity,
@@ -57,6 +58,8 @@ pub(super) struct Shared {
     ending: OnceLock<Arc<str>>,
     /// Why the connection ended, once it has.
     ended: OnceLock<Arc<str>>,
+    /// The first reason for which no new calls are taken.
+    disconnect: Arc<OnceLock<Disconnect>>,
     ping_after_millis: AtomicU64,
 }
 
@@ -70,10 +73,16 @@ impl Connection {
         self.shared.state.subscribe()
     }
 
+    /// Why it takes no new calls: set before the [state](Self::state) says so. Does not keep the
+    /// connection open.
+    pub(crate) fn disconnect(&self) -> Arc<OnceLock<Disconnect>> {
+        self.shared.disconnect.clone()
+    }
+
     /// Closes gracefully: takes no new calls (who waits for a stream is turned away with
     /// [`FailureKind::NotSent`]), and ends when those under way have.
     pub(crate) fn close(&self) {
-        self.shared.drain("the connection is closing");
+        self.shared.drain(Disconnect::SHUTDOWN, "the connection is closing");
         self.shared.closing.wake();
     }
 
@@ -127,7 +136,7 @@ impl Connection {
             }
             Some(Err(_)) => {
                 // Also when the stream ids are used up, after a thousand million calls.
-                self.shared.drain("the connection takes no more calls");
+                self.shared.drain(Disconnect::UNKNOWN, "the connection takes no more calls");
                 self.shared.closing.wake();
                 self.shared.not_sent()
             }
@@ -164,6 +173,7 @@ impl Shared {
             state: watch::Sender::new(ConnectionState::Open),
             ending: OnceLock::new(),
             ended: OnceLock::new(),
+            disconnect: Arc::default(),
             ping_after_millis: AtomicU64::new(millis),
         }
     }
@@ -188,7 +198,8 @@ impl Shared {
     }
 
     /// Takes no new calls from here on.
-    pub(super) fn drain(&self, why: impl Into<Arc<str>>) {
+    pub(super) fn drain(&self, disconnect: Disconnect, why: impl Into<Arc<str>>) {
+        let _ = self.disconnect.set(disconnect);
         let _ = self.ending.set(why.into());
         self.slots.close();
         self.state.send_if_modified(|state| {
@@ -201,7 +212,8 @@ impl Shared {
     }
 
     /// The connection is gone, before its streams are told so.
-    pub(super) fn end(&self, why: impl Into<Arc<str>>) {
+    pub(super) fn end(&self, disconnect: Disconnect, why: impl Into<Arc<str>>) {
+        let _ = self.disconnect.set(disconnect);
         let why = self.ended.get_or_init(|| why.into()).clone();
         let _ = self.ending.set(why.clone());
         self.slots.close();

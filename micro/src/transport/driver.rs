@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     Config,
     connection::Shared,
+    disconnect::Disconnect,
     gather::Gather,
     keepalive::{Keepalive, Step},
     tap::{GoAway, Tap},
@@ -62,14 +63,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// Ready when the peer's SETTINGS are here, with the reason if the connection ended instead.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Arc<str>>> {
-        let end = self.poll_end(cx);
+        let end = self.poll_end(cx).map(|(_, why)| why);
         if self.knows_limit {
             return Poll::Ready(Ok(()));
         }
         end.map(Err)
     }
 
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Arc<str>> {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<(Disconnect, Arc<str>)> {
         let result = Pin::new(&mut self.connection).poll(cx);
         let seen = self.shared.activity.take();
         if seen.settings() {
@@ -98,7 +99,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         has_bytes: bool,
         has_progress: bool,
         has_calls: bool,
-    ) -> Poll<Arc<str>> {
+    ) -> Poll<(Disconnect, Arc<str>)> {
         if has_bytes {
             self.keepalive.received(Instant::now(), has_progress);
             if self.is_pinging && self.pings.poll_pong(cx).is_ready() {
@@ -137,7 +138,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 Step::Dead => {
                     let silence = self.keepalive.silence(now);
                     let why = format!("the peer has been silent for {silence:.1?}, PINGs included");
-                    return Poll::Ready(why.into());
+                    return Poll::Ready((Disconnect::TIMED_OUT, why.into()));
                 }
             }
         }
@@ -148,7 +149,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         if reason == Reason::ENHANCE_YOUR_CALM && go_away.debug.contains("too_many_pings") {
             self.shared.double_ping_after();
         }
-        self.shared.drain(self.tell(go_away));
+        self.shared.drain(Disconnect::of_go_away(go_away.code), self.tell(go_away));
     }
 
     fn tell(&self, GoAway { code, debug }: &GoAway) -> String {
@@ -157,16 +158,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         format!("the peer sent GOAWAY {reason:?}{quote}")
     }
 
-    fn why_ended(&self, result: Result<(), h2::Error>) -> Arc<str> {
+    fn why_ended(&self, result: Result<(), h2::Error>) -> (Disconnect, Arc<str>) {
+        // Of a connection that was closing already, what closed it has been said first.
+        let disconnect = result.as_ref().err().map_or(Disconnect::UNKNOWN, Disconnect::of_error);
         let why = match result {
             Ok(()) if self.shared.slots.is_closed() => "closed".into(),
             Ok(()) => "the peer closed the connection".into(),
             Err(error) => format!("the connection broke: {error}"),
         };
-        match self.shared.activity.go_away() {
+        let why = match self.shared.activity.go_away() {
             Some(go_away) => format!("{}: {why}", self.tell(go_away)).into(),
             None => why.into(),
-        }
+        };
+        (disconnect, why)
     }
 }
 
@@ -180,13 +184,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
             this.shared.closing.register(cx.waker());
             this.is_awaiting_close = true;
         }
-        this.poll_end(cx).map(|why| this.shared.end(why))
+        this.poll_end(cx).map(|(disconnect, why)| this.shared.end(disconnect, why))
     }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Drop for Driver<IO> {
     fn drop(&mut self) {
         // Only if the task was dropped midway.
-        self.shared.end("the runtime that drove the connection has shut down");
+        let why = "the runtime that drove the connection has shut down";
+        self.shared.end(Disconnect::SHUTDOWN, why);
     }
 }

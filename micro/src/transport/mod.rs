@@ -6,6 +6,7 @@
 
 mod connect;
 mod connection;
+mod disconnect;
 mod driver;
 mod failure;
 mod frames;
@@ -26,6 +27,7 @@ use http::uri::Scheme;
 
 pub(crate) use connect::connect;
 pub(crate) use connection::{Connection, ConnectionState};
+pub(crate) use disconnect::Disconnect;
 pub(crate) use failure::{Failure, FailureKind};
 pub(crate) use stream::Body;
 pub(crate) use unary::UnaryReply;

@@ -218,7 +218,14 @@ async fn nodes_and_ejections_are_told() {
         reply.extensions().get::<Served>().unwrap().node.id.clone()
     };
     let victim = served().await;
-    while served().await == victim {}
+    let mut other = served().await;
+    while other == victim {
+        other = served().await;
+    }
+    // Enough to say that it is not chance.
+    for _ in 0..100 {
+        echo.say(request()).node(&*other).await.unwrap();
+    }
     answers.next([Code::Unavailable; 5]);
     for _ in 0..5 {
         let _ = echo.say(request()).node(&*victim).await;

@@ -11,6 +11,7 @@ mod echo;
 mod faulty;
 mod guide;
 mod handled;
+mod nodes;
 mod registration;
 
 use std::time::Duration;

@@ -9,7 +9,7 @@ use crate::{
     balance::{
         connect::Connect,
         ejection::Reason,
-        explain::{Explanation, NodeReport},
+        explain::{Explanation, NodeReport, OneLine},
     },
     registry::Node,
 };
@@ -41,7 +41,7 @@ impl<K: Connect> Driver<K> {
     }
 
     pub(super) fn remember(&self, node: &Node, error: String) -> Arc<str> {
-        let last = format!("node {}: {error}", node.id);
+        let last = format!("node {}: {}", OneLine(&node.id), OneLine(&error));
         self.shared.last_error.store(Some(Arc::new(last)));
         error.into()
     }
@@ -67,6 +67,7 @@ impl<K: Connect> Driver<K> {
             stale: status.stale.map(|since| now.saturating_duration_since(since)),
             error: status.error.as_deref().map(str::to_owned),
             listed,
+            subset: self.subset.as_ref().map(|_| self.members.listed()),
             left_out: status.malformed + status.not_grpc,
             filtered: self.filtered.left_out(),
             unchanged: now.saturating_duration_since(self.changed),

@@ -1,11 +1,15 @@
 //! How many members there are of each kind: kept by the change, for a count costs O(n).
 
-use super::Member;
+use super::{Member, Standing};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Census {
-    /// Listed and connected.
+    /// Listed, connected and well.
     pub(super) ready: usize,
+    /// Of those, the ones that are not ejected.
+    pub(super) called: usize,
+    /// Listed and connected, and not well.
+    pub(super) unwell: usize,
     /// Connected, and those that calls would go to were none ejected.
     pub(super) pickable: usize,
     /// Of those, the ejected ones.
@@ -15,22 +19,34 @@ pub(super) struct Census {
 impl Census {
     /// Counts a member, as it is now.
     pub(super) fn enter<L: Clone>(&mut self, member: &Member<L>) {
-        let [ready, pickable, out] = counts(member);
+        let [ready, called, unwell, pickable, out] = counts(member);
         self.ready += ready;
+        self.called += called;
+        self.unwell += unwell;
         self.pickable += pickable;
         self.out += out;
     }
 
     /// Counts a member no more: before it changes.
     pub(super) fn leave<L: Clone>(&mut self, member: &Member<L>) {
-        let [ready, pickable, out] = counts(member);
+        let [ready, called, unwell, pickable, out] = counts(member);
         self.ready -= ready;
+        self.called -= called;
+        self.unwell -= unwell;
         self.pickable -= pickable;
         self.out -= out;
     }
 }
 
-fn counts<L: Clone>(member: &Member<L>) -> [usize; 3] {
-    let is_out = member.is_pickable() && !member.ejection.is_in();
-    [member.is_ready(), member.is_pickable(), is_out].map(usize::from)
+fn counts<L: Clone>(member: &Member<L>) -> [usize; 5] {
+    let is_connected = member.standing == Standing::Listed && member.link.is_some();
+    let is_in = member.ejection.is_in();
+    [
+        member.is_ready(),
+        member.is_ready() && is_in,
+        is_connected && !member.is_well,
+        member.is_pickable(),
+        member.is_pickable() && !is_in,
+    ]
+    .map(usize::from)
 }

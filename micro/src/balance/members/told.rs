@@ -8,7 +8,7 @@ use super::{Attempt, Member, Members, Phase};
 use crate::{
     balance::{
         EndpointId, endpoint,
-        explain::{NodeReport, NodeState},
+        explain::{Ejection, NodeReport, NodeState},
         standing::Standing,
         tally::Tally,
     },
@@ -22,6 +22,16 @@ impl<L: Clone> Members<L> {
         now: Instant,
     ) -> impl Iterator<Item = (NodeReport, Option<&L>)> {
         self.members.values().map(move |member| (report(member, now), member.link.as_ref()))
+    }
+
+    /// How many are listed, and calls go to.
+    pub(in super::super) fn called(&self) -> usize {
+        self.census.called
+    }
+
+    /// How many are listed and connected, and not well, or have not said so yet.
+    pub(in super::super) fn unwell(&self) -> usize {
+        self.census.unwell
     }
 
     /// The node of this id, if calls would go to it, were it not ejected.
@@ -52,10 +62,20 @@ fn report<L>(member: &Member<L>, now: Instant) -> NodeReport {
         state: state(member, now),
         error: member.error.as_deref().map(str::to_owned),
         since: now.saturating_duration_since(member.changed),
+        ejection: ejection(member, now),
         in_flight: 0,
         latency: None,
         health: None,
     }
+}
+
+fn ejection<L>(member: &Member<L>, now: Instant) -> Option<Ejection> {
+    let (reason, left) = match member.ejection.phase() {
+        Phase::In => return None,
+        Phase::Out(until, reason) => (reason, Some(until.saturating_duration_since(now))),
+        Phase::Probed(reason) => (reason, None),
+    };
+    Some(Ejection { reason: reason.to_string(), left })
 }
 
 fn state<L>(member: &Member<L>, now: Instant) -> NodeState {

@@ -39,7 +39,8 @@ const CHUNK: usize = 256;
 /// A key is what [`Call::hash_key`](crate::client::Call::hash_key) says, else the value of a header
 /// if one [is named](Self::by_header). A call that has neither goes as with
 /// [`Balancing::p2c`](super::Balancing::p2c). All clients, whatever the process, agree on the node of
-/// a key.
+/// a key; but not those with a [subset](crate::ChannelOptions::subset) of the nodes, which is each
+/// client's own.
 ///
 /// A node that comes or goes moves only the keys that it gets or had. With a bound on the load, which
 /// is the default, a node that has 1.25 times the mean of the calls in flight, rounded up, passes the

@@ -127,7 +127,9 @@ impl Balancing {
     /// others. Within either as [`p2c`](Self::p2c).
     ///
     /// Calls leave the zone by the share of its listed nodes that is not connected: none while 5 of 7
-    /// are, from there on in proportion (Envoy's overprovisioning factor of 1.4), and all when none is.
+    /// are, from there on in proportion (Envoy's overprovisioning factor of 1.4), and all when none is. Of a
+    /// [subset](crate::ChannelOptions::subset), which is chosen without a look at zones, only those
+    /// nodes count that are in it, and calls leave a zone that has none there.
     pub fn zone_first(zone: &str) -> Self {
         Self(Kind::ZoneFirst(zone.into()))
     }

@@ -63,6 +63,31 @@ async fn a_call_that_fails_fast_waits_for_the_first_word_of_each_node() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nodes_without_a_connection_are_not_said_to_be_unwell_nor_the_others_to_have_none() {
+    let why = |world: &Asking| world.0.balancer.why_not_ready(&Request::default());
+    let world = Asking(world_tuned(Tuning { health_check: Some("".into()), ..Tuning::default() }));
+    world.0.network.set("a:1", Host::Refuses);
+    world.0.send(nodes(&["a"]));
+    sleep(Duration::from_millis(10)).await;
+    let refused = "none of 1 nodes is connected: node a: cannot connect to a:1: Refuses";
+    assert_eq!(why(&world), refused, "it is asked in vain");
+
+    world.0.send(nodes(&["b"]));
+    sleep(Duration::from_millis(10)).await;
+    world.says("b", Err("it says of itself that it is SERVICE_UNKNOWN".to_owned())).await;
+    let unwell = "none of 1 nodes is well: node b: it says of itself that it is SERVICE_UNKNOWN";
+    assert_eq!(why(&world), unwell);
+    let pin = Request { node: Some("b"), ..Request::default() };
+    assert_eq!(
+        world.0.balancer.why_not_ready(&pin),
+        "node b, which the call is pinned to, is none of the 0 that are ready, of 1 that are \
+         registered; the last error: node b: it says of itself that it is SERVICE_UNKNOWN"
+    );
+    world.0.tuning.send_modify(|tuning| tuning.health_check = None);
+    assert_eq!(why(&world), unwell, "it is connected, and nobody has looked again yet");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_connection_begins_without_a_word() {
     let world = Asking::with(&["a", "b"]).await;
     world.says("a", Ok(())).await;

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     discovery::{Discovery, Doubts, Neighbours, Status, Update},
     registry::{Endpoint, Node, Registry, memory::Memory},
+    transport::Disconnect,
 };
 
 mod ejecting;
@@ -272,7 +273,7 @@ async fn a_call_waits_for_a_node_that_has_its_method() {
     assert!(world.balancer.wait(&wave, true).await.is_none(), "it fails fast");
     assert_eq!(
         world.balancer.why_not_ready(&wave),
-        "/greeter.v1.Greeter/Wave is in the record of none of the 1 that are connected"
+        "/greeter.v1.Greeter/Wave is in the record of none of the 1 that are ready"
     );
     let waiting = world.balancer.wait(&wave, false);
     tokio::pin!(waiting);

@@ -74,13 +74,13 @@ impl Connect for Network {
         Ok(Connection { number, address, network: self })
     }
 
-    async fn ended(connection: Connection) -> Ended {
+    async fn ended(connection: Connection) -> (Ended, Disconnect) {
         let mut state = {
             let inner = connection.network.0.lock().unwrap();
             inner.connections[connection.number].subscribe()
         };
         let ended = state.wait_for(Option::is_some).await.expect("the network lives on").clone();
-        ended.expect("waited for")
+        (ended.expect("waited for"), Disconnect::UNKNOWN)
     }
 
     fn health(connection: Connection, service: Arc<str>) -> BoxStream<'static, Health> {

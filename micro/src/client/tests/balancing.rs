@@ -50,7 +50,7 @@ async fn a_call_pinned_to_a_node_that_is_not_there_waits_for_it_and_then_fails_b
     let registry = "memory://pinned-absent";
     let (stub, _handles) = fleet(registry, 1, ChannelOptions::new()).await;
     let text = "no node of service 'echo' is ready: node late, which the call is pinned to, is none \
-                of the 1 that are connected, of 1 that are registered";
+                of the 1 that are ready, of 1 that are registered";
     for call in [
         stub.say(Word::new("who?")).node("late").timeout(SOON),
         stub.say(Word::new("who?")).node("late").fail_fast(),

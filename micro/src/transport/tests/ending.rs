@@ -4,7 +4,7 @@ use tokio::io::AsyncWriteExt;
 use tonic::Code;
 
 use super::{
-    super::{Config, ConnectionState, FailureKind},
+    super::{Config, Connection, ConnectionState, FailureKind},
     kit::*,
 };
 
@@ -80,6 +80,7 @@ async fn goaway_refuses_what_came_after_its_last_id_and_lets_the_rest_finish() {
     let failure = connection.unary(head(), framed(b"late")).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::NotSent);
     assert!(failure.to_string().contains("GOAWAY NO_ERROR"), "{failure}");
+    assert_eq!(disconnect(&connection), "GOAWAY NO_ERROR");
 
     peer.answer(first, b"done").await;
     assert_eq!(kept.await.unwrap().unwrap().message.unwrap(), "done");
@@ -156,6 +157,8 @@ async fn goaway_for_too_many_pings_doubles_the_interval() {
     let ended = connection.state();
     let ConnectionState::Closed(why) = &*ended.borrow() else { panic!("{ended:?}") };
     assert!(why.contains("ENHANCE_YOUR_CALM (\"too_many_pings\")"), "{why}");
+    let first = "GOAWAY ENHANCE_YOUR_CALM";
+    assert_eq!(disconnect(&connection), first, "and then it hung up");
 }
 
 #[tokio::test(start_paused = true)]
@@ -232,6 +235,7 @@ async fn garbage_ends_the_connection_and_loses_its_calls() {
         assert_eq!(failure.kind(), FailureKind::Lost, "{failure}");
         let mut state = connection.state();
         state.wait_for(|state| matches!(state, ConnectionState::Closed(_))).await.unwrap();
+        assert_eq!(disconnect(&connection), "unknown");
     }
 }
 
@@ -243,6 +247,7 @@ async fn close_waits_for_the_calls_under_way_and_takes_no_new_ones() {
     let served = peer.next().await;
     connection.close();
     assert_eq!(*state.borrow_and_update(), ConnectionState::Draining);
+    assert_eq!(disconnect(&connection), "subchannel shutdown");
     let failure = connection.unary(head(), framed(b"late")).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::NotSent);
     settle().await;
@@ -296,4 +301,9 @@ async fn late_answers_to_dropped_calls_never_cost_the_connection() {
     let stream = peer.call().await;
     peer.answer(stream, b"").await;
     assert!(call.await.unwrap().is_ok());
+}
+
+/// Why it takes no more calls, for metrics.
+fn disconnect(connection: &Connection) -> &'static str {
+    connection.disconnect().get().expect("it takes none").name()
 }

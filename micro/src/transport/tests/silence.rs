@@ -24,6 +24,8 @@ async fn a_peer_that_falls_silent_is_found_out_in_two_seconds() {
     assert_eq!(failure.kind(), FailureKind::Lost);
     assert!(failure.to_string().contains("silent for"), "{failure}");
     assert!(matches!(&*connection.state().borrow(), ConnectionState::Closed(_)));
+    let disconnect = connection.disconnect().get().expect("it is gone").name();
+    assert_eq!(disconnect, "connection timed out");
     while peer.read().await.is_some() {}
 }
 
