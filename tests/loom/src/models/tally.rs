@@ -48,6 +48,6 @@ pub fn the_sweep_takes_each_call_once() {
         let ((), taken) = both(&tally, calls, Tally::take);
         let left = tally.take();
         let both = taken + left;
-            assert_eq!((both.answered, both.failed), (2, 1));
+        assert_eq!((both.answered, both.failed), (2, 1));
     });
 }
