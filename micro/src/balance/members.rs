@@ -11,7 +11,7 @@
 //! the loss of the last connected one if others linger.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -129,9 +129,10 @@ impl<L: Clone> Member<L> {
 pub(super) struct Members<L> {
     ttl: Duration,
     rng: Rng,
-    members: HashMap<Key, Member<L>>,
+    /// In an order: a run is to be told by its seed.
+    members: BTreeMap<Key, Member<L>>,
     /// Where the registry lists each node, by its id.
-    listed: HashMap<Arc<str>, Key>,
+    listed: BTreeMap<Arc<str>, Key>,
     census: Census,
     rules: Rules,
     /// When outliers are looked for next, if there is a node to look at.
@@ -162,8 +163,8 @@ impl<L: Clone> Members<L> {
         Self {
             ttl,
             rng,
-            members: HashMap::new(),
-            listed: HashMap::new(),
+            members: BTreeMap::new(),
+            listed: BTreeMap::new(),
             census: Census::default(),
             rules,
             sweeps_at: None,
@@ -548,7 +549,7 @@ impl<L: Clone> Out<L> {
 }
 
 fn current<'a, L>(
-    members: &'a mut HashMap<Key, Member<L>>,
+    members: &'a mut BTreeMap<Key, Member<L>>,
     attempt: &Attempt,
 ) -> Option<&'a mut Member<L>> {
     members.get_mut(&attempt.key).filter(|member| member.attempt == attempt.number)
