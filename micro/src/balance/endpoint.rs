@@ -85,6 +85,17 @@ impl EndpointState {
     /// Takes what happened; true means: dial now.
     #[must_use]
     pub(super) fn handle(&mut self, event: Event, now: Instant) -> bool {
+        self.note(event, now);
+        let due = self.wakes_at().is_some_and(|at| at <= now);
+        if due {
+            self.phase = Phase::Connecting;
+            self.dialled = Some(now);
+        }
+        due
+    }
+
+    /// Takes what happened to a node that is not to be dialled.
+    pub(super) fn note(&mut self, event: Event, now: Instant) {
         let soon = self.dialled.map_or(now, |dialled| now.max(dialled + AT_ONCE_AGAIN_AFTER));
         self.phase = match (event, self.phase) {
             (Event::Wanted, Phase::Idle) => Phase::Backoff(soon),
@@ -98,12 +109,11 @@ impl EndpointState {
             (Event::Closed, Phase::Ready) => Phase::Backoff(soon),
             (_, phase) => phase,
         };
-        let due = self.wakes_at().is_some_and(|at| at <= now);
-        if due {
-            self.phase = Phase::Connecting;
-            self.dialled = Some(now);
-        }
-        due
+    }
+
+    /// Until when an endpoint made anew would dial sooner than this one.
+    pub(super) fn rests_until(&self) -> Option<Instant> {
+        self.wakes_at().max(self.dialled.map(|dialled| dialled + AT_ONCE_AGAIN_AFTER))
     }
 }
 

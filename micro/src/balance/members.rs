@@ -4,11 +4,14 @@
 //! A member is a node at an address. One whose address changes is another member, and the one before
 //! is as good as removed: calls go on over its connection until a listed node has one.
 //!
+//! One that is neither listed nor connected is *absent*: not dialled, and remembered with its backoff
+//! and its ejection for a TTL, or until those end. A record that flaps clears neither.
+//!
 //! An event costs what it changes: O(log n) for the timers. A `Reset` reads every node, and so does
 //! the loss of the last connected one if others linger.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -30,6 +33,9 @@ mod ejecting;
 mod told;
 
 use census::Census;
+
+/// How many are remembered that are absent: as many as a large service has nodes.
+const MOST_ABSENT: usize = 10_000;
 
 /// What the driver has to do. `L` is a connection and what is kept with it: opaque here.
 #[derive(Debug)]
@@ -123,9 +129,10 @@ impl<L: Clone> Member<L> {
 pub(super) struct Members<L> {
     ttl: Duration,
     rng: Rng,
-    members: HashMap<Key, Member<L>>,
+    /// In an order: a run is to be told by its seed.
+    members: BTreeMap<Key, Member<L>>,
     /// Where the registry lists each node, by its id.
-    listed: HashMap<Arc<str>, Key>,
+    listed: BTreeMap<Arc<str>, Key>,
     census: Census,
     rules: Rules,
     /// When outliers are looked for next, if there is a node to look at.
@@ -134,7 +141,6 @@ pub(super) struct Members<L> {
     ejected: BTreeSet<(Instant, Key)>,
     /// Those that a probe decides on.
     probed: BTreeSet<Key>,
-    untried: usize,
     /// Whether one may linger.
     linger: bool,
     wanted: bool,
@@ -157,14 +163,13 @@ impl<L: Clone> Members<L> {
         Self {
             ttl,
             rng,
-            members: HashMap::new(),
-            listed: HashMap::new(),
+            members: BTreeMap::new(),
+            listed: BTreeMap::new(),
             census: Census::default(),
             rules,
             sweeps_at: None,
             ejected: BTreeSet::new(),
             probed: BTreeSet::new(),
-            untried: 0,
             linger: false,
             wanted: false,
             endpoints: 0,
@@ -196,7 +201,7 @@ impl<L: Clone> Members<L> {
 
     /// How many of those have neither been connected to nor failed to be, at the address they have.
     pub(super) fn untried(&self) -> usize {
-        self.untried
+        self.census.untried
     }
 
     /// What is to be done since the last time, in order.
@@ -225,7 +230,7 @@ impl<L: Clone> Members<L> {
         match update {
             Update::Insert(node) => self.insert(node, now),
             Update::Remove(id) => self.remove(&id, now),
-            Update::Forget => self.forget_all(),
+            Update::Forget => self.give_up_all(now),
             Update::Reset(nodes) => {
                 let kept: HashSet<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
                 let gone = self.listed.keys().filter(|id| !kept.contains(&***id));
@@ -253,11 +258,7 @@ impl<L: Clone> Members<L> {
         let known = self.members.keys().filter(|key| ids.contains(&key.id)).cloned();
         let known = known.collect::<Vec<_>>();
         for key in &known {
-            let member = self.members.get_mut(key).expect("it was there");
-            self.out.actions.extend(member.unpick());
-            self.census.leave(member);
-            self.out.actions.extend(member.link.take().map(Action::Close));
-            self.forget(key);
+            self.give_up(key, now);
         }
         self.retain(now);
         self.spare(now);
@@ -269,10 +270,13 @@ impl<L: Clone> Members<L> {
         let Some(member) = current(&mut self.members, attempt) else {
             return self.out.actions.push(Action::Close(link));
         };
-        if is_well {
-            self.untried -= usize::from(!std::mem::replace(&mut member.is_tried, true));
+        if member.standing != Standing::Listed {
+            member.state.note(Event::Connected, now);
+            member.state.note(Event::Closed, now);
+            return self.out.actions.push(Action::Close(link));
         }
         self.census.leave(member);
+        member.is_tried |= is_well;
         (member.link, member.is_well) = (Some(link), is_well);
         self.census.enter(member);
         (member.previous, member.error) = (None, None);
@@ -288,7 +292,9 @@ impl<L: Clone> Members<L> {
         else {
             return;
         };
-        self.untried -= usize::from(!std::mem::replace(&mut member.is_tried, true));
+        self.census.leave(member);
+        member.is_tried = true;
+        self.census.enter(member);
         if member.is_well != health.is_ok() {
             self.out.actions.extend(member.unpick());
             self.census.leave(member);
@@ -306,8 +312,13 @@ impl<L: Clone> Members<L> {
         let Some(member) = current(&mut self.members, attempt) else {
             return;
         };
-        self.untried -= usize::from(!std::mem::replace(&mut member.is_tried, true));
+        self.census.leave(member);
+        member.is_tried = true;
+        self.census.enter(member);
         member.error = Some(why.clone());
+        if member.standing != Standing::Listed {
+            return member.state.note(Event::Failed, now);
+        }
         self.out.drive(member, Event::Failed, now);
         if self.wanted {
             self.out.drive(member, Event::Wanted, now);
@@ -345,10 +356,7 @@ impl<L: Clone> Members<L> {
             if member.standing == Standing::Listed {
                 self.out.drive(member, Event::Tick, now);
             } else {
-                self.out.actions.extend(member.unpick());
-                self.census.leave(member);
-                self.out.actions.extend(member.link.take().map(Action::Close));
-                self.forget(&key);
+                self.give_up(&key, now);
             }
         }
         self.expire(now);
@@ -364,8 +372,7 @@ impl<L: Clone> Members<L> {
         self.listed.insert(key.id.clone(), key.clone());
         let member = self.members.entry(key.clone()).or_insert_with(|| {
             self.endpoints += 1;
-            self.untried += 1;
-            Member {
+            let member = Member {
                 tally: Arc::new(Tally::new(key.clone())),
                 key,
                 endpoint: EndpointId(self.endpoints),
@@ -382,7 +389,9 @@ impl<L: Clone> Members<L> {
                 changed: now,
                 error: None,
                 is_tried: false,
-            }
+            };
+            self.census.enter(&member);
+            member
         });
         let is_same = member.standing.is_picked() && member.node == node;
         self.census.leave(member);
@@ -404,7 +413,7 @@ impl<L: Clone> Members<L> {
         };
         let member = self.members.get_mut(&key).expect("what is listed is a member");
         if member.link.is_none() {
-            return self.forget(&key);
+            return self.give_up(&key, now);
         }
         self.out.actions.extend(member.unpick());
         self.census.leave(member);
@@ -423,7 +432,7 @@ impl<L: Clone> Members<L> {
             let Standing::Lingering(removed) = member.standing else {
                 continue;
             };
-            if now < removed + self.ttl {
+            if member.link.is_some() && now < removed + self.ttl {
                 self.census.leave(member);
                 (member.standing, member.changed) = (Standing::Retained(removed), now);
                 self.census.enter(member);
@@ -434,18 +443,45 @@ impl<L: Clone> Members<L> {
     }
 
     /// Gives every node up, and its connection: what is under way on it may finish.
-    fn forget_all(&mut self) {
-        for member in self.members.values_mut() {
-            self.out.actions.extend(member.unpick());
-            self.out.actions.extend(member.link.take().map(Action::Close));
-        }
-        self.members.clear();
+    fn give_up_all(&mut self, now: Instant) {
         self.listed.clear();
-        self.out.timers.clear();
-        self.ejected.clear();
-        self.probed.clear();
-        self.census = Census::default();
-        (self.untried, self.linger) = (0, false);
+        for key in self.members.keys().cloned().collect::<Vec<_>>() {
+            self.give_up(&key, now);
+        }
+        self.linger = false;
+    }
+
+    /// Gives a member up that is no longer listed, and its connection.
+    fn give_up(&mut self, key: &Key, now: Instant) {
+        let member = self.members.get_mut(key).expect("its caller has found it");
+        self.out.actions.extend(member.unpick());
+        self.census.leave(member);
+        if let Some(link) = member.link.take() {
+            self.out.actions.push(Action::Close(link));
+            member.state.note(Event::Closed, now);
+        }
+        if member.standing == Standing::Listed {
+            (member.standing, member.changed) = (Standing::Lingering(now), now);
+        }
+        self.census.enter(member);
+        self.remember(key, now);
+    }
+
+    /// Keeps what is absent for as long as there is something to remember.
+    fn remember(&mut self, key: &Key, now: Instant) {
+        let member = self.members.get_mut(key).expect("its caller has found it");
+        let ejected_until = match member.ejection.phase() {
+            Phase::Out(until, _) => Some(until),
+            Phase::In | Phase::Probed(_) => None,
+        };
+        let until = member.standing.ends_at(self.ttl);
+        let until = until.max(ejected_until).max(member.state.rests_until());
+        if until.is_some_and(|until| now < until) && self.census.absent <= MOST_ABSENT {
+            self.out.schedule(member, until);
+        } else {
+            self.census.leave(member);
+            self.forget(key);
+        }
     }
 
     fn disconnected(
@@ -462,10 +498,12 @@ impl<L: Clone> Members<L> {
         self.census.leave(member);
         member.previous = member.link.take();
         member.error = why.cloned();
+        self.census.enter(member);
         if member.standing == Standing::Listed {
             self.out.drive(member, event, now);
         } else {
-            self.forget(&attempt.key);
+            member.state.note(event, now);
+            self.remember(&attempt.key, now);
         }
         self.retain(now);
         self.spare(now);
@@ -473,7 +511,6 @@ impl<L: Clone> Members<L> {
 
     fn forget(&mut self, key: &Key) {
         if let Some(mut member) = self.members.remove(key) {
-            self.untried -= usize::from(!member.is_tried);
             self.out.schedule(&mut member, None);
             if let Phase::Out(until, _) = member.ejection.phase() {
                 self.ejected.remove(&(until, key.clone()));
@@ -512,7 +549,7 @@ impl<L: Clone> Out<L> {
 }
 
 fn current<'a, L>(
-    members: &'a mut HashMap<Key, Member<L>>,
+    members: &'a mut BTreeMap<Key, Member<L>>,
     attempt: &Attempt,
 ) -> Option<&'a mut Member<L>> {
     members.get_mut(&attempt.key).filter(|member| member.attempt == attempt.number)

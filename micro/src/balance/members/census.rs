@@ -14,31 +14,48 @@ pub(super) struct Census {
     pub(super) pickable: usize,
     /// Of those, the ejected ones.
     pub(super) out: usize,
+    /// Listed, and neither connected to nor failed to be, at the address that they have.
+    pub(super) untried: usize,
+    /// Neither listed nor connected: remembered.
+    pub(super) absent: usize,
 }
 
 impl Census {
     /// Counts a member, as it is now.
     pub(super) fn enter<L: Clone>(&mut self, member: &Member<L>) {
+<<<<<<< HEAD
         let [ready, called, unwell, pickable, out] = counts(member);
+=======
+        let [ready, pickable, out, untried, absent] = counts(member);
+>>>>>>> h-misc6
         self.ready += ready;
         self.called += called;
         self.unwell += unwell;
         self.pickable += pickable;
         self.out += out;
+        self.untried += untried;
+        self.absent += absent;
     }
 
     /// Counts a member no more: before it changes.
     pub(super) fn leave<L: Clone>(&mut self, member: &Member<L>) {
+<<<<<<< HEAD
         let [ready, called, unwell, pickable, out] = counts(member);
+=======
+        let [ready, pickable, out, untried, absent] = counts(member);
+>>>>>>> h-misc6
         self.ready -= ready;
         self.called -= called;
         self.unwell -= unwell;
         self.pickable -= pickable;
         self.out -= out;
+        self.untried -= untried;
+        self.absent -= absent;
     }
 }
 
 fn counts<L: Clone>(member: &Member<L>) -> [usize; 5] {
+<<<<<<< HEAD
     let is_connected = member.standing == Standing::Listed && member.link.is_some();
     let is_in = member.ejection.is_in();
     [
@@ -49,4 +66,11 @@ fn counts<L: Clone>(member: &Member<L>) -> [usize; 5] {
         member.is_pickable() && !is_in,
     ]
     .map(usize::from)
+=======
+    let is_listed = member.standing == Standing::Listed;
+    let is_untried = is_listed && !member.is_tried;
+    let is_absent = !is_listed && member.link.is_none();
+    let is_out = member.is_pickable() && !member.ejection.is_in();
+    [member.is_ready(), member.is_pickable(), is_out, is_untried, is_absent].map(usize::from)
+>>>>>>> h-misc6
 }

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 
 mod ejecting;
+mod flapping;
 mod lingering;
 mod sequences;
 
@@ -56,8 +57,6 @@ impl World {
     }
 
     fn act(&mut self) {
-        let untried = self.members.members.values().filter(|it| !it.is_tried).count();
-        assert_eq!(self.members.untried(), untried, "what is counted is what is there");
         let mut census = Census::default();
         self.members.members.values().for_each(|it| census.enter(it));
         assert_eq!(self.members.census, census, "what is counted is what is there");
@@ -182,7 +181,7 @@ fn a_failing_node_is_dialled_again_when_its_backoff_is_over() {
 }
 
 #[test]
-fn a_removed_node_without_a_connection_is_forgotten() {
+fn a_removed_node_without_a_connection_is_not_dialled_and_is_forgotten() {
     for is_dialling in [true, false] {
         let mut world = World::with(&["a"]);
         world.insert(0, "b");
@@ -190,10 +189,13 @@ fn a_removed_node_without_a_connection_is_forgotten() {
             world.failed(10, "b");
         }
         world.remove(20, "b");
-        assert_eq!(world.members.wakes_at(), None, "no further attempt");
+        world.tick(20);
         let link = world.connected(30, "b");
         assert_eq!(world.closed, [link], "what comes too late is closed again");
         assert_eq!(world.picks(), ["a"]);
+        world.tick(20 + TTL);
+        assert_eq!((world.dials(), world.members.wakes_at()), (2, None), "no further attempt");
+        assert_eq!(world.members.members.len(), 1, "it is forgotten");
     }
 }
 
@@ -204,7 +206,8 @@ fn what_is_to_be_forgotten_is_closed_at_once() {
     world.insert(0, "d");
     world.update(1_000, Update::Forget);
     assert_eq!((world.picks(), world.closed.len(), world.members.listed()), (vec![], 3, 0));
-    assert_eq!(world.members.wakes_at(), None);
+    world.tick(1_499);
+    assert_eq!(world.dials(), 4, "no further attempt");
     let late = world.connected(1_500, "d");
     assert_eq!(world.closed.last(), Some(&late), "nobody waits for it any more");
     world.insert(2_000, "a");
@@ -276,6 +279,7 @@ fn an_address_that_comes_back_finds_its_connection() {
     world.failed(5_010, "a");
     world.insert(6_000, "a");
     assert_eq!((&world.picked, world.dials()), (&before, 2));
+    world.tick(60_000);
     assert_eq!(world.members.wakes_at(), None, "nobody looks for it elsewhere any more");
 }
 

@@ -16,12 +16,16 @@ use crate::{
 };
 
 impl<L: Clone> Members<L> {
-    /// Each member and its link.
+    /// Each member that is listed or connected, and its link.
     pub(in super::super) fn reports(
         &self,
         now: Instant,
     ) -> impl Iterator<Item = (NodeReport, Option<&L>)> {
-        self.members.values().map(move |member| (report(member, now), member.link.as_ref()))
+        let told = |it: &&Member<L>| it.standing == Standing::Listed || it.link.is_some();
+        self.members
+            .values()
+            .filter(told)
+            .map(move |member| (report(member, now), member.link.as_ref()))
     }
 
     /// How many are listed, and calls go to.

@@ -333,7 +333,7 @@ async fn story(seed: u64) -> Vec<String> {
         })
     });
     let calling: Vec<_> = calling.collect();
-    for chapter in 0..8 {
+    for chapter in 0..9 {
         sleep(SECOND).await;
         match chapter {
             0 => fleet.node("echo-1").kill(),
@@ -346,6 +346,7 @@ async fn story(seed: u64) -> Vec<String> {
             4 => fleet.registry().heal(),
             5 => fleet.node("echo-3").refuse(),
             6 => fleet.node("echo-5").leave().await.expect("it leaves"),
+            7 => fleet.registry().wipe(),
             _ => {
                 fleet.node("echo-2").heal();
                 fleet.node("echo-2").slow(20 * MILLI);

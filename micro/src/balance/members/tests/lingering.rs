@@ -114,3 +114,24 @@ fn a_call_that_waits_does_not_keep_a_removed_node() {
     world.tick(1_000 + TTL);
     assert_eq!(world.closed.len(), 1, "its time is over all the same");
 }
+
+#[test]
+fn those_that_linger_are_picked_again_in_the_order_of_their_ids() {
+    let ids = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let mut world = World::with(&ids);
+    world.members.update(Update::Reset(Vec::new()), world.at(1_000));
+    let actions = world.members.actions();
+    let ids_of = |is_pick: bool| {
+        let node = |action: &Action<u32>| match action {
+            Action::Pick(_, node, ..) if is_pick => Some(node.id.clone()),
+            Action::Unpick(_, node) if !is_pick => Some(node.id.clone()),
+            _ => None,
+        };
+        actions.iter().filter_map(node).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (ids_of(false), ids_of(true)),
+        (ids.map(Into::into).into(), ids.map(Into::into).into()),
+        "a run is told by its seed"
+    );
+}

@@ -96,6 +96,10 @@ struct Run {
     /// The identities of the members that there are, and of all that there ever were.
     endpoints: BTreeMap<Key, (EndpointId, Arc<Tally>)>,
     identities: BTreeSet<EndpointId>,
+    /// When each address was last dialled.
+    dialled: BTreeMap<Key, u64>,
+    /// Until when each is ejected.
+    out: BTreeMap<Key, Instant>,
 }
 
 fn key(node: &Node) -> Key {
@@ -112,6 +116,8 @@ impl Run {
             removed: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             identities: BTreeSet::new(),
+            dialled: BTreeMap::new(),
+            out: BTreeMap::new(),
         }
     }
 
@@ -243,6 +249,24 @@ impl Run {
         let is_probe = matches!(event, Event::Probed(_, Some(true)));
         let is_most = members.census.out == members.rules.most(members.census.pickable);
         prop_assert!(!let_in || is_probe || is_most, "let in for nothing");
+        self.outlives(is_probe || is_most)
+    }
+
+    /// An ejection lasts, whatever the registry does meanwhile, unless its node was let in.
+    fn outlives(&mut self, may_let_in: bool) -> Result<(), TestCaseError> {
+        let now = self.world.at(self.now);
+        let members = &self.world.members.members;
+        self.out.retain(|_, until| now < *until);
+        for key in self.out.keys() {
+            let is_out = members.get(key).is_some_and(|it| !it.ejection.is_in());
+            prop_assert!(is_out || may_let_in, "its ejection went with its record: {key:?}");
+        }
+        self.out.clear();
+        for member in members.values() {
+            if let Phase::Out(until, _) = member.ejection.phase() {
+                self.out.insert(member.key.clone(), until);
+            }
+        }
         Ok(())
     }
 
@@ -255,6 +279,12 @@ impl Run {
     /// An endpoint is dialled once at a time; and one without a connection will be.
     fn dials(&mut self) -> Result<(), TestCaseError> {
         let members = &self.world.members;
+        for attempt in &self.world.dialled[self.stages.len()..] {
+            let before = self.dialled.insert(attempt.key.clone(), self.now);
+            // A backoff may be shorter than that, at first.
+            let least = before.map_or(0, |at| at + 160);
+            prop_assert!(least <= self.now, "dialled twice at once: {:?}", attempt.key);
+        }
         self.stages.resize(self.world.dialled.len(), Stage::Dialling);
         for member in members.members.values().filter(|it| it.standing == Standing::Listed) {
             let under_way = self.world.dialled.iter().zip(&self.stages).any(|(attempt, stage)| {
