@@ -23,11 +23,7 @@ pub(super) struct Census {
 impl Census {
     /// Counts a member, as it is now.
     pub(super) fn enter<L: Clone>(&mut self, member: &Member<L>) {
-<<<<<<< HEAD
-        let [ready, called, unwell, pickable, out] = counts(member);
-=======
-        let [ready, pickable, out, untried, absent] = counts(member);
->>>>>>> h-misc6
+        let [ready, called, unwell, pickable, out, untried, absent] = counts(member);
         self.ready += ready;
         self.called += called;
         self.unwell += unwell;
@@ -39,11 +35,7 @@ impl Census {
 
     /// Counts a member no more: before it changes.
     pub(super) fn leave<L: Clone>(&mut self, member: &Member<L>) {
-<<<<<<< HEAD
-        let [ready, called, unwell, pickable, out] = counts(member);
-=======
-        let [ready, pickable, out, untried, absent] = counts(member);
->>>>>>> h-misc6
+        let [ready, called, unwell, pickable, out, untried, absent] = counts(member);
         self.ready -= ready;
         self.called -= called;
         self.unwell -= unwell;
@@ -54,23 +46,17 @@ impl Census {
     }
 }
 
-fn counts<L: Clone>(member: &Member<L>) -> [usize; 5] {
-<<<<<<< HEAD
-    let is_connected = member.standing == Standing::Listed && member.link.is_some();
+fn counts<L: Clone>(member: &Member<L>) -> [usize; 7] {
+    let is_listed = member.standing == Standing::Listed;
     let is_in = member.ejection.is_in();
     [
         member.is_ready(),
         member.is_ready() && is_in,
-        is_connected && !member.is_well,
+        is_listed && member.link.is_some() && !member.is_well,
         member.is_pickable(),
         member.is_pickable() && !is_in,
+        is_listed && !member.is_tried,
+        !is_listed && member.link.is_none(),
     ]
     .map(usize::from)
-=======
-    let is_listed = member.standing == Standing::Listed;
-    let is_untried = is_listed && !member.is_tried;
-    let is_absent = !is_listed && member.link.is_none();
-    let is_out = member.is_pickable() && !member.ejection.is_in();
-    [member.is_ready(), member.is_pickable(), is_out, is_untried, is_absent].map(usize::from)
->>>>>>> h-misc6
 }
