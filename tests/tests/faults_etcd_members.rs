@@ -138,7 +138,14 @@ async fn the_first_is_cut_off(leads: bool, name: &str) {
     let ((), written) = tokio::join!(renewed, trial.replace(0));
     let stands_in = trial.fleet.id(0).to_owned();
     are_listed(&mut trial, cut, "the cut").await;
-    assert_eq!(members[0].watches().await, 0, "a member without a leader has no watch");
+    // The client is not who looks: it may still be on its way.
+    while members[0].watches().await > 0 {
+        let took = now() - cut;
+        assert!(
+            took <= BACK_WITHIN,
+            "a watch is at a member without a leader {took:?} after the cut"
+        );
+    }
     peers.mend();
     are_listed(&mut trial, now(), "its return").await;
 
