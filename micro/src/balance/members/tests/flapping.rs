@@ -73,11 +73,11 @@ fn an_ejection_outlives_the_connection_and_the_record() {
 #[test]
 fn those_that_are_gone_are_remembered_up_to_a_bound() {
     let mut world = World::with(&["a"]);
-    for index in 0..MOST_ABSENT + 10 {
+    for index in 0..absent::MOST + 10 {
         let id = format!("n{index}");
         world.members.update(Update::Insert(node(&id, "n:1")), world.start);
         world.members.update(Update::Remove(id.as_str().into()), world.start);
     }
     world.act();
-    assert_eq!(world.members.members.len(), 1 + MOST_ABSENT);
+    assert_eq!(world.members.members.len(), 1 + absent::MOST);
 }
