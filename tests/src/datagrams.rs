@@ -1,13 +1,15 @@
 //! A link of datagrams (UDP) to a server that can be cut, silenced and slowed.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     net::UdpSocket,
     sync::watch,
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
+
+use crate::ports;
 
 /// How long an answer is waited for: the asker has given up by then.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,8 +33,8 @@ impl Datagrams {
     pub async fn to(port: u16) -> Self {
         let upstream = SocketAddr::from(([127, 0, 0, 1], port));
         let delay = watch::Sender::new(Some(Duration::ZERO));
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
-        let port = socket.local_addr().expect("a bound socket has an address").port();
+        let port = ports::free();
+        let socket = UdpSocket::bind(("127.0.0.1", port)).await.expect("a free port");
         let relay = Some(tokio::spawn(relay(socket, upstream, delay.subscribe())));
         Self { upstream, port, delay, relay }
     }
@@ -82,24 +84,37 @@ impl Drop for Datagrams {
     }
 }
 
+/// It alone has the socket: once it is over, the port is free.
 async fn relay(socket: UdpSocket, upstream: SocketAddr, delay: watch::Receiver<Option<Duration>>) {
-    let socket = Arc::new(socket);
     let mut question = [0; 4096];
+    let mut answers = JoinSet::new();
     loop {
-        // An error tells of an answer that nobody waited for.
-        let Ok((length, asker)) = socket.recv_from(&mut question).await else { continue };
-        // An answer under way does not keep the port of a link that is cut.
-        let (question, socket) = (question[..length].to_vec(), Arc::downgrade(&socket));
-        let delay = delay.clone();
-        tokio::spawn(async move {
-            let Ok(Ok(answer)) = timeout(PATIENCE, ask(upstream, &question)).await else { return };
-            let Some(delay) = *delay.borrow() else { return };
-            sleep(delay).await;
-            if let Some(socket) = socket.upgrade() {
-                let _ = socket.send_to(&answer, asker).await;
+        tokio::select! {
+            received = socket.recv_from(&mut question) => {
+                // An error tells of an answer that nobody waited for.
+                let Ok((length, asker)) = received else { continue };
+                let answer = carry(upstream, question[..length].to_vec(), delay.clone());
+                answers.spawn(async move { (answer.await, asker) });
             }
-        });
+            Some(Ok((answer, asker))) = answers.join_next() => {
+                if let Some(answer) = answer {
+                    let _ = socket.send_to(&answer, asker).await;
+                }
+            }
+        }
     }
+}
+
+/// The answer, if there is one for the asker.
+async fn carry(
+    upstream: SocketAddr,
+    question: Vec<u8>,
+    delay: watch::Receiver<Option<Duration>>,
+) -> Option<Vec<u8>> {
+    let answer = timeout(PATIENCE, ask(upstream, &question)).await.ok()?.ok()?;
+    let delay = (*delay.borrow())?;
+    sleep(delay).await;
+    Some(answer)
 }
 
 async fn ask(upstream: SocketAddr, question: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! A real DNS server, Knot DNS, for as long as a test needs it: the zone `test.`, whose records a
 //! test replaces at once.
 
-use std::{fs, net::UdpSocket, process::Command};
+use std::{fs, process::Command};
 
 use crate::{
     ports,
@@ -38,11 +38,7 @@ impl Dns {
 
     /// A server that is not started yet: [`Dns::restart`] does.
     pub fn stopped() -> Self {
-        let mut port = ports::free();
-        while UdpSocket::bind(("127.0.0.1", port)).is_err() {
-            port = ports::free();
-        }
-        Self::stopped_on(port)
+        Self::stopped_on(ports::free())
     }
 
     /// The same on this port.

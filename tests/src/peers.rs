@@ -4,7 +4,7 @@
 //! A member is reached at one address by all others. Which of them a connection is from, the kernel
 //! tells.
 
-use std::{future::pending, io, pin::pin};
+use std::{io, pin::pin};
 
 use tokio::{
     io::copy_bidirectional,
@@ -57,7 +57,7 @@ impl Peers {
         self.cut_off.send_replace(Some(CutOff { member, process }));
     }
 
-    /// Carries what comes on new connections. Those that have been silent stay so.
+    /// Carries on, and what was sent meanwhile comes now, as TCP has it.
     pub fn mend(&self) {
         self.cut_off.send_replace(None);
     }
@@ -85,15 +85,17 @@ async fn carry(
     let is_cut = |cut_off: &Option<CutOff>| {
         cut_off.is_some_and(|it| it.member == to || process::connects_from(it.process, port))
     };
-    // Kept when it is cut off: a connection that ends is told of at its other end.
+    // Kept while it is cut off: a connection that ends is told of at its other end.
     let mut carried = pin!(async {
         let mut member = TcpStream::connect(("127.0.0.1", upstream)).await?;
         copy_bidirectional(&mut from, &mut member).await
     });
-    tokio::select! {
-        biased;
-        Ok(_) = cut_off.wait_for(is_cut) => {}
-        carried = &mut carried => return carried.map(drop),
+    loop {
+        tokio::select! {
+            biased;
+            Ok(_) = cut_off.wait_for(is_cut) => {}
+            carried = &mut carried => return carried.map(drop),
+        }
+        let _ = cut_off.wait_for(Option::is_none).await;
     }
-    pending().await
 }

@@ -1,7 +1,7 @@
 //! Free ports for servers that are told theirs, and keep them over a restart.
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     sync::atomic::{AtomicU16, Ordering},
 };
 
@@ -10,7 +10,7 @@ use std::{
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 12_000;
 
-/// A port on loopback that nothing listens on, and that this process has not named before.
+/// A port on loopback that nothing has, of TCP or of UDP, and that this process has not named before.
 ///
 /// # Panics
 /// When none is free.
@@ -21,7 +21,8 @@ pub fn free() -> u16 {
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
         let port = FIRST + (start + step) % COUNT;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let at = ("127.0.0.1", port);
+        if TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok() {
             return port;
         }
     }
