@@ -35,7 +35,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_core::Stream;
 use futures_util::StreamExt as _;
 use tokio::{
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{Notify, futures::Notified, mpsc, oneshot, watch},
     time::Instant,
 };
 
@@ -314,6 +314,11 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
     /// As [`wait_until`](Self::wait_until), for ever.
     pub(crate) async fn wait(&self, request: &Request<'_>, fail_fast: bool) -> Option<Pick<C>> {
         self.wait_until(request, fail_fast, std::future::pending()).await.ok()
+    }
+
+    /// Ends when there is something else to pick from.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.handle.shared.changed.notified()
     }
 
     /// How it stands; `None` once the runtime that kept the set has shut down.

@@ -117,6 +117,10 @@ impl Channel {
         &self.shared.settings
     }
 
+    pub(super) fn balancer(&self) -> &Balancer {
+        &self.shared.balancer
+    }
+
     pub(super) fn layers(&self) -> &Arc<Row> {
         &self.shared.layers
     }

@@ -194,7 +194,7 @@ impl Common<'_> {
         tokio::pin!(struck);
         let request = channel.request(options, method.path, metadata);
         let mut pause = pause;
-        let (pick, node) = loop {
+        let (node, pick, slot) = loop {
             let tried = self.tried().clone();
             let request = balance::Request { tried: &tried, ..request };
             let pick = match channel.pick(&request, options.fail_fast, &mut struck, &attempt).await
@@ -207,19 +207,26 @@ impl Common<'_> {
                 // Another attempt has gone there while this one waited.
                 continue;
             }
-            match pause.take_if(|_| tried.contains(&picked)) {
+            if let Some(pause) = pause.take_if(|_| tried.contains(&picked)) {
                 // The same node once more: not at once.
-                Some(pause) => {
-                    drop(pick);
-                    sleep(pause).await;
+                drop(pick);
+                sleep(pause).await;
+                continue;
+            }
+            let node = pick.node().clone();
+            let (pick, slot) = tokio::select! {
+                biased;
+                seated = channel.slot(pick, &request) => seated,
+                () = &mut struck => {
+                    return Err(attempt.failed(status::in_line(service, &node, timeout)));
                 }
-                None => {
-                    let node = pick.node().clone();
-                    break (pick, node);
-                }
+            };
+            let mut now_tried = self.tried();
+            if tried.contains(&pick.endpoint()) || !now_tried.contains(&pick.endpoint()) {
+                now_tried.push(pick.endpoint());
+                break (pick.node().clone(), pick, slot);
             }
         };
-        self.tried().push(pick.endpoint());
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(attempt.failed(status::no_answer(service, &node, timeout)));
@@ -233,7 +240,7 @@ impl Common<'_> {
         self.sent.notify_one();
         tokio::select! {
             biased;
-            reply = connection.unary(head, frame) => Ok(Ended { racing, attempt, node, reply }),
+            reply = async { connection.unary(slot?, head, frame).await } => Ok(Ended { racing, attempt, node, reply }),
             () = &mut struck => Err(attempt.failed(status::no_answer(service, &node, timeout))),
         }
     }

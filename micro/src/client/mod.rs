@@ -34,6 +34,7 @@ mod replay;
 mod retry;
 mod served;
 mod service_config;
+mod slot;
 mod status;
 mod stream;
 #[cfg(test)]

@@ -91,6 +91,15 @@ pub(super) fn no_answer(service: &str, node: &Node, timeout: Duration) -> Status
     ))
 }
 
+/// The deadline struck while the call stood in line for a place among a node's streams.
+pub(super) fn in_line(service: &str, node: &Node, timeout: Duration) -> Status {
+    let Node { id, address, .. } = node;
+    Status::deadline_exceeded(format!(
+        "service '{service}': node {id} at {address} has as many streams as it allows, and none of \
+         them ended within the call's deadline of {timeout:?}"
+    ))
+}
+
 /// A call without a deadline waited long enough for a place among a node's streams.
 pub(super) fn no_stream(service: &str, node: &Node) -> Status {
     let Node { id, address, .. } = node;

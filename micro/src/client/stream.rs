@@ -129,10 +129,18 @@ async fn one_by_one(
         let previous = retry.previous_attempts();
         let mut attempt = observed.attempt(kind, previous);
         let request = balance::Request { tried: &tried, ..request };
-        let mut pick = match channel.pick(&request, options.fail_fast, &mut struck, &attempt).await
-        {
+        let pick = match channel.pick(&request, options.fail_fast, &mut struck, &attempt).await {
             Ok(pick) => pick,
             Err(none) => return Err(attempt.failed(status::after(last.as_ref(), none))),
+        };
+        let node = pick.node().clone();
+        let (mut pick, slot) = tokio::select! {
+            biased;
+            seated = channel.slot(pick, &request) => seated,
+            () = &mut struck => return Err(attempt.failed(match deadline {
+                Some(deadline) => status::in_line(service, &node, deadline - start),
+                None => status::no_stream(service, &node),
+            })),
         };
         let (endpoint, node) = (pick.endpoint(), pick.node().clone());
         let picked = Instant::now();
@@ -143,17 +151,6 @@ async fn one_by_one(
         let mut head = again(head, deadline, previous);
         attempt.goes_to(&node, &mut head.headers);
         let connection = pick.connection().clone();
-        let slot = tokio::select! {
-            biased;
-            slot = connection.slot() => slot,
-            () = &mut struck => {
-                pick.finish(Outcome::Failure);
-                return Err(attempt.failed(match deadline {
-                    Some(deadline) => status::no_answer(service, &node, deadline - start),
-                    None => status::no_stream(service, &node),
-                }));
-            }
-        };
         let sent = attempt.request(body);
         let response =
             async { connection.stream(slot?, http::Request::from_parts(head, sent)).await };

@@ -3,6 +3,7 @@ mod balancing;
 mod bounds;
 mod configured;
 mod hedged;
+mod in_line;
 mod layers;
 #[cfg(feature = "tls")]
 mod tls;

@@ -177,8 +177,15 @@ async fn one_by_one<T>(
             Ok(pick) => pick,
             Err(none) => return Err(attempt.failed(status::after(last.as_ref(), none))),
         };
-        let endpoint = pick.endpoint();
         let node = pick.node().clone();
+        let (pick, slot) = tokio::select! {
+            biased;
+            seated = channel.slot(pick, &request) => seated,
+            () = &mut struck => {
+                return Err(attempt.failed(status::in_line(service, &node, timeout)));
+            }
+        };
+        let (endpoint, node) = (pick.endpoint(), pick.node().clone());
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(attempt.failed(status::no_answer(service, &node, timeout)));
@@ -189,7 +196,7 @@ async fn one_by_one<T>(
         attempt.sent(frame.len().saturating_sub(PREFIX));
         let reply = tokio::select! {
             biased;
-            reply = pick.connection().unary(head, frame) => reply,
+            reply = async { pick.connection().unary(slot?, head, frame).await } => reply,
             () = &mut struck => {
                 pick.finish(Outcome::Failure);
                 return Err(attempt.failed(status::no_answer(service, &node, timeout)));

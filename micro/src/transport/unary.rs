@@ -5,6 +5,7 @@ use http::HeaderMap;
 
 use super::{
     Connection, Failure,
+    connection::Slot,
     message::Message,
     response::{self, Rest},
 };
@@ -24,19 +25,19 @@ pub(crate) struct UnaryReply {
 
 impl Connection {
     /// Sends one message and takes at most one. `frame` is gRPC's prefix of five bytes and the
-    /// message; the stream ends with it. When the peer allows no more streams, waits in line.
+    /// message; the stream ends with it.
     ///
     /// # Errors
     /// When no handler answered, see [`FailureKind`](super::FailureKind), or the answer is none.
     ///
     /// # Cancel safety
-    /// Dropping the future resets the stream (CANCEL), or gives up the place in line.
+    /// Dropping the future resets the stream (CANCEL).
     pub(crate) async fn unary(
         &self,
+        _slot: Slot,
         head: http::Request<()>,
         frame: Bytes,
     ) -> Result<UnaryReply, Failure> {
-        let _slot = self.slot().await?;
         let (mut response, mut send) = self.open(head, false)?;
         let shared = self.shared();
         // `h2` keeps to the peer's windows, and cuts frames out of what is one buffer. An error

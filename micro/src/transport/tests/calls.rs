@@ -104,7 +104,7 @@ async fn messages_larger_than_any_window_go_both_ways() {
     let content: Vec<u8> = (0..3_000_000_u32).map(|index| index.to_le_bytes()[1]).collect();
     let call = tokio::spawn({
         let (connection, frame) = (connection.clone(), framed(&content));
-        async move { connection.unary(head(), frame).await }
+        async move { unary(&connection, head(), frame).await }
     });
     peer.next().await.echo().await;
     assert_eq!(call.await.unwrap().unwrap().message.unwrap(), content);
@@ -203,7 +203,7 @@ async fn a_request_that_http2_forbids_is_the_callers_fault() {
     let (connection, mut peer) = Peer::connected().await;
     let mut forbidden = head();
     forbidden.headers_mut().insert("connection", "close".parse().unwrap());
-    let failure = connection.unary(forbidden, framed(b"")).await.unwrap_err();
+    let failure = unary(&connection, forbidden, framed(b"")).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Body);
     let call = call(&connection, b"hello");
     peer.next().await.echo().await;

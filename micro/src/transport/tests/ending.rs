@@ -77,7 +77,7 @@ async fn goaway_refuses_what_came_after_its_last_id_and_lets_the_rest_finish() {
     assert!(failure.is_unprocessed());
 
     assert_eq!(*state.borrow_and_update(), ConnectionState::Draining);
-    let failure = connection.unary(head(), framed(b"late")).await.unwrap_err();
+    let failure = unary(&connection, head(), framed(b"late")).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::NotSent);
     assert!(failure.to_string().contains("GOAWAY NO_ERROR"), "{failure}");
     assert_eq!(disconnect(&connection), "GOAWAY NO_ERROR");
@@ -96,7 +96,7 @@ async fn a_goaway_for_an_error_makes_a_suspect_of_what_it_did_not_process() {
     peer.call().await;
     let large = tokio::spawn({
         let (connection, frame) = (connection.clone(), framed(&[7; 4096]));
-        async move { connection.unary(head(), frame).await }
+        async move { unary(&connection, head(), frame).await }
     });
     settle().await;
     let unsent = call(&connection, b"unsent");
@@ -188,7 +188,7 @@ async fn calls_on_a_connection_that_breaks_are_lost() {
         assert!(failure.to_string().starts_with("node:1: "), "{failure}");
     }
     drop(served);
-    let failure = connection.unary(head(), framed(b"late")).await.unwrap_err();
+    let failure = unary(&connection, head(), framed(b"late")).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::NotSent);
     let state = connection.state();
     assert!(matches!(&*state.borrow(), ConnectionState::Closed(_)), "{state:?}");
@@ -202,7 +202,7 @@ async fn a_call_that_was_never_written_was_not_sent() {
     peer.call().await;
     let large = tokio::spawn({
         let (connection, frame) = (connection.clone(), framed(&[7; 4096]));
-        async move { connection.unary(head(), frame).await }
+        async move { unary(&connection, head(), frame).await }
     });
     settle().await;
     let never = call(&connection, b"hello");
@@ -248,7 +248,7 @@ async fn close_waits_for_the_calls_under_way_and_takes_no_new_ones() {
     connection.close();
     assert_eq!(*state.borrow_and_update(), ConnectionState::Draining);
     assert_eq!(disconnect(&connection), "subchannel shutdown");
-    let failure = connection.unary(head(), framed(b"late")).await.unwrap_err();
+    let failure = unary(&connection, head(), framed(b"late")).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::NotSent);
     settle().await;
     assert!(!call.is_finished());

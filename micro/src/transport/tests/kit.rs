@@ -55,7 +55,16 @@ pub(super) fn call(
     message: &'static [u8],
 ) -> JoinHandle<Result<UnaryReply, Failure>> {
     let connection = connection.clone();
-    tokio::spawn(async move { connection.unary(head(), framed(message)).await })
+    tokio::spawn(async move { unary(&connection, head(), framed(message)).await })
+}
+
+/// A call on a stream of its own.
+pub(super) async fn unary(
+    connection: &Connection,
+    head: http::Request<()>,
+    frame: Bytes,
+) -> Result<UnaryReply, Failure> {
+    connection.unary(connection.slot().await?, head, frame).await
 }
 
 /// Runs what is ready to run, as often as anything in these tests needs.
