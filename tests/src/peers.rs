@@ -81,9 +81,9 @@ async fn carry(
     upstream: u16,
     mut cut_off: watch::Receiver<Option<CutOff>>,
 ) -> io::Result<()> {
-    let port = from.peer_addr()?.port();
+    let (port, ours) = (from.peer_addr()?.port(), from.local_addr()?.port());
     let is_cut = |cut_off: &Option<CutOff>| {
-        cut_off.is_some_and(|it| it.member == to || process::connects_from(it.process, port))
+        cut_off.is_some_and(|it| it.member == to || process::has_connection(it.process, port, ours))
     };
     // Kept while it is cut off: a connection that ends is told of at its other end.
     let mut carried = pin!(async {

@@ -192,14 +192,15 @@ pub fn connections(port: u16) -> usize {
     established(&table).filter(is_ours).count()
 }
 
-/// Whether a process has a connection from this port of the loopback interface.
+/// Whether a process has a connection between these ports of the loopback interface. Another may have
+/// one from the same port to another.
 ///
 /// # Panics
 /// When the kernel's tables cannot be read.
-pub fn connects_from(process: u32, port: u16) -> bool {
+pub fn has_connection(process: u32, from: u16, to: u16) -> bool {
     let table = fs::read_to_string("/proc/net/tcp").expect("Linux tells of its connections");
-    let from = loopback(port);
-    let mut found = established(&table).filter(|(local, ..)| *local == from);
+    let (from, to) = (loopback(from), loopback(to));
+    let mut found = established(&table).filter(|it| (it.0, it.1) == (&*from, &*to));
     // One that has ended has none.
     found.next().is_some_and(|(.., socket)| {
         sockets(&process.to_string()).is_ok_and(|it| it.contains(OsStr::new(&socket)))
