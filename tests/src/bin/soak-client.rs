@@ -1,14 +1,14 @@
-//! The client of the soak: 16 callers call the nodes of a registry, `soak-client URL`, and each call is
-//! a line when it has ended. For each line that it is told, it says how many tasks its runtime has and
+//! The client of the soak: 16 callers call the nodes of a registry, `soak-client URL`, a quarter of them
+//! with hedged reads, and each call is a line when it has ended. Beside them streams are read. For each line that it is told, it says how many tasks its runtime has and
 //! how many bytes its heap: `# 23 1048576`. It ends with its input.
 
 use std::{alloc::System, env, io, time::Duration};
 
-use micro::Client;
+use micro::{Client, Response, client::Hedge};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tests::{
-    fault::{CALLERS, Call, SERVICE},
-    proto::ledger::LedgerClient,
+    fault::{CALLERS, Call, DEADLINE, Hedged, Ledger, SERVICE},
+    proto::ledger::{Entry, FollowerClient, LedgerClient},
 };
 use tokio::{runtime::Handle, task::block_in_place, time::sleep};
 use tracing_subscriber::EnvFilter;
@@ -18,6 +18,12 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// After each call, so that nodes, registry and this fit two cores.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// How many streams are read at a time.
+const FOLLOWERS: u64 = 4;
+
+/// Their ids, apart from those of the calls.
+const FIRST_STREAM: u64 = 1 << 32;
 
 /// Many calls at once, of which nobody is told: the allocator then holds as much as the worst of what is
 /// to come needs, and takes more for what is not given back alone.
@@ -31,6 +37,31 @@ async fn crowd(ledger: &LedgerClient) {
     }
 }
 
+/// Calls, and tells of each call.
+async fn go_on(mut ledger: impl Ledger) {
+    loop {
+        println!("{}", Call::make(&mut ledger).await);
+        sleep(PAUSE).await;
+    }
+}
+
+/// Reads streams, of which nobody is told: what happens to a node ends them. Most are left amid their
+/// messages.
+async fn follow(followers: FollowerClient, follower: u64) {
+    let mut random = fastrand::Rng::with_seed(follower);
+    for id in FIRST_STREAM.. {
+        let receipts = followers.follow(Entry { id: id + follower }).timeout(DEADLINE).await;
+        if let Ok(mut receipts) = receipts.map(Response::into_inner) {
+            let most = random.usize(..200);
+            let mut read = 0;
+            while read < most && matches!(receipts.message().await, Ok(Some(_))) {
+                read += 1;
+            }
+        }
+        sleep(PAUSE).await;
+    }
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), micro::Error> {
     let filter = EnvFilter::from_default_env(); // RUST_LOG; errors unless set
@@ -41,14 +72,14 @@ async fn main() -> Result<(), micro::Error> {
     for _ in 0..3 {
         crowd(&ledger).await;
     }
-    for _ in 0..CALLERS {
-        let mut ledger = ledger.clone();
-        tokio::spawn(async move {
-            loop {
-                println!("{}", Call::make(&mut ledger).await);
-                sleep(PAUSE).await;
-            }
-        });
+    for caller in 0..CALLERS {
+        match caller % 4 {
+            0 => tokio::spawn(go_on(Hedged(ledger.clone(), Hedge::at_p95()))),
+            _ => tokio::spawn(go_on(ledger.clone())),
+        };
+    }
+    for follower in 0..FOLLOWERS {
+        tokio::spawn(follow(FollowerClient::new(SERVICE, &client), follower));
     }
     let runtime = Handle::current();
     block_in_place(|| {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use micro::{Client, Code, Status, discovery::tonic_channel};
+use micro::{Client, Code, Status, client::Hedge, discovery::tonic_channel};
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
@@ -49,6 +49,22 @@ impl Ledger for LedgerClient {
             Method::Write => self.write(Entry { id }).timeout(DEADLINE).await,
         };
         receipt.map(|receipt| receipt.into_inner().node)
+    }
+}
+
+/// Our stub, whose reads are hedged.
+#[derive(Debug, Clone)]
+pub struct Hedged(pub LedgerClient, pub Hedge);
+
+impl Ledger for Hedged {
+    async fn call(&mut self, method: Method, id: u64) -> Answer {
+        match method {
+            Method::Read => {
+                let read = self.0.read(Entry { id }).timeout(DEADLINE).hedge(self.1).await;
+                read.map(|receipt| receipt.into_inner().node)
+            }
+            Method::Write => self.0.call(method, id).await,
+        }
     }
 }
 

@@ -24,7 +24,7 @@ mod trial;
 mod unaccepting;
 
 pub use audit::{Audit, Fault};
-pub use caller::{Call, Callers, DEADLINE, Ledger, Method, Who};
+pub use caller::{Call, Callers, DEADLINE, Hedged, Ledger, Method, Who};
 pub use fleet::{Fleet, SERVICE, TTL, free_address, until};
 pub use garbage::{Garbage, noise};
 pub use journal::{Following, Journal, Visit};
