@@ -73,7 +73,8 @@ impl<L: Clone> Members<L> {
         if self.sweeps_at.is_none_or(|at| now < at) {
             return;
         }
-        self.sweeps_at = (self.census.pickable > 0).then(|| now + self.rules.interval);
+        // Also while none of them is well: they may be again, and no connection tells of that.
+        self.sweeps_at = (!self.members.is_empty()).then(|| now + self.rules.interval);
         let mut keys = Vec::with_capacity(self.census.pickable);
         let mut calls = Vec::with_capacity(self.census.pickable);
         for member in self.members.values_mut().filter(|member| member.ejection.is_in()) {

@@ -144,6 +144,30 @@ fn outliers_are_looked_for_every_ten_seconds() {
 }
 
 #[test]
+fn outliers_are_looked_for_again_once_nodes_are_well_that_were_all_unwell() {
+    let ids = ["a", "b", "c"];
+    let mut world = World::with(&ids);
+    let told = |world: &mut World, ms: u64, health: Result<(), Arc<str>>| {
+        for id in ids {
+            world.members.told(&world.attempt(id), health.clone(), world.at(ms));
+        }
+        world.act();
+    };
+    told(&mut world, 5_000, Err("NOT_SERVING".into()));
+    world.tick(10_000);
+    world.tick(20_000);
+    told(&mut world, 21_000, Ok(()));
+    world.calls("a", 5, 95);
+    world.calls("b", 100, 0);
+    world.calls("c", 100, 0);
+    world.tick(30_000);
+    assert_eq!(world.picks(), ["b", "c"]);
+    ids.iter().for_each(|id| world.remove(31_000, id));
+    world.tick(100_000);
+    assert_eq!(world.members.sweeps_at(), None, "there is nobody left");
+}
+
+#[test]
 fn an_interval_without_ejection_is_forgiven() {
     let mut world = World::with(&["a", "b", "c"]);
     world.broke(1_000, "a");

@@ -298,6 +298,8 @@ impl Run {
         }
         let now = self.world.at(self.now);
         prop_assert!(members.wakes_at().is_none_or(|at| at > now), "what is due is done");
+        let is_swept = members.sweeps_at().is_some_and(|at| at > now);
+        prop_assert!(is_swept || members.census.pickable == 0, "no outlier is looked for");
         Ok(())
     }
 
