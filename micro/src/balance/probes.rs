@@ -18,7 +18,7 @@ use super::{EndpointId, Request, request::Asked, snapshot::Endpoint};
 const KEPT_FOR_CALLS_THAT_CAN_MOVE: Duration = Duration::from_secs(5);
 
 /// How long one call may take to answer for its node until another is asked: a stream may have nothing
-/// to say for hours.
+/// to say for hours, and one that was given up, overtaken or turned away never has.
 const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 const NEVER: u64 = u64::MAX;

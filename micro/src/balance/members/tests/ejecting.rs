@@ -16,7 +16,7 @@ impl World {
         self.act();
     }
 
-    fn probed(&mut self, ms: u64, id: &str, is_well: Option<bool>) {
+    fn probed(&mut self, ms: u64, id: &str, is_well: bool) {
         let endpoint = self.member(id).expect("a member").endpoint;
         self.probes.remove(&endpoint);
         self.members.probed(&self.tally(id), is_well, self.at(ms));
@@ -48,14 +48,12 @@ fn three_transport_failures_eject_a_node_until_one_probe_went_well() {
     assert_eq!(world.probes(), ["a"]);
     assert_eq!(world.picks(), ["b", "c"], "one call may try it, and no other");
 
-    world.probed(31_010, "a", None);
-    assert_eq!(world.probes(), ["a"], "the call was cancelled: another may");
-    world.probed(31_020, "a", Some(false));
+    world.probed(31_020, "a", false);
     assert_eq!(world.picks(), ["b", "c"]);
     assert!(world.probes().is_empty());
     world.tick(91_020);
     assert_eq!(world.probes(), ["a"], "the second time, twice as long");
-    world.probed(91_030, "a", Some(true));
+    world.probed(91_030, "a", true);
     assert_eq!(world.picks(), ["a", "b", "c"]);
 }
 
@@ -99,7 +97,7 @@ fn a_probe_is_withdrawn_when_its_node_is_let_in_or_lost() {
     world.closed(34_000, "c");
     assert_eq!(world.picks(), ["a"]);
     assert!(world.probes().is_empty());
-    world.probed(34_001, "a", Some(false));
+    world.probed(34_001, "a", false);
     assert_eq!(world.picks(), ["a"], "the probe that was under way decides nothing any more");
 }
 
@@ -172,7 +170,7 @@ fn an_interval_without_ejection_is_forgiven() {
     let mut world = World::with(&["a", "b", "c"]);
     world.broke(1_000, "a");
     world.tick(31_000);
-    world.probed(31_000, "a", Some(true));
+    world.probed(31_000, "a", true);
     world.tick(41_000);
     world.broke(42_000, "a");
     world.tick(71_999);
@@ -251,7 +249,7 @@ fn share_out(failing: &[f64], seed: u64) -> Vec<f64> {
             world.members.failing(&tally, false, world.at(now));
         }
         if is_probe {
-            world.probed(now, id, Some(is_well));
+            world.probed(now, id, is_well);
         }
         world.tick(now);
     }
