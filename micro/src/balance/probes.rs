@@ -39,11 +39,14 @@ impl<C> Probes<C> {
         Self { born: now, due: AtomicU64::new(NEVER), waiting: Mutex::default() }
     }
 
-    /// Adds a node, or replaces the one of the same id.
+    /// Adds a node, or replaces the one of the same id: a record that is rewritten puts its probe off
+    /// no more than it brings another.
     pub(super) fn insert(&self, endpoint: Arc<Endpoint<C>>, now: Instant) {
         let mut waiting = self.lock();
-        waiting.retain(|(_, it)| it.id != endpoint.id);
-        waiting.push_back((now, endpoint));
+        match waiting.iter_mut().find(|(_, it)| it.id == endpoint.id) {
+            Some((_, known)) => *known = endpoint,
+            None => waiting.push_back((now, endpoint)),
+        }
         self.set_due(&waiting);
     }
 

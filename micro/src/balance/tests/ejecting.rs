@@ -139,6 +139,32 @@ async fn a_probe_that_takes_its_time_is_not_the_last() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_that_is_rewritten_neither_puts_a_probe_off_nor_brings_another() {
+    let world = World::with(&["a", "b", "c"]).await;
+    (0..3).for_each(|_| world.call("a", Outcome::TransportFailure));
+    sleep(Duration::from_secs(31)).await;
+    let rewrite = |version: &str| {
+        let mut node = Node::new("greeter", "a", "a:1");
+        node.version = version.to_owned();
+        world.send(Update::Insert(Arc::new(node)));
+    };
+    for version in ["2", "3"] {
+        sleep(Duration::from_secs(3)).await;
+        rewrite(version);
+        world.settle().await;
+    }
+    let probe = world.probe(false).expect("none came in five seconds that can move");
+    assert_eq!(probe.node().version, "3");
+    rewrite("4");
+    world.settle().await;
+    assert!(world.probe(true).is_none(), "one is under way");
+    sleep(Duration::from_secs(10)).await;
+    world.probe(true).expect("that one takes its time").finish(Outcome::Success);
+    world.settle().await;
+    assert!(world.is_in("a").await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_says_little_of_a_node_neither_ejects_it_nor_lets_it_in() {
     let world = World::with(&["a", "b", "c"]).await;
     for _ in 0..20 {
