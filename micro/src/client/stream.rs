@@ -177,15 +177,17 @@ async fn one_by_one(
                         let mut response = response;
                         let served = Served::new(node.clone(), tried.len() + 1);
                         response.extensions_mut().insert(served);
-                        let begun = match stays {
-                            None => Begun::Streams(attempt),
-                            Some((_, ended)) => Begun::Over(attempt.failed(ended)),
+                        let (begun, end): (_, fn(Pick, End<'_>)) = match stays {
+                            None => {
+                                (Begun::Streams(attempt), |pick, end| pick.finish(end.outcome()))
+                            }
+                            // It was reported, and is no more than in flight.
+                            Some((_, ended)) => (Begun::Over(attempt.failed(ended)), |_, _| {}),
                         };
                         if retry.is_unpaid() {
                             observed.retry_refused();
                         }
                         let response = response.map(|body| {
-                            let end = |pick: Pick, end: End<'_>| pick.finish(end.outcome());
                             let body = Bounded::new(body, deadline, node.clone(), pick, end);
                             limited(body, options.max_response, move |length, limit| {
                                 status::reply_too_large(&node, length, limit)

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use http_body_util::BodyExt as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -16,9 +17,11 @@ use tokio::{
 };
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
+use tower_service::Service as _;
 
 use crate::{
     Client,
+    client::unary::Options,
     fixture::{Echo, Stub, Word, client, start},
     layer::Next,
     registry::{self, Node},
@@ -301,6 +304,37 @@ async fn a_lost_connection_counts_once_however_many_streams_it_takes_with_it() {
         assert_eq!(status.code(), Code::Unavailable, "{status}");
     }
     assert!(!is_ejected(&client, &id).await, "one restart");
+}
+
+#[tokio::test]
+async fn a_call_whose_status_came_with_its_headers_is_judged_once_though_its_end_is_read() {
+    let registry = "memory://client-headers-alone";
+    let client = client(registry);
+    let stub = Stub::new("a", &client);
+    let _others = others(registry, &stub).await;
+    let listener = node(registry, "a").await;
+    let id = listener.local_addr().expect("an address").to_string();
+    tokio::spawn(async move {
+        let mut raw = Raw::accept(&listener).await.expect("a client");
+        while let Ok(stream) = raw.next(HEADERS).await {
+            // As some proxies do it: `Unavailable`, and the end in a frame of its own.
+            let block = [HEAD, b"\x00\x0bgrpc-status\x0214"].concat();
+            raw.write(HEADERS, 4, stream, &block).await.expect("connected");
+            raw.write(DATA, 1, stream, &[]).await.expect("connected");
+        }
+    });
+    let options = Options { node: Some((&*id).into()), ..Options::default() };
+    let mut channel = client.channel("a").with_options(options);
+    for _ in 0..5 {
+        assert!(!is_ejected(&client, &id).await, "five in a row, and no fewer");
+        let request = http::Request::post("/test.Echo/Down").body(tonic::body::Body::empty());
+        let response = channel.call(request.expect("a request")).await.expect("an answer");
+        let status = Status::from_header_map(response.headers()).expect("it is in the headers");
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+        let rest = response.into_body().collect().await.expect("its end");
+        assert!(rest.to_bytes().is_empty());
+    }
+    assert!(is_ejected(&client, &id).await);
 }
 
 #[tokio::test]
