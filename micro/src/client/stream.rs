@@ -100,6 +100,31 @@ enum Begun {
     Over(Status),
 }
 
+/// A stream under way.
+struct Streaming {
+    pick: Pick,
+    /// What counts its end, if anything does.
+    retry: Option<Retry<'static>>,
+}
+
+impl Streaming {
+    fn ended(self, end: End<'_>) {
+        if let Some(mut retry) = self.retry {
+            // It is not made again, whatever is said.
+            match end {
+                End::Whole(trailers) => match trailers.and_then(Status::from_header_map) {
+                    Some(status) if status.code() == Code::Ok => retry.succeeded(),
+                    Some(status) => _ = retry.after_status(&status, Instant::now()),
+                    None => {}
+                },
+                End::Broken(failure) => _ = retry.after_failure(failure, Instant::now()),
+                End::Struck => {}
+            }
+        }
+        self.pick.finish(end.outcome());
+    }
+}
+
 async fn one_by_one(
     channel: &Channel,
     observed: &Observed,
@@ -169,7 +194,7 @@ async fn one_by_one(
                 let ended = Status::from_header_map(response.headers());
                 let code = ended.as_ref().map(Status::code);
                 pick.report(code.map_or(Outcome::Begun, Outcome::of_code));
-                if code.is_none_or(|code| code == Code::Ok) {
+                if code == Some(Code::Ok) {
                     retry.succeeded();
                 }
                 match ended.map(|ended| (retry.after_status(&ended, Instant::now()), ended)) {
@@ -177,18 +202,17 @@ async fn one_by_one(
                         let mut response = response;
                         let served = Served::new(node.clone(), tried.len() + 1);
                         response.extensions_mut().insert(served);
-                        let (begun, end): (_, fn(Pick, End<'_>)) = match stays {
-                            None => {
-                                (Begun::Streams(attempt), |pick, end| pick.finish(end.outcome()))
-                            }
+                        let (begun, end): (_, fn(Streaming, End<'_>)) = match stays {
+                            None => (Begun::Streams(attempt), Streaming::ended),
                             // It was reported, and is no more than in flight.
                             Some((_, ended)) => (Begun::Over(attempt.failed(ended)), |_, _| {}),
                         };
                         if retry.is_unpaid() {
                             observed.retry_refused();
                         }
+                        let streaming = Streaming { pick, retry: retry.committed() };
                         let response = response.map(|body| {
-                            let body = Bounded::new(body, deadline, node.clone(), pick, end);
+                            let body = Bounded::new(body, deadline, node.clone(), streaming, end);
                             limited(body, options.max_response, move |length, limit| {
                                 status::reply_too_large(&node, length, limit)
                             })
