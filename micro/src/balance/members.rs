@@ -133,7 +133,7 @@ pub(super) struct Members<L> {
     listed: BTreeMap<Arc<str>, Key>,
     census: Census,
     rules: Rules,
-    /// When outliers are looked for next, if there is a node to look at.
+    /// When outliers are looked for next: from the first connection on, as long as there is a member.
     sweeps_at: Option<Instant>,
     /// Those that are out, by the end of that.
     ejected: BTreeSet<(Instant, Key)>,
@@ -218,7 +218,7 @@ impl<L: Clone> Members<L> {
         [first(&self.out.timers), first(&self.ejected)].into_iter().flatten().min()
     }
 
-    /// When to do so for outliers among nodes that are connected.
+    /// When to do so for outliers.
     pub(super) fn sweeps_at(&self) -> Option<Instant> {
         self.sweeps_at
     }

@@ -18,8 +18,8 @@ use crate::{registry::Node, transport};
 pub(super) enum News<C> {
     /// A node's calls have failed too often in a row, the last of them so.
     Failing(Arc<Tally>, Outcome),
-    /// A probe went well or not, or says nothing.
-    Probed(Arc<Tally>, Option<bool>),
+    /// A probe went well or not.
+    Probed(Arc<Tally>, bool),
     /// Someone wants to know how it stands.
     Asked(oneshot::Sender<Explanation>),
     /// A call is pinned to the node of this id, which is not among those that are picked.
@@ -33,7 +33,9 @@ pub(crate) struct Pick<C = transport::Connection> {
     endpoint: Arc<Endpoint<C>>,
     started: Instant,
     is_sampled: bool,
-    /// Whether what comes of it decides on an ejected node.
+    /// Whether what comes of it decides on an ejected node. One that says nothing decides nothing, and the
+    /// next calls are spared it: else one after the other would go to a node that hangs, each to be
+    /// overtaken or given up. Another is made after a while, as if none had come.
     pub(super) is_probe: bool,
     _counted: Option<Counted>,
     _place: Place,
@@ -85,12 +87,7 @@ impl<C> Pick<C> {
         let is_too_much = match outcome {
             Outcome::Cancelled => return,
             Outcome::Overtaken => return load.lasted(now - self.started, now),
-            Outcome::TurnedAway => {
-                // As a probe it decides nothing, and the next calls are spared it: another is made
-                // when one that says nothing would be followed by another.
-                self.is_probe = false;
-                return load.failed(now);
-            }
+            Outcome::TurnedAway => return load.failed(now),
             Outcome::Success | Outcome::Begun => {
                 if !std::mem::replace(&mut self.is_sampled, true) {
                     load.succeeded(now - self.started, now);
@@ -121,7 +118,7 @@ impl<C> Pick<C> {
             self.tell(News::Failing(tally.clone(), outcome));
         }
         if std::mem::take(&mut self.is_probe) {
-            self.tell(News::Probed(tally.clone(), Some(is_well)));
+            self.tell(News::Probed(tally.clone(), is_well));
         }
     }
 
@@ -141,9 +138,6 @@ impl<C> Drop for Pick<C> {
         self.endpoint.load.end();
         if let Some(room) = &self.room {
             room.left();
-        }
-        if self.is_probe {
-            self.tell(News::Probed(self.endpoint.tally.clone(), None));
         }
     }
 }

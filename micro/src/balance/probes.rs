@@ -18,7 +18,7 @@ use super::{EndpointId, Request, request::Asked, snapshot::Endpoint};
 const KEPT_FOR_CALLS_THAT_CAN_MOVE: Duration = Duration::from_secs(5);
 
 /// How long one call may take to answer for its node until another is asked: a stream may have nothing
-/// to say for hours.
+/// to say for hours, and one that was given up, overtaken or turned away never has.
 const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 const NEVER: u64 = u64::MAX;
@@ -39,11 +39,14 @@ impl<C> Probes<C> {
         Self { born: now, due: AtomicU64::new(NEVER), waiting: Mutex::default() }
     }
 
-    /// Adds a node, or replaces the one of the same id.
+    /// Adds a node, or replaces the one of the same id: a record that is rewritten puts its probe off
+    /// no more than it brings another.
     pub(super) fn insert(&self, endpoint: Arc<Endpoint<C>>, now: Instant) {
         let mut waiting = self.lock();
-        waiting.retain(|(_, it)| it.id != endpoint.id);
-        waiting.push_back((now, endpoint));
+        match waiting.iter_mut().find(|(_, it)| it.id == endpoint.id) {
+            Some((_, known)) => *known = endpoint,
+            None => waiting.push_back((now, endpoint)),
+        }
         self.set_due(&waiting);
     }
 

@@ -168,6 +168,15 @@ impl<'a> Retry<'a> {
         self.purse.succeeded();
     }
 
+    /// What counts the end of a call that has begun to be answered, if anything does: that may come long
+    /// after.
+    pub(super) fn committed(&self) -> Option<Retry<'static>> {
+        let Purse::Throttle(throttle) = &self.purse else {
+            return None;
+        };
+        Some(Retry::new(self.policy, 1, Purse::Throttle(throttle.clone())))
+    }
+
     /// The attempt ended without a gRPC status.
     pub(super) fn after_failure(&mut self, failure: &Failure, now: Instant) -> Next {
         let is_suspect = failure.kind() == FailureKind::Suspect;

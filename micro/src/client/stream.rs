@@ -1,16 +1,9 @@
 //! A call of any kind as HTTP: streams of our stubs, and everything of tonic's.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-};
-
 use bytes::Bytes;
 use http::{HeaderMap, Uri, Version, header};
-use http_body::{Body, Frame, SizeHint};
-use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use http_body::Body;
+use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Code, Status};
 
 use super::{
@@ -27,8 +20,11 @@ use crate::{
     framing::{Checked, read_prefix},
     grpc_timeout, headers,
     metrics::AttemptKind,
-    registry::Node,
 };
+
+mod bounded;
+
+use bounded::{Bounded, End};
 
 pub(super) async fn call(
     channel: Channel,
@@ -104,6 +100,31 @@ enum Begun {
     Over(Status),
 }
 
+/// A stream under way.
+struct Streaming {
+    pick: Pick,
+    /// What counts its end, if anything does.
+    retry: Option<Retry<'static>>,
+}
+
+impl Streaming {
+    fn ended(self, end: End<'_>) {
+        if let Some(mut retry) = self.retry {
+            // It is not made again, whatever is said.
+            match end {
+                End::Whole(trailers) => match trailers.and_then(Status::from_header_map) {
+                    Some(status) if status.code() == Code::Ok => retry.succeeded(),
+                    Some(status) => _ = retry.after_status(&status, Instant::now()),
+                    None => {}
+                },
+                End::Broken(failure) => _ = retry.after_failure(failure, Instant::now()),
+                End::Struck => {}
+            }
+        }
+        self.pick.finish(end.outcome());
+    }
+}
+
 async fn one_by_one(
     channel: &Channel,
     observed: &Observed,
@@ -170,7 +191,7 @@ async fn one_by_one(
                 let ended = Status::from_header_map(response.headers());
                 let code = ended.as_ref().map(Status::code);
                 pick.report(code.map_or(Outcome::Begun, Outcome::of_code));
-                if code.is_none_or(|code| code == Code::Ok) {
+                if code == Some(Code::Ok) {
                     retry.succeeded();
                 }
                 match ended.map(|ended| (retry.after_status(&ended, Instant::now()), ended)) {
@@ -178,16 +199,17 @@ async fn one_by_one(
                         let mut response = response;
                         let served = Served::new(node.clone(), tried.len() + 1);
                         response.extensions_mut().insert(served);
-                        let begun = match stays {
-                            None => Begun::Streams(attempt),
-                            Some((_, ended)) => Begun::Over(attempt.failed(ended)),
+                        let (begun, end): (_, fn(Streaming, End<'_>)) = match stays {
+                            None => (Begun::Streams(attempt), Streaming::ended),
+                            // It was reported, and is no more than in flight.
+                            Some((_, ended)) => (Begun::Over(attempt.failed(ended)), |_, _| {}),
                         };
                         if retry.is_unpaid() {
                             observed.retry_refused();
                         }
+                        let streaming = Streaming { pick, retry: retry.committed() };
                         let response = response.map(|body| {
-                            let end = |pick: Pick, outcome| pick.finish(outcome);
-                            let body = Bounded::new(body, deadline, node.clone(), pick, end);
+                            let body = Bounded::new(body, deadline, node.clone(), streaming, end);
                             limited(body, options.max_response, move |length, limit| {
                                 status::reply_too_large(&node, length, limit)
                             })
@@ -285,169 +307,4 @@ fn again(
         head.headers.insert(PREVIOUS_ATTEMPTS, previous_attempts.into());
     }
     head
-}
-
-pin_project! {
-    /// A response body that counts as in flight until it ends or is dropped, and that ends with
-    /// `DeadlineExceeded` when the call's deadline strikes.
-    struct Bounded<B, P> {
-        // Neither is kept once nothing follows: who has read a stream to its end may hold it for
-        // long, and a stream cut short is to be reset.
-        #[pin]
-        body: Option<B>,
-        in_flight: Option<P>,
-        end: fn(P, Outcome),
-        #[pin]
-        struck: Option<Sleep>,
-        node: Arc<Node>,
-    }
-}
-
-impl<B, P> Bounded<B, P> {
-    /// `end` takes how it went.
-    fn new(
-        body: B,
-        deadline: Option<Instant>,
-        node: Arc<Node>,
-        in_flight: P,
-        end: fn(P, Outcome),
-    ) -> Self {
-        let struck = deadline.map(sleep_until);
-        Self { body: Some(body), in_flight: Some(in_flight), end, struck, node }
-    }
-}
-
-impl<B, P> Body for Bounded<B, P>
-where
-    B: Body<Data = Bytes, Error: Into<Status>>,
-{
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let mut this = self.project();
-        let Some(body) = this.body.as_mut().as_pin_mut() else {
-            return Poll::Ready(None);
-        };
-        // By the clock: a stream whose messages are always there must end too, and a sleep never
-        // ends for a task that does not yield.
-        let is_struck =
-            this.struck.as_ref().as_pin_ref().is_some_and(|it| it.deadline() <= Instant::now());
-        let frame = if is_struck { Poll::Pending } else { body.poll_frame(cx) };
-        let frame = match frame {
-            Poll::Ready(frame) => {
-                frame.map(|frame| frame.map_err(|error| status::broken(this.node, &error.into())))
-            }
-            Poll::Pending => {
-                match this.struck.as_pin_mut() {
-                    None => return Poll::Pending,
-                    Some(struck) if !is_struck => ready!(struck.poll(cx)),
-                    Some(_) => {}
-                }
-                // The caller's time is over, which for a stream says nothing of the node.
-                if let Some(in_flight) = this.in_flight.take() {
-                    (this.end)(in_flight, Outcome::Cancelled);
-                }
-                Some(Err(status::mid_stream(this.node)))
-            }
-        };
-        if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
-            this.body.set(None);
-            if let Some(in_flight) = this.in_flight.take() {
-                (this.end)(in_flight, outcome(frame.as_ref()));
-            }
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
-    }
-}
-
-/// What the end of a stream says of its node.
-fn outcome(last: Option<&Result<Frame<Bytes>, Status>>) -> Outcome {
-    match last {
-        Some(Ok(frame)) => {
-            let status = frame.trailers_ref().and_then(headers::status);
-            status.map_or(Outcome::Success, |(code, _)| Outcome::of_code(code))
-        }
-        Some(Err(status)) => Outcome::of_code(status.code()),
-        None => Outcome::Success,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use http_body_util::{BodyExt as _, StreamBody};
-
-    fn node() -> Arc<Node> {
-        Arc::new(Node::new("a", "a-1", "host:1"))
-    }
-
-    /// A guard, and whether it is still held.
-    fn guard() -> (Arc<()>, impl Fn() -> bool) {
-        let guard = Arc::new(());
-        let weak = Arc::downgrade(&guard);
-        (guard, move || weak.strong_count() > 0)
-    }
-
-    #[tokio::test]
-    async fn a_stream_read_to_its_end_is_no_longer_in_flight() {
-        let trailers = Frame::trailers(HeaderMap::new());
-        let frames = [Ok::<_, Status>(Frame::data(Bytes::from_static(b"word"))), Ok(trailers)];
-        let (in_flight, is_in_flight) = guard();
-        let body = StreamBody::new(tokio_stream::iter(frames));
-        let mut body = Box::pin(Bounded::new(body, None, node(), in_flight, |_, _| {}));
-        body.frame().await.expect("data").expect("ok");
-        assert!(is_in_flight());
-        body.frame().await.expect("trailers").expect("ok");
-        assert!(!is_in_flight(), "though its reader holds it still");
-        assert!(body.frame().await.is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stream_that_its_deadline_ends_is_dropped() {
-        let (in_flight, is_in_flight) = guard();
-        let (held, is_held) = guard();
-        let body = StreamBody::new(futures_util::stream::once(async move {
-            std::future::pending::<()>().await;
-            drop(held);
-            Ok::<_, Status>(Frame::data(Bytes::new()))
-        }));
-        let deadline = Instant::now() + Duration::from_secs(1);
-        let mut body = Box::pin(Bounded::new(body, Some(deadline), node(), in_flight, |_, _| {}));
-        let status = body.frame().await.expect("an error").expect_err("the deadline");
-        assert_eq!(status.code(), Code::DeadlineExceeded);
-        assert!(!is_in_flight() && !is_held(), "the peer is told by the reset");
-    }
-
-    #[tokio::test]
-    async fn a_deadline_ends_a_stream_whose_messages_are_always_there() {
-        let frame = || Some((Ok::<_, Status>(Frame::data(Bytes::from_static(b"word"))), ()));
-        let body = StreamBody::new(futures_util::stream::unfold((), |()| async { frame() }));
-        let start = Instant::now();
-        let deadline = start + Duration::from_millis(10);
-        let mut body = Box::pin(Bounded::new(body, Some(deadline), node(), (), |(), _| {}));
-        // Never yields: every frame is there at once.
-        let status = loop {
-            match body.frame().await.expect("not at its end") {
-                Ok(_) => assert!(start.elapsed() < Duration::from_secs(5), "it goes on for ever"),
-                Err(status) => break status,
-            }
-        };
-        assert_eq!(status.code(), Code::DeadlineExceeded);
-        assert!(start.elapsed() >= Duration::from_millis(10));
-        assert!(body.frame().await.is_none(), "and nothing follows");
-    }
 }

@@ -45,26 +45,16 @@ impl<L: Clone> Members<L> {
         even * 2 >= all && tally.owing().fail_clearly_more_than(calls)
     }
 
-    /// Takes what came of a probe; `None` if it says nothing, and another has to be made.
-    pub(in super::super) fn probed(
-        &mut self,
-        tally: &Arc<Tally>,
-        is_well: Option<bool>,
-        now: Instant,
-    ) {
+    /// Takes what came of a probe.
+    pub(in super::super) fn probed(&mut self, tally: &Arc<Tally>, is_well: bool, now: Instant) {
         if !self.is_current(tally) || !self.probed.contains(tally.key()) {
             return;
         }
-        match is_well {
-            Some(true) => self.admit(tally.key(), now),
-            Some(false) => {
-                self.probed.remove(tally.key());
-                self.put_out(tally.key(), Reason::Probe, now);
-            }
-            None => {
-                let member = &self.members[tally.key()];
-                self.out.actions.extend(member.pick());
-            }
+        if is_well {
+            self.admit(tally.key(), now);
+        } else {
+            self.probed.remove(tally.key());
+            self.put_out(tally.key(), Reason::Probe, now);
         }
     }
 
@@ -73,7 +63,8 @@ impl<L: Clone> Members<L> {
         if self.sweeps_at.is_none_or(|at| now < at) {
             return;
         }
-        self.sweeps_at = (self.census.pickable > 0).then(|| now + self.rules.interval);
+        // Also while none of them is well: they may be again, and no connection tells of that.
+        self.sweeps_at = (!self.members.is_empty()).then(|| now + self.rules.interval);
         let mut keys = Vec::with_capacity(self.census.pickable);
         let mut calls = Vec::with_capacity(self.census.pickable);
         for member in self.members.values_mut().filter(|member| member.ejection.is_in()) {

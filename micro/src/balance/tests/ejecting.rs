@@ -95,6 +95,8 @@ async fn one_call_tries_an_ejected_node_and_one_that_can_move_goes_first() {
     assert!(world.probe(true).is_none(), "one call, and not two");
     drop(probe);
     world.settle().await;
+    assert!(world.probe(true).is_none(), "not every call is to be given up");
+    sleep(Duration::from_secs(10)).await;
     let probe = world.probe(true).expect("that one was cancelled");
     probe.finish(Outcome::Success);
     world.settle().await;
@@ -137,6 +139,32 @@ async fn a_probe_that_takes_its_time_is_not_the_last() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_that_is_rewritten_neither_puts_a_probe_off_nor_brings_another() {
+    let world = World::with(&["a", "b", "c"]).await;
+    (0..3).for_each(|_| world.call("a", Outcome::TransportFailure));
+    sleep(Duration::from_secs(31)).await;
+    let rewrite = |version: &str| {
+        let mut node = Node::new("greeter", "a", "a:1");
+        node.version = version.to_owned();
+        world.send(Update::Insert(Arc::new(node)));
+    };
+    for version in ["2", "3"] {
+        sleep(Duration::from_secs(3)).await;
+        rewrite(version);
+        world.settle().await;
+    }
+    let probe = world.probe(false).expect("none came in five seconds that can move");
+    assert_eq!(probe.node().version, "3");
+    rewrite("4");
+    world.settle().await;
+    assert!(world.probe(true).is_none(), "one is under way");
+    sleep(Duration::from_secs(10)).await;
+    world.probe(true).expect("that one takes its time").finish(Outcome::Success);
+    world.settle().await;
+    assert!(world.is_in("a").await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_says_little_of_a_node_neither_ejects_it_nor_lets_it_in() {
     let world = World::with(&["a", "b", "c"]).await;
     for _ in 0..20 {
@@ -155,10 +183,8 @@ async fn what_says_little_of_a_node_neither_ejects_it_nor_lets_it_in() {
         world.probe(true).expect("the one before said nothing").finish(outcome);
         world.settle().await;
         assert!(!world.is_in("a").await);
-        if outcome == Outcome::TurnedAway {
-            assert!(world.probe(true).is_none(), "not every call is to be turned away");
-            sleep(Duration::from_secs(10)).await;
-        }
+        assert!(world.probe(true).is_none(), "not every call is to come to that: {outcome:?}");
+        sleep(Duration::from_secs(10)).await;
     }
     world.probe(true).expect("nor did that").finish(Outcome::Begun);
     world.settle().await;

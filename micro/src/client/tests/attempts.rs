@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use http_body_util::BodyExt as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -16,12 +17,15 @@ use tokio::{
 };
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
+use tower_service::Service as _;
 
 use crate::{
     Client,
+    client::unary::Options,
     fixture::{Echo, Stub, Word, client, start},
     layer::Next,
     registry::{self, Node},
+    service::Handle,
 };
 
 const DATA: u8 = 0;
@@ -249,6 +253,88 @@ async fn a_stream_whose_response_has_begun_is_not_made_again() {
     let call = async move { first(stub.follow(Word::new("who?")).await?.into_inner()).await };
     let status = lost(registry, Some(HEAD), call).await.expect_err("committed");
     assert_eq!(status.code(), Code::Unavailable);
+}
+
+/// Two nodes of `a` that have answered calls of late, for another to be judged by.
+async fn others(registry: &str, stub: &Stub) -> [Handle; 2] {
+    let others = [
+        start(registry, "a", Echo::named("b")).await,
+        start(registry, "a", Echo::named("c")).await,
+    ];
+    for other in &others {
+        for _ in 0..20 {
+            stub.say(Word::new("who?")).node(other.id()).await.expect("a reply");
+        }
+    }
+    others
+}
+
+/// Whether the node of this id is ejected.
+async fn is_ejected(client: &Client, id: &str) -> bool {
+    let told = client.channel("a").explain().await.expect("the runtime runs");
+    let node = told.nodes.iter().find(|it| it.node.id == id).expect("it is listed");
+    node.ejection.is_some()
+}
+
+#[tokio::test]
+async fn a_lost_connection_counts_once_however_many_streams_it_takes_with_it() {
+    let registry = "memory://client-lost-streams";
+    let client = client(registry);
+    let stub = Stub::new("a", &client);
+    let _others = others(registry, &stub).await;
+    let listener = node(registry, "a").await;
+    let id = listener.local_addr().expect("an address").to_string();
+    let peer = tokio::spawn(async move {
+        let mut raw = Raw::accept(&listener).await.expect("a client");
+        for _ in 0..5 {
+            let stream = raw.next(HEADERS).await.expect("a call");
+            raw.write(HEADERS, 4, stream, HEAD).await.expect("connected");
+        }
+        (raw, listener)
+    });
+    let mut streams = Vec::new();
+    for _ in 0..5 {
+        let stream = stub.down(Word::new("who?")).node(&*id).await.expect("its headers came");
+        streams.push(stream.into_inner());
+    }
+    let (raw, _listener) = peer.await.expect("no panic");
+    drop(raw);
+    for stream in streams {
+        let status = first(stream).await.expect_err("lost");
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+    }
+    assert!(!is_ejected(&client, &id).await, "one restart");
+}
+
+#[tokio::test]
+async fn a_call_whose_status_came_with_its_headers_is_judged_once_though_its_end_is_read() {
+    let registry = "memory://client-headers-alone";
+    let client = client(registry);
+    let stub = Stub::new("a", &client);
+    let _others = others(registry, &stub).await;
+    let listener = node(registry, "a").await;
+    let id = listener.local_addr().expect("an address").to_string();
+    tokio::spawn(async move {
+        let mut raw = Raw::accept(&listener).await.expect("a client");
+        while let Ok(stream) = raw.next(HEADERS).await {
+            // As some proxies do it: `Unavailable`, and the end in a frame of its own.
+            let block = [HEAD, b"\x00\x0bgrpc-status\x0214"].concat();
+            raw.write(HEADERS, 4, stream, &block).await.expect("connected");
+            raw.write(DATA, 1, stream, &[]).await.expect("connected");
+        }
+    });
+    let options = Options { node: Some((&*id).into()), ..Options::default() };
+    let mut channel = client.channel("a").with_options(options);
+    for _ in 0..5 {
+        assert!(!is_ejected(&client, &id).await, "five in a row, and no fewer");
+        let request = http::Request::post("/test.Echo/Down").body(tonic::body::Body::empty());
+        let response = channel.call(request.expect("a request")).await.expect("an answer");
+        let status = Status::from_header_map(response.headers()).expect("it is in the headers");
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+        let rest = response.into_body().collect().await.expect("its end");
+        assert!(rest.to_bytes().is_empty());
+    }
+    assert!(is_ejected(&client, &id).await);
 }
 
 #[tokio::test]

@@ -174,6 +174,37 @@ async fn a_throttle_takes_the_budgets_place() {
     assert_eq!(made(), 2, "seven failures, and four tokens back");
 }
 
+#[tokio::test]
+async fn a_throttle_counts_streams_by_their_ends() {
+    let registry = "memory://configured-throttle-streams";
+    let echo = Echo::named("a");
+    let calls = echo.calls.clone();
+    let _a = start(registry, "a", echo).await;
+    let mut config = retries(&["ABORTED", "NOT_FOUND"]);
+    config["name"] = json!([{}]);
+    let throttling = json!({ "maxTokens": 10, "tokenRatio": 0.1 });
+    let config = json!({ "methodConfig": [config], "retryThrottling": throttling });
+    let stub = Stub::new("a", &of_config(registry, &config).build().expect("a client"));
+    let attempts = async || {
+        calls.store(0, Ordering::SeqCst);
+        stub.say(Word::new("missing")).await.expect_err("for good");
+        calls.load(Ordering::SeqCst)
+    };
+    for _ in 0..5 {
+        let mut aborted = stub.down(Word::new("a b")).await.expect("it begins").into_inner();
+        while aborted.next().await.is_some() {}
+    }
+    for _ in 0..40 {
+        stub.follow(Word::new("who?")).await.expect("it begins, and is given up");
+    }
+    assert_eq!(attempts().await, 1, "five failures are half of ten tokens");
+    for _ in 0..21 {
+        let mut whole = stub.follow(Word::new("who?")).await.expect("it begins").into_inner();
+        while whole.next().await.is_some() {}
+    }
+    assert_eq!(attempts().await, 2, "six failures, and 2.1 tokens back");
+}
+
 fn timeout_of(seconds: u32) -> String {
     json!({ "methodConfig": [{ "name": [{}], "timeout": format!("{seconds}s") }] }).to_string()
 }

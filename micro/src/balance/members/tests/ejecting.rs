@@ -16,7 +16,7 @@ impl World {
         self.act();
     }
 
-    fn probed(&mut self, ms: u64, id: &str, is_well: Option<bool>) {
+    fn probed(&mut self, ms: u64, id: &str, is_well: bool) {
         let endpoint = self.member(id).expect("a member").endpoint;
         self.probes.remove(&endpoint);
         self.members.probed(&self.tally(id), is_well, self.at(ms));
@@ -48,14 +48,12 @@ fn three_transport_failures_eject_a_node_until_one_probe_went_well() {
     assert_eq!(world.probes(), ["a"]);
     assert_eq!(world.picks(), ["b", "c"], "one call may try it, and no other");
 
-    world.probed(31_010, "a", None);
-    assert_eq!(world.probes(), ["a"], "the call was cancelled: another may");
-    world.probed(31_020, "a", Some(false));
+    world.probed(31_020, "a", false);
     assert_eq!(world.picks(), ["b", "c"]);
     assert!(world.probes().is_empty());
     world.tick(91_020);
     assert_eq!(world.probes(), ["a"], "the second time, twice as long");
-    world.probed(91_030, "a", Some(true));
+    world.probed(91_030, "a", true);
     assert_eq!(world.picks(), ["a", "b", "c"]);
 }
 
@@ -99,7 +97,7 @@ fn a_probe_is_withdrawn_when_its_node_is_let_in_or_lost() {
     world.closed(34_000, "c");
     assert_eq!(world.picks(), ["a"]);
     assert!(world.probes().is_empty());
-    world.probed(34_001, "a", Some(false));
+    world.probed(34_001, "a", false);
     assert_eq!(world.picks(), ["a"], "the probe that was under way decides nothing any more");
 }
 
@@ -144,11 +142,35 @@ fn outliers_are_looked_for_every_ten_seconds() {
 }
 
 #[test]
+fn outliers_are_looked_for_again_once_nodes_are_well_that_were_all_unwell() {
+    let ids = ["a", "b", "c"];
+    let mut world = World::with(&ids);
+    let told = |world: &mut World, ms: u64, health: Result<(), Arc<str>>| {
+        for id in ids {
+            world.members.told(&world.attempt(id), health.clone(), world.at(ms));
+        }
+        world.act();
+    };
+    told(&mut world, 5_000, Err("NOT_SERVING".into()));
+    world.tick(10_000);
+    world.tick(20_000);
+    told(&mut world, 21_000, Ok(()));
+    world.calls("a", 5, 95);
+    world.calls("b", 100, 0);
+    world.calls("c", 100, 0);
+    world.tick(30_000);
+    assert_eq!(world.picks(), ["b", "c"]);
+    ids.iter().for_each(|id| world.remove(31_000, id));
+    world.tick(100_000);
+    assert_eq!(world.members.sweeps_at(), None, "there is nobody left");
+}
+
+#[test]
 fn an_interval_without_ejection_is_forgiven() {
     let mut world = World::with(&["a", "b", "c"]);
     world.broke(1_000, "a");
     world.tick(31_000);
-    world.probed(31_000, "a", Some(true));
+    world.probed(31_000, "a", true);
     world.tick(41_000);
     world.broke(42_000, "a");
     world.tick(71_999);
@@ -227,7 +249,7 @@ fn share_out(failing: &[f64], seed: u64) -> Vec<f64> {
             world.members.failing(&tally, false, world.at(now));
         }
         if is_probe {
-            world.probed(now, id, Some(is_well));
+            world.probed(now, id, is_well);
         }
         world.tick(now);
     }

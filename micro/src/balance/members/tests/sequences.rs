@@ -23,7 +23,7 @@ enum Event {
     Broke(Index),
     Failing(Index),
     Calls(Index, u32, u32),
-    Probed(Index, Option<bool>),
+    Probed(Index, bool),
     Wanted(bool),
     MostOut(u32),
     Wait(u64),
@@ -63,7 +63,7 @@ fn event() -> impl Strategy<Value = Event> {
         9 => one().prop_map(Event::Broke),
         3 => one().prop_map(Event::Failing),
         5 => (one(), 0..200_u32, 0..200_u32).prop_map(|(at, ok, bad)| Event::Calls(at, ok, bad)),
-        6 => (one(), any::<Option<bool>>()).prop_map(|(at, well)| Event::Probed(at, well)),
+        6 => (one(), any::<bool>()).prop_map(|(at, well)| Event::Probed(at, well)),
         2 => any::<bool>().prop_map(Event::Wanted),
         1 => prop::sample::select(vec![0, 10, 50, 100]).prop_map(Event::MostOut),
         12 => prop_oneof![0..2_000_u64, 2_000..70_000_u64].prop_map(Event::Wait),
@@ -246,7 +246,7 @@ impl Run {
         let members = &self.world.members;
         let let_in =
             out.iter().any(|key| members.members.get(key).is_some_and(|it| it.ejection.is_in()));
-        let is_probe = matches!(event, Event::Probed(_, Some(true)));
+        let is_probe = matches!(event, Event::Probed(_, true));
         let is_most = members.census.out == members.rules.most(members.census.pickable);
         prop_assert!(!let_in || is_probe || is_most, "let in for nothing");
         self.outlives(is_probe || is_most)
@@ -298,6 +298,8 @@ impl Run {
         }
         let now = self.world.at(self.now);
         prop_assert!(members.wakes_at().is_none_or(|at| at > now), "what is due is done");
+        let is_swept = members.sweeps_at().is_some_and(|at| at > now);
+        prop_assert!(is_swept || members.census.pickable == 0, "no outlier is looked for");
         Ok(())
     }
 
