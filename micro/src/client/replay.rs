@@ -1,6 +1,7 @@
 //! A request body that can be sent a second time.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -24,10 +25,13 @@ pub(super) struct Replay {
 #[derive(Debug)]
 struct Shared {
     body: tonic::body::Body,
-    sent: Vec<Bytes>,
+    sent: VecDeque<Bytes>,
+    /// How many of those the newest attempt has sent.
+    passed: usize,
     size: usize,
     trailers: Option<HeaderMap>,
-    /// More than [`KEPT`] was sent, so nothing is kept.
+    /// It is not sent again: more than [`KEPT`] was sent, say. Nothing is kept, but what the newest
+    /// attempt has not sent yet.
     is_spent: bool,
     is_ended: bool,
     /// Attempts so far; only the newest may read on.
@@ -39,7 +43,6 @@ struct Shared {
 pub(super) struct Attempt {
     shared: Arc<Mutex<Shared>>,
     attempt: u32,
-    next: usize,
     are_trailers_sent: bool,
 }
 
@@ -49,7 +52,8 @@ impl Replay {
         let is_ended = body.is_end_stream();
         let shared = Shared {
             body,
-            sent: Vec::new(),
+            sent: VecDeque::new(),
+            passed: 0,
             size: 0,
             trailers: None,
             is_spent: false,
@@ -67,13 +71,19 @@ impl Replay {
             return None;
         }
         shared.attempt += 1;
+        shared.passed = 0;
         Some(Attempt::new(self.shared.clone(), shared.attempt))
+    }
+
+    /// No attempt follows the last, which may go on for hours: what it has sent is kept no longer.
+    pub(super) fn commit(self) {
+        lock(&self.shared).spend();
     }
 }
 
 impl Attempt {
     fn new(shared: Arc<Mutex<Shared>>, attempt: u32) -> Self {
-        Self { shared, attempt, next: 0, are_trailers_sent: false }
+        Self { shared, attempt, are_trailers_sent: false }
     }
 }
 
@@ -90,9 +100,8 @@ impl Body for Attempt {
         if shared.attempt != this.attempt {
             return Poll::Ready(Some(Err(Status::cancelled("a later attempt has taken over"))));
         }
-        if let Some(data) = shared.sent.get(this.next) {
-            this.next += 1;
-            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+        if let Some(data) = shared.next() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         if shared.is_ended {
             let trailers = shared.trailers.clone().filter(|_| !this.are_trailers_sent);
@@ -103,7 +112,7 @@ impl Body for Attempt {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
                 // What comes of it when it is asked again is nobody's request.
-                shared.is_spent = true;
+                shared.spend();
                 return Poll::Ready(Some(Err(error)));
             }
             None => {
@@ -114,7 +123,7 @@ impl Body for Attempt {
         match frame.into_data() {
             Ok(data) => {
                 shared.is_ended = shared.body.is_end_stream();
-                shared.keep(&data, &mut this.next);
+                shared.keep(&data);
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Err(frame) => {
@@ -129,23 +138,41 @@ impl Body for Attempt {
 
     fn is_end_stream(&self) -> bool {
         let shared = lock(&self.shared);
-        shared.is_ended
-            && self.next >= shared.sent.len()
+        shared.attempt == self.attempt
+            && shared.is_ended
+            && shared.passed >= shared.sent.len()
             && (self.are_trailers_sent || shared.trailers.is_none())
     }
 }
 
 impl Shared {
-    fn keep(&mut self, data: &Bytes, next: &mut usize) {
-        self.size = self.size.saturating_add(data.remaining());
-        self.is_spent |= self.size > KEPT;
+    /// The next of what another attempt has sent before.
+    fn next(&mut self) -> Option<Bytes> {
         if self.is_spent {
-            self.sent.clear();
-            *next = 0;
-        } else {
-            self.sent.push(data.clone());
-            *next = self.sent.len();
+            return self.sent.pop_front();
         }
+        let data = self.sent.get(self.passed)?.clone();
+        self.passed += 1;
+        Some(data)
+    }
+
+    /// Keeps what is sent for the first time.
+    fn keep(&mut self, data: &Bytes) {
+        self.size = self.size.saturating_add(data.remaining());
+        if self.size > KEPT {
+            self.spend();
+        }
+        if !self.is_spent {
+            self.sent.push_back(data.clone());
+            self.passed = self.sent.len();
+        }
+    }
+
+    fn spend(&mut self) {
+        self.is_spent = true;
+        self.sent.drain(..self.passed);
+        self.sent.shrink_to_fit();
+        self.passed = 0;
     }
 }
 
@@ -201,5 +228,31 @@ mod tests {
         let (replay, first) = Replay::new(streamed(vec![KEPT, 1, 5]));
         assert_eq!(read(first).await, KEPT + 6);
         assert!(replay.attempt().is_none());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_once_there_is_no_further_attempt() {
+        let (replay, mut only) = Replay::new(streamed(vec![10, 20, 30]));
+        let kept = |attempt: &Attempt| lock(&attempt.shared).sent.len();
+        only.frame().await.expect("a frame").expect("no error");
+        assert_eq!(kept(&only), 1);
+        replay.commit();
+        assert_eq!(kept(&only), 0, "of what was sent before");
+        only.frame().await.expect("a frame").expect("no error");
+        assert_eq!(kept(&only), 0, "nor of what is sent since");
+        assert_eq!(read(only).await, 30);
+    }
+
+    #[tokio::test]
+    async fn the_last_attempt_sends_what_it_has_not_sent_yet() {
+        let (replay, mut first) = Replay::new(streamed(vec![10, 20, 30]));
+        for _ in 0..2 {
+            first.frame().await.expect("a frame").expect("no error");
+        }
+        let mut second = replay.attempt().expect("second");
+        second.frame().await.expect("a frame").expect("no error");
+        replay.commit();
+        assert_eq!(lock(&second.shared).sent.len(), 1);
+        assert_eq!(read(second).await, 50);
     }
 }
