@@ -16,8 +16,7 @@ use tonic::Status;
 /// much, are sent once.
 const KEPT: usize = 64 * 1024;
 
-/// Keeps what has been sent of a body, so that another attempt can send it again: until it is dropped,
-/// since none then will. A stream may go on for hours.
+/// Keeps what has been sent of a body, so that another attempt can send it again.
 #[derive(Debug)]
 pub(super) struct Replay {
     shared: Arc<Mutex<Shared>>,
@@ -75,10 +74,9 @@ impl Replay {
         shared.passed = 0;
         Some(Attempt::new(self.shared.clone(), shared.attempt))
     }
-}
 
-impl Drop for Replay {
-    fn drop(&mut self) {
+    /// No attempt follows the last, which may go on for hours: what it has sent is kept no longer.
+    pub(super) fn commit(self) {
         lock(&self.shared).spend();
     }
 }
@@ -238,7 +236,7 @@ mod tests {
         let kept = |attempt: &Attempt| lock(&attempt.shared).sent.len();
         only.frame().await.expect("a frame").expect("no error");
         assert_eq!(kept(&only), 1);
-        drop(replay);
+        replay.commit();
         assert_eq!(kept(&only), 0, "of what was sent before");
         only.frame().await.expect("a frame").expect("no error");
         assert_eq!(kept(&only), 0, "nor of what is sent since");
@@ -253,7 +251,7 @@ mod tests {
         }
         let mut second = replay.attempt().expect("second");
         second.frame().await.expect("a frame").expect("no error");
-        drop(replay);
+        replay.commit();
         assert_eq!(lock(&second.shared).sent.len(), 1);
         assert_eq!(read(second).await, 50);
     }

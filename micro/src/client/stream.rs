@@ -196,6 +196,7 @@ async fn one_by_one(
                 }
                 match ended.map(|ended| (retry.after_status(&ended, Instant::now()), ended)) {
                     stays @ (None | Some((Next::Fail, _))) => {
+                        replay.commit();
                         let mut response = response;
                         let served = Served::new(node.clone(), tried.len() + 1);
                         response.extensions_mut().insert(served);
