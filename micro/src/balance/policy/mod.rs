@@ -187,7 +187,7 @@ impl FromStr for Balancing {
 #[derive(Debug, Clone)]
 pub(super) enum Rule<C> {
     P2c,
-    RoundRobin(Arc<AtomicUsize>),
+    RoundRobin(Arc<round_robin::Turns>),
     Random,
     LeastRequest,
     Weighted(weighted::Weights),
@@ -201,7 +201,7 @@ impl<C> Rule<C> {
     pub(super) fn new(balancing: &Balancing) -> Self {
         match &balancing.0 {
             Kind::P2c => Self::P2c,
-            Kind::RoundRobin => Self::RoundRobin(round_robin::counter()),
+            Kind::RoundRobin => Self::RoundRobin(Arc::new(round_robin::Turns::new())),
             Kind::Random => Self::Random,
             Kind::LeastRequest => Self::LeastRequest,
             Kind::Weighted => Self::Weighted(weighted::Weights::new()),
@@ -222,7 +222,7 @@ impl<C> Rule<C> {
     ) -> Option<&'a Arc<Endpoint<C>>> {
         match self {
             Self::P2c => p2c::pick(set, set.all(), asked, now, rng),
-            Self::RoundRobin(counter) => round_robin::pick(counter, set, asked, rng),
+            Self::RoundRobin(turns) => turns.pick(set, asked, rng),
             Self::Random => p2c::draw(set, set.all(), asked, None, rng),
             Self::LeastRequest => p2c::least_request(set, asked, rng),
             Self::Weighted(weights) => weights.pick(set, asked, now, rng),
