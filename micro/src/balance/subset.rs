@@ -2,8 +2,9 @@
 //!
 //! As in [gRFC A68], those that come first by a hash of their id and a seed of this client's own
 //! (rendezvous hashing): a node that comes or goes moves at most one connection of a client, and each
-//! client has another part. Beyond A68, one that cannot be connected to has a stand-in, the next by
-//! that order, until it can be: a part must not be down while the whole is up.
+//! client has another part. Beyond A68, one that cannot be connected to, says that it is not well or is
+//! ejected has a stand-in, the next by that order, until it takes calls: a part must not be down while the
+//! whole is up.
 //!
 //! What it costs: *simulated*, 1 000 clients with 32 of 10 000 nodes each, the busiest node has over
 //! four times the mean; so has any part drawn at random.
@@ -28,7 +29,7 @@ pub(super) struct Subset {
     seed: u64,
     chosen: BTreeMap<Rank, Arc<Node>>,
     rest: BTreeMap<Rank, Arc<Node>>,
-    /// Those of the chosen that cannot be connected to.
+    /// Those of the chosen that take no calls.
     failing: HashSet<Arc<str>>,
 }
 
@@ -66,7 +67,7 @@ impl Subset {
         }
     }
 
-    /// Takes whether a node of the part can be connected to; what changes in the part.
+    /// Takes whether a node of the part takes calls; what changes in the part.
     pub(super) fn reached(&mut self, id: &str, is_reached: bool) -> Vec<Update> {
         let rank = self.rank(id);
         if !self.chosen.contains_key(&rank) {

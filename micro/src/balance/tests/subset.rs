@@ -1,0 +1,100 @@
+//! A part of the nodes, and who stands in for whom.
+
+use super::*;
+
+fn subset(size: usize, health_check: Option<&str>) -> World {
+    let registry = Memory::new();
+    let options = Options { subset: Some(size), ..Options::default() };
+    let tuning = Tuning { health_check: health_check.map(Arc::from), ..Tuning::default() };
+    world_of_all(registry.clone(), Arc::new(registry), options, tuning)
+}
+
+const TEN: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+
+impl World {
+    /// The nodes that have been dialled.
+    fn dialled(&self) -> Vec<&'static str> {
+        let was = |id: &&str| !self.network.dials(&format!("{id}:1")).is_empty();
+        TEN.into_iter().filter(was).collect()
+    }
+
+    async fn says(&self, id: &str, is_well: bool) {
+        let told = self.network.0.lock().unwrap().health[&format!("{id}:1")].1.clone();
+        told.send(if is_well { Ok(()) } else { Err("NOT_SERVING".to_owned()) }).expect("heard");
+        sleep(Duration::from_millis(10)).await;
+    }
+
+    /// How many nodes there are in the part.
+    async fn part(&self) -> Option<usize> {
+        self.balancer.explain().await.expect("the driver runs").subset
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_not_well_has_a_stand_in_until_it_is() {
+    let world = subset(2, Some(""));
+    world.send(nodes(&TEN));
+    sleep(Duration::from_millis(10)).await;
+    let first = world.dialled();
+    assert_eq!(first.len(), 2);
+    for id in &first {
+        world.says(id, true).await;
+    }
+    assert_eq!(world.picks(), first);
+    for id in &first {
+        world.says(id, false).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    let others: Vec<_> = world.dialled().into_iter().filter(|id| !first.contains(id)).collect();
+    assert_eq!(others.len(), 2, "two in place of two");
+    for id in &others {
+        world.says(id, true).await;
+    }
+    assert_eq!(world.picks(), others);
+
+    for id in &first {
+        world.says(id, true).await;
+    }
+    assert_eq!(world.picks(), first);
+    assert_eq!(world.part().await, Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejected_node_has_a_stand_in_until_it_is_let_in() {
+    let world = subset(2, None);
+    world.send(nodes(&TEN));
+    sleep(Duration::from_millis(10)).await;
+    let first = world.picks();
+    for _ in 0..3 {
+        let request = Request { node: Some(&first[0]), ..Request::default() };
+        let pick = world.balancer.pick(&request).expect("it is ready");
+        pick.finish(Outcome::TransportFailure);
+    }
+    sleep(Duration::from_millis(10)).await;
+    let picks = world.picks();
+    assert!(picks.len() == 2 && !picks.contains(&first[0]), "{picks:?}, and at first {first:?}");
+    sleep(Duration::from_secs(40)).await;
+    let probe = world.pick();
+    assert!(probe.is_probe);
+    probe.finish(Outcome::Success);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(world.picks(), first);
+    assert_eq!(world.part().await, Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_chosen_again_is_as_unwell_as_it_was() {
+    let world = subset(1, Some(""));
+    world.send(nodes(&TEN));
+    sleep(Duration::from_millis(10)).await;
+    let first = world.dialled()[0];
+    world.says(first, false).await;
+    assert_eq!(world.part().await, Some(2));
+    // While the registry does not list it, its connection lasts.
+    world.send(Update::Remove(first.into()));
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(world.part().await, Some(1));
+    world.send(Update::Insert(Arc::new(Node::new("greeter", first, format!("{first}:1")))));
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(world.part().await, Some(2));
+}
