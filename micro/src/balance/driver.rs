@@ -177,8 +177,9 @@ impl<K: Connect> Driver<K> {
             Event::Failed(attempt, node, error) => {
                 self.metrics.not_connected();
                 let error = self.remember(&node, error);
-                self.members.failed(&attempt, &error, now);
-                self.reached(&node, false, now);
+                if self.members.failed(&attempt, &error, now) {
+                    self.reached(&node, false, now);
+                }
                 self.shared.doubts.raise();
             }
             Event::Ended(attempt, _, Ended::Draining, why) => {

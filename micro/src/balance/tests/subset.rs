@@ -95,6 +95,25 @@ async fn a_node_that_is_chosen_again_is_as_unwell_as_it_was() {
     sleep(Duration::from_millis(10)).await;
     assert_eq!(world.part().await, Some(1));
     world.send(Update::Insert(Arc::new(Node::new("greeter", first, format!("{first}:1")))));
-    sleep(Duration::from_millis(10)).await;
+    sleep(Duration::from_secs(1)).await;
     assert_eq!(world.part().await, Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_to_where_a_node_was_says_nothing_of_where_it_is() {
+    let world = subset(1, None);
+    let node = |id: &str, host| Arc::new(Node::new("greeter", id, format!("{id}-{host}:1")));
+    for id in ["a", "b"] {
+        world.network.set(&format!("{id}-old:1"), Host::Silent);
+    }
+    world.send(Update::Reset(["a", "b"].map(|id| node(id, "old")).into()));
+    sleep(Duration::from_millis(10)).await;
+    let is_a = !world.network.dials("a-old:1").is_empty();
+    let (chosen, other) = if is_a { ("a", "b") } else { ("b", "a") };
+    world.send(Update::Insert(node(chosen, "new")));
+    // The dial to the old address has timed out by then.
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.picks(), [chosen]);
+    assert_eq!(world.part().await, Some(1));
+    assert!(world.network.dials(&format!("{other}-old:1")).is_empty());
 }
