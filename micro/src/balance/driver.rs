@@ -73,7 +73,8 @@ pub(super) fn run<K: Connect>(
     async move {
         loop {
             let (members, sweep) = (driver.members.wakes_at(), driver.members.sweeps_at());
-            let wakes_at = [members, sweep].into_iter().flatten().min();
+            let subset = driver.subset.as_ref().and_then(Subset::wakes_at);
+            let wakes_at = [members, sweep, subset].into_iter().flatten().min();
             let event = tokio::select! {
                 // In order, so that a seed decides on all that happens. What nodes can bring about at
                 // will, by their health, comes last; the time is looked at with each event.
@@ -154,7 +155,7 @@ impl<K: Connect> Driver<K> {
                 self.shared.left_out.store(self.filtered.left_out(), Relaxed);
                 self.members.exclude(&self.filtered.excluded(), now);
                 let updates = match &mut self.subset {
-                    Some(subset) => subset.update(update),
+                    Some(subset) => subset.update(update, now),
                     None => vec![update],
                 };
                 self.update(updates, now);
@@ -225,6 +226,8 @@ impl<K: Connect> Driver<K> {
             // Found before a node came, or nothing but the time has changed.
             Event::Found(_) | Event::Unwatched | Event::Tick => {}
         }
+        let updates = self.subset.as_mut().map(|subset| subset.tick(now));
+        self.update(updates.unwrap_or_default(), now);
         self.members.tick(now);
         self.shared.unwell.store(self.members.unwell(), Relaxed);
         self.act(now);
@@ -310,7 +313,7 @@ impl<K: Connect> Driver<K> {
 
     /// Nor do calls go to one that cannot be connected to.
     fn reached(&mut self, node: &Node, is_reached: bool, now: Instant) {
-        let updates = self.subset.as_mut().map(|subset| subset.reached(&node.id, is_reached));
+        let updates = self.subset.as_mut().map(|subset| subset.reached(&node.id, is_reached, now));
         self.update(updates.unwrap_or_default(), now);
     }
 

@@ -45,9 +45,10 @@ impl ChannelOptions {
     ///
     /// Which ones is each client's own choice, at random and stable: a node that comes or goes moves
     /// one connection at most ([gRFC A68]). One that cannot be connected to, says that it is
-    /// [not well](Self::health_check) or is ejected has another in its place as long as that is so; take
-    /// two or more: the only one is never ejected, and a call that it failed has nowhere else to go. The
-    /// price is an uneven load: with 32 each the busiest of those nodes has over four times the mean.
+    /// [not well](Self::health_check) or is ejected has another in its place as long as that is so; while no
+    /// call could go to any, four more a second. Take two or more: the only one is never ejected, and a call
+    /// that it failed has nowhere else to go. The price is an uneven load: with 32 each the busiest of those
+    /// nodes has over four times the mean.
     ///
     /// Nodes that do not pass the [`filter`](Self::filter) are not chosen. Beyond that they are chosen
     /// without a look at what calls ask for, which have the chosen ones alone to choose from:

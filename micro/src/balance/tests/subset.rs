@@ -117,3 +117,28 @@ async fn a_dial_to_where_a_node_was_says_nothing_of_where_it_is() {
     assert_eq!(world.part().await, Some(1));
     assert!(world.network.dials(&format!("{other}-old:1")).is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_cut_off_dials_few_more_a_second_and_comes_back_to_its_part() {
+    let ids: Vec<_> = (0..1_000).map(|number| number.to_string()).collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    let world = subset(3, None);
+    let set = |host| ids.iter().for_each(|id| world.network.set(&format!("{id}:1"), host));
+    world.send(nodes(&ids));
+    sleep(Duration::from_millis(10)).await;
+    let first = world.picks();
+    assert_eq!(first.len(), 3);
+    set(Host::Refuses);
+    for id in &first {
+        let request = Request { node: Some(id), ..Request::default() };
+        let connection = world.balancer.pick(&request).expect("ready").connection().clone();
+        world.network.end(&connection, Ended::Closed("cut".to_owned()));
+    }
+    sleep(Duration::from_secs(10)).await;
+    let part = world.part().await.expect("a subset");
+    assert!((40..=46).contains(&part), "{part}");
+    set(Host::Accepts);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.picks(), first);
+    assert_eq!(world.part().await, Some(3));
+}
