@@ -12,7 +12,11 @@ use std::{
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use super::{request::Asked, set::Set, snapshot::Endpoint};
+use super::{
+    request::{Asked, Request},
+    set::Set,
+    snapshot::Endpoint,
+};
 use crate::{Error, discovery::Update, near, registry::Node};
 
 mod consistent_hash;
@@ -233,6 +237,24 @@ impl<C> Rule<C> {
             Self::PickFirst(held) => held.pick(set, asked, rng),
             Self::ZoneFirst(zone) => zone.pick(set, asked, now, rng),
             Self::Custom(policy) => custom::pick(&**policy, set, asked, now),
+        }
+    }
+
+    /// Whether it might choose an endpoint for a call, were that in the set: not if the call's key is
+    /// another's, nor one without a weight, or of another zone, while no call goes to such.
+    pub(super) fn is_for(
+        &self,
+        set: &Set<C>,
+        request: &Request<'_>,
+        endpoint: &Endpoint<C>,
+    ) -> bool {
+        match self {
+            Self::Weighted(weights) => weights.are_none() || !weighted::is_zero(&endpoint.node),
+            Self::ZoneFirst(zone) => zone.is_own(&endpoint.node) || zone.share(set) < 1.0,
+            Self::ConsistentHash(ring) => {
+                ring.key(request).is_none_or(|key| ring.would_give(key, endpoint))
+            }
+            _ => true,
         }
     }
 

@@ -61,6 +61,15 @@ impl Weights {
         self.sums = sums.collect();
     }
 
+    fn total(&self) -> u64 {
+        self.sums.last().copied().unwrap_or(0)
+    }
+
+    /// Whether no endpoint has any.
+    pub(super) fn are_none(&self) -> bool {
+        self.total() == 0
+    }
+
     pub(super) fn pick<'a, C>(
         &self,
         set: &'a Set<C>,
@@ -68,7 +77,7 @@ impl Weights {
         now: Instant,
         rng: &mut Rng,
     ) -> Option<&'a Arc<Endpoint<C>>> {
-        let total = self.sums.last().copied().unwrap_or(0);
+        let total = self.total();
         let (mut young, mut missed) = (None, false);
         for _ in 0..if total > 0 { DRAWS } else { 0 } {
             // The turns of those that are none for this call are those of others.
@@ -137,13 +146,21 @@ fn factor(age: Duration) -> f32 {
     (age.max(LEAST_AGE).as_secs_f32() / SLOW_START.as_secs_f32()).max(LEAST_FACTOR)
 }
 
+fn read(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|weight| *weight <= LARGEST)
+}
+
+/// Whether a node's metadata say that it is to get no calls.
+pub(super) fn is_zero(node: &Node) -> bool {
+    node.metadata.get("weight").and_then(|text| read(text)) == Some(0)
+}
+
 /// The weight in a node's metadata.
 pub(super) fn weight(node: &Node) -> u32 {
     let Some(text) = node.metadata.get("weight") else {
         return 1;
     };
-    let weight = text.parse().ok().filter(|weight| *weight <= LARGEST);
-    weight.unwrap_or_else(|| {
+    read(text).unwrap_or_else(|| {
         tracing::warn!(
             service = node.service,
             node = node.id,
