@@ -2,6 +2,7 @@
 //! says, and publishes the snapshot.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, atomic::Ordering::Relaxed, atomic::Ordering::SeqCst},
     time::Duration,
 };
@@ -72,7 +73,8 @@ pub(super) fn run<K: Connect>(
     async move {
         loop {
             let (members, sweep) = (driver.members.wakes_at(), driver.members.sweeps_at());
-            let wakes_at = [members, sweep].into_iter().flatten().min();
+            let subset = driver.subset.as_ref().and_then(Subset::wakes_at);
+            let wakes_at = [members, sweep, subset].into_iter().flatten().min();
             let event = tokio::select! {
                 // In order, so that a seed decides on all that happens. What nodes can bring about at
                 // will, by their health, comes last; the time is looked at with each event.
@@ -153,7 +155,7 @@ impl<K: Connect> Driver<K> {
                 self.shared.left_out.store(self.filtered.left_out(), Relaxed);
                 self.members.exclude(&self.filtered.excluded(), now);
                 let updates = match &mut self.subset {
-                    Some(subset) => subset.update(update),
+                    Some(subset) => subset.update(update, now),
                     None => vec![update],
                 };
                 self.update(updates, now);
@@ -161,7 +163,6 @@ impl<K: Connect> Driver<K> {
             }
             Event::Connected(attempt, node, connection) => {
                 self.metrics.connected();
-                self.reached(&node, true, now);
                 let latency = self.picked.median_latency(now);
                 let load = Arc::new(Load::new(latency, self.penalty, now));
                 let link = Link { connection: connection.clone(), load };
@@ -177,8 +178,9 @@ impl<K: Connect> Driver<K> {
             Event::Failed(attempt, node, error) => {
                 self.metrics.not_connected();
                 let error = self.remember(&node, error);
-                self.members.failed(&attempt, &error, now);
-                self.reached(&node, false, now);
+                if self.members.failed(&attempt, &error, now) {
+                    self.reached(&node, false, now);
+                }
                 self.shared.doubts.raise();
             }
             Event::Ended(attempt, _, Ended::Draining, why) => {
@@ -196,6 +198,7 @@ impl<K: Connect> Driver<K> {
             Event::Health(attempt, node, health, rest) => {
                 let health = health.map_err(|why| self.remember(&node, why));
                 self.members.told(&attempt, health, now);
+                self.judge(&node, now);
                 self.wake_pinned(&node);
                 self.follow(attempt, node, rest);
             }
@@ -223,6 +226,8 @@ impl<K: Connect> Driver<K> {
             // Found before a node came, or nothing but the time has changed.
             Event::Found(_) | Event::Unwatched | Event::Tick => {}
         }
+        let updates = self.subset.as_mut().map(|subset| subset.tick(now));
+        self.update(updates.unwrap_or_default(), now);
         self.members.tick(now);
         self.shared.unwell.store(self.members.unwell(), Relaxed);
         self.act(now);
@@ -282,16 +287,33 @@ impl<K: Connect> Driver<K> {
     }
 
     fn update(&mut self, updates: Vec<Update>, now: Instant) {
+        let mut chosen = Vec::new();
         for update in updates {
+            match &update {
+                Update::Insert(node) if self.subset.is_some() => chosen.push(node.clone()),
+                Update::Reset(nodes) if self.subset.is_some() => chosen.extend_from_slice(nodes),
+                _ => {}
+            }
             self.picked.listed(&update);
             self.members.update(update, now);
         }
         self.shared.listed.store(self.members.listed(), Relaxed);
+        // One that was there before may be as unwell, or as ejected, as it was.
+        for node in chosen {
+            self.judge(&node, now);
+        }
     }
 
-    /// A subset does without the nodes that cannot be connected to.
+    /// A subset does without the nodes that no call goes to.
+    fn judge(&mut self, node: &Node, now: Instant) {
+        if let Some(is_reached) = self.members.is_called(&node.id) {
+            self.reached(node, is_reached, now);
+        }
+    }
+
+    /// Nor do calls go to one that cannot be connected to.
     fn reached(&mut self, node: &Node, is_reached: bool, now: Instant) {
-        let updates = self.subset.as_mut().map(|subset| subset.reached(&node.id, is_reached));
+        let updates = self.subset.as_mut().map(|subset| subset.reached(&node.id, is_reached, now));
         self.update(updates.unwrap_or_default(), now);
     }
 
@@ -334,7 +356,8 @@ impl<K: Connect> Driver<K> {
 
     fn act(&mut self, now: Instant) {
         let mut is_changed = false;
-        for action in self.members.actions() {
+        let mut actions = VecDeque::from(self.members.actions());
+        while let Some(action) = actions.pop_front() {
             match action {
                 Action::Dial(attempt, node, previous) => {
                     let previous = previous.map(|link| link.connection);
@@ -352,6 +375,7 @@ impl<K: Connect> Driver<K> {
                     if self.picked.insert(endpoint) {
                         self.log(&node, "node is ready");
                     }
+                    self.judge(&node, now);
                 }
                 Action::Unpick(id, node) => {
                     is_changed = true;
@@ -364,6 +388,7 @@ impl<K: Connect> Driver<K> {
                     self.shared.probes.remove(id);
                     self.log_ejection(&node, reason, until);
                     self.metrics.ejected(reason.detection_method());
+                    self.judge(&node, now);
                 }
                 Action::Probe(id, node, link, tally) => {
                     self.log(&node, "a call is to try the ejected node");
@@ -373,6 +398,8 @@ impl<K: Connect> Driver<K> {
                 Action::Unprobe(id) => self.shared.probes.remove(id),
                 Action::Close(link) => K::close(&link.connection),
             }
+            // What is news to the subset brings about more.
+            actions.extend(self.members.actions());
         }
         if is_changed {
             self.publish(now);

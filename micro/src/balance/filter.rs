@@ -72,7 +72,9 @@ impl Filter {
     /// For each call, nodes whose record lists its method: while a fleet is being rolled out, a method
     /// that only its new nodes have is called there. A record without any methods passes.
     ///
-    /// All nodes are connected to, and a pinned call goes where it is pinned to.
+    /// All nodes are connected to, and a pinned call goes where it is pinned to. With a
+    /// [subset](crate::ChannelOptions::subset) it takes a node in that, which is chosen without a look at
+    /// methods.
     pub fn serving(mut self) -> Self {
         self.serving = true;
         self

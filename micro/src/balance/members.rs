@@ -305,22 +305,24 @@ impl<L: Clone> Members<L> {
         self.spare(now);
     }
 
-    /// Takes the failure of an attempt.
-    pub(super) fn failed(&mut self, attempt: &Attempt, why: &Arc<str>, now: Instant) {
+    /// Takes the failure of an attempt; whether it says something of the node where it is listed now.
+    pub(super) fn failed(&mut self, attempt: &Attempt, why: &Arc<str>, now: Instant) -> bool {
         let Some(member) = current(&mut self.members, attempt) else {
-            return;
+            return false;
         };
         self.census.leave(member);
         member.is_tried = true;
         self.census.enter(member);
         member.error = Some(why.clone());
         if member.standing != Standing::Listed {
-            return member.state.note(Event::Failed, now);
+            member.state.note(Event::Failed, now);
+            return false;
         }
         self.out.drive(member, Event::Failed, now);
         if self.wanted {
             self.out.drive(member, Event::Wanted, now);
         }
+        true
     }
 
     /// Takes a GOAWAY: the connection finishes its streams and gets no more.

@@ -217,7 +217,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
     /// A ready node for the call, as the policy has it. `None` when there is none for it, or no room.
     ///
     /// A call's first attempt may be the one that tries an ejected node again, and is so the sooner
-    /// if the call can move when that fails.
+    /// if the call can move when that fails; one that the policy would not give it only for want of another.
     pub(crate) fn pick(&self, request: &Request<'_>) -> Option<Pick<C>> {
         let shared = &self.handle.shared;
         if shared.room.has_line(request) {

@@ -58,11 +58,13 @@ impl<C> Probes<C> {
     }
 
     /// The node that this call is to try, if one waits and it is for such a call: not for one that
-    /// has failed before, is pinned to a node, or whose method the node does not serve.
+    /// has failed before, is pinned to a node, or whose method the node does not serve, nor for one that
+    /// the node `is_for` not.
     pub(super) fn take(
         &self,
         request: &Request<'_>,
         serving: bool,
+        is_for: impl Fn(&Endpoint<C>) -> bool,
         now: Instant,
     ) -> Option<Arc<Endpoint<C>>> {
         let is_free = request.tried.is_empty() && request.node.is_none();
@@ -71,9 +73,11 @@ impl<C> Probes<C> {
         }
         let kept = if request.can_move { Duration::ZERO } else { KEPT_FOR_CALLS_THAT_CAN_MOVE };
         let asked = Asked { request, tried: &[], serving };
-        let mut waiting = self.lock();
-        let place =
-            waiting.iter().position(|(from, it)| *from + kept <= now && asked.admits(it))?;
+        // Whoever has it looks for the same: calls do not wait for each other.
+        let mut waiting = self.waiting.try_lock().ok()?;
+        let place = waiting
+            .iter()
+            .position(|(from, it)| *from + kept <= now && asked.admits(it) && is_for(it))?;
         let (_, endpoint) = waiting.remove(place)?;
         waiting.push_back((now + ASKED_AGAIN_AFTER, endpoint.clone()));
         self.set_due(&waiting);

@@ -68,13 +68,25 @@ impl<C> Shared<C> {
     /// The place is the call's once it has a node.
     pub(super) fn pick(&self, request: &Request<'_>, place: &mut Place) -> Option<Pick<C>> {
         let now = Instant::now();
-        if let Some(endpoint) = self.probes.take(request, self.filter.serving, now) {
-            endpoint.load.begin();
-            let mut pick = Pick::begun(endpoint, now, None, place.take(), Some(&self.room));
-            pick.is_probe = true;
-            return Some(pick);
-        }
-        pick(&self.snapshot, Some(&self.room), place, request, now)
+        let is_for = |endpoint: &Endpoint<C>| self.snapshot.load().is_for(request, endpoint);
+        self.probe(request, is_for, place, now)
+            .or_else(|| pick(&self.snapshot, Some(&self.room), place, request, now))
+            .or_else(|| self.probe(request, |_| true, place, now))
+    }
+
+    /// The call tries an ejected node, if there is one for it, with room.
+    fn probe(
+        &self,
+        request: &Request<'_>,
+        is_for: impl Fn(&Endpoint<C>) -> bool,
+        place: &mut Place,
+        now: Instant,
+    ) -> Option<Pick<C>> {
+        let request = Request { limit: self.room.limits.per_node, ..*request };
+        let endpoint = self.probes.take(&request, self.filter.serving, is_for, now)?;
+        let mut pick = self.begin(endpoint, place)?;
+        pick.is_probe = true;
+        Some(pick)
     }
 
     /// The node that the call is pinned to, if that is ejected: it is well as far as it says itself, and
@@ -95,7 +107,8 @@ impl<C> Shared<C> {
             Some(_) => {}
             None => endpoint.load.begin(),
         }
-        Some(Pick::begun(endpoint, Instant::now(), None, place.take(), Some(&self.room)))
+        let counted = self.snapshot.load().count();
+        Some(Pick::begun(endpoint, Instant::now(), counted, place.take(), Some(&self.room)))
     }
 
     /// Whether there is a node for the call, but for the limits.

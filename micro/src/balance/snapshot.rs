@@ -89,6 +89,11 @@ impl<C> Snapshot<C> {
         self.rule.pick(&self.set, &Asked { tried: &[], ..asked }, now, rng)
     }
 
+    /// Whether the rule might choose an endpoint for the call, were it in the set.
+    pub(super) fn is_for(&self, request: &Request<'_>, endpoint: &Endpoint<C>) -> bool {
+        self.rule.is_for(&self.set, request, endpoint)
+    }
+
     /// Counts a call that begins towards what the rule goes by, for as long as the guard lives.
     pub(super) fn count(&self) -> Option<Counted> {
         self.rule.count()

@@ -162,7 +162,7 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
     /// [not well](crate::ChannelOptions::health_check), and fails then with `Unavailable`; it moves to no
     /// other. What would be tried again elsewhere is tried again there. That the node is ejected, since
     /// calls to it have failed, is no reason to wait: whoever pins has chosen, as who looks into such a
-    /// node does.
+    /// node does. One that a [subset](crate::ChannelOptions::subset) leaves out is never connected to.
     pub fn node(mut self, id: impl Into<Arc<str>>) -> Self {
         self.options.node = Some(id.into());
         self

@@ -44,11 +44,18 @@ impl ChannelOptions {
     /// which would otherwise have ten million connections. Default: all. 0 counts as 1.
     ///
     /// Which ones is each client's own choice, at random and stable: a node that comes or goes moves
-    /// one connection at most ([gRFC A68]). One that cannot be connected to has another in its place
-    /// until it can be. The price is an uneven load: with 32 each the busiest of those nodes has over
-    /// four times the mean. Nodes that do not pass the [`filter`](Self::filter) are not chosen. The
-    /// balancing has the chosen ones alone to choose from: [`Balancing::zone_first`] knows no others of
-    /// its zone, and with [`Balancing::consistent_hash`] each client has a node of its own for a key.
+    /// one connection at most ([gRFC A68]). One that cannot be connected to, says that it is
+    /// [not well](Self::health_check) or is ejected has another in its place as long as that is so; while no
+    /// call could go to any, four more a second. Take two or more: the only one is never ejected, and a call
+    /// that it failed has nowhere else to go. The price is an uneven load: with 32 each the busiest of those
+    /// nodes has over four times the mean.
+    ///
+    /// Nodes that do not pass the [`filter`](Self::filter) are not chosen. Beyond that they are chosen
+    /// without a look at what calls ask for, which have the chosen ones alone to choose from:
+    /// [`Balancing::zone_first`] knows no others of its zone, with [`Balancing::consistent_hash`] each
+    /// client has a node of its own for a key, a method that none of the chosen lists fails with
+    /// [`Filter::serving`], though others list it, and so does a call that is
+    /// [pinned](crate::client::Call::node) to a node which is not among them, each after its deadline.
     ///
     /// [gRFC A68]: https://github.com/grpc/proposal/blob/master/A68-random-subsetting.md
     pub fn subset(mut self, nodes: usize) -> Self {

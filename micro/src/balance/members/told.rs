@@ -38,6 +38,17 @@ impl<L: Clone> Members<L> {
         self.census.unwell
     }
 
+    /// Whether calls go to the node of this id where the registry lists it; `None` while it has no
+    /// connection, or has not said whether it is well.
+    pub(in super::super) fn is_called(&self, id: &str) -> Option<bool> {
+        let member = &self.members[self.listed.get(id)?];
+        if !member.ejection.is_in() {
+            return Some(false);
+        }
+        member.link.as_ref()?;
+        (member.is_well || member.error.is_some()).then_some(member.is_well)
+    }
+
     /// The node of this id, if calls would go to it, were it not ejected.
     pub(in super::super) fn ejected_at(
         &self,

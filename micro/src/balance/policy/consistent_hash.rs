@@ -206,18 +206,27 @@ impl<C> Ring<C> {
 
     /// The key's node, or the next one on the ring that has room and is one for the call.
     pub(super) fn pick(&self, key: u64, asked: &Asked<'_>) -> Option<&Arc<Endpoint<C>>> {
-        let nearest = (0..PROBES)
-            .filter_map(|probe| {
-                let from = mixed(key.wrapping_add(probe));
-                let at = self.after(from)?;
-                Some((self.chunks[at.0][at.1].0.wrapping_sub(from), at))
-            })
-            .min()?
-            .1;
+        let (_, nearest) = self.nearest(key)?;
         let room = self.room();
         let from_there = || self.from(nearest).filter(|endpoint| asked.admits(endpoint));
         let has_room = |endpoint: &&Arc<Endpoint<C>>| endpoint.load.in_flight() < room;
         from_there().find(has_room).or_else(|| from_there().next())
+    }
+
+    /// Whether a key would be an endpoint's, were that on the ring.
+    pub(super) fn would_give(&self, key: u64, endpoint: &Endpoint<C>) -> bool {
+        let (point, _) = point(endpoint);
+        let distance = probes(key).map(|from| point.wrapping_sub(from)).min();
+        self.nearest(key).is_none_or(|(nearest, _)| distance <= Some(nearest))
+    }
+
+    /// Where the point is that one of a key's probes is the nearest before, and how far that is.
+    fn nearest(&self, key: u64) -> Option<(u64, (usize, usize))> {
+        let distances = probes(key).filter_map(|from| {
+            let at = self.after(from)?;
+            Some((self.chunks[at.0][at.1].0.wrapping_sub(from), at))
+        });
+        distances.min()
     }
 
     /// How many calls in flight are too many for one more.
@@ -258,6 +267,11 @@ fn first<C>(chunk: &[Entry<C>]) -> Point {
 
 fn point<C>(endpoint: &Endpoint<C>) -> Point {
     (hash_bytes(endpoint.node.id.as_bytes()), endpoint.id)
+}
+
+/// Where on the ring a key looks for the nearest point.
+fn probes(key: u64) -> impl Iterator<Item = u64> {
+    (0..PROBES).map(move |probe| mixed(key.wrapping_add(probe)))
 }
 
 /// The finalizer of SplitMix64: neighbours end up far apart.

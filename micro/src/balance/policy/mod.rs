@@ -12,7 +12,11 @@ use std::{
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use super::{request::Asked, set::Set, snapshot::Endpoint};
+use super::{
+    request::{Asked, Request},
+    set::Set,
+    snapshot::Endpoint,
+};
 use crate::{Error, discovery::Update, near, registry::Node};
 
 mod consistent_hash;
@@ -187,7 +191,7 @@ impl FromStr for Balancing {
 #[derive(Debug, Clone)]
 pub(super) enum Rule<C> {
     P2c,
-    RoundRobin(Arc<AtomicUsize>),
+    RoundRobin(Arc<round_robin::Turns>),
     Random,
     LeastRequest,
     Weighted(weighted::Weights),
@@ -201,7 +205,7 @@ impl<C> Rule<C> {
     pub(super) fn new(balancing: &Balancing) -> Self {
         match &balancing.0 {
             Kind::P2c => Self::P2c,
-            Kind::RoundRobin => Self::RoundRobin(round_robin::counter()),
+            Kind::RoundRobin => Self::RoundRobin(Arc::new(round_robin::Turns::new())),
             Kind::Random => Self::Random,
             Kind::LeastRequest => Self::LeastRequest,
             Kind::Weighted => Self::Weighted(weighted::Weights::new()),
@@ -222,7 +226,7 @@ impl<C> Rule<C> {
     ) -> Option<&'a Arc<Endpoint<C>>> {
         match self {
             Self::P2c => p2c::pick(set, set.all(), asked, now, rng),
-            Self::RoundRobin(counter) => round_robin::pick(counter, set, asked, rng),
+            Self::RoundRobin(turns) => turns.pick(set, asked, rng),
             Self::Random => p2c::draw(set, set.all(), asked, None, rng),
             Self::LeastRequest => p2c::least_request(set, asked, rng),
             Self::Weighted(weights) => weights.pick(set, asked, now, rng),
@@ -233,6 +237,24 @@ impl<C> Rule<C> {
             Self::PickFirst(held) => held.pick(set, asked, rng),
             Self::ZoneFirst(zone) => zone.pick(set, asked, now, rng),
             Self::Custom(policy) => custom::pick(&**policy, set, asked, now),
+        }
+    }
+
+    /// Whether it might choose an endpoint for a call, were that in the set: not if the call's key is
+    /// another's, nor one without a weight, or of another zone, while no call goes to such.
+    pub(super) fn is_for(
+        &self,
+        set: &Set<C>,
+        request: &Request<'_>,
+        endpoint: &Endpoint<C>,
+    ) -> bool {
+        match self {
+            Self::Weighted(weights) => weights.are_none() || !weighted::is_zero(&endpoint.node),
+            Self::ZoneFirst(zone) => zone.is_own(&endpoint.node) || zone.share(set) < 1.0,
+            Self::ConsistentHash(ring) => {
+                ring.key(request).is_none_or(|key| ring.would_give(key, endpoint))
+            }
+            _ => true,
         }
     }
 

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::super::{EndpointId, request::Asked, set::Set, snapshot::Endpoint};
 
-/// How often a place is drawn that may turn out to be none for the call. Then a walk finds one: at
-/// half of the set, once in 256 draws.
+/// How often a place is drawn that may turn out to be none for the call. Then a walk finds all that are
+/// one: at half of the set, once in 256 draws.
 const DRAWS: usize = 8;
 
 /// The cheaper of two endpoints drawn at random.
@@ -67,9 +67,10 @@ pub(super) fn draw<'a, C>(
     }
     let will_do = |it: &&Arc<Endpoint<C>>| Some(it.id) != other && asked.admits(it);
     let drawn = (0..DRAWS).map(|_| set.get(rng.usize(places.clone()))).find(will_do);
+    // Were it the first after a random place, one behind many that will not do would get all of it.
     drawn.or_else(|| {
-        let start = rng.usize(places.clone());
-        (start..places.end).chain(places.start..start).map(|place| set.get(place)).find(will_do)
+        let those = places.map(|place| set.get(place)).filter(will_do);
+        rng.choose_multiple(those, 1).pop()
     })
 }
 

@@ -1,32 +1,49 @@
 //! One after the other.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    array,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use fastrand::Rng;
 
 use super::{
     super::{request::Asked, set::Set, snapshot::Endpoint},
+    consistent_hash::hash_bytes,
     p2c,
 };
 
-/// Begins anywhere: clients that start together must not go round in step.
-pub(super) fn counter() -> Arc<AtomicUsize> {
-    Arc::new(AtomicUsize::new(fastrand::usize(..1 << 20)))
-}
+/// How many methods have turns of their own; more share them.
+const METHODS: usize = 64;
 
-/// The next one for the call. A turn whose endpoint is none for it is over for everybody: were it
-/// kept, the one after would get twice its share.
-pub(super) fn pick<'a, C>(
-    counter: &AtomicUsize,
-    set: &'a Set<C>,
-    asked: &Asked<'_>,
-    rng: &mut Rng,
-) -> Option<&'a Arc<Endpoint<C>>> {
-    let turn = |_| set.get(counter.fetch_add(1, Relaxed) % set.len());
-    let next = set.all().map(turn).find(|endpoint| asked.admits(endpoint));
-    // Calls beside this one may have had just the turns that it needed.
-    next.or_else(|| p2c::draw(set, set.all(), asked, None, rng))
+/// Whose turn it is. Where not every node has each method, the calls of each go round by themselves: those
+/// that pass nodes over would else spend the turns that others have there.
+#[derive(Debug)]
+pub(in super::super) struct Turns([AtomicUsize; METHODS]);
+
+impl Turns {
+    /// Begins anywhere: clients that start together must not go round in step.
+    pub(super) fn new() -> Self {
+        let start = fastrand::usize(..1 << 20);
+        Self(array::from_fn(|method| AtomicUsize::new(start + method)))
+    }
+
+    /// The next one for the call. A turn whose endpoint is none for it is over for everybody: were it
+    /// kept, the one after would get twice its share.
+    pub(super) fn pick<'a, C>(
+        &self,
+        set: &'a Set<C>,
+        asked: &Asked<'_>,
+        rng: &mut Rng,
+    ) -> Option<&'a Arc<Endpoint<C>>> {
+        let method = if asked.serving { hash_bytes(asked.request.method.as_bytes()) } else { 0 };
+        let counter = &self.0[method as usize % METHODS];
+        let turn = |_| set.get(counter.fetch_add(1, Relaxed) % set.len());
+        let next = set.all().map(turn).find(|endpoint| asked.admits(endpoint));
+        // Calls beside this one may have had just the turns that it needed.
+        next.or_else(|| p2c::draw(set, set.all(), asked, None, rng))
+    }
 }

@@ -14,6 +14,8 @@ use super::{
     *,
 };
 
+mod serving;
+
 /// When no node is in its slow start any more.
 const LATER: Duration = Duration::from_secs(60);
 
@@ -146,34 +148,6 @@ fn a_pinned_call_gets_its_node_or_none_whatever_the_policy_and_what_was_tried() 
         for _ in 0..20 {
             assert_eq!(fleet.pick(&snapshot, &pinned("3")), Some(3), "{balancing:?}");
             assert_eq!(fleet.pick(&snapshot, &pinned("7")), None, "{balancing:?}");
-        }
-    }
-}
-
-#[test]
-fn where_nodes_must_serve_the_method_no_other_is_picked() {
-    for balancing in all_policies() {
-        let mut picked = Picked::new(&balancing, true);
-        let now = Instant::now();
-        for id in 0..200 {
-            let mut node = Node::clone(&node(id, &[]));
-            let name = if id % 50 == 3 { "Greeter.Hello" } else { "Greeter.Wave" };
-            node.endpoints = vec![crate::registry::Endpoint {
-                name: name.to_owned(),
-                ..crate::registry::Endpoint::default()
-            }];
-            let load = Load::new(None, Duration::from_secs(5), now);
-            picked.insert(Endpoint::of(Arc::new(node), EndpointId(id + 1), id, load));
-        }
-        let (snapshot, mut rng) = (picked.snapshot(), Rng::with_seed(2));
-        let mut pick = |method, hash| {
-            let request = Request { method, hash, ..Request::default() };
-            snapshot.pick(&request, now + LATER, &mut rng).map(|endpoint| endpoint.connection)
-        };
-        for hash in 0..200 {
-            let id = pick("/greeter.v1.Greeter/Hello", Some(hash)).expect("four serve it");
-            assert_eq!(id % 50, 3, "{balancing:?}");
-            assert_eq!(pick("/greeter.v1.Greeter/Bow", Some(hash)), None, "{balancing:?}");
         }
     }
 }

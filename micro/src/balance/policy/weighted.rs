@@ -61,6 +61,15 @@ impl Weights {
         self.sums = sums.collect();
     }
 
+    fn total(&self) -> u64 {
+        self.sums.last().copied().unwrap_or(0)
+    }
+
+    /// Whether no endpoint has any.
+    pub(super) fn are_none(&self) -> bool {
+        self.total() == 0
+    }
+
     pub(super) fn pick<'a, C>(
         &self,
         set: &'a Set<C>,
@@ -68,28 +77,33 @@ impl Weights {
         now: Instant,
         rng: &mut Rng,
     ) -> Option<&'a Arc<Endpoint<C>>> {
-        let total = self.sums.last().copied().unwrap_or(0);
-        let mut young = None;
+        let total = self.total();
+        let (mut young, mut missed) = (None, false);
         for _ in 0..if total > 0 { DRAWS } else { 0 } {
-            let endpoint = self.next(set, total);
+            // The turns of those that are none for this call are those of others.
+            let at = if missed { rng.u64(..total) } else { self.turn(total) };
+            let endpoint = self.at(set, at);
             if asked.admits(endpoint) {
                 if set.len() == 1 || rng.f32() < factor(endpoint.load.age(now)) {
                     return Some(endpoint);
                 }
                 young = Some(endpoint);
+            } else {
+                missed = true;
             }
         }
-        let slots = || set.chunks().iter().flat_map(|chunk| chunk.slots());
-        let weighs = |slot: &&Slot<C>| slot.weight > 0 && asked.admits(&slot.endpoint);
         young
-            .or_else(|| slots().find(weighs).map(|slot| &slot.endpoint))
+            .or_else(|| any(set, asked, now, rng))
             .or_else(|| p2c::draw(set, set.all(), asked, None, rng))
     }
 
-    /// Whose turn it is.
-    fn next<'a, C>(&self, set: &'a Set<C>, total: u64) -> &'a Arc<Endpoint<C>> {
+    /// Whose turn it is, by the sum of the weights up to there.
+    fn turn(&self, total: u64) -> u64 {
         let turn = self.calls.fetch_add(1, Relaxed).wrapping_mul(GOLDEN);
-        let at = ((u128::from(turn) * u128::from(total)) >> 64) as u64;
+        ((u128::from(turn) * u128::from(total)) >> 64) as u64
+    }
+
+    fn at<'a, C>(&self, set: &'a Set<C>, at: u64) -> &'a Arc<Endpoint<C>> {
         let chunk = self.sums.partition_point(|sum| *sum <= at);
         let mut left = at - chunk.checked_sub(1).map_or(0, |before| self.sums[before]);
         let slots = set.chunks()[chunk].slots();
@@ -104,6 +118,26 @@ impl Weights {
     }
 }
 
+/// One of all that have a weight and are one for the call, by that.
+fn any<'a, C>(
+    set: &'a Set<C>,
+    asked: &Asked<'_>,
+    now: Instant,
+    rng: &mut Rng,
+) -> Option<&'a Arc<Endpoint<C>>> {
+    let slots = set.chunks().iter().flat_map(|chunk| chunk.slots());
+    let weigh = slots.filter(|slot| slot.weight > 0 && asked.admits(&slot.endpoint));
+    let (mut sum, mut chosen) = (0.0, None);
+    for Slot { endpoint, weight } in weigh {
+        let share = *weight as f32 * factor(endpoint.load.age(now));
+        sum += share;
+        if rng.f32() * sum < share {
+            chosen = Some(endpoint);
+        }
+    }
+    chosen
+}
+
 /// The part of its weight that a node of this age gets.
 fn factor(age: Duration) -> f32 {
     if age >= SLOW_START {
@@ -112,13 +146,21 @@ fn factor(age: Duration) -> f32 {
     (age.max(LEAST_AGE).as_secs_f32() / SLOW_START.as_secs_f32()).max(LEAST_FACTOR)
 }
 
+fn read(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|weight| *weight <= LARGEST)
+}
+
+/// Whether a node's metadata say that it is to get no calls.
+pub(super) fn is_zero(node: &Node) -> bool {
+    node.metadata.get("weight").and_then(|text| read(text)) == Some(0)
+}
+
 /// The weight in a node's metadata.
 pub(super) fn weight(node: &Node) -> u32 {
     let Some(text) = node.metadata.get("weight") else {
         return 1;
     };
-    let weight = text.parse().ok().filter(|weight| *weight <= LARGEST);
-    weight.unwrap_or_else(|| {
+    read(text).unwrap_or_else(|| {
         tracing::warn!(
             service = node.service,
             node = node.id,

@@ -71,6 +71,12 @@ impl Zone {
         }
     }
 
+    /// The part of the calls that the own zone gets; all from 1 on.
+    pub(super) fn share<C>(&self, set: &Set<C>) -> f32 {
+        let (ready, listed) = (set.own().len(), self.listed.load(Relaxed).max(1));
+        OVERPROVISIONED * ready as f32 / listed as f32
+    }
+
     pub(super) fn pick<'a, C>(
         &self,
         set: &'a Set<C>,
@@ -78,8 +84,7 @@ impl Zone {
         now: Instant,
         rng: &mut Rng,
     ) -> Option<&'a Arc<Endpoint<C>>> {
-        let (ready, listed) = (set.own().len(), self.listed.load(Relaxed).max(1));
-        let share = OVERPROVISIONED * ready as f32 / listed as f32;
+        let share = self.share(set);
         let (first, second) = if share >= 1.0 || rng.f32() < share {
             (set.own(), set.others())
         } else {

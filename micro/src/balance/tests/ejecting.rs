@@ -1,7 +1,7 @@
 //! From what callers report to who is left out.
 
 use super::*;
-use crate::balance::{Limits, NodeState};
+use crate::balance::{ConsistentHash, Limits, NodeState};
 
 impl World {
     /// Calls the node `id` once, whatever else is picked on the way.
@@ -189,6 +189,100 @@ async fn what_says_little_of_a_node_neither_ejects_it_nor_lets_it_in() {
     world.probe(true).expect("nor did that").finish(Outcome::Begun);
     world.settle().await;
     assert!(world.is_in("a").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_with_a_key_tries_an_ejected_node_only_if_the_key_is_that_nodes() {
+    let hash = ConsistentHash::by_key();
+    let world = world_tuned(Tuning { balancing: hash.into(), ..Tuning::default() });
+    world.send(nodes(&["a", "b", "c"]));
+    sleep(Duration::from_millis(10)).await;
+    let pick = |key| {
+        let request = Request { hash: Some(key), can_move: true, ..Request::default() };
+        world.balancer.pick(&request).expect("some are ready")
+    };
+    let owners: Vec<_> = (0..60).map(|key| pick(key).node().id.clone()).collect();
+    for _ in 0..3 {
+        pinned(&world, "a", false).await.expect("ready").finish(Outcome::TransportFailure);
+    }
+    sleep(Duration::from_secs(31)).await;
+    let of_a = |key: &u64| owners[*key as usize] == "a";
+    for key in (0..60).filter(|key| !of_a(key)) {
+        let pick = pick(key);
+        assert!(!pick.is_probe && pick.node().id == owners[key as usize], "{key}");
+    }
+    let probe = pick((0..60).find(of_a).expect("a third"));
+    assert!(probe.is_probe && probe.node().id == "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_gets_no_calls_is_not_tried_until_it_would() {
+    for (balancing, key, value, of_others, later) in [
+        (Balancing::weighted(), "weight", "0", "1", "2"),
+        (Balancing::zone_first("x"), "zone", "y", "x", "x"),
+    ] {
+        let world = world_tuned(Tuning { balancing, ..Tuning::default() });
+        let node = |id: &str, value: &str| {
+            let mut node = Node::new("greeter", id, format!("{id}:1"));
+            node.metadata.insert(key.to_owned(), value.to_owned());
+            Arc::new(node)
+        };
+        let others = [node("b", of_others), node("c", of_others)];
+        world.send(Update::Reset([node("a", value)].into_iter().chain(others).collect()));
+        sleep(Duration::from_millis(10)).await;
+        for _ in 0..3 {
+            pinned(&world, "a", false).await.expect("ready").finish(Outcome::TransportFailure);
+        }
+        sleep(Duration::from_secs(100)).await;
+        assert!((0..100).all(|_| world.probe(true).is_none()), "{key}");
+        world.send(Update::Insert(node("a", later)));
+        world.settle().await;
+        assert!(world.probe(true).is_some(), "{key}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejected_node_that_alone_has_a_method_is_tried_by_a_call_of_that_whatever_its_key() {
+    let filter = Filter::new().serving();
+    let registry = Memory::new();
+    let options = Options { filter, ..Options::default() };
+    let tuning = Tuning { balancing: ConsistentHash::by_key().into(), ..Tuning::default() };
+    let world = world_of_all(registry.clone(), Arc::new(registry), options, tuning);
+    let node = |id: &str, method: &str| {
+        let mut node = Node::new("greeter", id, format!("{id}:1"));
+        let name = format!("Greeter.{method}");
+        node.endpoints = vec![Endpoint { name, ..Endpoint::default() }];
+        Arc::new(node)
+    };
+    world.send(Update::Reset(vec![node("a", "Wave"), node("b", "Hello"), node("c", "Hello")]));
+    sleep(Duration::from_millis(10)).await;
+    for _ in 0..3 {
+        pinned(&world, "a", false).await.expect("ready").finish(Outcome::TransportFailure);
+    }
+    sleep(Duration::from_secs(31)).await;
+    for key in 0..10 {
+        let method = "/greeter.v1.Greeter/Wave";
+        let request = Request { method, hash: Some(key), can_move: true, ..Request::default() };
+        assert!(world.balancer.pick(&request).is_some_and(|pick| pick.is_probe), "{key}");
+        world.settle().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejected_node_without_room_is_not_tried_until_it_has_some() {
+    let per_node = Limits { per_node: Some(2), ..Limits::default() };
+    let world = world_of(Options { limits: per_node, ..Options::default() });
+    world.send(nodes(&["a", "b", "c"]));
+    sleep(Duration::from_millis(10)).await;
+    for _ in 0..3 {
+        pinned(&world, "a", false).await.expect("ready").finish(Outcome::TransportFailure);
+    }
+    let hang = pinned(&world, "a", false).await.expect("connected");
+    let _hangs = pinned(&world, "a", false).await.expect("connected");
+    sleep(Duration::from_secs(31)).await;
+    assert!(world.probe(true).is_none(), "two are what it may have");
+    drop(hang);
+    assert!(world.probe(true).is_some());
 }
 
 /// Picks for a call that is pinned to a node, within a second.

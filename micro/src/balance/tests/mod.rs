@@ -31,10 +31,13 @@ mod health;
 mod limits;
 mod shares;
 mod simulation;
+mod subset;
 mod why;
 mod world;
 
-use world::{Connection, Host, World, nodes, ready, world, world_of, world_tuned, world_with};
+use world::{
+    Connection, Host, World, nodes, ready, world, world_of, world_of_all, world_tuned, world_with,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_node_keeps_no_other_waiting_and_gets_no_call() {

@@ -1,4 +1,4 @@
-use std::{sync::Mutex, time::Duration};
+use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
 use futures_util::FutureExt as _;
 use tokio::{
@@ -305,7 +305,12 @@ async fn tls_is_spoken_over_pipes_as_over_sockets() {
 #[tokio::test]
 async fn a_fleet_runs_in_real_time_too() {
     let (_fleet, stub) = fleet().await;
-    assert_eq!(answering(&stub).await, ["echo-1", "echo-2", "echo-3"]);
+    let mut nodes = BTreeSet::new();
+    // One that this machine holds up for a moment has few calls for the next seconds.
+    while nodes.len() < 3 {
+        nodes.insert(stub.read(Word::new("who?")).await.expect("a reply").into_inner().text);
+    }
+    assert!(nodes.iter().eq(["echo-1", "echo-2", "echo-3"]));
 }
 
 /// Which nodes answer four callers, call by call, while all kinds of faults come and go.
