@@ -127,6 +127,32 @@ async fn a_stream_without_a_deadline_that_every_node_refuses_ends_after_five_sec
     assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(6), "{took:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_pauses_before_each_attempt_on_a_node_that_it_has_tried_and_before_no_other() {
+    for (nodes, pauses) in [(1, 10 + 20 + 40 + 80), (2, 10 + 20 + 40)] {
+        let registry = &format!("memory://client-pauses-{nodes}");
+        let (calls, mut running) = (Arc::new(AtomicU32::new(0)), Vec::new());
+        for _ in 0..nodes {
+            let echo = Echo { calls: calls.clone(), ..Echo::default() };
+            running.push(start(registry, "a", echo).await);
+        }
+        let stub = Stub::new("a", &client(registry));
+        stub.say(Word::new("who?")).await.expect("connected");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        for is_unary in [true, false] {
+            let (start, before) = (Instant::now(), calls.load(Ordering::SeqCst));
+            if is_unary {
+                stub.read(Word::new("closed")).await.expect_err("for ever");
+            } else {
+                stub.follow(Word::new("closed")).await.expect_err("for ever");
+            }
+            let took = start.elapsed().as_millis();
+            assert_eq!(calls.load(Ordering::SeqCst) - before, 5);
+            assert!((pauses * 8 / 10..=pauses * 12 / 10).contains(&took), "{nodes}: {took} ms");
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_interceptor_runs_once_though_its_call_moves_to_another_node() {
     let registry = "memory://client-moves";
