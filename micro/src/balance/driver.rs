@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     Balancing, EndpointId, News, Options, Outcome, Progress, Shared, Tuning,
     asking::Asking,
-    connect::{Connect, Ended},
+    connect::{Connect, Ended, NotConnected},
     ewma::Load,
     filter::Filtered,
     health::Health,
@@ -132,7 +132,7 @@ struct Link<C> {
 enum Event<C> {
     Update(Update),
     Connected(Attempt, Arc<Node>, C),
-    Failed(Attempt, Arc<Node>, String),
+    Failed(Attempt, Arc<Node>, NotConnected),
     /// With what follows of it.
     Health(Attempt, Arc<Node>, Health, BoxStream<'static, Health>),
     Unwatched,
@@ -174,10 +174,10 @@ impl<K: Connect> Driver<K> {
                     Event::Ended(attempt, node, ended, why)
                 }));
             }
-            Event::Failed(attempt, node, error) => {
+            Event::Failed(attempt, node, NotConnected { why, is_silent }) => {
                 self.metrics.not_connected();
-                let error = self.remember(&node, error);
-                self.members.failed(&attempt, &error, now);
+                let why = self.remember(&node, why);
+                self.members.failed(&attempt, &why, is_silent, now);
                 self.reached(&node, false, now);
                 self.shared.doubts.raise();
             }
@@ -336,9 +336,10 @@ impl<K: Connect> Driver<K> {
         let mut is_changed = false;
         for action in self.members.actions() {
             match action {
-                Action::Dial(attempt, node, previous) => {
+                Action::Dial(attempt, node, previous, was_silent) => {
+                    let (address, connector) = (node.address.clone(), self.connector.clone());
                     let previous = previous.map(|link| link.connection);
-                    let dialling = self.connector.clone().connect(node.address.clone(), previous);
+                    let dialling = connector.connect(address, previous, was_silent);
                     self.pending.push(Box::pin(async move {
                         match dialling.await {
                             Ok(connection) => Event::Connected(attempt, node, connection),

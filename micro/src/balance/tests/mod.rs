@@ -15,7 +15,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{
     Balancer, Balancing, EndpointId, Filter, Options, Outcome, Pick, Request, Tuning,
-    connect::{Connect, Ended},
+    connect::{Connect, Ended, NotConnected},
     health::Health,
 };
 use crate::{
@@ -88,6 +88,29 @@ async fn a_waiting_call_has_a_node_dialled_once_a_second() {
     let start = Instant::now();
     ready(&world.balancer, false).await;
     assert!(start.elapsed() <= Duration::from_millis(1_001), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_dialled_as_a_silent_one_while_it_is_silent_and_not_since_it_is_down() {
+    let world = world();
+    let mut host = Host::Silent;
+    world.network.set("a:1", host);
+    world.send(nodes(&["a"]));
+    sleep(Duration::from_millis(10)).await;
+    for next in [Host::Silent, Host::Refuses, Host::Refuses, Host::Silent, Host::Accepts] {
+        let before = world.network.dials("a:1").len();
+        world.network.set("a:1", next);
+        while world.network.dials("a:1").len() == before {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let was_silent = world.network.0.lock().unwrap().was_silent["a:1"];
+        assert_eq!(was_silent, host == Host::Silent, "{host:?}, then {next:?}");
+        host = next;
+    }
+    sleep(Duration::from_millis(1_500)).await;
+    world.network.end(world.pick().connection(), Ended::Closed("restarts".to_owned()));
+    sleep(Duration::from_millis(10)).await;
+    assert!(!world.network.0.lock().unwrap().was_silent["a:1"], "it has answered since");
 }
 
 #[tokio::test(start_paused = true)]
