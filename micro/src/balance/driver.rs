@@ -207,7 +207,10 @@ impl<K: Connect> Driver<K> {
                 // Who asked may have gone.
                 let _ = asked.send(self.explain(now));
             }
-            Event::News(News::Sought(node, sought)) => {
+            Event::News(News::Sought(node, is_wanted, sought)) => {
+                if is_wanted {
+                    self.members.want(&node, now);
+                }
                 let ejected = self.members.ejected_at(&node);
                 let endpoint =
                     ejected.map(|(id, node, link, tally)| self.endpoint(id, node, link, tally));
@@ -324,7 +327,8 @@ impl<K: Connect> Driver<K> {
         if !is_due || !self.is_read {
             return;
         }
-        let is_waited_for = self.shared.waiting.load(SeqCst) > 0;
+        let waiting = [&self.shared.waiting, &self.shared.waiting_for_one];
+        let is_waited_for = waiting.iter().any(|waiting| waiting.load(SeqCst) > 0);
         if self.shared.missed.swap(false, Relaxed) || is_waited_for {
             self.asked = Some(now);
             let asking = self.shared.neighbours.clone().ask();

@@ -355,6 +355,14 @@ impl<L: Clone> Members<L> {
         self.wanted = wanted;
     }
 
+    /// Takes it that a call waits for this node and for no other: it is dialled as soon as may be.
+    pub(super) fn want(&mut self, id: &str, now: Instant) {
+        if let Some(key) = self.listed.get(id) {
+            let member = self.members.get_mut(key).expect("what is listed is a member");
+            self.out.drive(member, Event::Wanted, now);
+        }
+    }
+
     /// Does what is due.
     pub(super) fn tick(&mut self, now: Instant) {
         while let Some((_, key)) = self.out.timers.first().filter(|(at, _)| *at <= now).cloned() {

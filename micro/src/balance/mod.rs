@@ -36,7 +36,7 @@ use futures_core::Stream;
 use futures_util::StreamExt as _;
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
-    time::Instant,
+    time::{Instant, sleep},
 };
 
 use crate::{
@@ -76,6 +76,7 @@ mod why;
 
 use connect::{Connect, Transport};
 pub(crate) use ejection::{FailurePercentage, Rules as EjectionRules, SuccessRate};
+use endpoint::AT_ONCE_AGAIN_AFTER;
 pub use explain::{Ejection, Explanation, NodeReport, NodeState};
 pub use filter::Filter;
 pub(crate) use outcome::Outcome;
@@ -196,6 +197,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             room: Room::new(options.limits, options.filter.serving),
             changed: Notify::new(),
             waiting: AtomicUsize::new(0),
+            waiting_for_one: AtomicUsize::new(0),
             wanted: Notify::new(),
             progress: watch::Sender::new(Progress::Unread),
             listed: AtomicUsize::new(0),
@@ -229,7 +231,8 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
 
     /// Waits until there is a node for the call, and room on it, first come first served; or until the
     /// registry has [refused](Self::refused) the service, or `struck` ends. While a call waits for a
-    /// node, nodes are dialled at once, no more than once a second each, whatever their backoff.
+    /// node, nodes are dialled at once, no more than once a second each, whatever their backoff: of a
+    /// pinned call, its own alone.
     ///
     /// One that fails fast ends once the registry has answered or failed, and each node that it lists
     /// was tried once, with nothing for it: gRPC's `wait_for_ready=false` waits as long. For room it
@@ -269,7 +272,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             }
             let sought = tokio::select! {
                 biased;
-                sought = shared.sought(request) => sought,
+                sought = shared.sought(request, waiting.is_some()) => sought,
                 () = &mut struck => return Err(Unpicked::NotReady),
             };
             let is_out = sought.is_some();
@@ -297,9 +300,11 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
                 () = shared.tried(), if fail_fast => break,
                 // Polled before it counts: whoever comes now is behind it.
                 () = std::future::ready(()), if waiting.is_none() => {
-                    waiting = Some(Waiting::new(shared));
+                    waiting = Some(Waiting::new(shared, request));
                 }
                 () = changed => {}
+                // The driver is told once more: it does not keep who waits for which node.
+                () = sleep(AT_ONCE_AGAIN_AFTER), if request.node.is_some() => {}
                 _ = registry.wait_for(|status| status.refused) => return Err(Unpicked::NotReady),
                 () = &mut struck => return Err(Unpicked::NotReady),
             }
@@ -307,7 +312,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         if let Some(pick) = shared.pick(request, &mut place) {
             return Ok(pick);
         }
-        let sought = shared.sought(request).await;
+        let sought = shared.sought(request, false).await;
         sought.and_then(|endpoint| shared.begin(endpoint, &mut place)).ok_or(Unpicked::NotReady)
     }
 

@@ -114,6 +114,29 @@ async fn a_node_is_dialled_as_a_silent_one_while_it_is_silent_and_not_since_it_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pinned_call_that_waits_has_its_node_dialled_once_a_second_and_no_other() {
+    let world = world();
+    for down in ["b:1", "c:1"] {
+        world.network.set(down, Host::Refuses);
+    }
+    world.send(nodes(&["a", "b", "c"]));
+    sleep(Duration::from_secs(60)).await;
+    let dials = |address: &str| world.network.dials(address).len();
+    let before = (dials("b:1"), dials("c:1"));
+    let pinned = Request { node: Some("b"), ..Request::default() };
+    let waits = world.balancer.wait(&pinned, false);
+    tokio::pin!(waits);
+    assert!(timeout(Duration::from_secs(20), &mut waits).await.is_err());
+    let dialled = (dials("b:1") - before.0, dials("c:1") - before.1);
+    assert!((19..=21).contains(&dialled.0), "{dialled:?}");
+    assert!(dialled.1 <= 5, "by its backoff: {dialled:?}");
+    world.network.set("b:1", Host::Accepts);
+    let start = Instant::now();
+    assert_eq!(waits.await.expect("it is back").node().id, "b");
+    assert!(start.elapsed() <= Duration::from_millis(1_001), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn goaway_ends_picks_while_calls_under_way_keep_their_connection() {
     let world = World::with(&["a"]).await;
     sleep(Duration::from_secs(5)).await;
