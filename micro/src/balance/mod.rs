@@ -259,13 +259,13 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             },
         };
         let mut registry = shared.registry.clone();
-        let (mut turn, mut waiting) = (None, None);
+        let (mut turn, mut had_turn, mut waiting) = (None, false, None);
         loop {
             let mut changed = std::pin::pin!(shared.changed.notified());
             // In the queue before the look: a set published in between is not missed.
             changed.as_mut().enable();
             let freed = room.freed.notified();
-            let is_behind = turn.is_none() && room.has_line(request);
+            let is_behind = turn.is_none() && !had_turn && room.has_line(request);
             let pick = if is_behind { None } else { shared.pick(request, &mut place) };
             if let Some(pick) = pick {
                 return Ok(pick);
@@ -280,7 +280,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
                 return Ok(pick);
             }
             if is_behind || is_out || shared.is_full(request) {
-                waiting = None;
+                (had_turn, waiting) = (false, None);
                 if room.limits.fails {
                     return Err(Unpicked::Full(room.full_on_nodes()));
                 }
@@ -294,6 +294,8 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
                 }
                 continue;
             }
+            // It is a node that it waits for, and no room: the next in line is to see for itself.
+            had_turn |= turn.take().is_some();
             tokio::select! {
                 biased;
                 // First, so that a call that fails at once does not count as waiting.
