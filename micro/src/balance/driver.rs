@@ -8,12 +8,12 @@ use std::{
 
 use futures_core::Stream;
 use futures_util::{
-    StreamExt,
+    FutureExt as _, StreamExt,
     stream::{BoxStream, FuturesUnordered},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -56,6 +56,7 @@ pub(super) fn run<K: Connect>(
         metrics: BalanceMetrics::start(shared.neighbours.service()),
         shared,
         penalty: options.penalty,
+        connect_timeout: options.transport.connect_timeout,
         subset: options.subset.map(|size| Subset::new(size, fastrand::u64(..))),
         members: Members::new(options.ttl, ejection, fastrand::Rng::new()),
         picked: Picked::new(&balancing, options.filter.serving),
@@ -102,6 +103,7 @@ struct Driver<K: Connect> {
     metrics: BalanceMetrics,
     shared: Arc<Shared<K::Connection>>,
     penalty: Duration,
+    connect_timeout: Duration,
     balancing: Balancing,
     asking: Asking,
     tuning: watch::Receiver<Tuning>,
@@ -135,6 +137,8 @@ enum Event<C> {
     Failed(Attempt, Arc<Node>, NotConnected),
     /// With what follows of it.
     Health(Attempt, Arc<Node>, Health, BoxStream<'static, Health>),
+    /// It has had its time for a first word.
+    Asked(Attempt, Arc<Node>),
     Unwatched,
     Tuned,
     Ended(Attempt, Arc<Node>, Ended, Disconnect),
@@ -169,6 +173,10 @@ impl<K: Connect> Driver<K> {
                 self.members.connected(&attempt, link, !is_asked, now);
                 self.wake_pinned(&node);
                 self.ask(&attempt, &node, &connection);
+                if is_asked {
+                    let asked = Event::Asked(attempt.clone(), node.clone());
+                    self.pending.push(Box::pin(sleep(self.connect_timeout).map(|()| asked)));
+                }
                 self.pending.push(Box::pin(async move {
                     let (ended, why) = K::ended(connection).await;
                     Event::Ended(attempt, node, ended, why)
@@ -198,6 +206,15 @@ impl<K: Connect> Driver<K> {
                 self.members.told(&attempt, health, now);
                 self.wake_pinned(&node);
                 self.follow(attempt, node, rest);
+            }
+            Event::Asked(attempt, node) => {
+                // As one that does not answer at all: who fails fast does not wait for it.
+                if self.members.is_silent(&attempt) {
+                    let within = self.connect_timeout;
+                    let why = format!("it has not said within {within:?} whether it is well");
+                    let why = self.remember(&node, why);
+                    self.members.told(&attempt, Err(why), now);
+                }
             }
             Event::Tuned => self.tune(now),
             Event::News(News::Failing(tally, last)) => {
