@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tonic::{Code, Status};
 
@@ -190,11 +190,12 @@ impl Common<'_> {
         let struck = sleep_until(*deadline);
         tokio::pin!(struck);
         let request = channel.request(options, method.path, metadata);
+        let rests = |pause| sleep_until((Instant::now() + pause).min(*deadline));
         let mut pause = match pause {
             Pause::None => None,
             Pause::IfTried(pause) => Some(pause),
             Pause::Always(pause) => {
-                sleep_until((Instant::now() + pause).min(*deadline)).await;
+                rests(pause).await;
                 None
             }
         };
@@ -215,7 +216,7 @@ impl Common<'_> {
                 // The same node once more: not at once.
                 Some(pause) => {
                     drop(pick);
-                    sleep(pause).await;
+                    rests(pause).await;
                 }
                 None => {
                     let node = pick.node().clone();
