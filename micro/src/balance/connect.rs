@@ -16,7 +16,7 @@ use crate::transport::{self, Disconnect};
 const BEGUN: usize = 64;
 
 /// How long one counts as begun. Who is slower than this costs nothing but a socket: nodes that
-/// stay silent for their whole second keep nobody waiting.
+/// stay silent for their whole second keep nobody waiting for all of it.
 const BEGINS: Duration = Duration::from_millis(50);
 
 /// Makes connections, and says when each stops being one to pick.
@@ -25,12 +25,14 @@ pub(crate) trait Connect: Clone + Send + 'static {
     type Connection: Clone + Send + Sync + 'static;
 
     /// Connects to `host:port`, within a bounded time once its turn has come; the error is for
-    /// people and names the address. `previous` is the last connection to it, if there was one.
+    /// people and names the address. `previous` is the last connection to it, if there was one;
+    /// `was_silent` whether the attempt before failed for that.
     fn connect(
         self,
         address: String,
         previous: Option<Self::Connection>,
-    ) -> impl Future<Output = Result<Self::Connection, String>> + Send;
+        was_silent: bool,
+    ) -> impl Future<Output = Result<Self::Connection, NotConnected>> + Send;
 
     /// Waits until the connection takes no new calls; and why that is, for metrics.
     fn ended(connection: Self::Connection) -> impl Future<Output = (Ended, Disconnect)> + Send;
@@ -52,16 +54,28 @@ pub(crate) enum Ended {
     Closed(String),
 }
 
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) struct NotConnected {
+    pub(crate) why: String,
+    /// Whether the peer left it unanswered for as long as a connection counts as begun.
+    pub(crate) is_silent: bool,
+}
+
 /// The real one.
 #[derive(Debug, Clone)]
 pub(super) struct Transport {
     config: transport::Config,
     begun: Arc<Semaphore>,
+    /// The same for nodes that were silent, in a line of their own: thousands of them have it full
+    /// at all times, and one that is back from a restart is not to stand behind them.
+    begun_again: Arc<Semaphore>,
 }
 
 impl Transport {
     pub(super) fn new(config: transport::Config) -> Self {
-        Self { config, begun: Arc::new(Semaphore::new(BEGUN)) }
+        let places = || Arc::new(Semaphore::new(BEGUN));
+        Self { config, begun: places(), begun_again: places() }
     }
 }
 
@@ -72,21 +86,23 @@ impl Connect for Transport {
         mut self,
         address: String,
         previous: Option<Self::Connection>,
-    ) -> Result<Self::Connection, String> {
+        was_silent: bool,
+    ) -> Result<Self::Connection, NotConnected> {
         if let Some(previous) = previous {
             // A peer that found the PINGs too many gets fewer.
             self.config.ping_after = previous.ping_after();
         }
-        let place = self.begun.acquire().await;
+        let line = if was_silent { &self.begun_again } else { &self.begun };
+        let place = line.acquire().await;
         let mut connecting = pin!(transport::connect(&address, &self.config));
-        let connected = match timeout(BEGINS, &mut connecting).await {
-            Ok(connected) => connected,
+        let (connected, is_silent) = match timeout(BEGINS, &mut connecting).await {
+            Ok(connected) => (connected, false),
             Err(_) => {
                 drop(place);
-                connecting.await
+                (connecting.await, true)
             }
         };
-        connected.map_err(|error| error.to_string())
+        connected.map_err(|error| NotConnected { why: error.to_string(), is_silent })
     }
 
     async fn ended(connection: Self::Connection) -> (Ended, Disconnect) {
@@ -144,8 +160,10 @@ mod tests {
         let (silent, healthy) = (listen().await, listen().await);
         let address = |listener: &TcpListener| listener.local_addr().expect("bound").to_string();
         let transport = Transport::new(transport::Config::default());
-        let connect = |address| tokio::spawn(transport.clone().connect(address, None));
-        let dials: Vec<_> = (0..3 * BEGUN).map(|_| connect(address(&silent))).collect();
+        let connect = |address, was_silent| {
+            tokio::spawn(transport.clone().connect(address, None, was_silent))
+        };
+        let dials: Vec<_> = (0..3 * BEGUN).map(|_| connect(address(&silent), false)).collect();
         let accepted = async |within| {
             let mut sockets = Vec::new();
             while let Ok(accepted) = timeout(within, silent.accept()).await {
@@ -157,18 +175,33 @@ mod tests {
         let first = accepted(BEGINS / 2).await;
         assert_eq!(first.len(), BEGUN);
 
-        let last = connect(address(&healthy));
+        let last = connect(address(&healthy), false);
         let (mut socket, _) = healthy.accept().await.expect("a socket");
         assert!(start.elapsed() <= BEGINS * 4, "{:?}", start.elapsed());
         socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.expect("SETTINGS");
         last.await.expect("no panic").expect("connected");
         for dial in dials {
-            dial.await.expect("no panic").expect_err("no SETTINGS");
+            let error = dial.await.expect("no panic").expect_err("no SETTINGS");
+            assert!(error.is_silent, "{error:?}");
         }
         assert!(
             start.elapsed() < Duration::from_secs(2),
             "each has its second, from its beginning"
         );
+
+        // Those that are known for it are passed by at once.
+        accepted(BEGINS).await;
+        let dials: Vec<_> = (0..3 * BEGUN).map(|_| connect(address(&silent), true)).collect();
+        let first = accepted(BEGINS / 2).await;
+        assert_eq!(first.len(), BEGUN);
+        let start = Instant::now();
+        let last = connect(address(&healthy), false);
+        let (socket, _) = healthy.accept().await.expect("a socket");
+        assert!(start.elapsed() < BEGINS / 2, "{:?}", start.elapsed());
+        drop(socket);
+        let error = last.await.expect("no panic").expect_err("it has hung up");
+        assert!(!error.is_silent, "{error:?}");
+        dials.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     #[tokio::test]

@@ -9,18 +9,18 @@ use std::{
 
 use futures_core::Stream;
 use futures_util::{
-    StreamExt,
+    FutureExt as _, StreamExt,
     stream::{BoxStream, FuturesUnordered},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
     Balancing, EndpointId, News, Options, Outcome, Progress, Shared, Tuning,
     asking::Asking,
-    connect::{Connect, Ended},
+    connect::{Connect, Ended, NotConnected},
     ewma::Load,
     filter::Filtered,
     health::Health,
@@ -57,6 +57,7 @@ pub(super) fn run<K: Connect>(
         metrics: BalanceMetrics::start(shared.neighbours.service()),
         shared,
         penalty: options.penalty,
+        connect_timeout: options.transport.connect_timeout,
         subset: options.subset.map(|size| Subset::new(size, fastrand::u64(..))),
         members: Members::new(options.ttl, ejection, fastrand::Rng::new()),
         picked: Picked::new(&balancing, options.filter.serving),
@@ -104,6 +105,7 @@ struct Driver<K: Connect> {
     metrics: BalanceMetrics,
     shared: Arc<Shared<K::Connection>>,
     penalty: Duration,
+    connect_timeout: Duration,
     balancing: Balancing,
     asking: Asking,
     tuning: watch::Receiver<Tuning>,
@@ -134,9 +136,11 @@ struct Link<C> {
 enum Event<C> {
     Update(Update),
     Connected(Attempt, Arc<Node>, C),
-    Failed(Attempt, Arc<Node>, String),
+    Failed(Attempt, Arc<Node>, NotConnected),
     /// With what follows of it.
     Health(Attempt, Arc<Node>, Health, BoxStream<'static, Health>),
+    /// It has had its time for a first word.
+    Asked(Attempt, Arc<Node>),
     Unwatched,
     Tuned,
     Ended(Attempt, Arc<Node>, Ended, Disconnect),
@@ -170,15 +174,19 @@ impl<K: Connect> Driver<K> {
                 self.members.connected(&attempt, link, !is_asked, now);
                 self.wake_pinned(&node);
                 self.ask(&attempt, &node, &connection);
+                if is_asked {
+                    let asked = Event::Asked(attempt.clone(), node.clone());
+                    self.pending.push(Box::pin(sleep(self.connect_timeout).map(|()| asked)));
+                }
                 self.pending.push(Box::pin(async move {
                     let (ended, why) = K::ended(connection).await;
                     Event::Ended(attempt, node, ended, why)
                 }));
             }
-            Event::Failed(attempt, node, error) => {
+            Event::Failed(attempt, node, NotConnected { why, is_silent }) => {
                 self.metrics.not_connected();
-                let error = self.remember(&node, error);
-                if self.members.failed(&attempt, &error, now) {
+                let why = self.remember(&node, why);
+                if self.members.failed(&attempt, &why, is_silent, now) {
                     self.reached(&node, false, now);
                 }
                 self.shared.doubts.raise();
@@ -202,6 +210,15 @@ impl<K: Connect> Driver<K> {
                 self.wake_pinned(&node);
                 self.follow(attempt, node, rest);
             }
+            Event::Asked(attempt, node) => {
+                // As one that does not answer at all: who fails fast does not wait for it.
+                if self.members.is_silent(&attempt) {
+                    let within = self.connect_timeout;
+                    let why = format!("it has not said within {within:?} whether it is well");
+                    let why = self.remember(&node, why);
+                    self.members.told(&attempt, Err(why), now);
+                }
+            }
             Event::Tuned => self.tune(now),
             Event::News(News::Failing(tally, last)) => {
                 self.members.failing(&tally, last != Outcome::Failure, now);
@@ -210,7 +227,10 @@ impl<K: Connect> Driver<K> {
                 // Who asked may have gone.
                 let _ = asked.send(self.explain(now));
             }
-            Event::News(News::Sought(node, sought)) => {
+            Event::News(News::Sought(node, is_wanted, sought)) => {
+                if is_wanted {
+                    self.members.want(&node, now);
+                }
                 let ejected = self.members.ejected_at(&node);
                 let endpoint =
                     ejected.map(|(id, node, link, tally)| self.endpoint(id, node, link, tally));
@@ -346,7 +366,8 @@ impl<K: Connect> Driver<K> {
         if !is_due || !self.is_read {
             return;
         }
-        let is_waited_for = self.shared.waiting.load(SeqCst) > 0;
+        let waiting = [&self.shared.waiting, &self.shared.waiting_for_one];
+        let is_waited_for = waiting.iter().any(|waiting| waiting.load(SeqCst) > 0);
         if self.shared.missed.swap(false, Relaxed) || is_waited_for {
             self.asked = Some(now);
             let asking = self.shared.neighbours.clone().ask();
@@ -359,9 +380,10 @@ impl<K: Connect> Driver<K> {
         let mut actions = VecDeque::from(self.members.actions());
         while let Some(action) = actions.pop_front() {
             match action {
-                Action::Dial(attempt, node, previous) => {
+                Action::Dial(attempt, node, previous, was_silent) => {
+                    let (address, connector) = (node.address.clone(), self.connector.clone());
                     let previous = previous.map(|link| link.connection);
-                    let dialling = self.connector.clone().connect(node.address.clone(), previous);
+                    let dialling = connector.connect(address, previous, was_silent);
                     self.pending.push(Box::pin(async move {
                         match dialling.await {
                             Ok(connection) => Event::Connected(attempt, node, connection),

@@ -39,8 +39,8 @@ use census::Census;
 #[derive(Debug)]
 pub(super) enum Action<L> {
     /// Connect, and report the result under this attempt. The link is the one before, to the same
-    /// address.
-    Dial(Attempt, Arc<Node>, Option<L>),
+    /// address; and whether that was silent the last time.
+    Dial(Attempt, Arc<Node>, Option<L>, bool),
     /// Let calls pick this node, or go on under its new record.
     Pick(EndpointId, Arc<Node>, L, Arc<Tally>),
     /// Let no further call pick this node.
@@ -92,6 +92,8 @@ struct Member<L> {
     error: Option<Arc<str>>,
     /// Whether an attempt to connect to its address has succeeded or failed.
     is_tried: bool,
+    /// Whether the last one failed since nothing came from there.
+    was_silent: bool,
 }
 
 impl<L: Clone> Member<L> {
@@ -277,7 +279,7 @@ impl<L: Clone> Members<L> {
         member.is_tried |= is_well;
         (member.link, member.is_well) = (Some(link), is_well);
         self.census.enter(member);
-        (member.previous, member.error) = (None, None);
+        (member.previous, member.error, member.was_silent) = (None, None, false);
         self.out.drive(member, Event::Connected, now);
         self.out.actions.extend(member.pick());
         self.sweeps_at.get_or_insert(now + self.rules.interval);
@@ -305,13 +307,20 @@ impl<L: Clone> Members<L> {
         self.spare(now);
     }
 
-    /// Takes the failure of an attempt; whether it says something of the node where it is listed now.
-    pub(super) fn failed(&mut self, attempt: &Attempt, why: &Arc<str>, now: Instant) -> bool {
+    /// Takes the failure of an attempt, and whether that was for silence; whether it says something of
+    /// the node where it is listed now.
+    pub(super) fn failed(
+        &mut self,
+        attempt: &Attempt,
+        why: &Arc<str>,
+        is_silent: bool,
+        now: Instant,
+    ) -> bool {
         let Some(member) = current(&mut self.members, attempt) else {
             return false;
         };
         self.census.leave(member);
-        member.is_tried = true;
+        (member.is_tried, member.was_silent) = (true, is_silent);
         self.census.enter(member);
         member.error = Some(why.clone());
         if member.standing != Standing::Listed {
@@ -347,6 +356,14 @@ impl<L: Clone> Members<L> {
             }
         }
         self.wanted = wanted;
+    }
+
+    /// Takes it that a call waits for this node and for no other: it is dialled as soon as may be.
+    pub(super) fn want(&mut self, id: &str, now: Instant) {
+        if let Some(key) = self.listed.get(id) {
+            let member = self.members.get_mut(key).expect("what is listed is a member");
+            self.out.drive(member, Event::Wanted, now);
+        }
     }
 
     /// Does what is due.
@@ -389,6 +406,7 @@ impl<L: Clone> Members<L> {
                 changed: now,
                 error: None,
                 is_tried: false,
+                was_silent: false,
             };
             self.census.enter(&member);
             member
@@ -479,8 +497,8 @@ impl<L: Clone> Out<L> {
             self.attempts += 1;
             member.attempt = self.attempts;
             let attempt = Attempt { key: member.key.clone(), number: self.attempts };
-            let previous = member.previous.clone();
-            self.actions.push(Action::Dial(attempt, member.node.clone(), previous));
+            let (node, previous) = (member.node.clone(), member.previous.clone());
+            self.actions.push(Action::Dial(attempt, node, previous, member.was_silent));
         }
         self.schedule(member, member.state.wakes_at());
     }

@@ -36,7 +36,7 @@ use futures_core::Stream;
 use futures_util::StreamExt as _;
 use tokio::{
     sync::{Notify, futures::Notified, mpsc, oneshot, watch},
-    time::Instant,
+    time::{Instant, sleep},
 };
 
 use crate::{
@@ -76,6 +76,7 @@ mod why;
 
 use connect::{Connect, Transport};
 pub(crate) use ejection::{FailurePercentage, Rules as EjectionRules, SuccessRate};
+use endpoint::AT_ONCE_AGAIN_AFTER;
 pub use explain::{Ejection, Explanation, NodeReport, NodeState};
 pub use filter::Filter;
 pub(crate) use outcome::Outcome;
@@ -196,6 +197,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             room: Room::new(options.limits, options.filter.serving),
             changed: Notify::new(),
             waiting: AtomicUsize::new(0),
+            waiting_for_one: AtomicUsize::new(0),
             wanted: Notify::new(),
             progress: watch::Sender::new(Progress::Unread),
             listed: AtomicUsize::new(0),
@@ -229,7 +231,8 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
 
     /// Waits until there is a node for the call, and room on it, first come first served; or until the
     /// registry has [refused](Self::refused) the service, or `struck` ends. While a call waits for a
-    /// node, nodes are dialled at once, no more than once a second each, whatever their backoff.
+    /// node, nodes are dialled at once, no more than once a second each, whatever their backoff: of a
+    /// pinned call, its own alone.
     ///
     /// One that fails fast ends once the registry has answered or failed, and each node that it lists
     /// was tried once, with nothing for it: gRPC's `wait_for_ready=false` waits as long. For room it
@@ -256,20 +259,20 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             },
         };
         let mut registry = shared.registry.clone();
-        let (mut turn, mut waiting) = (None, None);
+        let (mut turn, mut had_turn, mut waiting) = (None, false, None);
         loop {
             let mut changed = std::pin::pin!(shared.changed.notified());
             // In the queue before the look: a set published in between is not missed.
             changed.as_mut().enable();
             let freed = room.freed.notified();
-            let is_behind = turn.is_none() && room.has_line(request);
+            let is_behind = turn.is_none() && !had_turn && room.has_line(request);
             let pick = if is_behind { None } else { shared.pick(request, &mut place) };
             if let Some(pick) = pick {
                 return Ok(pick);
             }
             let sought = tokio::select! {
                 biased;
-                sought = shared.sought(request) => sought,
+                sought = shared.sought(request, waiting.is_some()) => sought,
                 () = &mut struck => return Err(Unpicked::NotReady),
             };
             let is_out = sought.is_some();
@@ -277,7 +280,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
                 return Ok(pick);
             }
             if is_behind || is_out || shared.is_full(request) {
-                waiting = None;
+                (had_turn, waiting) = (false, None);
                 if room.limits.fails {
                     return Err(Unpicked::Full(room.full_on_nodes()));
                 }
@@ -291,15 +294,19 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
                 }
                 continue;
             }
+            // It is a node that it waits for, and no room: the next in line is to see for itself.
+            had_turn |= turn.take().is_some();
             tokio::select! {
                 biased;
                 // First, so that a call that fails at once does not count as waiting.
                 () = shared.tried(), if fail_fast => break,
                 // Polled before it counts: whoever comes now is behind it.
                 () = std::future::ready(()), if waiting.is_none() => {
-                    waiting = Some(Waiting::new(shared));
+                    waiting = Some(Waiting::new(shared, request));
                 }
                 () = changed => {}
+                // The driver is told once more: it does not keep who waits for which node.
+                () = sleep(AT_ONCE_AGAIN_AFTER), if request.node.is_some() => {}
                 _ = registry.wait_for(|status| status.refused) => return Err(Unpicked::NotReady),
                 () = &mut struck => return Err(Unpicked::NotReady),
             }
@@ -307,7 +314,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         if let Some(pick) = shared.pick(request, &mut place) {
             return Ok(pick);
         }
-        let sought = shared.sought(request).await;
+        let sought = shared.sought(request, false).await;
         sought.and_then(|endpoint| shared.begin(endpoint, &mut place)).ok_or(Unpicked::NotReady)
     }
 

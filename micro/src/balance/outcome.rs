@@ -56,7 +56,9 @@ impl Outcome {
 
     fn of(kind: FailureKind, code: Code) -> Self {
         match kind {
-            FailureKind::NotSent | FailureKind::Refused => Self::TurnedAway,
+            FailureKind::NotSent | FailureKind::Refused | FailureKind::LeftBehind => {
+                Self::TurnedAway
+            }
             FailureKind::Suspect | FailureKind::Lost => Self::ConnectionLost,
             FailureKind::Malformed => Self::TransportFailure,
             FailureKind::Reset if code == Code::Cancelled => Self::Cancelled,
@@ -92,10 +94,13 @@ mod tests {
 
     #[test]
     fn a_transport_failure_is_charged_unless_it_is_our_own_or_the_callers() {
-        use FailureKind::{Body, Lost, Malformed, NotSent, Refused, Reset, Suspect, TooLarge};
+        use FailureKind::{
+            Body, LeftBehind, Lost, Malformed, NotSent, Refused, Reset, Suspect, TooLarge,
+        };
         for (kind, code, expected) in [
             (NotSent, Code::Unavailable, Outcome::TurnedAway),
             (Refused, Code::Unavailable, Outcome::TurnedAway),
+            (LeftBehind, Code::Unavailable, Outcome::TurnedAway),
             (Suspect, Code::Unavailable, Outcome::ConnectionLost),
             (Lost, Code::Unavailable, Outcome::ConnectionLost),
             (Malformed, Code::Unknown, Outcome::TransportFailure),

@@ -22,8 +22,9 @@ pub(super) enum News<C> {
     Probed(Arc<Tally>, bool),
     /// Someone wants to know how it stands.
     Asked(oneshot::Sender<Explanation>),
-    /// A call is pinned to the node of this id, which is not among those that are picked.
-    Sought(String, oneshot::Sender<Option<Arc<Endpoint<C>>>>),
+    /// A call is pinned to the node of this id, which is not among those that are picked; and whether
+    /// it waits for it.
+    Sought(String, bool, oneshot::Sender<Option<Arc<Endpoint<C>>>>),
 }
 
 /// A node picked for one call, which counts as in flight there until this is dropped. Dropped

@@ -42,8 +42,10 @@ pub(super) struct Shared<C> {
     pub(super) room: Arc<Room>,
     /// Woken, in the order they came, when there is something else to pick from.
     pub(super) changed: Notify,
-    /// How many calls wait for that.
+    /// How many calls wait for that, whichever node it is.
     pub(super) waiting: AtomicUsize,
+    /// How many wait for the one that they are pinned to.
+    pub(super) waiting_for_one: AtomicUsize,
     /// Tells the driver that one began to.
     pub(super) wanted: Notify,
     pub(super) progress: watch::Sender<Progress>,
@@ -92,10 +94,14 @@ impl<C> Shared<C> {
     /// The node that the call is pinned to, if that is ejected: it is well as far as it says itself, and
     /// who pins has decided. (For Envoy's override host and gRFC A55 the host is a preference, and they go
     /// elsewhere then; a pin goes nowhere else.) The driver is asked, so that what is picked from need not
-    /// have them.
-    pub(super) async fn sought(&self, request: &Request<'_>) -> Option<Arc<Endpoint<C>>> {
+    /// have them; of a call that waits it hears which node to dial.
+    pub(super) async fn sought(
+        &self,
+        request: &Request<'_>,
+        waits: bool,
+    ) -> Option<Arc<Endpoint<C>>> {
         let (asked, told) = oneshot::channel();
-        self.news.send(News::Sought(request.node?.to_owned(), asked)).ok()?;
+        self.news.send(News::Sought(request.node?.to_owned(), waits, asked)).ok()?;
         told.await.ok().flatten()
     }
 
@@ -159,11 +165,13 @@ pub(super) fn pick<C>(
 pub(super) struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    pub(super) fn new<C>(shared: &'a Shared<C>) -> Self {
-        if shared.waiting.fetch_add(1, SeqCst) == 0 {
+    pub(super) fn new<C>(shared: &'a Shared<C>, request: &Request<'_>) -> Self {
+        let is_pinned = request.node.is_some();
+        let waiting = if is_pinned { &shared.waiting_for_one } else { &shared.waiting };
+        if waiting.fetch_add(1, SeqCst) == 0 {
             shared.wanted.notify_one();
         }
-        Self(&shared.waiting)
+        Self(waiting)
     }
 }
 

@@ -56,7 +56,12 @@ impl Advertised {
                 self.remove(id);
                 false
             }
-            Update::Forget => false,
+            // What follows are the nodes that there are, and no word of those that were.
+            Update::Forget => {
+                self.said.clear();
+                self.counts.clear();
+                false
+            }
         };
         let most = self.counts.iter().max_by(|(a, m), (b, n)| m.cmp(n).then_with(|| b.cmp(a)));
         let most = most.map(|(text, _)| text.clone());
@@ -144,6 +149,11 @@ mod tests {
         then(Update::Reset(Vec::new()), Some(4));
         then(Update::Forget, Some(4));
         then(insert(6, None), None);
+        then(insert(1, Some("3s")), Some(3));
+        then(insert(2, Some("3s")), Some(3));
+        then(Update::Forget, Some(3)); // nobody says otherwise
+        then(insert(7, Some("4s")), Some(4)); // what was forgotten has no vote
+        then(remove(1), Some(4));
     }
 
     #[test]

@@ -43,7 +43,9 @@ use crate::{balance::hash_text, descriptor::MethodDescriptor, registry::BoxFutur
 /// # Attempts
 /// A call that provably no handler has seen moves to another node by itself, as often as its
 /// deadline allows; but one that a node threw out together with its connection, for an error, does
-/// so once ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)). A method
+/// so once ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)), and one
+/// that nodes refuse (REFUSED_STREAM) pauses from the fourth time on, for 10 ms growing to 1 s, so
+/// that a large fleet that sheds load is not sent each call thousands of times. A method
 /// whose `.proto` gives it an `idempotency_level`, and a call that is
 /// [`idempotent`](Self::idempotent), is also made again after `Unavailable`, after
 /// `ResourceExhausted`, and after a connection or a stream that broke, up to five attempts in all;
@@ -126,9 +128,11 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
     ///
     /// As in gRPC (`wait_for_ready` = false) it still waits, within its deadline, for what has only
     /// begun: the registry's first answer, and the first attempt to connect to each of the nodes in
-    /// it (1 s at most). Where there is no node at all, that is also the list of the services that
-    /// are registered instead (2 s at most), for the text of the error. Later calls fail at once. (In
-    /// line for a stream of a ready node that has as many as it allows, it waits all the same.)
+    /// it (1 s at most, and 1 s for its first word where it is asked for its
+    /// [health](crate::ChannelOptions::health_check)). Where there is no node at all, that is also the
+    /// list of the services that are registered instead (2 s at most), for the text of the error.
+    /// Later calls fail at once. (In line for a stream of a ready node that has as many as it allows,
+    /// it waits all the same.)
     pub fn fail_fast(mut self) -> Self {
         self.options.fail_fast = true;
         self

@@ -1,15 +1,12 @@
 //! A unary call of which several attempts may be under way at once.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tonic::{Code, Status};
 
@@ -18,7 +15,7 @@ use super::{
     hedge::{Delay, Hedging},
     observed::{Attempt, Observed},
     p95::P95,
-    race::{Race, Then},
+    race::{Pause, Race, Then},
     status,
     unary::{self, Prepared},
 };
@@ -53,7 +50,7 @@ pub(super) async fn attempts<T>(
     let (tried, sent, won) = (Mutex::default(), Notify::new(), OnceLock::new());
     let common = Common { call, observed, tried, sent, won };
     let mut running = FuturesUnordered::new();
-    running.push(common.attempt(AttemptKind::First, &frame, 0, None, p95.as_deref()));
+    running.push(common.attempt(AttemptKind::First, &frame, 0, Pause::None, p95.as_deref()));
     let (mut made, mut last) = (1, None);
     loop {
         let (due, previous) = (race.due(), race.previous_attempts());
@@ -112,7 +109,7 @@ pub(super) async fn attempts<T>(
                         let service = channel.service();
                         tracing::debug!(service, error = %failed.message(), "call moves on");
                         last = Some(failed);
-                        Some(Some(pause))
+                        Some(pause)
                     }
                 }
             }
@@ -121,7 +118,7 @@ pub(super) async fn attempts<T>(
                 None
             }
             () = sleep_until(due.unwrap_or(*deadline)), if due.is_some() => {
-                race.is_due(Instant::now()).then_some(None)
+                race.is_due(Instant::now()).then_some(Pause::None)
             }
             () = sleep_until(*deadline), if running.is_empty() => None,
         };
@@ -184,7 +181,7 @@ impl Common<'_> {
         kind: AttemptKind,
         frame: &'a (impl Fn() -> Bytes + Sync),
         previous: u32,
-        pause: Option<Duration>,
+        pause: Pause,
         p95: Option<&'a P95>,
     ) -> Result<Ended<'a>, Status> {
         let Prepared { channel, method, metadata, options, start, deadline } = self.call;
@@ -193,7 +190,15 @@ impl Common<'_> {
         let struck = sleep_until(*deadline);
         tokio::pin!(struck);
         let request = channel.request(options, method.path, metadata);
-        let mut pause = pause;
+        let rests = |pause| sleep_until((Instant::now() + pause).min(*deadline));
+        let mut pause = match pause {
+            Pause::None => None,
+            Pause::IfTried(pause) => Some(pause),
+            Pause::Always(pause) => {
+                rests(pause).await;
+                None
+            }
+        };
         let (node, pick, slot) = loop {
             let tried = self.tried().clone();
             let request = balance::Request { tried: &tried, ..request };
@@ -210,7 +215,7 @@ impl Common<'_> {
             if let Some(pause) = pause.take_if(|_| tried.contains(&picked)) {
                 // The same node once more: not at once.
                 drop(pick);
-                sleep(pause).await;
+                rests(pause).await;
                 continue;
             }
             let node = pick.node().clone();

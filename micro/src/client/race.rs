@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use super::{
     hedge::Hedging,
     policy::RetryPolicy,
-    retry::{Purse, Pushback, growing_pause},
+    retry::{Purse, Pushback, growing_pause, is_shed},
 };
 use crate::transport::{Failure, FailureKind};
 
@@ -32,6 +32,7 @@ pub(super) struct Race<'a> {
     again: Option<Instant>,
     backed_off: u32,
     pauses: u32,
+    refusals: u32,
     is_suspect: bool,
     is_unpaid: bool,
 }
@@ -39,12 +40,22 @@ pub(super) struct Race<'a> {
 /// What follows a failed attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Then {
-    /// Another at once; on a node that was tried before, after this pause.
-    Attempt(Duration),
+    /// Another, after this pause.
+    Attempt(Pause),
     /// Others are under way, or will be.
     Wait,
     /// The call fails, and what is under way is given up.
     Fail,
+}
+
+/// What goes before an attempt that is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pause {
+    None,
+    /// If its node was tried before.
+    IfTried(Duration),
+    /// Whichever node it has.
+    Always(Duration),
 }
 
 impl<'a> Race<'a> {
@@ -69,6 +80,7 @@ impl<'a> Race<'a> {
             again: None,
             backed_off: 0,
             pauses: 0,
+            refusals: 0,
             is_suspect: false,
             is_unpaid: false,
         }
@@ -122,7 +134,11 @@ impl<'a> Race<'a> {
             if self.running == 1 {
                 self.timed = None;
             }
-            return Then::Attempt(growing_pause(&mut self.pauses));
+            let pause = growing_pause(&mut self.pauses);
+            return Then::Attempt(match is_shed(failure, &mut self.refusals) {
+                true => Pause::Always(pause),
+                false => Pause::IfTried(pause),
+            });
         }
         match failure.kind() {
             FailureKind::TooLarge | FailureKind::Body => Then::Fail,
@@ -172,7 +188,7 @@ impl<'a> Race<'a> {
             return self.wait();
         }
         if self.start(now) {
-            return Then::Attempt(growing_pause(&mut self.pauses));
+            return Then::Attempt(Pause::IfTried(growing_pause(&mut self.pauses)));
         }
         self.wait()
     }
@@ -312,9 +328,13 @@ mod tests {
         while budget.withdraw(start) {}
         let mut race = a6(&budget, start);
         let refused = Failure::unavailable(FailureKind::Refused, "node:1", "gone");
-        for _ in 0..20 {
+        for nth in 1..=20 {
             let then = race.after_failure(&refused, start);
-            assert!(matches!(then, Then::Attempt(_)), "{then:?}");
+            match then {
+                Then::Attempt(Pause::IfTried(_)) => assert!(nth < 4, "{nth}"),
+                Then::Attempt(Pause::Always(_)) => assert!(nth >= 4, "{nth}"),
+                _ => panic!("{then:?}"),
+            }
             assert_eq!(race.due(), None, "nobody has it");
         }
         assert_eq!(race.previous_attempts(), 0);

@@ -19,6 +19,10 @@ use crate::transport::{Failure, FailureKind};
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often a call that nodes refuse goes on to another at once. Then it pauses as if each had been
+/// tried: a large fleet that sheds load would else be asked by each call, node after node, without end.
+const REFUSED_AT_ONCE: u32 = 3;
+
 /// Tells the server how many declared retries went before.
 pub(super) const PREVIOUS_ATTEMPTS: HeaderName =
     HeaderName::from_static("grpc-previous-rpc-attempts");
@@ -26,7 +30,7 @@ pub(super) const PREVIOUS_ATTEMPTS: HeaderName =
 /// One call's attempts so far.
 ///
 /// Two kinds of retry: *transparent*, when provably no handler has seen the call, without a limit
-/// but the deadline; and *declared*, after what the call's policy lists, up to its number of
+/// but the deadline, though from the fourth REFUSED_STREAM on not without a pause; and *declared*, after what the call's policy lists, up to its number of
 /// attempts and as long as the channel's purse pays. A call has a policy when it was given one, when
 /// its method's service config has one, or when its `.proto` gives an `idempotency_level`.
 ///
@@ -44,6 +48,7 @@ pub(super) struct Retry<'a> {
     /// Pauses by the policy since the call's start, or since the server asked for one.
     backed_off: u32,
     pauses: u32,
+    refusals: u32,
     /// Whether a GOAWAY for an error has thrown it out before.
     is_suspect: bool,
     is_unpaid: bool,
@@ -62,7 +67,7 @@ pub(super) enum Purse<'a> {
 pub(super) enum Next {
     /// Another attempt, on a node not tried yet if there is one.
     Attempt,
-    /// Another attempt after the time that the server or the policy asks for.
+    /// Another attempt after this time, on whichever node.
     AttemptAfter(Duration),
     /// The call fails.
     Fail,
@@ -148,6 +153,7 @@ impl<'a> Retry<'a> {
             previous: 0,
             backed_off: 0,
             pauses: 0,
+            refusals: 0,
             is_suspect: false,
             is_unpaid: false,
         }
@@ -182,7 +188,10 @@ impl<'a> Retry<'a> {
         let is_suspect = failure.kind() == FailureKind::Suspect;
         let is_suspect_again = is_suspect && std::mem::replace(&mut self.is_suspect, true);
         if failure.is_unprocessed() && !is_suspect_again {
-            return Next::Attempt;
+            return match is_shed(failure, &mut self.refusals) {
+                true => Next::AttemptAfter(self.pause()),
+                false => Next::Attempt,
+            };
         }
         match (failure.kind(), self.policy) {
             // What is wrong with the call here is wrong with it on every node.
@@ -232,6 +241,13 @@ impl<'a> Retry<'a> {
             (_, None) => Next::Attempt,
         }
     }
+}
+
+/// Whether the call has been refused so often that it pauses whichever node is next.
+pub(super) fn is_shed(failure: &Failure, refusals: &mut u32) -> bool {
+    let is_refused = failure.kind() == FailureKind::Refused;
+    *refusals += u32::from(is_refused);
+    is_refused && *refusals > REFUSED_AT_ONCE
 }
 
 /// The pause after `before` others.

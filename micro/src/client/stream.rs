@@ -149,15 +149,15 @@ async fn one_by_one(
     loop {
         let previous = retry.previous_attempts();
         let mut attempt = observed.attempt(kind, previous);
-        let request = balance::Request { tried: &tried, ..request };
-        let pick = match channel.pick(&request, options.fail_fast, &mut struck, &attempt).await {
+        let asked = balance::Request { tried: &tried, ..request };
+        let pick = match channel.pick(&asked, options.fail_fast, &mut struck, &attempt).await {
             Ok(pick) => pick,
             Err(none) => return Err(attempt.failed(status::after(last.as_ref(), none))),
         };
         let node = pick.node().clone();
         let (mut pick, slot) = tokio::select! {
             biased;
-            seated = channel.slot(pick, &request) => seated,
+            seated = channel.slot(pick, &asked) => seated,
             () = &mut struck => return Err(attempt.failed(match deadline {
                 Some(deadline) => status::in_line(service, &node, deadline - start),
                 None => status::no_stream(service, &node),
@@ -231,6 +231,7 @@ async fn one_by_one(
         drop(pick);
         let failed = attempt.failed(failed);
         observed.idle();
+        tried.push(endpoint);
         let pause = match next {
             Next::Fail => {
                 if retry.is_unpaid() {
@@ -239,7 +240,9 @@ async fn one_by_one(
                 return Err(failed);
             }
             Next::AttemptAfter(pause) => Some(pause),
-            Next::Attempt if tried.contains(&endpoint) => Some(retry.pause()),
+            Next::Attempt if channel.repeats(&balance::Request { tried: &tried, ..request }) => {
+                Some(retry.pause())
+            }
             Next::Attempt => None,
         };
         body = match replay.attempt() {
@@ -248,7 +251,6 @@ async fn one_by_one(
         };
         let is_declared = retry.previous_attempts() > previous;
         kind = if is_declared { AttemptKind::Retry } else { AttemptKind::TransparentRetry };
-        tried.push(endpoint);
         tracing::debug!(service, node = %node.id, error = %failed.message(), "call moves on");
         if deadline.is_none() {
             // What a node had the call for was no waiting.

@@ -172,8 +172,8 @@ async fn one_by_one<T>(
     loop {
         let previous = retry.previous_attempts();
         let mut attempt = observed.attempt(kind, previous);
-        let request = balance::Request { tried: &tried, ..request };
-        let pick = match channel.pick(&request, options.fail_fast, &mut struck, &attempt).await {
+        let asked = balance::Request { tried: &tried, ..request };
+        let pick = match channel.pick(&asked, options.fail_fast, &mut struck, &attempt).await {
             Ok(pick) => pick,
             Err(none) => return Err(attempt.failed(status::after(last.as_ref(), none))),
         };
@@ -228,6 +228,7 @@ async fn one_by_one<T>(
         };
         let failed = attempt.failed(failed);
         observed.idle();
+        tried.push(endpoint);
         let pause = match next {
             Next::Fail => {
                 if retry.is_unpaid() {
@@ -236,12 +237,13 @@ async fn one_by_one<T>(
                 return Err(failed);
             }
             Next::AttemptAfter(pause) => Some(pause),
-            Next::Attempt if tried.contains(&endpoint) => Some(retry.pause()),
+            Next::Attempt if channel.repeats(&balance::Request { tried: &tried, ..request }) => {
+                Some(retry.pause())
+            }
             Next::Attempt => None,
         };
         let is_declared = retry.previous_attempts() > previous;
         kind = if is_declared { AttemptKind::Retry } else { AttemptKind::TransparentRetry };
-        tried.push(endpoint);
         tracing::debug!(service, node = %node.id, error = %failed.message(), "call moves on");
         if let Some(pause) = pause {
             tokio::select! {

@@ -22,10 +22,12 @@ pub(crate) struct Failure {
 pub(crate) enum FailureKind {
     /// It never left this process: the connection is closing or closed, or has no stream ids left.
     NotSent,
-    /// The peer says that it did not process it: REFUSED_STREAM, or a GOAWAY in good order whose
-    /// last id is below the call's.
+    /// The peer says that it did not process it, and takes others: REFUSED_STREAM.
     Refused,
-    /// As refused, but the GOAWAY is for an error: the peer gave up the connection for something
+    /// The peer says that it did not process it, and leaves the connection: a GOAWAY in good order
+    /// whose last id is below the call's.
+    LeftBehind,
+    /// As left behind, but the GOAWAY is for an error: the peer gave up the connection for something
     /// that was sent on it, and that may have been this call.
     Suspect,
     /// The connection broke, or a PING went unanswered, after the call may have been seen.
@@ -71,7 +73,8 @@ impl Failure {
 
     /// Whether no handler can have seen the call, so that it may be sent again elsewhere.
     pub(crate) fn is_unprocessed(&self) -> bool {
-        matches!(self.kind, FailureKind::NotSent | FailureKind::Refused | FailureKind::Suspect)
+        use FailureKind::{LeftBehind, NotSent, Refused, Suspect};
+        matches!(self.kind, NotSent | Refused | LeftBehind | Suspect)
     }
 
     /// The status that the call's caller is to get.
@@ -131,7 +134,7 @@ pub(super) fn of_stream(
     is_answered: bool,
     why_lost: Option<&str>,
 ) -> Failure {
-    use FailureKind::{Lost, Malformed, NotSent, Refused, Reset, Suspect};
+    use FailureKind::{LeftBehind, Lost, Malformed, NotSent, Refused, Reset, Suspect};
     if error.is_reset() && error.is_remote() {
         let reason = error.reason().unwrap_or(Reason::INTERNAL_ERROR);
         let code = code_of_reset(reason);
@@ -151,7 +154,7 @@ pub(super) fn of_stream(
         let reason = error.reason().unwrap_or(Reason::NO_ERROR);
         let kind = match reason {
             _ if !was_sent => NotSent,
-            Reason::NO_ERROR => Refused,
+            Reason::NO_ERROR => LeftBehind,
             _ => Suspect,
         };
         let text = format_args!("the peer sent GOAWAY {reason:?} and did not process the call");

@@ -63,7 +63,7 @@ impl World {
         assert!(census.out <= census.pickable / 2, "half may be out: {census:?}");
         for action in self.members.actions() {
             match action {
-                Action::Dial(attempt, node, previous) => {
+                Action::Dial(attempt, node, previous, _) => {
                     self.dialled.push(attempt.clone());
                     let seen = (attempt, node.address.clone(), previous);
                     self.attempts.insert(node.id.clone(), seen);
@@ -123,7 +123,7 @@ impl World {
     }
 
     fn failed(&mut self, ms: u64, id: &str) {
-        self.members.failed(&self.attempt(id), &"refused".into(), self.at(ms));
+        self.members.failed(&self.attempt(id), &"refused".into(), false, self.at(ms));
         self.act();
     }
 
@@ -305,7 +305,7 @@ fn news_of_an_earlier_attempt_changes_nothing() {
     world.connected(5_010, "a");
     world.members.closed(&first, &"reset".into(), world.at(6_000));
     world.members.draining(&first, world.at(6_000));
-    world.members.failed(&first, &"refused".into(), world.at(6_000));
+    world.members.failed(&first, &"refused".into(), false, world.at(6_000));
     world.act();
     assert_eq!((world.picks(), world.dials()), (vec!["a"], 2));
 }

@@ -61,6 +61,12 @@ impl<L: Clone> Members<L> {
         Some((member.endpoint, node.clone(), link.clone(), tally.clone()))
     }
 
+    /// Whether it has said nothing of its health over the connection that it has.
+    pub(in super::super) fn is_silent(&self, attempt: &Attempt) -> bool {
+        let member = self.members.get(&attempt.key).filter(|it| it.attempt == attempt.number);
+        member.is_some_and(|it| it.link.is_some() && !it.is_well && it.error.is_none())
+    }
+
     /// The connections that stand, and whose they are.
     pub(in super::super) fn connections(&self) -> Vec<(Attempt, Arc<Node>, L)> {
         let connection = |member: &Member<L>| {

@@ -1,7 +1,7 @@
 //! Calls beyond what may be in flight.
 
 use super::*;
-use crate::balance::{Limits, Unpicked};
+use crate::balance::{CallInfo, Candidates, Limits, Policy, Unpicked};
 
 async fn limited(ids: &[&str], limits: Limits) -> World {
     let world = world_of(Options { limits, ..Options::default() });
@@ -118,4 +118,80 @@ async fn who_waits_for_room_has_no_node_dialled_for_it() {
     assert!(timeout(Duration::from_secs(60), world.balancer.wait(&any, false)).await.is_err());
     let dials = world.network.dials("refusing:1").len() - before;
     assert!((9..16).contains(&dials), "{dials}: one in five seconds or so");
+}
+
+/// A call that waits: what it came to, and when.
+fn waiting(
+    world: &World,
+    request: &Request<'static>,
+    fail_fast: bool,
+    seconds: u64,
+) -> tokio::task::JoinHandle<(Result<Pick<Connection>, Unpicked>, Duration)> {
+    let (balancer, request) = (world.balancer.clone(), *request);
+    tokio::spawn(async move {
+        let start = Instant::now();
+        let struck = sleep(Duration::from_secs(seconds));
+        (balancer.wait_until(&request, fail_fast, struck).await, start.elapsed())
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stands_in_line_for_room_hears_that_there_is_no_node() {
+    let limits = Limits { per_node: Some(1), ..Limits::default() };
+    let world = limited(&["a"], limits).await;
+    let (held, any) = (world.pick(), Request::default());
+    let mut calls = Vec::new();
+    for (fail_fast, seconds) in [(false, 60), (true, 30), (false, 20)] {
+        calls.push(waiting(&world, &any, fail_fast, seconds));
+        world.settle().await;
+    }
+    sleep(Duration::from_secs(5)).await;
+    assert!(calls.iter().all(|call| !call.is_finished()), "a has no room");
+    world.network.set("a:1", Host::Refuses);
+    world.network.end(held.connection(), Ended::Closed("killed".to_owned()));
+    for seconds in [20, 5] {
+        let (picked, waited) = calls.pop().expect("one more").await.expect("no panic");
+        assert!(matches!(picked, Err(Unpicked::NotReady)), "{picked:?}");
+        assert_eq!(waited.as_secs(), seconds);
+    }
+    world.network.set("a:1", Host::Accepts);
+    let (picked, waited) = calls.pop().expect("the first").await.expect("no panic");
+    assert_eq!(picked.expect("a is back").node().id, "a");
+    assert!(waited < Duration::from_secs(23), "{waited:?}");
+}
+
+/// Has no node for the calls of one method.
+#[derive(Debug)]
+struct NoneFor(&'static str);
+
+impl Policy for NoneFor {
+    fn pick(&self, _: &Candidates<'_>, call: &CallInfo<'_>) -> Option<usize> {
+        (call.method() != self.0).then_some(0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_another_node_than_there_is_does_not_hold_up_the_line_for_room() {
+    let world = world_of(Options {
+        limits: Limits { per_node: Some(1), ..Limits::default() },
+        ..Options::default()
+    });
+    let balancing = Balancing::custom(NoneFor("/a.B/None"));
+    world.tuning.send_modify(|tuning| tuning.balancing = balancing);
+    world.send(nodes(&["a"]));
+    sleep(Duration::from_millis(10)).await;
+    let held = world.pick();
+    let (any, none) = (Request::default(), Request { method: "/a.B/None", ..Request::default() });
+    let mut calls = Vec::new();
+    for request in [&any, &none, &any] {
+        calls.push(waiting(&world, request, false, 60));
+        world.settle().await;
+    }
+    drop(held);
+    let last = calls.pop().expect("the third");
+    let none = calls.pop().expect("the second");
+    drop(calls.pop().expect("the first").await);
+    let (picked, waited) = last.await.expect("no panic");
+    assert!(picked.is_ok() && waited < Duration::from_secs(1), "{picked:?} after {waited:?}");
+    assert!(matches!(none.await, Ok((Err(Unpicked::NotReady), _))));
 }

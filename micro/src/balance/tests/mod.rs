@@ -15,7 +15,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{
     Balancer, Balancing, EndpointId, Filter, Options, Outcome, Pick, Request, Tuning,
-    connect::{Connect, Ended},
+    connect::{Connect, Ended, NotConnected},
     health::Health,
 };
 use crate::{
@@ -90,6 +90,52 @@ async fn a_waiting_call_has_a_node_dialled_once_a_second() {
     world.network.set("a:1", Host::Accepts);
     let start = Instant::now();
     ready(&world.balancer, false).await;
+    assert!(start.elapsed() <= Duration::from_millis(1_001), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_dialled_as_a_silent_one_while_it_is_silent_and_not_since_it_is_down() {
+    let world = world();
+    let mut host = Host::Silent;
+    world.network.set("a:1", host);
+    world.send(nodes(&["a"]));
+    sleep(Duration::from_millis(10)).await;
+    for next in [Host::Silent, Host::Refuses, Host::Refuses, Host::Silent, Host::Accepts] {
+        let before = world.network.dials("a:1").len();
+        world.network.set("a:1", next);
+        while world.network.dials("a:1").len() == before {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let was_silent = world.network.0.lock().unwrap().was_silent["a:1"];
+        assert_eq!(was_silent, host == Host::Silent, "{host:?}, then {next:?}");
+        host = next;
+    }
+    sleep(Duration::from_millis(1_500)).await;
+    world.network.end(world.pick().connection(), Ended::Closed("restarts".to_owned()));
+    sleep(Duration::from_millis(10)).await;
+    assert!(!world.network.0.lock().unwrap().was_silent["a:1"], "it has answered since");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pinned_call_that_waits_has_its_node_dialled_once_a_second_and_no_other() {
+    let world = world();
+    for down in ["b:1", "c:1"] {
+        world.network.set(down, Host::Refuses);
+    }
+    world.send(nodes(&["a", "b", "c"]));
+    sleep(Duration::from_secs(60)).await;
+    let dials = |address: &str| world.network.dials(address).len();
+    let before = (dials("b:1"), dials("c:1"));
+    let pinned = Request { node: Some("b"), ..Request::default() };
+    let waits = world.balancer.wait(&pinned, false);
+    tokio::pin!(waits);
+    assert!(timeout(Duration::from_secs(20), &mut waits).await.is_err());
+    let dialled = (dials("b:1") - before.0, dials("c:1") - before.1);
+    assert!((19..=21).contains(&dialled.0), "{dialled:?}");
+    assert!(dialled.1 <= 5, "by its backoff: {dialled:?}");
+    world.network.set("b:1", Host::Accepts);
+    let start = Instant::now();
+    assert_eq!(waits.await.expect("it is back").node().id, "b");
     assert!(start.elapsed() <= Duration::from_millis(1_001), "{:?}", start.elapsed());
 }
 

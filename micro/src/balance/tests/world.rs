@@ -18,6 +18,8 @@ pub(super) struct Network(pub(super) Arc<Mutex<Inner>>);
 pub(super) struct Inner {
     pub(super) hosts: HashMap<String, Host>,
     pub(super) dials: Vec<(String, Instant)>,
+    /// Whether the last of each was said to be of an address that had been silent.
+    pub(super) was_silent: HashMap<String, bool>,
     pub(super) connections: Vec<watch::Sender<Option<Ended>>>,
     pub(super) closed: Vec<usize>,
     /// Of which service each address was last asked, and where to tell how it is.
@@ -57,15 +59,18 @@ impl Connect for Network {
         self,
         address: String,
         _previous: Option<Connection>,
-    ) -> Result<Connection, String> {
+        was_silent: bool,
+    ) -> Result<Connection, NotConnected> {
         let host = {
             let mut inner = self.0.lock().unwrap();
             inner.dials.push((address.clone(), Instant::now()));
+            inner.was_silent.insert(address.clone(), was_silent);
             inner.hosts.get(&address).copied().unwrap_or(Host::Accepts)
         };
         sleep(Duration::from_millis(if host == Host::Silent { 1_000 } else { 1 })).await;
         if host != Host::Accepts {
-            return Err(format!("cannot connect to {address}: {host:?}"));
+            let why = format!("cannot connect to {address}: {host:?}");
+            return Err(NotConnected { why, is_silent: host == Host::Silent });
         }
         let mut inner = self.0.lock().unwrap();
         inner.connections.push(watch::Sender::new(None));

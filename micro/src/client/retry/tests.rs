@@ -59,22 +59,47 @@ fn the_client_bounds_what_a_policy_asks_for() {
 }
 
 #[test]
-fn a_call_is_thrown_out_by_a_goaway_for_an_error_once_and_refused_without_end() {
+fn a_call_is_thrown_out_by_a_goaway_for_an_error_once_and_left_behind_without_end() {
     let now = Instant::now();
     let budget = Budget::new(now);
     let failure = |kind| Failure::unavailable(kind, "node:1", "gone");
-    let (suspect, refused) = (failure(FailureKind::Suspect), failure(FailureKind::Refused));
+    let (suspect, left) = (failure(FailureKind::Suspect), failure(FailureKind::LeftBehind));
     let mut retry = undeclared(&budget);
     for _ in 0..200 {
-        assert_eq!(retry.after_failure(&refused, now), Next::Attempt, "it costs no budget");
+        assert_eq!(retry.after_failure(&left, now), Next::Attempt, "it costs no budget");
     }
     assert_eq!(retry.after_failure(&suspect, now), Next::Attempt);
-    assert_eq!(retry.after_failure(&refused, now), Next::Attempt);
+    assert_eq!(retry.after_failure(&left, now), Next::Attempt);
     assert_eq!(retry.after_failure(&suspect, now), Next::Fail, "the second time");
 
     let mut retry = declared(&budget);
     let attempts = (0..100).take_while(|_| retry.after_failure(&suspect, now) == Next::Attempt);
     assert_eq!(attempts.count(), 5, "one, and then as many as after any failure");
+}
+
+#[test]
+fn a_call_that_is_refused_pauses_from_the_fourth_time_on_whichever_node_is_next() {
+    let now = Instant::now();
+    let budget = Budget::new(now);
+    let failure = |kind| Failure::unavailable(kind, "node:1", "gone");
+    let mut retry = undeclared(&budget);
+    let mut waited = Duration::ZERO;
+    for nth in 1..=200 {
+        for kind in [FailureKind::NotSent, FailureKind::LeftBehind] {
+            assert_eq!(retry.after_failure(&failure(kind), now), Next::Attempt, "{kind:?}");
+        }
+        match retry.after_failure(&failure(FailureKind::Refused), now) {
+            Next::Attempt => assert!(nth < 4, "{nth}"),
+            Next::AttemptAfter(pause) => {
+                assert!(nth >= 4, "{nth}");
+                waited += pause;
+            }
+            Next::Fail => panic!("the {nth}th time"),
+        }
+        let is_over = waited >= Duration::from_secs(5);
+        assert!(is_over || nth < 18, "a dozen and a few within five seconds");
+        assert!(!is_over || nth > 12);
+    }
 }
 
 #[test]
@@ -144,10 +169,12 @@ enum Event {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    use FailureKind::{Body, Lost, Malformed, NotSent, Refused, Reset, Suspect, TooLarge};
+    use FailureKind::{
+        Body, LeftBehind, Lost, Malformed, NotSent, Refused, Reset, Suspect, TooLarge,
+    };
     let code = (1..=16).prop_map(Code::from_i32);
     let pushback = prop::option::of(prop::sample::select(vec!["-1", "0", "70", "x"]));
-    let kinds = vec![Body, Lost, Malformed, NotSent, Refused, Reset, Suspect, TooLarge];
+    let kinds = vec![Body, LeftBehind, Lost, Malformed, NotSent, Refused, Reset, Suspect, TooLarge];
     prop_oneof![
         (code, pushback).prop_map(|(code, pushback)| Event::Status(code, pushback)),
         prop::sample::select(kinds).prop_map(Event::Failure),
@@ -212,7 +239,7 @@ fn follow(retry: &mut Retry<'_>, event: &Event, suspect: &mut u32, now: Instant)
         Event::Failure(kind) => {
             *suspect += u32::from(kind == FailureKind::Suspect);
             let is_unseen = match kind {
-                FailureKind::NotSent | FailureKind::Refused => true,
+                FailureKind::NotSent | FailureKind::Refused | FailureKind::LeftBehind => true,
                 FailureKind::Suspect => *suspect == 1,
                 _ => false,
             };

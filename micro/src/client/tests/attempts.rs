@@ -21,7 +21,7 @@ use tower_service::Service as _;
 
 use crate::{
     Client,
-    client::unary::Options,
+    client::{Hedge, unary::Options},
     fixture::{Echo, Stub, Word, client, start},
     layer::Next,
     registry::{self, Node},
@@ -129,6 +129,62 @@ async fn a_stream_without_a_deadline_that_every_node_refuses_ends_after_five_sec
     assert!(status.message().contains("REFUSED_STREAM"), "{status}");
     let took = start.elapsed();
     assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(6), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_not_put_to_each_node_of_a_fleet_that_refuses_it() {
+    let registry = "memory://client-sheds";
+    let asked = Arc::new(AtomicU32::new(0));
+    for _ in 0..40 {
+        let (listener, asked) = (node(registry, "a").await, asked.clone());
+        tokio::spawn(async move {
+            let mut raw = Raw::accept(&listener).await.expect("a client");
+            while let Ok(stream) = raw.next(HEADERS).await {
+                asked.fetch_add(1, Ordering::SeqCst);
+                let code = [0, 0, 0, REFUSED_STREAM];
+                raw.write(RST_STREAM, 0, stream, &code).await.expect("connected");
+            }
+        });
+    }
+    let (stub, word) = (Stub::new("a", &client(registry)), || Word::new("who?"));
+    stub.say(word()).await.expect_err("refused");
+    let hedge = Hedge::after(Duration::from_secs(60));
+    for kind in ["unary", "hedged", "streaming"] {
+        let before = asked.load(Ordering::SeqCst);
+        match kind {
+            "unary" => drop(stub.say(word()).await.expect_err("refused")),
+            "hedged" => drop(stub.say(word()).hedge(hedge).await.expect_err("refused")),
+            _ => drop(stub.down(word()).await.expect_err("refused")),
+        }
+        let times = asked.load(Ordering::SeqCst) - before;
+        assert!((12..20).contains(&times), "{kind}: {times} times in five seconds");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_pauses_before_each_attempt_on_a_node_that_it_has_tried_and_before_no_other() {
+    for (nodes, pauses) in [(1, 10 + 20 + 40 + 80), (2, 10 + 20 + 40)] {
+        let registry = &format!("memory://client-pauses-{nodes}");
+        let (calls, mut running) = (Arc::new(AtomicU32::new(0)), Vec::new());
+        for _ in 0..nodes {
+            let echo = Echo { calls: calls.clone(), ..Echo::default() };
+            running.push(start(registry, "a", echo).await);
+        }
+        let stub = Stub::new("a", &client(registry));
+        stub.say(Word::new("who?")).await.expect("connected");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        for is_unary in [true, false] {
+            let (start, before) = (Instant::now(), calls.load(Ordering::SeqCst));
+            if is_unary {
+                stub.read(Word::new("closed")).await.expect_err("for ever");
+            } else {
+                stub.follow(Word::new("closed")).await.expect_err("for ever");
+            }
+            let took = start.elapsed().as_millis();
+            assert_eq!(calls.load(Ordering::SeqCst) - before, 5);
+            assert!((pauses * 8 / 10..=pauses * 12 / 10).contains(&took), "{nodes}: {took} ms");
+        }
+    }
 }
 
 #[tokio::test]

@@ -92,6 +92,19 @@ async fn a_call_that_is_answered_in_time_is_made_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deadline_ends_the_pause_before_an_attempt() {
+    let registry = "memory://hedged-pause";
+    let _node = start(registry, "a", Echo::default()).await;
+    let stub = Stub::new("a", &client(registry));
+    stub.say(Word::new("who?")).await.expect("connected");
+    let (start, timeout) = (Instant::now(), Duration::from_millis(15));
+    let call = stub.read(Word::new("closed")).hedge(Hedge::after(DELAY)).timeout(timeout);
+    call.await.expect_err("closed for ever");
+    // The first pause is of 10 ms, the second of 20.
+    assert!(start.elapsed() < Duration::from_millis(17), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deadline_ends_both_attempts() {
     let pair = Pair::start("memory://hedged-deadline").await;
     let start = Instant::now();

@@ -73,7 +73,7 @@ async fn goaway_refuses_what_came_after_its_last_id_and_lets_the_rest_finish() {
     peer.call().await;
     peer.go_away(first, 0, b"").await;
     let failure = refused.await.unwrap().unwrap_err();
-    assert_eq!(failure.kind(), FailureKind::Refused);
+    assert_eq!(failure.kind(), FailureKind::LeftBehind);
     assert!(failure.is_unprocessed());
 
     assert_eq!(*state.borrow_and_update(), ConnectionState::Draining);

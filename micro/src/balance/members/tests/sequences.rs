@@ -192,7 +192,8 @@ impl Run {
             Event::Failed(one) => {
                 let place = self.at(one, |stage| stage == Stage::Dialling)?;
                 self.stages[place] = Stage::Over;
-                self.world.members.failed(&self.world.dialled[place], &"refused".into(), now);
+                let attempt = &self.world.dialled[place];
+                self.world.members.failed(attempt, &"refused".into(), false, now);
             }
             Event::Draining(one) => {
                 let place = self.connected(one)?;
