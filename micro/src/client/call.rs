@@ -44,8 +44,8 @@ use crate::{balance::hash_text, descriptor::MethodDescriptor, registry::BoxFutur
 /// A call that provably no handler has seen moves to another node by itself, as often as its
 /// deadline allows; but one that a node threw out together with its connection, for an error, does
 /// so once ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)), and one
-/// that nodes refuse (REFUSED_STREAM) pauses from the fourth time on, for 10 ms growing to 1 s, so
-/// that a large fleet that sheds load is not sent each call thousands of times. A method
+/// that nodes refuse (REFUSED_STREAM) pauses from the fourth time on, for longer each time up to
+/// 1 s, so that a large fleet that sheds load is not sent each call thousands of times. A method
 /// whose `.proto` gives it an `idempotency_level`, and a call that is
 /// [`idempotent`](Self::idempotent), is also made again after `Unavailable`, after
 /// `ResourceExhausted`, and after a connection or a stream that broke, up to five attempts in all;
