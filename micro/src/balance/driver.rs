@@ -217,6 +217,7 @@ impl<K: Connect> Driver<K> {
                     let why = format!("it has not said within {within:?} whether it is well");
                     let why = self.remember(&node, why);
                     self.members.told(&attempt, Err(why), now);
+                    self.judge(&node, now);
                 }
             }
             Event::Tuned => self.tune(now),

@@ -229,6 +229,24 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         shared.pick(request, &mut place)
     }
 
+    /// Another ready node for a call that has one, and with it a place among all calls; none that it has
+    /// tried.
+    pub(crate) fn pick_beside(&self, request: &Request<'_>) -> Option<Pick<C>> {
+        let shared = &self.handle.shared;
+        if request.node.is_some() || shared.room.has_line(request) {
+            return None;
+        }
+        let pick = shared.pick(request, &mut None)?;
+        (!request.tried.contains(&pick.endpoint())).then_some(pick)
+    }
+
+    /// Whether all that a further attempt of the call could go to it has tried. A node that has to be
+    /// waited for is none: the wait is a pause.
+    pub(crate) fn repeats(&self, request: &Request<'_>) -> bool {
+        // The one that it is pinned to may be ejected, and is then not found at once.
+        request.node.is_some() || self.handle.shared.snapshot.load().repeats(request)
+    }
+
     /// Waits until there is a node for the call, and room on it, first come first served; or until the
     /// registry has [refused](Self::refused) the service, or `struck` ends. While a call waits for a
     /// node, nodes are dialled at once, no more than once a second each, whatever their backoff: of a

@@ -39,7 +39,7 @@ pub(crate) struct Pick<C = transport::Connection> {
     /// overtaken or given up. Another is made after a while, as if none had come.
     pub(super) is_probe: bool,
     _counted: Option<Counted>,
-    _place: Place,
+    place: Place,
     /// Where nodes have limits.
     room: Option<Arc<Room>>,
 }
@@ -60,9 +60,19 @@ impl<C> Pick<C> {
             is_sampled,
             is_probe,
             _counted: counted,
-            _place: place,
+            place,
             room: room.cloned(),
         }
+    }
+
+    /// Its place among all calls, which it is without from then on.
+    pub(crate) fn take_place(&mut self) -> Place {
+        self.place.take()
+    }
+
+    /// Gives it one.
+    pub(crate) fn give_place(&mut self, place: Place) {
+        self.place = place;
     }
 
     /// The connection to send the call on.

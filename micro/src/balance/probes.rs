@@ -58,8 +58,8 @@ impl<C> Probes<C> {
     }
 
     /// The node that this call is to try, if one waits and it is for such a call: not for one that
-    /// has failed before, is pinned to a node, or whose method the node does not serve, nor for one that
-    /// the node `is_for` not.
+    /// has failed before, is pinned to a node, or whose method the node does not serve; nor for one that
+    /// the policy would not give it (`is_for`).
     pub(super) fn take(
         &self,
         request: &Request<'_>,

@@ -29,7 +29,7 @@ pub(super) struct Room {
 }
 
 /// A place among all calls, or none where those are not limited.
-pub(super) type Place = Option<OwnedSemaphorePermit>;
+pub(crate) type Place = Option<OwnedSemaphorePermit>;
 
 impl Room {
     /// `is_picky`: whether calls may go to some nodes and not to others.

@@ -89,6 +89,13 @@ impl<C> Snapshot<C> {
         self.rule.pick(&self.set, &Asked { tried: &[], ..asked }, now, rng)
     }
 
+    /// Whether there are endpoints for the call, and it has tried all of them.
+    pub(super) fn repeats(&self, request: &Request<'_>) -> bool {
+        let asked = Asked { request, tried: request.tried, serving: self.serving };
+        let has_any = |asked: Asked<'_>| self.set.iter().any(|endpoint| asked.admits(endpoint));
+        !has_any(asked) && has_any(Asked { tried: &[], ..asked })
+    }
+
     /// Whether the rule might choose an endpoint for the call, were it in the set.
     pub(super) fn is_for(&self, request: &Request<'_>, endpoint: &Endpoint<C>) -> bool {
         self.rule.is_for(&self.set, request, endpoint)

@@ -145,7 +145,7 @@ impl Subset {
 
     /// How many there should be.
     fn wanted(&self) -> usize {
-        self.size + self.failing.len()
+        self.size.saturating_add(self.failing.len())
     }
 
     /// Whether there should be more, and there are.

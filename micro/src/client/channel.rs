@@ -220,15 +220,6 @@ impl Channel {
         })
     }
 
-    /// Whether there is but a node that the call has tried for its next attempt. One that has to be
-    /// waited for is none: the wait is a pause.
-    pub(super) fn repeats(&self, request: &balance::Request<'_>) -> bool {
-        // It may be ejected, and is then not found at once.
-        let is_pinned = request.node.is_some();
-        let is_tried = |pick: Pick| request.tried.contains(&pick.endpoint());
-        is_pinned || self.shared.balancer.pick(request).is_some_and(is_tried)
-    }
-
     fn no_node(&self, request: &balance::Request<'_>) -> Status {
         let balancer = &self.shared.balancer;
         if balancer.is_over() {

@@ -218,13 +218,9 @@ impl Common<'_> {
                 rests(pause).await;
                 continue;
             }
-            let node = pick.node().clone();
-            let (pick, slot) = tokio::select! {
-                biased;
-                seated = channel.slot(pick, &request) => seated,
-                () = &mut struck => {
-                    return Err(attempt.failed(status::in_line(service, &node, timeout)));
-                }
+            let (pick, slot) = match channel.slot(pick, &request, &mut struck).await {
+                Ok(seated) => seated,
+                Err(node) => return Err(attempt.failed(status::in_line(service, &node, timeout))),
             };
             let mut now_tried = self.tried();
             if tried.contains(&pick.endpoint()) || !now_tried.contains(&pick.endpoint()) {
@@ -245,7 +241,9 @@ impl Common<'_> {
         self.sent.notify_one();
         tokio::select! {
             biased;
-            reply = async { connection.unary(slot?, head, frame).await } => Ok(Ended { racing, attempt, node, reply }),
+            reply = async { connection.unary(slot?, head, frame).await } => {
+                Ok(Ended { racing, attempt, node, reply })
+            }
             () = &mut struck => Err(attempt.failed(status::no_answer(service, &node, timeout))),
         }
     }

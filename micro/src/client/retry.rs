@@ -15,7 +15,7 @@ use super::{
 use crate::transport::{Failure, FailureKind};
 
 /// The pause before an attempt on a node that this call has tried before: 10 ms x2 +-20%, at most
-/// 1 s. A node not tried yet is tried at once.
+/// 1 s. A node not tried yet is tried at once, but for a call that was refused time and again.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -30,9 +30,10 @@ pub(super) const PREVIOUS_ATTEMPTS: HeaderName =
 /// One call's attempts so far.
 ///
 /// Two kinds of retry: *transparent*, when provably no handler has seen the call, without a limit
-/// but the deadline, though from the fourth REFUSED_STREAM on not without a pause; and *declared*, after what the call's policy lists, up to its number of
-/// attempts and as long as the channel's purse pays. A call has a policy when it was given one, when
-/// its method's service config has one, or when its `.proto` gives an `idempotency_level`.
+/// but the deadline, though from the fourth REFUSED_STREAM on not without a pause; and *declared*, after
+/// what the call's policy lists, up to its number of attempts and as long as the channel's purse pays. A
+/// call has a policy when it was given one, when its method's service config has one, or when its
+/// `.proto` gives an `idempotency_level`.
 ///
 /// A call that a GOAWAY for an error has thrown out is retried transparently once, which is what
 /// [gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#transparent-retries)
@@ -188,10 +189,10 @@ impl<'a> Retry<'a> {
         let is_suspect = failure.kind() == FailureKind::Suspect;
         let is_suspect_again = is_suspect && std::mem::replace(&mut self.is_suspect, true);
         if failure.is_unprocessed() && !is_suspect_again {
-            return match is_shed(failure, &mut self.refusals) {
-                true => Next::AttemptAfter(self.pause()),
-                false => Next::Attempt,
-            };
+            if is_shed(failure, &mut self.refusals) {
+                return Next::AttemptAfter(self.pause());
+            }
+            return Next::Attempt;
         }
         match (failure.kind(), self.policy) {
             // What is wrong with the call here is wrong with it on every node.
@@ -205,7 +206,7 @@ impl<'a> Retry<'a> {
         self.declared(status.code(), Pushback::of(status), now)
     }
 
-    /// The pause before an attempt on a node that was tried already.
+    /// The pause before an attempt on a node that was tried already, or of a call refused time and again.
     pub(super) fn pause(&mut self) -> Duration {
         growing_pause(&mut self.pauses)
     }

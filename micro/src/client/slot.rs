@@ -1,16 +1,21 @@
 //! A stream for an attempt: on the node that was picked, or on another that has one sooner.
 
+use std::{pin::pin, sync::Arc};
+
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 
 use super::Channel;
 use crate::{
     balance::{self, Pick},
+    registry::Node,
     transport::{Failure, Slot},
 };
 
-/// In how many lines a call stands, with that of the node that was picked. That one was the less loaded
-/// of two, as a rule: where it is full, most are.
+/// In how many lines a call stands: that of the node that was picked, and of others.
 const LINES: usize = 3;
+
+/// How many nodes are looked at for a stream that is free.
+const LOOKS: usize = 32;
 
 /// A pick and a stream there, or why there will be none.
 type Seated = (Pick, Result<Slot, Failure>);
@@ -20,51 +25,65 @@ impl Channel {
     /// some others: that node may hang, or be the first of many that come back, for all that have
     /// waited. What is in line was not sent, and may go anywhere.
     ///
-    /// # Cancel safety
-    /// Dropping the future gives up the place in line, and says nothing of the node.
-    pub(super) async fn slot(&self, pick: Pick, request: &balance::Request<'_>) -> Seated {
+    /// # Errors
+    /// The node that was picked, when `struck` ends. In line says nothing of it.
+    pub(super) async fn slot(
+        &self,
+        pick: Pick,
+        request: &balance::Request<'_>,
+        struck: impl Future<Output = ()> + Unpin,
+    ) -> Result<Seated, Arc<Node>> {
         match pick.connection().slot().now_or_never() {
-            Some(slot) => (pick, slot),
+            Some(slot) => Ok((pick, slot)),
             // Apart, since hardly any call needs room for it.
-            None => Box::pin(self.in_line(pick, request)).await,
+            None => Box::pin(self.in_line(pick, request, struck)).await,
         }
     }
 
-    async fn in_line(&self, pick: Pick, request: &balance::Request<'_>) -> Seated {
-        let mut full = request.tried.to_vec();
-        full.push(pick.endpoint());
+    async fn in_line(
+        &self,
+        mut pick: Pick,
+        request: &balance::Request<'_>,
+        mut struck: impl Future<Output = ()> + Unpin,
+    ) -> Result<Seated, Arc<Node>> {
+        // The call's own, wherever it goes.
+        let (node, place) = (pick.node().clone(), pick.take_place());
+        let mut standing = vec![pick.endpoint()];
         let mut lines = FuturesUnordered::from_iter([stand(pick)]);
-        loop {
+        let (mut pick, slot) = 'seated: loop {
             // In the queue before the look: what changes in between is not missed.
-            let mut changed = std::pin::pin!(self.balancer().changed());
+            let mut changed = pin!(self.balancer().changed());
             changed.as_mut().enable();
-            while let Some(other) = self.other(&full, request) {
+            let mut passed_over = [request.tried, &standing].concat();
+            for _ in 0..LOOKS {
+                let request = balance::Request { tried: &passed_over, ..*request };
+                let Some(other) = self.balancer().pick_beside(&request) else { break };
+                let endpoint = other.endpoint();
                 match other.connection().slot().now_or_never() {
-                    Some(Ok(slot)) => return (other, Ok(slot)),
-                    None if lines.len() == LINES => break,
-                    None => {
-                        full.push(other.endpoint());
+                    Some(Ok(slot)) => break 'seated (other, Ok(slot)),
+                    None if standing.len() < LINES => {
+                        standing.push(endpoint);
                         lines.push(stand(other));
                     }
-                    Some(Err(_)) => full.push(other.endpoint()),
+                    _ => {}
                 }
+                passed_over.push(endpoint);
             }
             tokio::select! {
                 biased;
-                Some(seated) = lines.next() => if seated.1.is_ok() || lines.is_empty() {
-                    return seated;
-                },
+                Some((pick, slot)) = lines.next() => {
+                    if slot.is_ok() || lines.is_empty() {
+                        break (pick, slot);
+                    }
+                    // It may be back on another connection.
+                    standing.retain(|it| *it != pick.endpoint());
+                }
                 () = changed => {}
+                () = &mut struck => return Err(node),
             }
-        }
-    }
-
-    fn other(&self, full: &[balance::EndpointId], request: &balance::Request<'_>) -> Option<Pick> {
-        if request.node.is_some() {
-            return None;
-        }
-        let other = self.balancer().pick(&balance::Request { tried: full, ..*request })?;
-        (!full.contains(&other.endpoint())).then_some(other)
+        };
+        pick.give_place(place);
+        Ok((pick, slot))
     }
 }
 

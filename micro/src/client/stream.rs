@@ -154,14 +154,14 @@ async fn one_by_one(
             Ok(pick) => pick,
             Err(none) => return Err(attempt.failed(status::after(last.as_ref(), none))),
         };
-        let node = pick.node().clone();
-        let (mut pick, slot) = tokio::select! {
-            biased;
-            seated = channel.slot(pick, &asked) => seated,
-            () = &mut struck => return Err(attempt.failed(match deadline {
-                Some(deadline) => status::in_line(service, &node, deadline - start),
-                None => status::no_stream(service, &node),
-            })),
+        let (mut pick, slot) = match channel.slot(pick, &asked, &mut struck).await {
+            Ok(seated) => seated,
+            Err(node) => {
+                return Err(attempt.failed(match deadline {
+                    Some(deadline) => status::in_line(service, &node, deadline - start),
+                    None => status::no_stream(service, &node),
+                }));
+            }
         };
         let (endpoint, node) = (pick.endpoint(), pick.node().clone());
         let picked = Instant::now();
@@ -240,7 +240,9 @@ async fn one_by_one(
                 return Err(failed);
             }
             Next::AttemptAfter(pause) => Some(pause),
-            Next::Attempt if channel.repeats(&balance::Request { tried: &tried, ..request }) => {
+            Next::Attempt
+                if channel.balancer().repeats(&balance::Request { tried: &tried, ..request }) =>
+            {
                 Some(retry.pause())
             }
             Next::Attempt => None,

@@ -177,13 +177,9 @@ async fn one_by_one<T>(
             Ok(pick) => pick,
             Err(none) => return Err(attempt.failed(status::after(last.as_ref(), none))),
         };
-        let node = pick.node().clone();
-        let (pick, slot) = tokio::select! {
-            biased;
-            seated = channel.slot(pick, &request) => seated,
-            () = &mut struck => {
-                return Err(attempt.failed(status::in_line(service, &node, timeout)));
-            }
+        let (pick, slot) = match channel.slot(pick, &asked, &mut struck).await {
+            Ok(seated) => seated,
+            Err(node) => return Err(attempt.failed(status::in_line(service, &node, timeout))),
         };
         let (endpoint, node) = (pick.endpoint(), pick.node().clone());
         let left = deadline.saturating_duration_since(Instant::now());
@@ -237,7 +233,9 @@ async fn one_by_one<T>(
                 return Err(failed);
             }
             Next::AttemptAfter(pause) => Some(pause),
-            Next::Attempt if channel.repeats(&balance::Request { tried: &tried, ..request }) => {
+            Next::Attempt
+                if channel.balancer().repeats(&balance::Request { tried: &tried, ..request }) =>
+            {
                 Some(retry.pause())
             }
             Next::Attempt => None,

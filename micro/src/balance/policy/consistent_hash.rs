@@ -46,7 +46,7 @@ const CHUNK: usize = 256;
 /// is the default, a node that has 1.25 times the mean of the calls in flight, rounded up, passes the
 /// next call on to another, of each key to the same: no node melts under a hot key, at the price that
 /// a key's calls at one time may be at several nodes. [`unbounded`](Self::unbounded) leaves each key
-/// at its node.
+/// at its node, as long as that has a stream free: a call goes elsewhere before it waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "to be given to ChannelOptions::balancing"]
 pub struct ConsistentHash {

@@ -110,7 +110,7 @@ impl Balancing {
     /// A record that is written with another weight counts from then on.
     ///
     /// Shares are exact to about a call, and as even in time as can be. A node of weight 0 gets no
-    /// calls unless all others are 0 too, or were tried. What is no such number counts as 1, with a
+    /// calls unless all others are 0 too, or were tried, or have no stream free. What is no such number counts as 1, with a
     /// line in the log. In the first 10 s of its connection a node gets less, from a tenth up (Envoy's
     /// slow start): it may have caches to fill.
     pub fn weighted() -> Self {
@@ -122,7 +122,8 @@ impl Balancing {
         Self(Kind::ConsistentHash(hash))
     }
 
-    /// All calls to one node, a random one, for as long as it is connected; then to another.
+    /// All calls to one node, a random one, for as long as it is connected; then to another. Those for
+    /// which it has no stream free go to others.
     pub fn pick_first() -> Self {
         Self(Kind::PickFirst)
     }

@@ -370,3 +370,21 @@ async fn another_policy_and_other_rules_hold_from_when_they_are_said() {
     world.settle().await;
     assert_eq!(world.picks(), ["a", "b", "c"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_look_for_another_node_takes_no_turn() {
+    let world = world_tuned(Tuning { balancing: Balancing::round_robin(), ..Tuning::default() });
+    world.send(nodes(&["a", "b", "c"]));
+    sleep(Duration::from_millis(10)).await;
+    let mut turns = Vec::new();
+    for _ in 0..6 {
+        let pick = world.pick();
+        assert!(
+            !world.balancer.repeats(&Request { tried: &[pick.endpoint()], ..Request::default() })
+        );
+        turns.push(pick.node().id.clone());
+    }
+    assert_eq!(turns[..3], turns[3..]);
+    let all: Vec<_> = (0..3).map(|_| world.pick().endpoint()).collect();
+    assert!(world.balancer.repeats(&Request { tried: &all, ..Request::default() }));
+}

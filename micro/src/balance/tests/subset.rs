@@ -44,7 +44,8 @@ async fn a_node_that_is_not_well_has_a_stand_in_until_it_is() {
     for id in &first {
         world.says(id, false).await;
     }
-    sleep(Duration::from_secs(1)).await;
+    // Before those that come are given up for saying nothing.
+    sleep(Duration::from_millis(600)).await;
     let others: Vec<_> = world.dialled().into_iter().filter(|id| !first.contains(id)).collect();
     assert_eq!(others.len(), 2, "two in place of two");
     for id in &others {
@@ -57,6 +58,18 @@ async fn a_node_that_is_not_well_has_a_stand_in_until_it_is() {
     }
     assert_eq!(world.picks(), first);
     assert_eq!(world.part().await, Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_does_not_say_how_it_is_has_a_stand_in() {
+    let world = subset(2, Some(""));
+    world.send(nodes(&TEN));
+    sleep(Duration::from_millis(10)).await;
+    let first = world.dialled();
+    assert_eq!(first.len(), 2);
+    world.says(first[0], true).await;
+    sleep(Duration::from_millis(1500)).await;
+    assert_eq!(world.dialled().len(), 3, "in place of the one that was asked and is silent");
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,7 +108,7 @@ async fn a_node_that_is_chosen_again_is_as_unwell_as_it_was() {
     sleep(Duration::from_millis(10)).await;
     assert_eq!(world.part().await, Some(1));
     world.send(Update::Insert(Arc::new(Node::new("greeter", first, format!("{first}:1")))));
-    sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_millis(600)).await;
     assert_eq!(world.part().await, Some(2));
 }
 

@@ -219,6 +219,53 @@ async fn an_interceptor_runs_once_though_its_call_moves_to_another_node() {
     assert_eq!(runs.load(Ordering::SeqCst), calls, "once a call");
 }
 
+#[tokio::test]
+async fn a_call_in_line_does_not_go_back_to_where_it_was_refused() {
+    let registry = "memory://client-refused-in-line";
+    let refused = Arc::new(AtomicU32::new(0));
+    let (listener, counts) = (node(registry, "a").await, refused.clone());
+    tokio::spawn(async move {
+        let mut raw = Raw::accept(&listener).await.expect("a client");
+        while let Ok(stream) = raw.next(HEADERS).await {
+            counts.fetch_add(1, Ordering::SeqCst);
+            let code = [0, 0, 0, REFUSED_STREAM];
+            raw.write(RST_STREAM, 0, stream, &code).await.expect("connected");
+        }
+    });
+    let mut service = crate::Service::builder("a").id("one").registry(registry).build().await;
+    let server = service.as_mut().expect("a service").server().max_concurrent_streams(1);
+    crate::fixture::register(server, Echo::named("one"));
+    let _one = service.expect("a service").start().await.expect("it starts");
+    let client = client(registry);
+    let channel = client.channel("a");
+    for is_unary in [true, false] {
+        let stub = Stub::new("a", &client);
+        let held = stub.down(Word::new("one hang")).node("one").await.expect("a stream");
+        let mut held = held.into_inner();
+        held.message().await.expect("it goes on").expect("a word");
+        let before = refused.load(Ordering::SeqCst);
+        let call = tokio::spawn(async move {
+            match is_unary {
+                true => stub.say(Word::new("who?")).await.map(drop),
+                false => stub.follow(Word::new("who?")).await.map(drop),
+            }
+        });
+        // Refused, and in line at the other.
+        loop {
+            let explained = channel.explain().await.expect("its runtime runs");
+            let one = explained.nodes.iter().find(|it| it.node.id == "one").expect("it is listed");
+            if refused.load(Ordering::SeqCst) > before && one.in_flight == 2 {
+                break;
+            }
+            assert!(!call.is_finished(), "{explained}");
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        call.await.expect("no panic").expect("a reply");
+        assert_eq!(refused.load(Ordering::SeqCst), before + 1, "unary: {is_unary}");
+    }
+}
+
 /// The head of a response.
 const HEAD: &[u8] = b"\x88\x00\x0ccontent-type\x10application/grpc";
 

@@ -71,7 +71,9 @@ async fn a_call_goes_to_another_node_that_has_a_stream_free() {
     let registry = "memory://in-line-other";
     let (_a, _b) = (start(registry, "a").await, start(registry, "b").await);
     let hash = ConsistentHash::by_key().unbounded();
-    let options = ChannelOptions::new().balancing(Balancing::consistent_hash(hash));
+    // Room for what is held and for the call itself.
+    let options =
+        ChannelOptions::new().balancing(Balancing::consistent_hash(hash)).max_in_flight(2);
     let client = Client::builder().without_env().registry(registry).for_all(options);
     let stub = Stub::new("echo", &client.build().expect("a registry in memory"));
     for node in ["a", "b"] {

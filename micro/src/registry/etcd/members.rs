@@ -11,7 +11,7 @@ use std::{
 };
 
 use etcd_client::{Channel, Client, Error as ClientError};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tonic::{Code, transport::Endpoint};
 
 use super::{
@@ -111,8 +111,7 @@ impl Members {
         let mut failures = String::new();
         for step in 0..self.members.len() {
             let index = (first + step) % self.members.len();
-            let patience = self.patience(step, deadline);
-            let failure = match timeout(patience, self.call_one(index, &exchange)).await {
+            let failure = match timeout_at(deadline, self.call_one(index, &exchange)).await {
                 Ok(Ok(value)) => {
                     if step > 0 {
                         self.current.store(index, Ordering::Relaxed);
@@ -130,10 +129,7 @@ impl Members {
                     return Err(CallError { text, answer });
                 }
                 Ok(Err(Failure::Member(why))) => why,
-                Err(_) => {
-                    self.leave(index);
-                    format!("no answer within {:.1} s", patience.as_secs_f32())
-                }
+                Err(_) => format!("no answer within {EXCHANGE:?}"),
             };
             let separator = if step > 0 { "; " } else { "" };
             let _ = write!(failures, "{separator}{}: {failure}", self.members[index].address);
@@ -143,14 +139,6 @@ impl Members {
         }
         let text = format!("{}: cannot {what}: {failures}", self.name());
         Err(CallError { text, answer: None })
-    }
-
-    /// How long the member may take that is asked after so many others: the last one of them all has
-    /// what is left, and those before it half of that, so that one that is silent leaves time to ask
-    /// another.
-    fn patience(&self, step: usize, deadline: Instant) -> Duration {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if step + 1 < self.members.len() { left / 2 } else { left }
     }
 
     async fn call_one<T, F, Fut>(&self, index: usize, exchange: &F) -> Result<T, Failure>
@@ -181,13 +169,6 @@ impl Members {
         result
     }
 
-    /// Leaves a member that is silent: the next exchange begins at the one behind it.
-    fn leave(&self, index: usize) {
-        self.members[index].discard(|_| true);
-        let next = (index + 1) % self.members.len();
-        let _ = self.current.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
     /// Forgets a connection: the next exchange makes a new one.
     pub(super) fn discard(&self, connection: u64) {
         for member in &self.members {
@@ -207,7 +188,11 @@ struct Pending<'a> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         if self.since.is_some_and(|since| since.elapsed() >= SUSPECT) {
-            self.members.leave(self.index);
+            let Members { members, current, .. } = self.members;
+            members[self.index].discard(|_| true);
+            let next = (self.index + 1) % members.len();
+            let _ =
+                current.compare_exchange(self.index, next, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 }
