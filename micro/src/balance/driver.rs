@@ -25,6 +25,8 @@ use super::{
     filter::Filtered,
     health::Health,
     members::{Action, Attempt, Members},
+    pick::Sought,
+    request::serves,
     snapshot::{Endpoint, Picked},
     subset::Subset,
     tally::Tally,
@@ -228,14 +230,21 @@ impl<K: Connect> Driver<K> {
                 // Who asked may have gone.
                 let _ = asked.send(self.explain(now));
             }
-            Event::News(News::Sought(node, is_wanted, sought)) => {
-                if is_wanted {
-                    self.members.want(&node, now);
-                }
-                let ejected = self.members.ejected_at(&node);
+            Event::News(News::Sought(sought, told)) => {
+                let ejected = match &sought {
+                    Sought::Node(id, is_wanted) => {
+                        if *is_wanted {
+                            self.members.want(id, now);
+                        }
+                        self.members.first_ejected(|node| node.id == *id)
+                    }
+                    Sought::Serving(method) => {
+                        self.members.first_ejected(|node| serves(node, method))
+                    }
+                };
                 let endpoint =
                     ejected.map(|(id, node, link, tally)| self.endpoint(id, node, link, tally));
-                let _ = sought.send(endpoint);
+                let _ = told.send(endpoint);
             }
             Event::News(News::Probed(tally, is_well)) => {
                 self.members.probed(&tally, is_well, now);
@@ -436,10 +445,10 @@ impl<K: Connect> Driver<K> {
         self.shared.changed.notify_waiters();
     }
 
-    /// Has calls look again that are pinned to a node which came while it is ejected: no change of what is
-    /// picked tells them.
+    /// Has calls look again that may go nowhere but to a node which came while it is ejected: no change of
+    /// what is picked tells them.
     fn wake_pinned(&self, node: &Node) {
-        if self.members.ejected_at(&node.id).is_some() {
+        if self.members.first_ejected(|it| it.id == node.id).is_some() {
             self.shared.changed.notify_waiters();
         }
     }

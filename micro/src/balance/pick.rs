@@ -22,9 +22,17 @@ pub(super) enum News<C> {
     Probed(Arc<Tally>, bool),
     /// Someone wants to know how it stands.
     Asked(oneshot::Sender<Explanation>),
-    /// A call is pinned to the node of this id, which is not among those that are picked; and whether
-    /// it waits for it.
-    Sought(String, bool, oneshot::Sender<Option<Arc<Endpoint<C>>>>),
+    /// A call may go to these nodes alone, and none of them is among those that are picked.
+    Sought(Sought, oneshot::Sender<Option<Arc<Endpoint<C>>>>),
+}
+
+/// The nodes that a call may go to.
+#[derive(Debug)]
+pub(super) enum Sought {
+    /// The one of this id, which the call is pinned to; and whether it waits for it.
+    Node(String, bool),
+    /// Those whose record has the method at this path.
+    Serving(String),
 }
 
 /// A node picked for one call, which counts as in flight there until this is dropped. Dropped

@@ -55,7 +55,7 @@ impl Asked<'_> {
 }
 
 /// Whether the record has the method, or no methods at all: then it is not one that lists them.
-fn serves(node: &Node, method: &str) -> bool {
+pub(super) fn serves(node: &Node, method: &str) -> bool {
     node.endpoints.is_empty()
         || node.endpoints.iter().any(|endpoint| is_same(&endpoint.name, method))
 }

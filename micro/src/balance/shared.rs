@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     Filter, News, Pick, Request,
+    pick::Sought,
     probes::Probes,
     room::{Place, Room},
     snapshot::{Endpoint, Snapshot},
@@ -93,15 +94,23 @@ impl<C> Shared<C> {
 
     /// The node that the call is pinned to, if that is ejected: it is well as far as it says itself, and
     /// who pins has decided. (For Envoy's override host and gRFC A55 the host is a preference, and they go
-    /// elsewhere then; a pin goes nowhere else.) The driver is asked, so that what is picked from need not
-    /// have them; of a call that waits it hears which node to dial.
+    /// elsewhere then; a pin goes nowhere else.) Or one that serves its method, if those that do are all
+    /// ejected: the last of a set never is, and they are as good as one. The driver is asked, so that what
+    /// is picked from need not have them; of a pinned call that waits it hears which node to dial.
     pub(super) async fn sought(
         &self,
         request: &Request<'_>,
         waits: bool,
     ) -> Option<Arc<Endpoint<C>>> {
+        let sought = match request.node {
+            Some(id) => Sought::Node(id.to_owned(), waits),
+            None if self.filter.serving && self.has_none(request) => {
+                Sought::Serving(request.method.to_owned())
+            }
+            None => return None,
+        };
         let (asked, told) = oneshot::channel();
-        self.news.send(News::Sought(request.node?.to_owned(), waits, asked)).ok()?;
+        self.news.send(News::Sought(sought, asked)).ok()?;
         told.await.ok().flatten()
     }
 
@@ -119,9 +128,13 @@ impl<C> Shared<C> {
 
     /// Whether there is a node for the call, but for the limits.
     pub(super) fn is_full(&self, request: &Request<'_>) -> bool {
+        self.room.limits.per_node.is_some() && !self.has_none(request)
+    }
+
+    /// Whether there is no node for the call, whatever the limits.
+    fn has_none(&self, request: &Request<'_>) -> bool {
         let snapshot = self.snapshot.load();
-        let any = || snapshot.pick(request, Instant::now(), &mut fastrand::Rng::new());
-        self.room.limits.per_node.is_some() && any().is_some()
+        snapshot.pick(request, Instant::now(), &mut fastrand::Rng::new()).is_none()
     }
 
     /// Waits until there is no more to wait for than what was tried, and failed.

@@ -49,14 +49,14 @@ impl<L: Clone> Members<L> {
         (member.is_well || member.error.is_some()).then_some(member.is_well)
     }
 
-    /// The node of this id, if calls would go to it, were it not ejected.
-    pub(in super::super) fn ejected_at(
+    /// Such a node that calls would go to, were it not ejected: of several the one that is let in next.
+    pub(in super::super) fn first_ejected(
         &self,
-        id: &str,
+        is_it: impl Fn(&Node) -> bool,
     ) -> Option<(EndpointId, Arc<Node>, L, Arc<Tally>)> {
-        let out = self.ejected.iter().map(|(_, key)| key).chain(&self.probed);
-        let mut out = out.filter(|key| *key.id == *id).map(|key| &self.members[key]);
-        let member = out.find(|member| member.is_pickable())?;
+        let out = self.probed.iter().chain(self.ejected.iter().map(|(_, key)| key));
+        let mut out = out.map(|key| &self.members[key]);
+        let member = out.find(|member| member.is_pickable() && is_it(&member.node))?;
         let (node, link, tally) = (&member.node, member.link.as_ref()?, &member.tally);
         Some((member.endpoint, node.clone(), link.clone(), tally.clone()))
     }

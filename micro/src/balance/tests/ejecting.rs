@@ -270,6 +270,34 @@ async fn an_ejected_node_that_alone_has_a_method_is_tried_by_a_call_of_that_what
 }
 
 #[tokio::test(start_paused = true)]
+async fn nodes_that_alone_have_a_method_get_its_calls_though_they_are_ejected() {
+    let filter = Filter::new().serving();
+    let registry = Memory::new();
+    let options = Options { filter, ..Options::default() };
+    let world = world_of_all(registry.clone(), Arc::new(registry), options, Tuning::default());
+    let node = |id: &str, method: &str| {
+        let mut node = Node::new("greeter", id, format!("{id}:1"));
+        let name = format!("Greeter.{method}");
+        node.endpoints = vec![Endpoint { name, ..Endpoint::default() }];
+        Arc::new(node)
+    };
+    world.send(Update::Reset(vec![node("a", "Wave"), node("b", "Hello"), node("c", "Hello")]));
+    sleep(Duration::from_millis(10)).await;
+    for _ in 0..3 {
+        pinned(&world, "a", false).await.expect("ready").finish(Outcome::TransportFailure);
+    }
+    world.settle().await;
+    assert!(!world.is_in("a").await);
+    for fail_fast in [false, true] {
+        let request = Request { method: "/greeter.v1.Greeter/Wave", ..Request::default() };
+        let struck = sleep(Duration::from_secs(1));
+        let pick =
+            world.balancer.wait_until(&request, fail_fast, struck).await.expect("one has it");
+        assert!(!pick.is_probe && pick.node().id == "a");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_ejected_node_without_room_is_not_tried_until_it_has_some() {
     let per_node = Limits { per_node: Some(2), ..Limits::default() };
     let world = world_of(Options { limits: per_node, ..Options::default() });
