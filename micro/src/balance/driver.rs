@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     Balancing, EndpointId, News, Options, Outcome, Progress, Shared, Tuning,
     asking::Asking,
+    came::Came,
     connect::{Connect, Ended, NotConnected},
     ewma::Load,
     filter::Filtered,
@@ -63,6 +64,7 @@ pub(super) fn run<K: Connect>(
         subset: options.subset.map(|size| Subset::new(size, fastrand::u64(..))),
         members: Members::new(options.ttl, ejection, fastrand::Rng::new()),
         picked: Picked::new(&balancing, options.filter.serving),
+        came: Came::default(),
         balancing,
         asking: Asking::of(health_check),
         tuning,
@@ -115,6 +117,7 @@ struct Driver<K: Connect> {
     subset: Option<Subset>,
     members: Members<Link<K::Connection>>,
     picked: Picked<K::Connection>,
+    came: Came,
     filtered: Filtered,
     /// Attempts under way, and for each connection the wait for its end.
     pending: FuturesUnordered<BoxFuture<'static, Event<K::Connection>>>,
@@ -242,8 +245,8 @@ impl<K: Connect> Driver<K> {
                         self.members.first_ejected(|node| serves(node, method))
                     }
                 };
-                let endpoint =
-                    ejected.map(|(id, node, link, tally)| self.endpoint(id, node, link, tally));
+                let endpoint = ejected
+                    .map(|(id, node, link, tally)| self.endpoint(id, node, link, tally, now));
                 let _ = told.send(endpoint);
             }
             Event::News(News::Probed(tally, is_well)) => {
@@ -403,7 +406,8 @@ impl<K: Connect> Driver<K> {
                 }
                 Action::Pick(id, node, link, tally) => {
                     is_changed = true;
-                    let endpoint = self.endpoint(id, node.clone(), link, tally);
+                    let since = self.came.comes(id, now);
+                    let endpoint = self.endpoint(id, node.clone(), link, tally, since);
                     if self.picked.insert(endpoint) {
                         self.log(&node, "node is ready");
                     }
@@ -412,11 +416,13 @@ impl<K: Connect> Driver<K> {
                 Action::Unpick(id, node) => {
                     is_changed = true;
                     self.picked.remove(id);
+                    self.came.leaves(id, now);
                     self.log(&node, "node is no longer picked");
                 }
                 Action::Eject(id, node, reason, until) => {
                     is_changed = true;
                     self.picked.remove(id);
+                    self.came.is_ejected(id);
                     self.shared.probes.remove(id);
                     self.log_ejection(&node, reason, until);
                     self.metrics.ejected(reason.detection_method());
@@ -424,7 +430,7 @@ impl<K: Connect> Driver<K> {
                 }
                 Action::Probe(id, node, link, tally) => {
                     self.log(&node, "a call is to try the ejected node");
-                    let endpoint = self.endpoint(id, node, link, tally);
+                    let endpoint = self.endpoint(id, node, link, tally, now);
                     self.shared.probes.insert(endpoint, now);
                 }
                 Action::Unprobe(id) => self.shared.probes.remove(id),
@@ -459,9 +465,10 @@ impl<K: Connect> Driver<K> {
         node: Arc<Node>,
         Link { connection, load }: Link<K::Connection>,
         tally: Arc<Tally>,
+        since: Instant,
     ) -> Arc<Endpoint<K::Connection>> {
         let news = self.shared.news.clone();
-        Arc::new(Endpoint { id, node, connection, load, tally, news })
+        Arc::new(Endpoint { id, node, connection, load, tally, since, news })
     }
 
     /// How many nodes the registry lists, those included that a subset leaves out.

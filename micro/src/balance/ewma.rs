@@ -122,9 +122,10 @@ impl Load {
         self.recovered(health, at, self.stamp(now))
     }
 
-    /// How long the connection has stood.
-    pub(super) fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.born)
+    /// When it was new.
+    #[cfg(any(test, feature = "bench"))]
+    pub(super) fn born(&self) -> Instant {
+        self.born
     }
 
     fn seconds(&self, now: Instant) -> Option<f32> {

@@ -48,6 +48,7 @@ mod asking;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
+mod came;
 mod connect;
 mod driver;
 mod ejection;

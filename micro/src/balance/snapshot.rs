@@ -28,8 +28,17 @@ pub(super) struct Endpoint<C> {
     pub(super) connection: C,
     pub(super) load: Arc<Load>,
     pub(super) tally: Arc<Tally>,
+    /// Since when calls go to it.
+    pub(super) since: Instant,
     /// Where to tell what comes of its calls.
     pub(super) news: mpsc::UnboundedSender<News<C>>,
+}
+
+impl<C> Endpoint<C> {
+    /// How long calls have gone to it.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
 }
 
 #[cfg(any(test, feature = "bench"))]
@@ -44,8 +53,9 @@ impl<C> Endpoint<C> {
     /// The same with a record.
     pub(super) fn of(node: Arc<Node>, id: EndpointId, connection: C, load: Load) -> Arc<Self> {
         let key = Key { id: node.id.as_str().into(), address: node.address.as_str().into() };
+        let (since, news) = (load.born(), mpsc::unbounded_channel().0);
         let (load, tally) = (Arc::new(load), Arc::new(Tally::new(key)));
-        Arc::new(Self { id, node, connection, load, tally, news: mpsc::unbounded_channel().0 })
+        Arc::new(Self { id, node, connection, load, tally, since, news })
     }
 }
 

@@ -115,6 +115,7 @@ impl fmt::Debug for Candidates<'_> {
 pub struct Candidate<'a> {
     node: &'a Node,
     load: &'a Load,
+    age: Duration,
     now: Instant,
 }
 
@@ -140,9 +141,10 @@ impl<'a> Candidate<'a> {
         self.load.health(self.now)
     }
 
-    /// How long its connection has stood.
+    /// How long calls have gone to it: of one that was away for more than a second, or ejected, since it
+    /// is back.
     pub fn age(&self) -> Duration {
-        self.load.age(self.now)
+        self.age
     }
 }
 
@@ -206,7 +208,7 @@ pub(super) fn pick<'a, C>(
     let at = |place: usize| set.get(admitted.as_ref().map_or(place, |places| places[place]));
     let get = |place| {
         let endpoint = at(place);
-        Candidate { node: &endpoint.node, load: &endpoint.load, now }
+        Candidate { node: &endpoint.node, load: &endpoint.load, age: endpoint.age(now), now }
     };
     let request = &asked.request;
     let call = CallInfo {

@@ -84,7 +84,7 @@ impl Weights {
             let at = if missed { rng.u64(..total) } else { self.turn(total) };
             let endpoint = self.at(set, at);
             if asked.admits(endpoint) {
-                if set.len() == 1 || rng.f32() < factor(endpoint.load.age(now)) {
+                if set.len() == 1 || rng.f32() < factor(endpoint.age(now)) {
                     return Some(endpoint);
                 }
                 young = Some(endpoint);
@@ -129,7 +129,7 @@ fn any<'a, C>(
     let weigh = slots.filter(|slot| slot.weight > 0 && asked.admits(&slot.endpoint));
     let (mut sum, mut chosen) = (0.0, None);
     for Slot { endpoint, weight } in weigh {
-        let share = *weight as f32 * factor(endpoint.load.age(now));
+        let share = *weight as f32 * factor(endpoint.age(now));
         sum += share;
         if rng.f32() * sum < share {
             chosen = Some(endpoint);

@@ -153,3 +153,23 @@ async fn a_node_that_has_not_said_anything_is_called_once_it_is_no_longer_asked(
     world.asks(None).await;
     assert_eq!(world.0.picks(), ["a"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_starts_slowly_from_when_it_is_well_and_not_from_when_it_is_connected() {
+    let world = Asking::with(&["a", "b"]).await;
+    world.0.tuning.send_modify(|tuning| tuning.balancing = Balancing::weighted());
+    world.says("a", Ok(())).await;
+    sleep(Duration::from_secs(20)).await;
+    world.says("b", Ok(())).await;
+    let calls_of_b = || (0..200).filter(|_| world.0.pick().node().id == "b").count();
+    assert!((1..60).contains(&calls_of_b()), "a tenth of its weight at first");
+    // Away for a moment, as on a connection that a GOAWAY ended for its age.
+    sleep(Duration::from_secs(20)).await;
+    world.says("b", Err("NOT_SERVING".to_owned())).await;
+    world.says("b", Ok(())).await;
+    assert!(calls_of_b() > 80, "it has been there all the time");
+    world.says("b", Err("NOT_SERVING".to_owned())).await;
+    sleep(Duration::from_secs(2)).await;
+    world.says("b", Ok(())).await;
+    assert!((1..60).contains(&calls_of_b()), "it is new again");
+}
