@@ -246,7 +246,7 @@ impl<K: Connect> Driver<K> {
                     }
                 };
                 let endpoint = ejected
-                    .map(|(id, node, link, tally)| self.endpoint(id, node, link, tally, now));
+                    .map(|(id, node, link, tally)| self.endpoint(id, node, link, tally, None));
                 let _ = told.send(endpoint);
             }
             Event::News(News::Probed(tally, is_well)) => {
@@ -407,7 +407,7 @@ impl<K: Connect> Driver<K> {
                 Action::Pick(id, node, link, tally) => {
                     is_changed = true;
                     let since = self.came.comes(id, now);
-                    let endpoint = self.endpoint(id, node.clone(), link, tally, since);
+                    let endpoint = self.endpoint(id, node.clone(), link, tally, Some(since));
                     if self.picked.insert(endpoint) {
                         self.log(&node, "node is ready");
                     }
@@ -430,7 +430,7 @@ impl<K: Connect> Driver<K> {
                 }
                 Action::Probe(id, node, link, tally) => {
                     self.log(&node, "a call is to try the ejected node");
-                    let endpoint = self.endpoint(id, node, link, tally, now);
+                    let endpoint = self.endpoint(id, node, link, tally, None);
                     self.shared.probes.insert(endpoint, now);
                 }
                 Action::Unprobe(id) => self.shared.probes.remove(id),
@@ -465,9 +465,11 @@ impl<K: Connect> Driver<K> {
         node: Arc<Node>,
         Link { connection, load }: Link<K::Connection>,
         tally: Arc<Tally>,
-        since: Instant,
+        since: Option<Instant>,
     ) -> Arc<Endpoint<K::Connection>> {
         let news = self.shared.news.clone();
+        // Of one that is ejected nobody asks.
+        let since = since.unwrap_or(load.born());
         Arc::new(Endpoint { id, node, connection, load, tally, since, news })
     }
 

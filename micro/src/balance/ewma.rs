@@ -123,7 +123,6 @@ impl Load {
     }
 
     /// When it was new.
-    #[cfg(any(test, feature = "bench"))]
     pub(super) fn born(&self) -> Instant {
         self.born
     }
