@@ -110,10 +110,10 @@ impl Balancing {
     /// A record that is written with another weight counts from then on.
     ///
     /// Shares are exact to about a call, and as even in time as can be. A node of weight 0 gets no
-    /// calls unless all others are 0 too, or were tried, or have no stream free. What is no such number counts as 1, with a
-    /// line in the log. For 10 s from when calls go to it a node gets less, from a tenth up (Envoy's
-    /// slow start): it may have caches to fill. So does one that is well again, let in again, or back on
-    /// another connection, but for one that was away for no more than a second.
+    /// calls unless all others are 0 too, or were tried, or have no stream free. What is no such number
+    /// counts as 1, with a line in the log. For 10 s from when calls go to it a node gets less, from a
+    /// tenth up (Envoy's slow start): it may have caches to fill. So does one that is well again, let in
+    /// again, or back on another connection, but for one that was away for no more than a second.
     pub fn weighted() -> Self {
         Self(Kind::Weighted)
     }

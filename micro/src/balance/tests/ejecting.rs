@@ -241,12 +241,11 @@ async fn a_node_that_gets_no_calls_is_not_tried_until_it_would() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_ejected_node_that_alone_has_a_method_is_tried_by_a_call_of_that_whatever_its_key() {
-    let filter = Filter::new().serving();
+/// Three nodes, of which the ejected one alone has the method `Wave`.
+async fn a_alone_waves_and_is_ejected(balancing: Balancing) -> World {
     let registry = Memory::new();
-    let options = Options { filter, ..Options::default() };
-    let tuning = Tuning { balancing: ConsistentHash::by_key().into(), ..Tuning::default() };
+    let options = Options { filter: Filter::new().serving(), ..Options::default() };
+    let tuning = Tuning { balancing, ..Tuning::default() };
     let world = world_of_all(registry.clone(), Arc::new(registry), options, tuning);
     let node = |id: &str, method: &str| {
         let mut node = Node::new("greeter", id, format!("{id}:1"));
@@ -259,6 +258,12 @@ async fn an_ejected_node_that_alone_has_a_method_is_tried_by_a_call_of_that_what
     for _ in 0..3 {
         pinned(&world, "a", false).await.expect("ready").finish(Outcome::TransportFailure);
     }
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejected_node_that_alone_has_a_method_is_tried_by_a_call_of_that_whatever_its_key() {
+    let world = a_alone_waves_and_is_ejected(ConsistentHash::by_key().into()).await;
     sleep(Duration::from_secs(31)).await;
     for key in 0..10 {
         let method = "/greeter.v1.Greeter/Wave";
@@ -271,21 +276,7 @@ async fn an_ejected_node_that_alone_has_a_method_is_tried_by_a_call_of_that_what
 
 #[tokio::test(start_paused = true)]
 async fn nodes_that_alone_have_a_method_get_its_calls_though_they_are_ejected() {
-    let filter = Filter::new().serving();
-    let registry = Memory::new();
-    let options = Options { filter, ..Options::default() };
-    let world = world_of_all(registry.clone(), Arc::new(registry), options, Tuning::default());
-    let node = |id: &str, method: &str| {
-        let mut node = Node::new("greeter", id, format!("{id}:1"));
-        let name = format!("Greeter.{method}");
-        node.endpoints = vec![Endpoint { name, ..Endpoint::default() }];
-        Arc::new(node)
-    };
-    world.send(Update::Reset(vec![node("a", "Wave"), node("b", "Hello"), node("c", "Hello")]));
-    sleep(Duration::from_millis(10)).await;
-    for _ in 0..3 {
-        pinned(&world, "a", false).await.expect("ready").finish(Outcome::TransportFailure);
-    }
+    let world = a_alone_waves_and_is_ejected(Balancing::default()).await;
     world.settle().await;
     assert!(!world.is_in("a").await);
     for fail_fast in [false, true] {

@@ -187,9 +187,8 @@ async fn a_call_pauses_before_each_attempt_on_a_node_that_it_has_tried_and_befor
     }
 }
 
-#[tokio::test]
-async fn an_interceptor_runs_once_though_its_call_moves_to_another_node() {
-    let registry = "memory://client-moves";
+/// A node that refuses each call, and how many it has.
+async fn refusing(registry: &str) -> Arc<AtomicU32> {
     let refused = Arc::new(AtomicU32::new(0));
     let (listener, counts) = (node(registry, "a").await, refused.clone());
     tokio::spawn(async move {
@@ -200,6 +199,13 @@ async fn an_interceptor_runs_once_though_its_call_moves_to_another_node() {
             raw.write(RST_STREAM, 0, stream, &code).await.expect("connected");
         }
     });
+    refused
+}
+
+#[tokio::test]
+async fn an_interceptor_runs_once_though_its_call_moves_to_another_node() {
+    let registry = "memory://client-moves";
+    let refused = refusing(registry).await;
     let _a = start(registry, "a", Echo::named("a")).await;
     let runs = Arc::new(AtomicU32::new(0));
     let counts = runs.clone();
@@ -222,16 +228,7 @@ async fn an_interceptor_runs_once_though_its_call_moves_to_another_node() {
 #[tokio::test]
 async fn a_call_in_line_does_not_go_back_to_where_it_was_refused() {
     let registry = "memory://client-refused-in-line";
-    let refused = Arc::new(AtomicU32::new(0));
-    let (listener, counts) = (node(registry, "a").await, refused.clone());
-    tokio::spawn(async move {
-        let mut raw = Raw::accept(&listener).await.expect("a client");
-        while let Ok(stream) = raw.next(HEADERS).await {
-            counts.fetch_add(1, Ordering::SeqCst);
-            let code = [0, 0, 0, REFUSED_STREAM];
-            raw.write(RST_STREAM, 0, stream, &code).await.expect("connected");
-        }
-    });
+    let refused = refusing(registry).await;
     let mut service = crate::Service::builder("a").id("one").registry(registry).build().await;
     let server = service.as_mut().expect("a service").server().max_concurrent_streams(1);
     crate::fixture::register(server, Echo::named("one"));

@@ -105,3 +105,25 @@ async fn a_deadline_that_strikes_in_line_is_not_charged_to_the_node() {
     let explained = client.channel("echo").explain().await.expect("its runtime runs");
     assert_eq!(explained.nodes[0].health, Some(1.0), "{explained}");
 }
+
+#[tokio::test]
+async fn a_call_that_is_given_up_in_line_leaves_its_places() {
+    let registry = "memory://in-line-cancelled";
+    let _a = start(registry, "a").await;
+    let options = ChannelOptions::new().max_in_flight(2);
+    let client = Client::builder().without_env().registry(registry).for_all(options);
+    let client = client.build().expect("a registry in memory");
+    let stub = Stub::new("echo", &client);
+    let held = hold(&stub, "a").await;
+    for _ in 0..3 {
+        let call = tokio::spawn(stub.say(Word::new("who?")).timeout(LONG).into_future());
+        in_flight(&client, 2).await;
+        call.abort();
+        assert!(call.await.expect_err("it is given up").is_cancelled());
+        in_flight(&client, 1).await;
+    }
+    let call = tokio::spawn(stub.say(Word::new("who?")).timeout(LONG).into_future());
+    in_flight(&client, 2).await;
+    drop(held);
+    assert_eq!(call.await.expect("no panic").expect("a reply").into_inner().text, "a");
+}
