@@ -108,19 +108,19 @@ impl<B, F> Checked<B, F> {
 
 impl<B, F> Body for Checked<B, F>
 where
-    B: Body<Data = Bytes, Error: Into<Status>>,
+    B: Body<Data = Bytes, Error: From<Status>>,
     F: Fn([u8; PREFIX]) -> Result<usize, Status>,
 {
     type Data = Bytes;
-    type Error = Status;
+    type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
         if let Some(fault) = this.fault.take() {
-            return Poll::Ready(Some(Err(fault)));
+            return Poll::Ready(Some(Err(fault.into())));
         }
         let Some(body) = this.body.as_mut().as_pin_mut() else {
             return Poll::Ready(None);
@@ -130,9 +130,9 @@ where
             None if !this.scanner.is_between_messages() => {
                 this.body.set(None);
                 let status = Status::internal("the stream ends within a message");
-                return Poll::Ready(Some(Err(status)));
+                return Poll::Ready(Some(Err(status.into())));
             }
-            other => return Poll::Ready(other.map(|frame| frame.map_err(Into::into))),
+            other => return Poll::Ready(other),
         };
         if let Some(data) = frame.data_mut()
             && let Err((sound, fault)) = this.scanner.scan(data, &*this.judge)

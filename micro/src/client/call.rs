@@ -51,10 +51,10 @@ use crate::{balance::hash_text, descriptor::MethodDescriptor, registry::BoxFutur
 /// `ResourceExhausted`, and after a connection or a stream that broke, up to five attempts in all;
 /// [`retry`](Self::retry) says it otherwise. Such attempts are paid from the channel's budget, which
 /// is 20% of its calls and 10 a second, so that a service that fails is not sent a multiple of its
-/// load. A stream's response commits it to its node with its headers, and what happens later is the
-/// caller's.
-/// Of the request of a streaming call 64 KiB are kept for that; one that has sent more fails
-/// instead.
+/// load. A stream that may be made again is, until its first message: its caller has the headers of
+/// the response that began first, and the messages of the one that had any. What happens later is the
+/// caller's. Of the request of a streaming call 64 KiB are kept until then; one that has sent more
+/// fails instead.
 ///
 /// # Errors
 /// - `Unavailable` when no node was ready until the deadline, with the last reason.

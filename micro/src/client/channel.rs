@@ -126,7 +126,7 @@ impl Channel {
     }
 
     /// What pays for a call's attempts beyond its first.
-    pub(super) fn purse(&self) -> Purse<'_> {
+    pub(super) fn purse(&self) -> Purse {
         Purse::of(&self.shared.config, &self.shared.budget)
     }
 

@@ -1,7 +1,5 @@
 //! Calls as they are told to metrics and traces.
 
-mod body;
-
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body;
@@ -62,15 +60,6 @@ impl Observed {
         self.ended(status.code(), status.message());
         status
     }
-
-    /// A stream goes on to its end, which is the call's and its last attempt's.
-    pub(super) fn streams(self, attempt: Attempt, body: tonic::body::Body) -> tonic::body::Body {
-        if size_of::<(Self, Attempt)>() == 0 {
-            // There is nobody to tell.
-            return body;
-        }
-        tonic::body::Body::new(body::Observed::new(body, self, attempt))
-    }
 }
 
 /// An attempt under way. One that is dropped before it has ended was given up.
@@ -104,6 +93,11 @@ impl Attempt {
         B: Body<Data = Bytes>,
     {
         self.metrics.weigh(body)
+    }
+
+    /// A part of the response's messages came, prefixes and all.
+    pub(super) fn received_data(&mut self, data: &[u8]) {
+        self.metrics.received_data(data);
     }
 
     /// So many bytes of messages came.

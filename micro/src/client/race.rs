@@ -16,9 +16,9 @@ use crate::transport::{Failure, FailureKind};
 /// [gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#hedging-policy). The
 /// first is made with it.
 #[derive(Debug)]
-pub(super) struct Race<'a> {
+pub(super) struct Race {
     policy: RetryPolicy,
-    purse: Purse<'a>,
+    purse: Purse,
     /// From one attempt's sending to another. None: never for the time that others take.
     delay: Option<Duration>,
     attempts_left: u32,
@@ -58,13 +58,13 @@ pub(super) enum Pause {
     Always(Duration),
 }
 
-impl<'a> Race<'a> {
+impl Race {
     /// `delay` is what the hedging's comes to.
     pub(super) fn new(
         hedging: Hedging,
         delay: Option<Duration>,
         max_attempts: u32,
-        purse: Purse<'a>,
+        purse: Purse,
     ) -> Self {
         purse.called();
         let attempts_left = hedging.others.max_attempts.min(max_attempts).saturating_sub(1);
@@ -217,6 +217,8 @@ impl<'a> Race<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -225,13 +227,13 @@ mod tests {
     const DELAY: Duration = Duration::from_millis(500);
 
     /// The hedgingPolicy of gRFC A6's example.
-    fn a6(budget: &Budget, now: Instant) -> Race<'_> {
+    fn a6(budget: &Arc<Budget>, now: Instant) -> Race {
         let codes = [Code::Unavailable, Code::Internal, Code::Aborted];
         let at_once = Backoff { initial: Duration::ZERO, max: Duration::ZERO, multiplier: 1.0 };
         let others = RetryPolicy { backoff: Some(at_once), ..RetryPolicy::on(codes) };
         let hedging =
             Hedging { delay: Delay::Fixed(DELAY), timed: 3, others: others.max_attempts(4) };
-        let mut race = Race::new(hedging, Some(DELAY), 5, Purse::Budget(budget));
+        let mut race = Race::new(hedging, Some(DELAY), 5, Purse::Budget(budget.clone()));
         race.sent(now);
         race
     }
@@ -245,7 +247,7 @@ mod tests {
     #[test]
     fn without_an_answer_there_is_another_after_each_delay_up_to_the_most() {
         let start = Instant::now();
-        let budget = Budget::new(start);
+        let budget = Arc::new(Budget::new(start));
         let mut race = a6(&budget, start);
         for nth in 1..=3 {
             let due = start + DELAY * nth;
@@ -261,7 +263,7 @@ mod tests {
     #[test]
     fn a_status_that_is_not_fatal_sends_the_next_at_once_and_the_delay_begins_anew() {
         let start = Instant::now();
-        let budget = Budget::new(start);
+        let budget = Arc::new(Budget::new(start));
         let mut race = a6(&budget, start);
         let later = start + DELAY / 5;
         let then = race.after_status(&Status::internal("it"), later);
@@ -274,7 +276,7 @@ mod tests {
     #[test]
     fn any_other_status_ends_the_call() {
         let start = Instant::now();
-        let budget = Budget::new(start);
+        let budget = Arc::new(Budget::new(start));
         let mut race = a6(&budget, start);
         assert!(race.is_due(start + DELAY));
         assert_eq!(race.after_status(&Status::not_found("it"), start + DELAY), Then::Fail);
@@ -283,7 +285,7 @@ mod tests {
     #[test]
     fn the_call_fails_when_the_last_one_under_way_has() {
         let start = Instant::now();
-        let budget = Budget::new(start);
+        let budget = Arc::new(Budget::new(start));
         let mut race = a6(&budget, start);
         let busy = Status::unavailable("busy");
         for nth in 1..=3 {
@@ -298,7 +300,7 @@ mod tests {
     #[test]
     fn a_server_that_asks_for_no_more_is_sent_no_more_and_others_go_on() {
         let start = Instant::now();
-        let budget = Budget::new(start);
+        let budget = Arc::new(Budget::new(start));
         let mut race = a6(&budget, start);
         assert!(race.is_due(start + DELAY));
         assert_eq!(race.after_status(&with_pushback("-1"), start + DELAY), Then::Wait);
@@ -309,7 +311,7 @@ mod tests {
     #[test]
     fn a_server_that_asks_for_a_pause_is_given_it_and_the_delay_begins_after_that() {
         let start = Instant::now();
-        let budget = Budget::new(start);
+        let budget = Arc::new(Budget::new(start));
         let mut race = a6(&budget, start);
         let asked = Duration::from_millis(700);
         assert_eq!(race.after_status(&with_pushback("700"), start), Then::Wait);
@@ -324,7 +326,7 @@ mod tests {
     #[test]
     fn what_no_handler_has_seen_is_replaced_and_not_counted() {
         let start = Instant::now();
-        let budget = Budget::new(start);
+        let budget = Arc::new(Budget::new(start));
         while budget.withdraw(start) {}
         let mut race = a6(&budget, start);
         let refused = Failure::unavailable(FailureKind::Refused, "node:1", "gone");
@@ -343,7 +345,7 @@ mod tests {
     #[test]
     fn without_a_budget_there_is_the_first_alone() {
         let start = Instant::now();
-        let budget = Budget::new(start);
+        let budget = Arc::new(Budget::new(start));
         while budget.withdraw(start) {}
         let mut race = a6(&budget, start);
         assert!(!race.is_due(start));
@@ -378,7 +380,7 @@ mod tests {
             paid in 0..6_usize,
         ) {
             let mut now = Instant::now();
-            let budget = Budget::new(now);
+            let budget = Arc::new(Budget::new(now));
             (0..100 - paid).for_each(|_| assert!(budget.withdraw(now)));
             let mut race = a6(&budget, now);
             let (mut running, mut further, mut is_over) = (1, 0, false);
@@ -441,10 +443,10 @@ mod tests {
     #[test]
     fn a_call_hedged_once_is_tried_again_after_failures_all_the_same() {
         let start = Instant::now();
-        let budget = Budget::new(start);
+        let budget = Arc::new(Budget::new(start));
         let others = RetryPolicy::default();
         let hedging = Hedging { delay: Delay::Fixed(DELAY), timed: 1, others };
-        let mut race = Race::new(hedging, Some(DELAY), 5, Purse::Budget(&budget));
+        let mut race = Race::new(hedging, Some(DELAY), 5, Purse::Budget(budget.clone()));
         race.sent(start);
         assert!(race.is_due(start + DELAY));
         race.sent(start + DELAY);

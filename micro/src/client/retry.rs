@@ -40,9 +40,9 @@ pub(super) const PREVIOUS_ATTEMPTS: HeaderName =
 /// grants any call that has reached a peer: if it is what the peer complained of, it would
 /// otherwise cost node after node the connection until its deadline.
 #[derive(Debug)]
-pub(super) struct Retry<'a> {
+pub(super) struct Retry {
     policy: Option<RetryPolicy>,
-    purse: Purse<'a>,
+    purse: Purse,
     attempts_left: u32,
     /// Declared retries so far: `grpc-previous-rpc-attempts`.
     previous: u32,
@@ -57,8 +57,8 @@ pub(super) struct Retry<'a> {
 
 /// What pays for a channel's declared retries.
 #[derive(Debug, Clone)]
-pub(super) enum Purse<'a> {
-    Budget(&'a Budget),
+pub(super) enum Purse {
+    Budget(Arc<Budget>),
     /// The service config's `retryThrottling`, which takes the budget's place.
     Throttle(Arc<Throttle>),
 }
@@ -96,12 +96,12 @@ impl Pushback {
     }
 }
 
-impl<'a> Purse<'a> {
+impl Purse {
     /// What pays by this config; where it says nothing of it, the budget.
-    pub(super) fn of(config: &LiveConfig, budget: &'a Budget) -> Self {
+    pub(super) fn of(config: &LiveConfig, budget: &Arc<Budget>) -> Self {
         match config.load().as_ref().and_then(|live| live.throttle.clone()) {
             Some(throttle) => Self::Throttle(throttle),
-            None => Self::Budget(budget),
+            None => Self::Budget(budget.clone()),
         }
     }
 
@@ -142,9 +142,9 @@ impl<'a> Purse<'a> {
     }
 }
 
-impl<'a> Retry<'a> {
+impl Retry {
     /// A call that begins, with at most so many attempts whatever its policy says.
-    pub(super) fn new(policy: Option<RetryPolicy>, max_attempts: u32, purse: Purse<'a>) -> Self {
+    pub(super) fn new(policy: Option<RetryPolicy>, max_attempts: u32, purse: Purse) -> Self {
         purse.called();
         let attempts = policy.map_or(1, |policy| policy.max_attempts.min(max_attempts));
         Self {
@@ -175,16 +175,12 @@ impl<'a> Retry<'a> {
         self.purse.succeeded();
     }
 
-    /// What counts the end of a call that has begun to be answered, if anything does: that may come long
-    /// after.
-    pub(super) fn committed(&self) -> Option<Retry<'static>> {
-        let Purse::Throttle(throttle) = &self.purse else {
-            return None;
-        };
-        Some(Retry::new(self.policy, 1, Purse::Throttle(throttle.clone())))
+    /// The call has its first message: how it ends counts, and nothing follows it.
+    pub(super) fn commit(&mut self) {
+        self.attempts_left = 0;
     }
 
-    /// The attempt ended without a gRPC status.
+    /// The attempt ended without a gRPC status, before its response began.
     pub(super) fn after_failure(&mut self, failure: &Failure, now: Instant) -> Next {
         let is_suspect = failure.kind() == FailureKind::Suspect;
         let is_suspect_again = is_suspect && std::mem::replace(&mut self.is_suspect, true);
@@ -194,6 +190,12 @@ impl<'a> Retry<'a> {
             }
             return Next::Attempt;
         }
+        self.after_broken(failure, now)
+    }
+
+    /// The attempt ended without a gRPC status after its response had begun: a handler has seen it,
+    /// whatever the peer says.
+    pub(super) fn after_broken(&mut self, failure: &Failure, now: Instant) -> Next {
         match (failure.kind(), self.policy) {
             // What is wrong with the call here is wrong with it on every node.
             (FailureKind::TooLarge | FailureKind::Body, _) | (_, None) => Next::Fail,

@@ -20,7 +20,8 @@ use crate::registry::Node;
 /// # fn main() {}
 /// ```
 ///
-/// A stream has it too, with its headers. A call that failed names the node in its status.
+/// A stream has it too, with its headers and of the node that these came from: its messages may be
+/// another's, if that node failed before the first. A call that failed names the node in its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Served {

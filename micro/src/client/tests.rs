@@ -5,6 +5,8 @@ mod configured;
 mod hedged;
 mod in_line;
 mod layers;
+mod raw;
+mod streams;
 #[cfg(feature = "tls")]
 mod tls;
 mod waiting;

@@ -8,18 +8,18 @@ fn busy_with_pushback(value: &'static str) -> Status {
     status
 }
 
-fn undeclared(budget: &Budget) -> Retry<'_> {
-    Retry::new(None, 5, Purse::Budget(budget))
+fn undeclared(budget: &Arc<Budget>) -> Retry {
+    Retry::new(None, 5, Purse::Budget(budget.clone()))
 }
 
-fn declared(budget: &Budget) -> Retry<'_> {
-    Retry::new(Some(RetryPolicy::default()), 5, Purse::Budget(budget))
+fn declared(budget: &Arc<Budget>) -> Retry {
+    Retry::new(Some(RetryPolicy::default()), 5, Purse::Budget(budget.clone()))
 }
 
 #[test]
 fn a_status_is_retried_only_where_the_call_has_a_policy() {
     let now = Instant::now();
-    let budget = Budget::new(now);
+    let budget = Arc::new(Budget::new(now));
     let unavailable = Status::unavailable("busy");
     assert_eq!(undeclared(&budget).after_status(&unavailable, now), Next::Fail);
     let mut retry = declared(&budget);
@@ -33,12 +33,12 @@ fn a_status_is_retried_only_where_the_call_has_a_policy() {
 #[test]
 fn only_what_the_policy_lists_is_worth_another_attempt() {
     let now = Instant::now();
-    let budget = Budget::new(now);
+    let budget = Arc::new(Budget::new(now));
     for status in [Status::not_found(""), Status::internal(""), Status::deadline_exceeded("")] {
         let next = declared(&budget).after_status(&status, now);
         assert_eq!(next, Next::Fail, "{:?}", status.code());
         let policy = RetryPolicy::on([status.code()]);
-        let mut retry = Retry::new(Some(policy), 5, Purse::Budget(&budget));
+        let mut retry = Retry::new(Some(policy), 5, Purse::Budget(budget.clone()));
         assert_eq!(retry.after_status(&status, now), Next::Attempt, "{:?}", status.code());
         let next = retry.after_status(&Status::unavailable(""), now);
         assert_eq!(next, Next::Fail, "the policy is all there is");
@@ -48,11 +48,11 @@ fn only_what_the_policy_lists_is_worth_another_attempt() {
 #[test]
 fn the_client_bounds_what_a_policy_asks_for() {
     let now = Instant::now();
-    let budget = Budget::new(now);
+    let budget = Arc::new(Budget::new(now));
     let unavailable = Status::unavailable("busy");
     for (asked, bound, retries) in [(3, 5, 2), (3, 2, 1), (3, 1, 0), (0, 5, 0), (9, 9, 4)] {
         let policy = RetryPolicy::default().max_attempts(asked);
-        let mut retry = Retry::new(Some(policy), bound, Purse::Budget(&budget));
+        let mut retry = Retry::new(Some(policy), bound, Purse::Budget(budget.clone()));
         let attempts = (0..).take_while(|_| retry.after_status(&unavailable, now) == Next::Attempt);
         assert_eq!(attempts.count(), retries, "{asked} attempts, at most {bound}");
     }
@@ -61,7 +61,7 @@ fn the_client_bounds_what_a_policy_asks_for() {
 #[test]
 fn a_call_is_thrown_out_by_a_goaway_for_an_error_once_and_left_behind_without_end() {
     let now = Instant::now();
-    let budget = Budget::new(now);
+    let budget = Arc::new(Budget::new(now));
     let failure = |kind| Failure::unavailable(kind, "node:1", "gone");
     let (suspect, left) = (failure(FailureKind::Suspect), failure(FailureKind::LeftBehind));
     let mut retry = undeclared(&budget);
@@ -80,7 +80,7 @@ fn a_call_is_thrown_out_by_a_goaway_for_an_error_once_and_left_behind_without_en
 #[test]
 fn a_call_that_is_refused_pauses_from_the_fourth_time_on_whichever_node_is_next() {
     let now = Instant::now();
-    let budget = Budget::new(now);
+    let budget = Arc::new(Budget::new(now));
     let failure = |kind| Failure::unavailable(kind, "node:1", "gone");
     let mut retry = undeclared(&budget);
     let mut waited = Duration::ZERO;
@@ -105,7 +105,7 @@ fn a_call_that_is_refused_pauses_from_the_fourth_time_on_whichever_node_is_next(
 #[test]
 fn the_servers_pushback_is_honoured() {
     let now = Instant::now();
-    let budget = Budget::new(now);
+    let budget = Arc::new(Budget::new(now));
     let next = |value| declared(&budget).after_status(&busy_with_pushback(value), now);
     assert_eq!(next("250"), Next::AttemptAfter(Duration::from_millis(250)));
     assert_eq!(next("0"), Next::AttemptAfter(Duration::ZERO));
@@ -119,10 +119,10 @@ fn the_servers_pushback_is_honoured() {
 #[test]
 fn a_pushback_begins_the_policys_pauses_anew() {
     let now = Instant::now();
-    let budget = Budget::new(now);
+    let budget = Arc::new(Budget::new(now));
     let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
     let policy = RetryPolicy::default().backoff(second, hour);
-    let mut retry = Retry::new(Some(policy), 5, Purse::Budget(&budget));
+    let mut retry = Retry::new(Some(policy), 5, Purse::Budget(budget.clone()));
     let mut pause = |status: &Status| match retry.after_status(status, now) {
         Next::AttemptAfter(pause) => pause.as_millis(),
         next => panic!("{next:?}"),
@@ -137,7 +137,7 @@ fn a_pushback_begins_the_policys_pauses_anew() {
 #[test]
 fn without_a_budget_a_declared_call_fails_and_a_transparent_retry_goes_on() {
     let now = Instant::now();
-    let budget = Budget::new(now);
+    let budget = Arc::new(Budget::new(now));
     while budget.withdraw(now) {}
     let mut retry = declared(&budget);
     assert_eq!(retry.after_status(&Status::unavailable("busy"), now), Next::Fail);
@@ -166,6 +166,8 @@ fn a_throttle_counts_what_is_worth_another_attempt_and_refusals_of_one() {
 enum Event {
     Status(Code, Option<&'static str>),
     Failure(FailureKind),
+    /// After its response had begun.
+    Broken(FailureKind),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -177,7 +179,8 @@ fn event() -> impl Strategy<Value = Event> {
     let kinds = vec![Body, LeftBehind, Lost, Malformed, NotSent, Refused, Reset, Suspect, TooLarge];
     prop_oneof![
         (code, pushback).prop_map(|(code, pushback)| Event::Status(code, pushback)),
-        prop::sample::select(kinds).prop_map(Event::Failure),
+        prop::sample::select(kinds.clone()).prop_map(Event::Failure),
+        prop::sample::select(kinds).prop_map(Event::Broken),
     ]
 }
 
@@ -196,12 +199,12 @@ proptest! {
         paid in 0..9_usize,
     ) {
         let now = Instant::now();
-        let budget = Budget::new(now);
+        let budget = Arc::new(Budget::new(now));
         (0..100 - paid).for_each(|_| assert!(budget.withdraw(now)));
         let (mut begun, mut spent) = (0.0, 0.0);
         for (events, attempts) in calls {
             let policy = attempts.map(|attempts| RetryPolicy::default().max_attempts(attempts));
-            let mut retry = Retry::new(policy, most, Purse::Budget(&budget));
+            let mut retry = Retry::new(policy, most, Purse::Budget(budget.clone()));
             begun += 1.0;
             let (mut declared, mut suspect) = (0, 0);
             for event in events {
@@ -226,7 +229,7 @@ proptest! {
 
 /// What follows an event, and whether no handler can have seen the attempt: at the second GOAWAY for
 /// an error that throws the call out, one passes for having done so.
-fn follow(retry: &mut Retry<'_>, event: &Event, suspect: &mut u32, now: Instant) -> (Next, bool) {
+fn follow(retry: &mut Retry, event: &Event, suspect: &mut u32, now: Instant) -> (Next, bool) {
     match *event {
         Event::Status(code, pushback) => {
             let mut status = Status::new(code, "");
@@ -246,12 +249,16 @@ fn follow(retry: &mut Retry<'_>, event: &Event, suspect: &mut u32, now: Instant)
             let failure = Failure::unavailable(kind, "node:1", "gone");
             (retry.after_failure(&failure, now), is_unseen)
         }
+        Event::Broken(kind) => {
+            let failure = Failure::unavailable(kind, "node:1", "gone");
+            (retry.after_broken(&failure, now), false)
+        }
     }
 }
 
 #[test]
 fn pauses_grow_to_a_second() {
-    let budget = Budget::new(Instant::now());
+    let budget = Arc::new(Budget::new(Instant::now()));
     let mut retry = undeclared(&budget);
     let pauses: Vec<_> = (0..12).map(|_| retry.pause()).collect();
     assert!(pauses[0] <= Duration::from_millis(12), "{:?}", pauses[0]);
@@ -262,7 +269,7 @@ fn pauses_grow_to_a_second() {
 #[test]
 fn another_node_may_answer_where_one_is_unavailable_or_exhausted_and_no_differently_else() {
     let now = Instant::now();
-    let budget = Budget::new(now);
+    let budget = Arc::new(Budget::new(now));
     for code in (0..=16).map(Code::from_i32) {
         let next = declared(&budget).after_status(&Status::new(code, ""), now);
         let is_tried = matches!(code, Code::Unavailable | Code::ResourceExhausted);
@@ -274,7 +281,7 @@ fn another_node_may_answer_where_one_is_unavailable_or_exhausted_and_no_differen
 fn a_stream_that_broke_is_tried_again_where_the_call_is_declared_idempotent() {
     use FailureKind::{Malformed, Reset, TooLarge};
     let now = Instant::now();
-    let budget = Budget::new(now);
+    let budget = Arc::new(Budget::new(now));
     for (kind, code, expected) in [
         (Reset, Code::Internal, Next::Attempt),
         (Reset, Code::ResourceExhausted, Next::Attempt),
@@ -286,7 +293,7 @@ fn a_stream_that_broke_is_tried_again_where_the_call_is_declared_idempotent() {
         let failure = Failure::new(kind, Status::new(code, ""));
         let next = declared(&budget).after_failure(&failure, now);
         assert_eq!(next, expected, "{kind:?} {code:?}");
-        let next = Retry::new(None, 5, Purse::Budget(&budget)).after_failure(&failure, now);
+        let next = Retry::new(None, 5, Purse::Budget(budget.clone())).after_failure(&failure, now);
         assert_eq!(next, Next::Fail, "{kind:?} {code:?}");
     }
 }

@@ -32,6 +32,27 @@ pin_project! {
     }
 }
 
+/// Why a stream was cut short.
+#[derive(Debug)]
+pub(super) struct Cut {
+    /// What its reader is told.
+    pub(super) status: Status,
+    /// What its connection said of it.
+    pub(super) failure: Option<Failure>,
+}
+
+impl From<Status> for Cut {
+    fn from(status: Status) -> Self {
+        Self { status, failure: None }
+    }
+}
+
+impl From<Cut> for Status {
+    fn from(cut: Cut) -> Self {
+        cut.status
+    }
+}
+
 /// How a stream ended.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum End<'a> {
@@ -77,12 +98,12 @@ where
     B: Body<Data = Bytes, Error = Failure>,
 {
     type Data = Bytes;
-    type Error = Status;
+    type Error = Cut;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let mut this = self.project();
         let Some(body) = this.body.as_mut().as_pin_mut() else {
             return Poll::Ready(None);
@@ -112,7 +133,8 @@ where
             Poll::Ready(Some(Err(failure))) => {
                 // By what it is: a lost connection is told by each stream, and is one.
                 tell(End::Broken(&failure));
-                Some(Err(status::broken(this.node, &failure.into())))
+                let status = status::broken(this.node, &failure.to_status());
+                Some(Err(Cut { status, failure: Some(failure) }))
             }
             Poll::Pending => {
                 match this.struck.as_pin_mut() {
@@ -121,7 +143,7 @@ where
                     Some(_) => {}
                 }
                 tell(End::Struck);
-                Some(Err(status::mid_stream(this.node)))
+                Some(Err(status::mid_stream(this.node).into()))
             }
         };
         this.body.set(None);
@@ -183,8 +205,8 @@ mod tests {
         }));
         let deadline = Instant::now() + Duration::from_secs(1);
         let mut body = Box::pin(Bounded::new(body, Some(deadline), node(), in_flight, |_, _| {}));
-        let status = body.frame().await.expect("an error").expect_err("the deadline");
-        assert_eq!(status.code(), Code::DeadlineExceeded);
+        let cut = body.frame().await.expect("an error").expect_err("the deadline");
+        assert_eq!(cut.status.code(), Code::DeadlineExceeded);
         assert!(!is_in_flight() && !is_held(), "the peer is told by the reset");
     }
 
@@ -196,13 +218,13 @@ mod tests {
         let deadline = start + Duration::from_millis(10);
         let mut body = Box::pin(Bounded::new(body, Some(deadline), node(), (), |(), _| {}));
         // Never yields: every frame is there at once.
-        let status = loop {
+        let cut = loop {
             match body.frame().await.expect("not at its end") {
                 Ok(_) => assert!(start.elapsed() < Duration::from_secs(5), "it goes on for ever"),
-                Err(status) => break status,
+                Err(cut) => break cut,
             }
         };
-        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert_eq!(cut.status.code(), Code::DeadlineExceeded);
         assert!(start.elapsed() >= Duration::from_millis(10));
         assert!(body.frame().await.is_none(), "and nothing follows");
     }

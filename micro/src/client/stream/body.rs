@@ -1,0 +1,229 @@
+//! The body of a stream's response, as its caller reads it.
+
+use std::{
+    mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http_body::Frame;
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+use super::{
+    super::{
+        observed::{Attempt, Observed},
+        retry::{Next, Retry},
+    },
+    attempts::{Begun, Body, Call},
+    bounded::Cut,
+};
+use crate::{headers, registry::BoxFuture};
+
+/// A response's body. One that ends before its first message, in a way that is worth another attempt,
+/// is followed by that attempt's. Its end is told; one that is dropped before is a call that was
+/// cancelled.
+pub(super) struct ResponseBody {
+    state: State,
+    /// How the messages are compressed that its reader was told of.
+    encoding: Option<HeaderValue>,
+}
+
+enum State {
+    /// Without a message so far.
+    Awaited {
+        body: Body,
+        attempt: Attempt,
+        call: Box<Call>,
+    },
+    /// Another attempt, until its response begins.
+    Again(BoxFuture<'static, (Box<Call>, Result<Begun, Status>)>),
+    /// With its first message. What the call was made of is kept no longer: it may go on for hours.
+    Streams {
+        body: Body,
+        attempt: Attempt,
+        observed: Observed,
+        retry: Retry,
+    },
+    Over,
+}
+
+impl ResponseBody {
+    /// The body of a response with these headers.
+    pub(super) fn new(
+        call: Call,
+        attempt: Attempt,
+        response: http::Response<Body>,
+    ) -> http::Response<Self> {
+        let encoding = encoding(&response);
+        response.map(|body| Self {
+            state: State::Awaited { body, attempt, call: Box::new(call) },
+            encoding,
+        })
+    }
+
+    /// The first message, or a part of it, has come.
+    fn commit(&mut self) {
+        if matches!(self.state, State::Awaited { .. })
+            && let State::Awaited { body, attempt, call } =
+                mem::replace(&mut self.state, State::Over)
+        {
+            let Call { observed, mut retry, replay, .. } = *call;
+            retry.commit();
+            replay.commit();
+            self.state = State::Streams { body, attempt, observed, retry };
+        }
+    }
+
+    /// Its end has come. Whether there is another attempt in its place.
+    fn end(&mut self, last: &Last) -> bool {
+        let now = Instant::now();
+        match mem::replace(&mut self.state, State::Over) {
+            State::Awaited { attempt, mut call, .. } => {
+                let next = last.count(&mut call.retry, now);
+                let status = attempt.failed(last.status());
+                if next == Next::Fail {
+                    call.unpaid();
+                    call.observed.failed(status);
+                    return false;
+                }
+                self.state = State::Again(Box::pin(async move {
+                    let begun = call.begin_again(next, status).await;
+                    (call, begun)
+                }));
+                true
+            }
+            State::Streams { attempt, observed, mut retry, .. } => {
+                last.count(&mut retry, now);
+                observed.failed(attempt.failed(last.status()));
+                false
+            }
+            State::Again(_) | State::Over => false,
+        }
+    }
+
+    /// The response of another attempt has begun, or there is none. What the body ends with, if it does.
+    fn goes_on(
+        &mut self,
+        call: Box<Call>,
+        begun: Result<Begun, Status>,
+    ) -> Option<Result<Frame<Bytes>, Status>> {
+        self.state = State::Over;
+        match begun {
+            Ok(Begun::Streams(response, attempt)) if encoding(&response) == self.encoding => {
+                let body = response.into_body();
+                self.state = State::Awaited { body, attempt, call };
+                None
+            }
+            // Its reader could not tell what the messages are.
+            Ok(Begun::Streams(..)) => {
+                let failed = call.last_failure();
+                Some(Err(call.observed.failed(failed)))
+            }
+            // Its status came with its headers.
+            Ok(Begun::Over(response, status)) => {
+                call.observed.failed(status);
+                Some(Ok(Frame::trailers(response.into_parts().0.headers)))
+            }
+            Err(status) => Some(Err(call.observed.failed(status))),
+        }
+    }
+}
+
+/// What ended a body.
+enum Last<'a> {
+    Ok,
+    Status(Status),
+    Cut(&'a Cut),
+    /// Nothing was said.
+    Nothing,
+}
+
+impl<'a> Last<'a> {
+    /// None for a message.
+    fn of(frame: Option<&'a Result<Frame<Bytes>, Cut>>) -> Option<Self> {
+        match frame {
+            Some(Ok(frame)) if frame.is_data() => None,
+            // `Status` copies the trailers it is read from, which a call that went well need not pay for.
+            Some(Ok(frame)) => Some(match frame.trailers_ref() {
+                Some(it) if headers::status(it).is_some_and(|(code, _)| code == Code::Ok) => {
+                    Self::Ok
+                }
+                Some(it) => Status::from_header_map(it).map_or(Self::Nothing, Self::Status),
+                None => Self::Nothing,
+            }),
+            Some(Err(cut)) => Some(Self::Cut(cut)),
+            None => Some(Self::Nothing),
+        }
+    }
+
+    fn status(&self) -> Status {
+        match self {
+            Self::Ok => Status::ok(""),
+            Self::Status(status) => status.clone(),
+            Self::Cut(cut) => cut.status.clone(),
+            Self::Nothing => Status::unknown(""),
+        }
+    }
+
+    /// Counts it among the call's attempts, and has what follows.
+    fn count(&self, retry: &mut Retry, now: Instant) -> Next {
+        match self {
+            Self::Ok => {
+                retry.succeeded();
+                Next::Fail
+            }
+            Self::Status(status) => retry.after_status(status, now),
+            Self::Cut(Cut { failure: Some(failure), .. }) => retry.after_broken(failure, now),
+            Self::Cut(_) | Self::Nothing => Next::Fail,
+        }
+    }
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        loop {
+            let (body, attempt) = match &mut this.state {
+                State::Awaited { body, attempt, .. } | State::Streams { body, attempt, .. } => {
+                    (body, attempt)
+                }
+                State::Again(begun) => {
+                    let (call, begun) = ready!(begun.as_mut().poll(cx));
+                    match this.goes_on(call, begun) {
+                        None => continue,
+                        last => return Poll::Ready(last),
+                    }
+                }
+                State::Over => return Poll::Ready(None),
+            };
+            let frame = ready!(Pin::new(body).poll_frame(cx));
+            if let Some(Ok(frame)) = &frame
+                && let Some(data) = frame.data_ref()
+            {
+                attempt.received_data(data);
+                this.commit();
+            }
+            if Last::of(frame.as_ref()).is_some_and(|last| this.end(&last)) {
+                continue;
+            }
+            return Poll::Ready(frame.map(|frame| frame.map_err(Status::from)));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+}
+
+fn encoding(response: &http::Response<Body>) -> Option<HeaderValue> {
+    response.headers().get("grpc-encoding").filter(|it| *it != "identity").cloned()
+}
