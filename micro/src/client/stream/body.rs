@@ -44,8 +44,7 @@ enum State {
     Streams {
         body: Body,
         attempt: Attempt,
-        observed: Observed,
-        retry: Retry,
+        told: Box<(Observed, Retry)>,
     },
     Over,
 }
@@ -73,7 +72,8 @@ impl ResponseBody {
             let Call { observed, mut retry, replay, .. } = *call;
             retry.commit();
             replay.commit();
-            self.state = State::Streams { body, attempt, observed, retry };
+            let told = Box::new((observed, retry));
+            self.state = State::Streams { body, attempt, told };
         }
     }
 
@@ -95,7 +95,8 @@ impl ResponseBody {
                 }));
                 true
             }
-            State::Streams { attempt, observed, mut retry, .. } => {
+            State::Streams { attempt, told, .. } => {
+                let (observed, mut retry) = *told;
                 last.count(&mut retry, now);
                 observed.failed(attempt.failed(last.status()));
                 false
