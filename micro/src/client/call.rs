@@ -232,6 +232,14 @@ impl<Req, Res> UnaryCall<Req, Res> {
 }
 
 impl<Req, Res> ServerStreamingCall<Req, Res> {
+    /// Makes the call a second time when its response has not begun for a while, on another node while
+    /// there is one: see [`Hedge`]. Declares that this is harmless.
+    pub fn hedge(mut self, hedge: Hedge) -> Self {
+        self.options.is_idempotent = true;
+        self.options.hedge = Some(hedge);
+        self
+    }
+
     /// For generated code.
     #[doc(hidden)]
     pub fn new(
@@ -239,7 +247,9 @@ impl<Req, Res> ServerStreamingCall<Req, Res> {
         method: &'static MethodDescriptor,
         request: Request<Req>,
     ) -> Self {
-        Self::with(channel, method, request)
+        let mut call = Self::with(channel, method, request);
+        call.options.streams_down = true;
+        call
     }
 }
 

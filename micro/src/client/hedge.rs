@@ -33,8 +33,12 @@ use super::policy::RetryPolicy;
 /// against [`ClientBuilder::retries`](super::ClientBuilder::retries): with 0 nothing is hedged.
 ///
 /// The `hedgingPolicy` of a [`ServiceConfig`](super::ServiceConfig) does it for all calls of a method,
-/// with more attempts if it says so. For streams, which are not hedged, and for the stubs of tonic's,
-/// only the failures count that it lists: the next attempt follows such a one at once.
+/// with more attempts if it says so.
+///
+/// A call whose response alone is a stream is hedged until that begins: the first attempt whose headers
+/// come is the call's. What sends a stream is not hedged, nor are the calls of tonic's own stubs: of a
+/// `hedgingPolicy` only the failures count there that it lists, and the next attempt follows such a one
+/// at once.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hedge {
     pub(super) delay: Delay,

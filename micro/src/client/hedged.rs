@@ -1,149 +1,180 @@
-//! A unary call of which several attempts may be under way at once.
+//! A call of which several attempts may be under way at once.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use http::HeaderMap;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::{
-    Served,
+    Channel, deadline,
     hedge::{Delay, Hedging},
     observed::{Attempt, Observed},
     p95::P95,
     race::{Pause, Race, Then},
     status,
-    unary::{self, Prepared},
+    unary::Options,
 };
 use crate::{
     balance::{self, EndpointId, Outcome, Pick},
-    framing::PREFIX,
     metrics::AttemptKind,
     registry::Node,
-    transport::{Failure, UnaryReply},
+    transport::{Connection, Failure, Slot},
 };
 
-/// As [`unary::attempts`], with further attempts while others are under way. The first good answer is
-/// the call's; the others are dropped, which resets their streams.
-pub(super) async fn attempts<T>(
-    call: &Prepared,
-    observed: &Observed,
-    hedging: Hedging,
-    frame: impl Fn() -> Bytes + Sync,
-    read: impl Fn(UnaryReply, Served) -> Result<T, Status>,
-) -> Result<T, Status> {
-    let Prepared { channel, method, options, start, deadline, .. } = call;
-    let (p95, delay) = match hedging.delay {
-        Delay::Fixed(delay) => (None, Some(delay)),
-        Delay::P95 => {
-            let p95 = channel.latencies().of(method.path);
-            let delay = p95.get();
-            (Some(p95), delay)
-        }
-    };
-    let most = channel.settings().max_attempts;
-    let mut race = Race::new(hedging, delay, most, channel.purse());
-    let (tried, sent, won) = (Mutex::default(), Notify::new(), OnceLock::new());
-    let common = Common { call, observed, tried, sent, won };
-    let mut running = FuturesUnordered::new();
-    running.push(common.attempt(AttemptKind::First, &frame, 0, Pause::None, p95.as_deref()));
-    let (mut made, mut last) = (1, None);
-    loop {
-        let (due, previous) = (race.due(), race.previous_attempts());
-        let more = tokio::select! {
-            biased;
-            Some(ended) = running.next() => {
-                let (then, failed) = match ended {
-                    Err(nothing) => (race.after_nothing(), nothing),
-                    Ok(ended) => {
-                        // It was sent before it ended, perhaps within one poll.
-                        if common.sent.notified().now_or_never().is_some() {
-                            race.sent(Instant::now());
-                        }
-                        let node = ended.node;
-                        match ended.reply {
-                            Ok(reply) => match status::of_reply(&reply.headers, &reply.trailers) {
-                                Ok(()) => {
+/// A call that is hedged.
+#[derive(Clone, Copy)]
+pub(super) struct Hedged<'a> {
+    pub(super) channel: &'a Channel,
+    pub(super) observed: &'a Observed,
+    pub(super) options: &'a Options,
+    pub(super) path: &'a str,
+    pub(super) metadata: &'a HeaderMap,
+    pub(super) start: Instant,
+    pub(super) deadline: Option<Instant>,
+}
+
+/// An attempt that is to be sent.
+pub(super) struct Sending<'a> {
+    pub(super) attempt: &'a mut Attempt,
+    pub(super) connection: Connection,
+    pub(super) slot: Result<Slot, Failure>,
+    pub(super) node: &'a Node,
+    /// How many went before it that count.
+    pub(super) previous: u32,
+}
+
+/// The attempt whose answer is the call's.
+pub(super) struct Won<R> {
+    pub(super) reply: R,
+    pub(super) attempt: Attempt,
+    pub(super) pick: Pick,
+    pub(super) node: Arc<Node>,
+    pub(super) race: Race,
+    /// All that were made.
+    pub(super) tried: Vec<EndpointId>,
+    pub(super) made: usize,
+}
+
+impl Hedged<'_> {
+    /// Attempts the call, with further attempts while others are under way. The first good answer is the
+    /// call's; the others are dropped, which resets their streams. `send` sends an attempt, and `check`
+    /// has the status of an answer that is none.
+    pub(super) async fn race<R, Fut>(
+        self,
+        hedging: Hedging,
+        send: impl Fn(Sending<'_>) -> Fut,
+        check: impl Fn(&R) -> Result<(), Status>,
+    ) -> Result<Won<R>, Status>
+    where
+        Fut: Future<Output = Result<R, Failure>>,
+    {
+        let Self { channel, observed, start, deadline, .. } = self;
+        let (p95, delay) = match hedging.delay {
+            Delay::Fixed(delay) => (None, Some(delay)),
+            Delay::P95 => {
+                let p95 = channel.latencies().of(self.path);
+                let delay = p95.get();
+                (Some(p95), delay)
+            }
+        };
+        let most = channel.settings().max_attempts;
+        let mut race = Race::new(hedging, delay, most, channel.purse());
+        let (tried, sent, won) = (Mutex::default(), Notify::new(), OnceLock::new());
+        let common = Common { call: self, tried, sent, won };
+        let mut running = FuturesUnordered::new();
+        running.push(common.attempt(AttemptKind::First, &send, 0, Pause::None, p95.as_deref()));
+        let (mut made, mut last) = (1, None);
+        loop {
+            let (due, previous) = (race.due(), race.previous_attempts());
+            let more = tokio::select! {
+                biased;
+                Some(ended) = running.next() => {
+                    let (then, failed) = match ended {
+                        Err(nothing) => (race.after_nothing(), nothing),
+                        Ok(ended) => {
+                            // It was sent before it ended, perhaps within one poll.
+                            if common.sent.notified().now_or_never().is_some() {
+                                race.sent(Instant::now());
+                            }
+                            let Ended { racing, attempt, node, reply } = ended;
+                            match reply.map(|reply| (check(&reply), reply)) {
+                                Ok((Ok(()), reply)) => {
                                     race.succeeded();
-                                    let mut attempt = ended.attempt;
-                                    attempt.received(reply.message.as_ref().map_or(0, Bytes::len));
-                                    attempt.ended(Code::Ok, "");
-                                    let served = Served::new(node, made);
-                                    let (response, outcome) =
-                                        unary::taken(reply, served, options, &read);
-                                    let _ = common.won.set(ended.racing.started);
-                                    ended.racing.finish(outcome);
-                                    return response;
+                                    let pick = racing.won();
+                                    let tried = common.tried().clone();
+                                    return Ok(Won { reply, attempt, pick, node, race, tried, made });
                                 }
-                                Err(status) => {
-                                    let status = ended.attempt.failed(status);
-                                    ended.racing.finish(Outcome::of_code(status.code()));
+                                Ok((Err(status), _)) => {
+                                    let status = attempt.failed(status);
+                                    racing.finish(Outcome::of_code(status.code()));
                                     (race.after_status(&status, Instant::now()), status)
                                 }
-                            },
-                            Err(failure) => {
-                                ended.racing.finish(Outcome::of_failure(&failure));
-                                let failed = status::failed(channel.service(), &node, &failure);
-                                let failed = ended.attempt.failed(failed);
-                                (race.after_failure(&failure, Instant::now()), failed)
+                                Err(failure) => {
+                                    racing.finish(Outcome::of_failure(&failure));
+                                    let failed = status::failed(channel.service(), &node, &failure);
+                                    let failed = attempt.failed(failed);
+                                    (race.after_failure(&failure, Instant::now()), failed)
+                                }
                             }
                         }
-                    }
-                };
-                match then {
-                    Then::Fail => {
-                        if race.take_unpaid() {
-                            observed.retry_refused();
+                    };
+                    match then {
+                        Then::Fail => {
+                            if race.take_unpaid() {
+                                observed.retry_refused();
+                            }
+                            return Err(failed);
                         }
-                        return Err(failed);
-                    }
-                    Then::Wait => {
-                        last = Some(failed);
-                        None
-                    }
-                    Then::Attempt(pause) => {
-                        let service = channel.service();
-                        tracing::debug!(service, error = %failed.message(), "call moves on");
-                        last = Some(failed);
-                        Some(pause)
+                        Then::Wait => {
+                            last = Some(failed);
+                            None
+                        }
+                        Then::Attempt(pause) => {
+                            let service = channel.service();
+                            tracing::debug!(service, error = %failed.message(), "call moves on");
+                            last = Some(failed);
+                            Some(pause)
+                        }
                     }
                 }
+                () = common.sent.notified() => {
+                    race.sent(Instant::now());
+                    None
+                }
+                () = sleep_until(due.unwrap_or(start)), if due.is_some() => {
+                    race.is_due(Instant::now()).then_some(Pause::None)
+                }
+                () = sleep_until(deadline.unwrap_or(start)),
+                    if deadline.is_some() && running.is_empty() => None,
+            };
+            if race.take_unpaid() {
+                observed.retry_refused();
             }
-            () = common.sent.notified() => {
-                race.sent(Instant::now());
-                None
+            if running.is_empty() {
+                observed.idle();
             }
-            () = sleep_until(due.unwrap_or(*deadline)), if due.is_some() => {
-                race.is_due(Instant::now()).then_some(Pause::None)
+            if let Some(pause) = more {
+                made += 1;
+                let is_declared = race.previous_attempts() > previous;
+                let kind =
+                    if is_declared { AttemptKind::Hedge } else { AttemptKind::TransparentRetry };
+                running.push(common.attempt(kind, &send, race.previous_attempts(), pause, None));
             }
-            () = sleep_until(*deadline), if running.is_empty() => None,
-        };
-        if race.take_unpaid() {
-            observed.retry_refused();
-        }
-        if running.is_empty() {
-            observed.idle();
-        }
-        if let Some(pause) = more {
-            made += 1;
-            let is_declared = race.previous_attempts() > previous;
-            let kind = if is_declared { AttemptKind::Hedge } else { AttemptKind::TransparentRetry };
-            running.push(common.attempt(kind, &frame, race.previous_attempts(), pause, None));
-        }
-        if running.is_empty()
-            && let Some(last) = &last
-        {
-            let is_over = Instant::now() >= *deadline;
-            if is_over {
-                let timeout = *deadline - *start;
-                return Err(status::between_attempts(channel.service(), timeout, last));
-            }
-            if race.due().is_none() {
-                return Err(last.clone());
+            if running.is_empty()
+                && let Some(last) = &last
+            {
+                if let Some(deadline) = deadline.filter(|deadline| *deadline <= Instant::now()) {
+                    let timeout = deadline - start;
+                    return Err(status::between_attempts(channel.service(), timeout, last));
+                }
+                if race.due().is_none() {
+                    return Err(last.clone());
+                }
             }
         }
     }
@@ -151,8 +182,7 @@ pub(super) async fn attempts<T>(
 
 /// What the attempts of one call share.
 struct Common<'a> {
-    call: &'a Prepared,
-    observed: &'a Observed,
+    call: Hedged<'a>,
     /// Those under way too: another goes elsewhere while it can.
     tried: Mutex<Vec<EndpointId>>,
     /// Told when one of them is sent.
@@ -162,11 +192,11 @@ struct Common<'a> {
 }
 
 /// How an attempt ended that was sent.
-struct Ended<'a> {
+struct Ended<'a, R> {
     racing: Racing<'a>,
     attempt: Attempt,
     node: Arc<Node>,
-    reply: Result<UnaryReply, Failure>,
+    reply: Result<R, Failure>,
 }
 
 impl Common<'_> {
@@ -176,21 +206,29 @@ impl Common<'_> {
 
     /// # Errors
     /// When no node took it in time.
-    async fn attempt<'a>(
+    async fn attempt<'a, R, Fut>(
         &'a self,
         kind: AttemptKind,
-        frame: &'a (impl Fn() -> Bytes + Sync),
+        send: &'a impl Fn(Sending<'_>) -> Fut,
         previous: u32,
         pause: Pause,
         p95: Option<&'a P95>,
-    ) -> Result<Ended<'a>, Status> {
-        let Prepared { channel, method, metadata, options, start, deadline } = self.call;
-        let mut attempt = self.observed.attempt(kind, previous);
-        let (service, timeout) = (channel.service(), *deadline - *start);
-        let struck = sleep_until(*deadline);
+    ) -> Result<Ended<'a, R>, Status>
+    where
+        Fut: Future<Output = Result<R, Failure>>,
+    {
+        let Hedged { channel, observed, options, path, metadata, start, deadline } = self.call;
+        let mut attempt = observed.attempt(kind, previous);
+        let service = channel.service();
+        // Without a deadline: the bound on waiting for a node.
+        let until = deadline.unwrap_or(Instant::now() + deadline::WAIT_WITHOUT_DEADLINE);
+        let struck = sleep_until(until);
         tokio::pin!(struck);
-        let request = channel.request(options, method.path, metadata);
-        let rests = |pause| sleep_until((Instant::now() + pause).min(*deadline));
+        let request = channel.request(options, path, metadata);
+        let rests = |pause| {
+            let end = Instant::now() + pause;
+            sleep_until(deadline.map_or(end, |deadline| end.min(deadline)))
+        };
         let mut pause = match pause {
             Pause::None => None,
             Pause::IfTried(pause) => Some(pause),
@@ -220,7 +258,13 @@ impl Common<'_> {
             }
             let (pick, slot) = match channel.slot(pick, &request, &mut struck).await {
                 Ok(seated) => seated,
-                Err(node) => return Err(attempt.failed(status::in_line(service, &node, timeout))),
+                Err(node) => {
+                    let in_line = match deadline {
+                        Some(deadline) => status::in_line(service, &node, deadline - start),
+                        None => status::no_stream(service, &node),
+                    };
+                    return Err(attempt.failed(in_line));
+                }
             };
             let mut now_tried = self.tried();
             if tried.contains(&pick.endpoint()) || !now_tried.contains(&pick.endpoint()) {
@@ -228,23 +272,19 @@ impl Common<'_> {
                 break (pick.node().clone(), pick, slot);
             }
         };
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(attempt.failed(status::no_answer(service, &node, timeout)));
+        let late = || status::no_answer(service, &node, until - start);
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(attempt.failed(late()));
         }
         let connection = pick.connection().clone();
         let racing = Racing { common: self, started: Instant::now(), pick: Some(pick), p95 };
-        let mut head = unary::head(method, metadata, left, previous);
-        attempt.goes_to(&node, head.headers_mut());
-        let frame = frame();
-        attempt.sent(frame.len().saturating_sub(PREFIX));
+        let reply =
+            send(Sending { attempt: &mut attempt, connection, slot, node: &node, previous });
         self.sent.notify_one();
         tokio::select! {
             biased;
-            reply = async { connection.unary(slot?, head, frame).await } => {
-                Ok(Ended { racing, attempt, node, reply })
-            }
-            () = &mut struck => Err(attempt.failed(status::no_answer(service, &node, timeout))),
+            reply = reply => Ok(Ended { racing, attempt, node, reply }),
+            () = &mut struck, if deadline.is_some() => Err(attempt.failed(late())),
         }
     }
 }
@@ -261,10 +301,16 @@ struct Racing<'a> {
 }
 
 impl Racing<'_> {
-    fn finish(mut self, outcome: Outcome) {
-        if let (Some(p95), Outcome::Success) = (self.p95, outcome) {
+    /// Its answer is the call's: what comes of the node is told by who reads it.
+    fn won(mut self) -> Pick {
+        let _ = self.common.won.set(self.started);
+        if let Some(p95) = self.p95 {
             p95.took(self.started.elapsed());
         }
+        self.pick.take().expect("its end was not told")
+    }
+
+    fn finish(mut self, outcome: Outcome) {
         if let Some(pick) = self.pick.take() {
             pick.finish(outcome);
         }
@@ -279,7 +325,7 @@ impl Drop for Racing<'_> {
         if let Some(p95) = self.p95 {
             p95.lasted(self.started.elapsed());
         }
-        if Instant::now() >= self.common.call.deadline {
+        if self.common.call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             pick.finish(Outcome::Failure);
         } else if self.common.won.get().is_some_and(|won| self.started < *won) {
             // It takes at least as long as it has, and longer than the one that won.

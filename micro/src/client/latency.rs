@@ -8,16 +8,16 @@ use super::p95::P95;
 
 /// By method, for those that are hedged at their p95. There are as many as a program's stubs have.
 #[derive(Debug, Default)]
-pub(super) struct Latencies(ArcSwap<HashMap<&'static str, Arc<P95>>>);
+pub(super) struct Latencies(ArcSwap<HashMap<Box<str>, Arc<P95>>>);
 
 impl Latencies {
-    pub(super) fn of(&self, path: &'static str) -> Arc<P95> {
+    pub(super) fn of(&self, path: &str) -> Arc<P95> {
         if let Some(p95) = self.0.load().get(path) {
             return p95.clone();
         }
         self.0.rcu(|known| {
             let mut known = HashMap::clone(known);
-            known.entry(path).or_default();
+            known.entry(path.into()).or_default();
             known
         });
         self.0.load().get(path).cloned().unwrap_or_default()

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use super::{
     hedge::Hedging,
     policy::RetryPolicy,
-    retry::{Purse, Pushback, growing_pause, is_shed},
+    retry::{Purse, Pushback, Retry, growing_pause, is_shed},
 };
 use crate::transport::{Failure, FailureKind};
 
@@ -118,6 +118,11 @@ impl Race {
             self.timed_left = self.timed_left.saturating_sub(1);
         }
         self.start(now)
+    }
+
+    /// An attempt has won, of whose answer not all is there. What follows should it break off.
+    pub(super) fn into_retry(self) -> Retry {
+        Retry::after(Some(self.policy), self.purse, self.previous, self.attempts_left)
     }
 
     /// The call went well.

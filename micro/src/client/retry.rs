@@ -147,11 +147,21 @@ impl Retry {
     pub(super) fn new(policy: Option<RetryPolicy>, max_attempts: u32, purse: Purse) -> Self {
         purse.called();
         let attempts = policy.map_or(1, |policy| policy.max_attempts.min(max_attempts));
+        Self::after(policy, purse, 0, attempts.saturating_sub(1))
+    }
+
+    /// A call with so many declared retries so far, and so many left.
+    pub(super) fn after(
+        policy: Option<RetryPolicy>,
+        purse: Purse,
+        previous: u32,
+        attempts_left: u32,
+    ) -> Self {
         Self {
             policy,
             purse,
-            attempts_left: attempts.saturating_sub(1),
-            previous: 0,
+            attempts_left,
+            previous,
             backed_off: 0,
             pauses: 0,
             refusals: 0,

@@ -1,7 +1,7 @@
 //! A call of any kind as HTTP: streams of our stubs, and everything of tonic's.
 
 use http::{HeaderMap, Uri, header};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Full};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -82,9 +82,21 @@ pub(super) async fn attempts(
             tonic::body::Body::new(Checked::new(body, within(limit, refuse)))
         }
     };
+    let (message, body) = match options.hedging.filter(|_| options.streams_down) {
+        Some(hedging) => {
+            let message = body.collect().await?.to_bytes();
+            let body = tonic::body::Body::new(Full::new(message.clone()));
+            (Some((hedging, message)), body)
+        }
+        None => (None, body),
+    };
     let (replay, first) = Replay::new(body);
     let mut call = Call::new(channel, options, head, replay, start, deadline);
-    match call.begin(first).await {
+    let begun = match message {
+        Some((hedging, message)) => Box::pin(call.begin_hedged(hedging, message)).await,
+        None => call.begin(first).await,
+    };
+    match begun {
         Ok(Begun::Streams(response, attempt)) => {
             Ok(ResponseBody::new(call, attempt, response).map(tonic::body::Body::new))
         }

@@ -11,7 +11,7 @@ use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 use super::{
     Channel, RetryPolicy, Served, deadline,
     hedge::{Hedge, Hedging},
-    hedged,
+    hedged::{Hedged, Sending, Won},
     limit::Limit,
     observed::Observed,
     retry::{Next, PREVIOUS_ATTEMPTS, Retry},
@@ -53,13 +53,15 @@ pub(super) struct Options {
     pub(super) node: Option<Arc<str>>,
     /// Whether the path is of a method that a stub was generated for.
     pub(super) is_generated: bool,
+    /// Whether the request is one message, and the response a stream.
+    pub(super) streams_down: bool,
 }
 
 impl Options {
     /// After what the call is made again, beyond what no handler has seen.
     pub(super) fn policy(&self) -> Option<RetryPolicy> {
         let declared = || self.is_idempotent.then(RetryPolicy::default);
-        // A stream is not hedged: its next attempt is made when one has failed.
+        // A stream of requests is not hedged: its next attempt is made when one has failed.
         self.retry.or_else(|| self.hedging.map(|it| it.others)).or_else(declared)
     }
 
@@ -141,7 +143,7 @@ pub(super) async fn attempts<T>(
     let observed = call.channel.observe(&call.options, call.method.path, call.start);
     let ended = match call.options.hedging {
         // Apart, since most calls need no room for it.
-        Some(hedging) => Box::pin(hedged::attempts(&call, &observed, hedging, frame, read)).await,
+        Some(hedging) => Box::pin(hedged(&call, &observed, hedging, frame, read)).await,
         None => one_by_one(&call, &observed, frame, read).await,
     };
     match ended {
@@ -151,6 +153,36 @@ pub(super) async fn attempts<T>(
         }
         Err(status) => Err(observed.failed(status)),
     }
+}
+
+async fn hedged<T>(
+    call: &Prepared,
+    observed: &Observed,
+    hedging: Hedging,
+    frame: impl Fn() -> Bytes + Sync,
+    read: impl Fn(UnaryReply, Served) -> Result<T, Status>,
+) -> Result<T, Status> {
+    let Prepared { channel, method, metadata, options, start, deadline } = call;
+    let path = method.path;
+    let (start, deadline) = (*start, *deadline);
+    let hedged =
+        Hedged { channel, observed, options, path, metadata, start, deadline: Some(deadline) };
+    let send = |Sending { attempt, connection, slot, node, previous }: Sending<'_>| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut head = head(method, metadata, left, previous);
+        attempt.goes_to(node, head.headers_mut());
+        let frame = frame();
+        attempt.sent(frame.len().saturating_sub(PREFIX));
+        async move { connection.unary(slot?, head, frame).await }
+    };
+    let check = |reply: &UnaryReply| status::of_reply(&reply.headers, &reply.trailers);
+    let Won { reply, mut attempt, pick, node, made, .. } =
+        hedged.race(hedging, send, check).await?;
+    attempt.received(reply.message.as_ref().map_or(0, Bytes::len));
+    attempt.ended(Code::Ok, "");
+    let (response, outcome) = taken(reply, Served::new(node, made), options, read);
+    pick.finish(outcome);
+    response
 }
 
 async fn one_by_one<T>(

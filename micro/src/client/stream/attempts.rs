@@ -4,20 +4,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Uri, Version};
-use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Code, Status};
 
 use super::{
     super::{
         Channel, Served, deadline,
+        hedge::Hedging,
+        hedged::{Hedged, Sending, Won},
         observed::{self, Observed},
         replay::{self, Replay},
         retry::{Next, PREVIOUS_ATTEMPTS, Retry},
         status,
         unary::Options,
     },
-    bounded::{Bounded, Cut},
+    bounded::{Bounded, Cut, End},
     within,
 };
 use crate::{
@@ -45,6 +47,7 @@ pub(super) struct Call {
     /// for one of its streams included.
     struck: Instant,
     tried: Vec<EndpointId>,
+    made: usize,
     newest: Newest,
     /// What the last attempt came to.
     failed: Option<Status>,
@@ -82,6 +85,7 @@ impl Call {
             replay,
             struck: deadline.unwrap_or(start + deadline::WAIT_WITHOUT_DEADLINE),
             tried: Vec::new(),
+            made: 0,
             newest: Newest { kind: AttemptKind::First, previous: 0, node: None, picked: start },
             failed: None,
             channel,
@@ -102,6 +106,51 @@ impl Call {
         }
     }
 
+    /// As [`begin`](Self::begin), with further attempts while others are under way: the first response
+    /// that begins well is the call's. `message` is all of the request.
+    pub(super) async fn begin_hedged(
+        &mut self,
+        hedging: Hedging,
+        message: Bytes,
+    ) -> Result<Begun, Status> {
+        let Self { observed, channel, options, head, start, deadline, .. } = self;
+        let (start, deadline) = (*start, *deadline);
+        let (path, metadata) = (head.uri.path(), &head.headers);
+        let hedged = Hedged { channel, observed, options, path, metadata, start, deadline };
+        let send = |Sending { attempt, connection, slot, node, previous }: Sending<'_>| {
+            let mut head = again(head, deadline, previous);
+            attempt.goes_to(node, &mut head.headers);
+            let body = attempt.request(Full::new(message.clone()));
+            let request = http::Request::from_parts(head, body);
+            async move { connection.stream(slot?, request).await }
+        };
+        let ended = |response: &http::Response<_>| Status::from_header_map(response.headers());
+        let is_good = |ended: &Status| ended.code() == Code::Ok;
+        let check = |response: &http::Response<_>| match ended(response) {
+            Some(ended) if !is_good(&ended) => Err(ended),
+            _ => Ok(()),
+        };
+        let won = hedged.race(hedging, send, check).await?;
+        let Won { reply: response, attempt, mut pick, node, race, tried, made } = won;
+        self.retry = race.into_retry();
+        (self.tried, self.made) = (tried, made);
+        self.newest.previous = self.retry.previous_attempts();
+        (self.newest.node, self.newest.picked) = (Some(node.clone()), Instant::now());
+        Ok(match ended(&response) {
+            None => {
+                pick.report(Outcome::Begun);
+                let response = self.answered(response, node, pick, told);
+                Begun::Streams(response, attempt)
+            }
+            Some(ended) => {
+                pick.report(Outcome::Success);
+                let ended = attempt.failed(ended);
+                let response = self.answered(response, node, pick, |_, _| {});
+                Begun::Over(response, ended)
+            }
+        })
+    }
+
     /// Once more, after a response that ended before its first message.
     pub(super) async fn begin_again(
         &mut self,
@@ -115,7 +164,7 @@ impl Call {
     /// # Errors
     /// What the attempt came to, and what follows.
     async fn attempt(&mut self, body: replay::Attempt) -> Result<Begun, (Next, Status)> {
-        let Self { channel, options, head, start, deadline, retry, tried, newest, .. } = self;
+        let Self { channel, options, head, start, deadline, retry, tried, made, newest, .. } = self;
         let struck = sleep_until(self.struck);
         tokio::pin!(struck);
         let service = channel.service();
@@ -142,6 +191,7 @@ impl Call {
         };
         let node = pick.node().clone();
         tried.push(pick.endpoint());
+        *made += 1;
         (newest.node, newest.picked) = (Some(node.clone()), Instant::now());
         let late = || status::no_answer(service, &node, self.struck - *start);
         if deadline.is_some_and(|deadline| deadline <= newest.picked) {
@@ -173,9 +223,7 @@ impl Call {
         // else (gRFC A6).
         let Some(ended) = Status::from_header_map(response.headers()) else {
             pick.report(Outcome::Begun);
-            let response = self.answered(response, node, pick, |pick, end| {
-                pick.finish(end.outcome());
-            });
+            let response = self.answered(response, node, pick, told);
             return Ok(Begun::Streams(response, attempt));
         };
         pick.report(Outcome::of_code(ended.code()));
@@ -200,10 +248,10 @@ impl Call {
         response: http::Response<crate::transport::Body>,
         node: Arc<Node>,
         pick: Pick,
-        end: fn(Pick, super::bounded::End<'_>),
+        end: fn(Pick, End<'_>),
     ) -> http::Response<Body> {
         let (mut head, body) = response.into_parts();
-        head.extensions.insert(Served::new(node.clone(), self.tried.len()));
+        head.extensions.insert(Served::new(node.clone(), self.made));
         let body = Bounded::new(body, self.deadline, node.clone(), pick, end);
         let body = match self.options.max_response {
             None => body.boxed_unsync(),
@@ -273,6 +321,11 @@ impl Call {
             self.observed.retry_refused();
         }
     }
+}
+
+/// How a stream ended, which is told of its node.
+fn told(pick: Pick, end: End<'_>) {
+    pick.finish(end.outcome());
 }
 
 /// The head of one attempt: the path alone, since the connection knows its authority, what is left

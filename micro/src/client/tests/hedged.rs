@@ -10,11 +10,12 @@ use std::{
 
 use serde_json::json;
 use tokio::time::Instant;
-use tonic::Code;
+use tokio_stream::StreamExt as _;
+use tonic::{Code, Streaming};
 
 use crate::{
     ChannelOptions, Client,
-    client::{Hedge, RetryPolicy},
+    client::{Hedge, RetryPolicy, Served},
     fixture::{Echo, Stub, Word, client, start},
     service::Handle,
 };
@@ -187,5 +188,74 @@ async fn the_hedging_policy_of_a_config_holds_for_its_methods() {
     assert_eq!(pair.calls(), 1);
     pair.stub.down(Word::new("words")).await.expect("a stream");
     pair.stub.follow(Word::new("closed")).await.expect_err("for good");
-    assert_eq!(pair.calls(), 3, "a stream's attempts come one after the other");
+    assert_eq!(pair.calls(), 3);
+    let call = pair.stub.follow(Word::new("sleep")).timeout(10 * DELAY);
+    assert_eq!(call.await.expect_err("all sleep").code(), Code::DeadlineExceeded);
+    assert_eq!(pair.calls(), 3, "with one message it is hedged");
+    pair.none_runs().await;
+    let words = tokio_stream::iter([Word::new("sleep")]);
+    let call = pair.stub.collect(words).timeout(10 * DELAY);
+    assert_eq!(call.await.expect_err("it sleeps").code(), Code::DeadlineExceeded);
+    assert_eq!(pair.calls(), 1, "with a stream of them it is not");
+    let words = tokio_stream::iter([Word::new("closed")]);
+    pair.stub.collect(words).await.expect_err("for good");
+    assert_eq!(pair.calls(), 3, "but made again after failures");
+}
+
+async fn words(stream: Streaming<Word>) -> Vec<String> {
+    stream.map(|word| word.expect("a word").text).collect().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_responses_goes_to_the_other_node_until_it_begins_and_the_first_is_reset() {
+    let pair = Pair::start("memory://hedged-stream").await;
+    let mut hedged = 0;
+    while hedged == 0 {
+        let start = Instant::now();
+        // It has no deadline.
+        let call = pair.stub.follow(Word::new("sleep a")).hedge(Hedge::after(DELAY));
+        let response = call.await.expect("b answers");
+        let took = start.elapsed();
+        let served = response.extensions().get::<Served>().expect("who answered").attempts;
+        assert_eq!(words(response.into_inner()).await, ["b", "b b"]);
+        assert!(took < 2 * DELAY, "{took:?}");
+        let calls = pair.calls();
+        assert_eq!(calls, if took < DELAY { 1 } else { 2 });
+        assert_eq!(served, calls);
+        hedged += calls - 1;
+        pair.none_runs().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedged_streams_deadline_and_failures_are_those_of_a_call() {
+    let pair = Pair::start("memory://hedged-stream-ends").await;
+    let hedge = Hedge::after(DELAY);
+    let start = Instant::now();
+    let call = pair.stub.follow(Word::new("sleep")).hedge(hedge).timeout(3 * DELAY);
+    let status = call.await.expect_err("both sleep");
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert_eq!(start.elapsed().as_millis() / 10, DELAY.as_millis() * 3 / 10);
+    assert_eq!(pair.calls(), 2);
+    pair.none_runs().await;
+    let status = pair.stub.follow(Word::new("missing")).hedge(hedge).await.expect_err("for good");
+    assert_eq!((status.code(), pair.calls()), (Code::NotFound, 1));
+    let status = pair.stub.follow(Word::new("closed")).hedge(hedge).await.expect_err("for good");
+    assert_eq!((status.code(), pair.calls()), (Code::Unavailable, 5));
+    assert_eq!(status.metadata().get("attempt").expect("metadata"), "5");
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_p95_a_stream_is_hedged_once_it_is_known_when_it_begins() {
+    let pair = Pair::start("memory://hedged-stream-p95").await;
+    let call = |text: &str| pair.stub.follow(Word::new(text)).hedge(Hedge::at_p95());
+    for _ in 0..200 {
+        call("who?").await.expect("it begins");
+    }
+    pair.calls();
+    for _ in 0..20 {
+        assert_eq!(words(call("sleep a").await.expect("b's").into_inner()).await, ["b", "b b"]);
+    }
+    assert!(pair.calls() >= 20);
+    pair.none_runs().await;
 }

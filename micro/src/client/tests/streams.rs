@@ -12,7 +12,7 @@ use tower_service::Service as _;
 use super::raw::{DATA, HEAD, HEADERS, REFUSED_STREAM, RST_STREAM, Raw, node};
 use crate::{
     Client,
-    client::unary::Options,
+    client::{Hedge, Served, unary::Options},
     fixture::{Echo, Stub, Word, client, start},
     service::Handle,
 };
@@ -107,6 +107,21 @@ async fn a_stream_declared_idempotent_is_made_again_until_its_first_message() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_hedged_stream_that_ends_before_its_first_message_is_made_again_too() {
+    let registry = "memory://client-lost-begun-hedged";
+    let stub = Stub::new("a", &client(registry));
+    let hedge = Hedge::after(Duration::from_secs(1));
+    let call = async move {
+        let call = stub.follow(Word::new("attempts")).hedge(hedge).await?;
+        let served = call.extensions().get::<Served>().expect("who answered").clone();
+        Ok((served.attempts, first(call.into_inner()).await?))
+    };
+    // The other node fails the first that it gets.
+    let (attempts, word) = lost(registry, &[BEGUN], call).await.expect("a third attempt");
+    assert_eq!((attempts, word.as_str()), (1, "2"), "when its headers came, and before the word");
 }
 
 #[tokio::test]
