@@ -45,10 +45,14 @@ impl Datagrams {
     }
 
     /// Refuses what comes, until it is [mended](Self::mend).
+    ///
+    /// # Panics
+    /// When somebody else has its port.
     pub async fn cut(&mut self) {
         if let Some(relay) = self.relay.take() {
             relay.abort();
             let _ = relay.await;
+            ports::left(self.port).await;
         }
     }
 

@@ -7,9 +7,12 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
+use crate::ports;
+
 /// A listener whose answers are garbage.
 #[derive(Debug)]
 pub struct Garbage {
+    port: u16,
     stop: oneshot::Sender<()>,
     listening: JoinHandle<usize>,
 }
@@ -31,6 +34,7 @@ impl Garbage {
     /// When somebody else does.
     pub async fn at(address: &str) -> Self {
         let listener = TcpListener::bind(address).await.expect("the address is free");
+        let port = listener.local_addr().expect("it is bound").port();
         let (stop, stopped) = oneshot::channel();
         let listening = tokio::spawn(async move {
             let (mut connections, mut heard) = (JoinSet::new(), 0);
@@ -49,7 +53,7 @@ impl Garbage {
             connections.shutdown().await;
             heard
         });
-        Self { stop, listening }
+        Self { port, stop, listening }
     }
 
     /// Listens at this address for datagrams.
@@ -58,6 +62,7 @@ impl Garbage {
     /// As [`Garbage::at`].
     pub async fn at_datagrams(address: &str) -> Self {
         let socket = UdpSocket::bind(address).await.expect("the address is free");
+        let port = socket.local_addr().expect("it is bound").port();
         let (stop, stopped) = oneshot::channel();
         let listening = tokio::spawn(async move {
             let (mut question, mut heard) = ([0; 4096], 0);
@@ -79,16 +84,18 @@ impl Garbage {
             }
             heard
         });
-        Self { stop, listening }
+        Self { port, stop, listening }
     }
 
     /// Ends, leaves the address to its owner, and says how many connections or questions it has answered.
     ///
     /// # Panics
-    /// When it has panicked.
+    /// When it has panicked, or somebody else has the address.
     pub async fn stop(self) -> usize {
         drop(self.stop);
-        self.listening.await.expect("it listened")
+        let heard = self.listening.await.expect("it listened");
+        ports::left(self.port).await;
+        heard
     }
 }
 
