@@ -33,6 +33,7 @@ each! {
     a_node_that_closes_every_connection: Closes;
     a_node_that_closes_every_connection_once_it_is_ready: ClosesWhenReady;
     a_node_whose_syn_is_dropped: SynDropped;
+    a_node_that_sends_settings_and_nothing_more: SilentAfterSettings;
     a_node_that_is_ready_and_silent_then: SilentWhenReady;
     a_node_that_refuses_each_call_by_goaway: RefusesByGoAway;
     a_node_that_throws_each_call_out_for_an_error: ThrowsOut;

@@ -178,7 +178,8 @@ mod tests {
         let last = connect(address(&healthy), false);
         let (mut socket, _) = healthy.accept().await.expect("a socket");
         assert!(start.elapsed() <= BEGINS * 4, "{:?}", start.elapsed());
-        socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.expect("SETTINGS");
+        let settings = [[0, 0, 0, 4, 0, 0, 0, 0, 0], [0, 0, 0, 4, 1, 0, 0, 0, 0]];
+        socket.write_all(settings.as_flattened()).await.expect("SETTINGS, and ours acknowledged");
         last.await.expect("no panic").expect("connected");
         for dial in dials {
             let error = dial.await.expect("no panic").expect_err("no SETTINGS");

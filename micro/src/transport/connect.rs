@@ -14,7 +14,7 @@ use super::{
     connection::Shared,
     driver::Driver,
     gather::Gather,
-    tap::{Beginning, Tap},
+    tap::{Activity, Beginning, Tap},
 };
 
 /// A connection could not be made. The text names the address and what went wrong.
@@ -34,10 +34,13 @@ enum Cause {
     TlsTimeout(Duration),
     Handshake(Arc<str>),
     HandshakeTimeout(Duration),
+    /// Its SETTINGS came, and no acknowledgement of ours.
+    Unacknowledged(Duration),
 }
 
 /// Connects to `address`, a `host:port` whose host may be a name, an IPv4 or a bracketed IPv6
-/// address. Done when the peer's SETTINGS are here: who accepts TCP and stays silent is no peer.
+/// address. Done when the peer's SETTINGS are here and it has acknowledged ours: who accepts TCP and stays
+/// silent is no peer, and who greets may not listen.
 ///
 /// # Errors
 /// When the name does not resolve, TCP or TLS fails, or the peer does not speak HTTP/2, all within
@@ -119,20 +122,27 @@ pub(super) async fn handshake<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let cause = match timeout_at(deadline, until_ready(io, peer.clone(), config)).await {
+    let (tap, activity) = Tap::new(io);
+    let ready = until_ready(tap, activity.clone(), peer.clone(), config);
+    let cause = match timeout_at(deadline, ready).await {
         Ok(Ok(connection)) => return Ok(connection),
         Ok(Err(why)) => Cause::Handshake(why),
+        Err(_) if activity.has_settings() => Cause::Unacknowledged(config.connect_timeout),
         Err(_) => Cause::HandshakeTimeout(config.connect_timeout),
     };
     Err(ConnectError { address: peer, cause })
 }
 
-async fn until_ready<IO>(io: IO, peer: Arc<str>, config: &Config) -> Result<Connection, Arc<str>>
+async fn until_ready<IO>(
+    tap: Tap<IO>,
+    activity: Arc<Activity>,
+    peer: Arc<str>,
+    config: &Config,
+) -> Result<Connection, Arc<str>>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let authority = authority(&peer).ok_or_else(|| Arc::from("it is no authority for HTTP/2"))?;
-    let (tap, activity) = Tap::new(io);
     let (sender, connection) = h2::client::Builder::new()
         // No streams before the peer's SETTINGS, so that readiness is seen.
         .initial_max_send_streams(0)
@@ -188,6 +198,12 @@ impl fmt::Display for ConnectError {
             Cause::Handshake(why) => write!(f, "connected, but got no HTTP/2 SETTINGS: {why}"),
             Cause::HandshakeTimeout(timeout) => {
                 write!(f, "connected, but got no HTTP/2 SETTINGS within {timeout:?}")
+            }
+            Cause::Unacknowledged(timeout) => {
+                write!(
+                    f,
+                    "connected, but the node has not acknowledged our HTTP/2 SETTINGS within {timeout:?}"
+                )
             }
         }
     }

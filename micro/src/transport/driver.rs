@@ -35,6 +35,7 @@ pub(super) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
     is_timed: bool,
     had_calls: bool,
     knows_limit: bool,
+    is_acknowledged: bool,
     /// Whether the task's waker, which stays the same, is where a closing handle finds it.
     is_awaiting_close: bool,
 }
@@ -56,15 +57,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             is_timed: false,
             had_calls: false,
             knows_limit: false,
+            is_acknowledged: false,
             is_awaiting_close: false,
             shared,
         }
     }
 
-    /// Ready when the peer's SETTINGS are here, with the reason if the connection ended instead.
+    /// Ready when the peer's SETTINGS are here and it has acknowledged ours, with the reason if the
+    /// connection ended instead.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Arc<str>>> {
         let end = self.poll_end(cx).map(|(_, why)| why);
-        if self.knows_limit {
+        if self.knows_limit && self.is_acknowledged {
             return Poll::Ready(Ok(()));
         }
         end.map(Err)
@@ -77,6 +80,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             self.knows_limit = true;
             self.shared.slots.set_limit(self.connection.max_concurrent_send_streams());
         }
+        self.is_acknowledged |= seen.acknowledged();
         if seen.go_away()
             && let Some(go_away) = self.shared.activity.go_away()
         {

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -31,6 +31,7 @@ pub(super) struct Activity {
     seen: AtomicU8,
     last_stream_sent: AtomicU32,
     go_away: OnceLock<GoAway>,
+    has_settings: AtomicBool,
     /// What the first bytes were, once they are here.
     beginning: OnceLock<Beginning>,
 }
@@ -59,6 +60,7 @@ impl Seen {
     const PROGRESS: u8 = 2;
     const SETTINGS: u8 = 4;
     const GO_AWAY: u8 = 8;
+    const ACKNOWLEDGED: u8 = 16;
 
     /// Anything at all.
     pub(super) fn bytes(self) -> bool {
@@ -73,6 +75,11 @@ impl Seen {
     /// SETTINGS of the peer's own.
     pub(super) fn settings(self) -> bool {
         self.0 & Self::SETTINGS != 0
+    }
+
+    /// The acknowledgement of our SETTINGS.
+    pub(super) fn acknowledged(self) -> bool {
+        self.0 & Self::ACKNOWLEDGED != 0
     }
 
     /// A whole GOAWAY.
@@ -99,6 +106,11 @@ impl Activity {
     /// over, no peer has seen: `h2` opens streams in the order of their ids.
     pub(super) fn was_sent(&self, stream: u32) -> bool {
         stream <= self.last_stream_sent()
+    }
+
+    /// Whether SETTINGS of the peer's own have come.
+    pub(super) fn has_settings(&self) -> bool {
+        self.has_settings.load(Ordering::Relaxed)
     }
 
     /// What came first, if anything came.
@@ -141,7 +153,11 @@ impl<IO> Tap<IO> {
         while let Some(part) = self.incoming.next(&mut bytes) {
             match part.kind {
                 frames::HEADERS | frames::DATA => seen |= Seen::PROGRESS,
-                frames::SETTINGS if part.flags & frames::ACK == 0 => seen |= Seen::SETTINGS,
+                frames::SETTINGS if part.flags & frames::ACK != 0 => seen |= Seen::ACKNOWLEDGED,
+                frames::SETTINGS => {
+                    seen |= Seen::SETTINGS;
+                    self.activity.has_settings.store(true, Ordering::Relaxed);
+                }
                 frames::GOAWAY => {
                     let room = GO_AWAY_LIMIT - self.go_away.len();
                     self.go_away.extend(part.payload.iter().take(room));
@@ -259,7 +275,7 @@ mod tests {
         assert_eq!(activity.take(), Seen(0));
         for (bytes, expected) in [
             (frame(frames::SETTINGS, 0, 0, b""), Seen::BYTES | Seen::SETTINGS),
-            (frame(frames::SETTINGS, frames::ACK, 0, b""), Seen::BYTES),
+            (frame(frames::SETTINGS, frames::ACK, 0, b""), Seen::BYTES | Seen::ACKNOWLEDGED),
             (frame(6, 0, 0, b"pingpong"), Seen::BYTES),
             (frame(frames::HEADERS, 4, 1, b"x"), Seen::BYTES | Seen::PROGRESS),
             (frame(frames::DATA, 0, 1, b"x"), Seen::BYTES | Seen::PROGRESS),

@@ -40,6 +40,8 @@ pub enum NodeFault {
     ClosesWhenReady,
     /// .. where the SYN is dropped.
     SynDropped,
+    /// .. that sends SETTINGS and nothing more.
+    SilentAfterSettings,
     /// .. that is ready, and silent then.
     SilentWhenReady,
     /// .. that answers each call with GOAWAY and has processed none.
@@ -71,7 +73,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 impl NodeFault {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Killed,
         Self::TwoKilled,
         Self::AllKilled,
@@ -83,6 +85,7 @@ impl NodeFault {
         Self::Closes,
         Self::ClosesWhenReady,
         Self::SynDropped,
+        Self::SilentAfterSettings,
         Self::SilentWhenReady,
         Self::RefusesByGoAway,
         Self::ThrowsOut,
@@ -109,7 +112,8 @@ impl NodeFault {
             Self::Closes => "one of three accepts and closes",
             Self::ClosesWhenReady => "one of three sends SETTINGS and closes",
             Self::SynDropped => "SYN to one of three dropped",
-            Self::SilentWhenReady => "one of three sends SETTINGS and nothing more",
+            Self::SilentAfterSettings => "one of three sends SETTINGS and nothing more",
+            Self::SilentWhenReady => "one of three acknowledges SETTINGS and says nothing more",
             Self::RefusesByGoAway => "one of three answers each call with GOAWAY",
             Self::ThrowsOut => "one of three answers each call with GOAWAY, ENHANCE_YOUR_CALM",
             Self::GoesAway => "one of three sends GOAWAY at each tenth call",
@@ -312,8 +316,9 @@ impl NodeFault {
             Self::SynDropped => return Peer::Unaccepting(Unaccepting::start()),
             Self::Silent => return Peer::Silent(Silent::start().await),
             Self::Closes => return Peer::Silent(Silent::closing().await),
-            Self::ClosesWhenReady => return Peer::Silent(Silent::closing_after_settings().await),
-            Self::SilentWhenReady => return Peer::Silent(Silent::after_settings().await),
+            Self::ClosesWhenReady => return Peer::Silent(Silent::closing_when_ready().await),
+            Self::SilentAfterSettings => return Peer::Silent(Silent::after_settings().await),
+            Self::SilentWhenReady => return Peer::Silent(Silent::when_ready().await),
             Self::RefusesByGoAway => return Peer::Silent(Silent::going_away().await),
             Self::ThrowsOut => return Peer::Silent(Silent::throwing_out().await),
             Self::GoesAway => Rule::GoesAway,

@@ -35,6 +35,9 @@ struct Says {
 /// An empty SETTINGS frame: good for HTTP/2.
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
+/// The same, and the acknowledgement of the other's.
+const READY: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0];
+
 /// GOAWAY, `NO_ERROR`, no stream was or will be processed.
 const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
@@ -50,7 +53,7 @@ impl Silent {
         Self::saying(Says { first: &[], at_calls: &[], closes: false }).await
     }
 
-    /// One that says SETTINGS, as who is ready does, and then nothing more.
+    /// One that says SETTINGS, and then nothing more.
     ///
     /// # Panics
     /// As [`Silent::start`].
@@ -58,12 +61,20 @@ impl Silent {
         Self::saying(Says { first: SETTINGS, at_calls: &[], closes: false }).await
     }
 
+    /// One that is ready, and says nothing more.
+    ///
+    /// # Panics
+    /// As [`Silent::start`].
+    pub async fn when_ready() -> Self {
+        Self::saying(Says { first: READY, at_calls: &[], closes: false }).await
+    }
+
     /// One that is ready, and answers each call with GOAWAY: it has processed none.
     ///
     /// # Panics
     /// As [`Silent::start`].
     pub async fn going_away() -> Self {
-        Self::saying(Says { first: SETTINGS, at_calls: GOAWAY, closes: false }).await
+        Self::saying(Says { first: READY, at_calls: GOAWAY, closes: false }).await
     }
 
     /// The same for an error.
@@ -71,7 +82,7 @@ impl Silent {
     /// # Panics
     /// As [`Silent::start`].
     pub async fn throwing_out() -> Self {
-        Self::saying(Says { first: SETTINGS, at_calls: CALM, closes: false }).await
+        Self::saying(Says { first: READY, at_calls: CALM, closes: false }).await
     }
 
     /// One that closes every connection at once.
@@ -82,12 +93,12 @@ impl Silent {
         Self::saying(Says { first: &[], at_calls: &[], closes: true }).await
     }
 
-    /// One that says SETTINGS, and closes the connection then.
+    /// One that is ready, and closes the connection then.
     ///
     /// # Panics
     /// As [`Silent::start`].
-    pub async fn closing_after_settings() -> Self {
-        Self::saying(Says { first: SETTINGS, at_calls: &[], closes: true }).await
+    pub async fn closing_when_ready() -> Self {
+        Self::saying(Says { first: READY, at_calls: &[], closes: true }).await
     }
 
     async fn saying(says: Says) -> Self {

@@ -13,6 +13,7 @@ pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
 pub(super) const RST_STREAM: u8 = 3;
 pub(super) const SETTINGS: u8 = 4;
+const ACK: u8 = 1;
 pub(super) const PING: u8 = 6;
 pub(super) const GOAWAY: u8 = 7;
 pub(super) const REFUSED_STREAM: u8 = 7;
@@ -25,6 +26,7 @@ impl Raw {
         let (socket, _) = listener.accept().await?;
         let mut raw = Self(socket);
         raw.write(SETTINGS, 0, 0, &[]).await?;
+        raw.write(SETTINGS, ACK, 0, &[]).await?;
         raw.0.read_exact(&mut [0; 24]).await?;
         Ok(raw)
     }

@@ -80,10 +80,22 @@ async fn a_peer_that_only_acknowledges_is_not_connected() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_only_greets_is_not_connected() {
+    let (ours, mut theirs) = tokio::io::duplex(1024);
+    theirs.write_all(&frame(SETTINGS, 0, 0, b"")).await.unwrap();
+    let error = connect_over(ours, &Config::default()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("has not acknowledged our HTTP/2 SETTINGS within 1s"),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn settings_may_come_in_pieces() {
     let (ours, mut theirs) = tokio::io::duplex(1024);
     let connecting = tokio::spawn(async { connect_over(ours, &Config::default()).await });
-    for byte in frame(SETTINGS, 0, 0, &max_streams(7)) {
+    for byte in [frame(SETTINGS, 0, 0, &max_streams(7)), frame(SETTINGS, ACK, 0, b"")].concat() {
+        assert!(!connecting.is_finished());
         theirs.write_all(&[byte]).await.unwrap();
         settle().await;
     }

@@ -196,7 +196,7 @@ pub(super) struct Frame {
 }
 
 impl Raw {
-    /// A connection and its peer, which has said nothing but these SETTINGS.
+    /// A connection and its peer, which has said nothing but these SETTINGS, and that it has ours.
     pub(super) async fn connected(settings: &[u8]) -> (Connection, Self) {
         Self::connected_with(settings, &Config::default(), PIPE).await
     }
@@ -212,6 +212,7 @@ impl Raw {
             let mut preface = [0; 24];
             peer.io.read_exact(&mut preface).await.unwrap();
             peer.write(SETTINGS, 0, 0, settings).await;
+            peer.write(SETTINGS, ACK, 0, b"").await;
         });
         (connection.unwrap(), peer)
     }

@@ -28,8 +28,6 @@ async fn begun(connection: &Connection, peer: &mut Raw) -> (http::Response<Body>
     let response =
         tokio::spawn(async move { connection.stream(connection.slot().await?, call).await });
     let id = peer.call().await;
-    // So that the client's own windows hold.
-    peer.write(SETTINGS, ACK, 0, b"").await;
     peer.write(HEADERS, END_HEADERS, id, &ok_block()).await;
     (response.await.unwrap().unwrap(), id)
 }
