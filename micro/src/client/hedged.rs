@@ -84,10 +84,19 @@ impl Hedged<'_> {
         };
         let most = channel.settings().max_attempts;
         let mut race = Race::new(hedging, delay, most, channel.purse());
+        // Without a deadline: the bound on all waiting, for a node or between attempts.
+        let mut struck = deadline.unwrap_or(start + deadline::WAIT_WITHOUT_DEADLINE);
         let (tried, sent, won) = (Mutex::default(), Notify::new(), OnceLock::new());
         let common = Common { call: self, tried, sent, won };
         let mut running = FuturesUnordered::new();
-        running.push(common.attempt(AttemptKind::First, &send, 0, Pause::None, p95.as_deref()));
+        running.push(common.attempt(
+            AttemptKind::First,
+            &send,
+            0,
+            Pause::None,
+            p95.as_deref(),
+            struck,
+        ));
         let (mut made, mut last) = (1, None);
         loop {
             let (due, previous) = (race.due(), race.previous_attempts());
@@ -102,9 +111,12 @@ impl Hedged<'_> {
                                 race.sent(Instant::now());
                             }
                             let Ended { racing, attempt, node, reply } = ended;
+                            if deadline.is_none() {
+                                // What a node had the call for was no waiting.
+                                struck += racing.started.elapsed();
+                            }
                             match reply.map(|reply| (check(&reply), reply)) {
                                 Ok((Ok(()), reply)) => {
-                                    race.succeeded();
                                     let pick = racing.won();
                                     let tried = common.tried().clone();
                                     return Ok(Won { reply, attempt, pick, node, race, tried, made });
@@ -149,8 +161,7 @@ impl Hedged<'_> {
                 () = sleep_until(due.unwrap_or(start)), if due.is_some() => {
                     race.is_due(Instant::now()).then_some(Pause::None)
                 }
-                () = sleep_until(deadline.unwrap_or(start)),
-                    if deadline.is_some() && running.is_empty() => None,
+                () = sleep_until(struck), if running.is_empty() => None,
             };
             if race.take_unpaid() {
                 observed.retry_refused();
@@ -158,23 +169,34 @@ impl Hedged<'_> {
             if running.is_empty() {
                 observed.idle();
             }
+            if running.is_empty()
+                && let Some(last) = &last
+            {
+                if struck <= Instant::now() {
+                    return Err(match deadline {
+                        Some(deadline) => {
+                            status::between_attempts(channel.service(), deadline - start, last)
+                        }
+                        None => last.clone(),
+                    });
+                }
+                if more.is_none() && race.due().is_none() {
+                    return Err(last.clone());
+                }
+            }
             if let Some(pause) = more {
                 made += 1;
                 let is_declared = race.previous_attempts() > previous;
                 let kind =
                     if is_declared { AttemptKind::Hedge } else { AttemptKind::TransparentRetry };
-                running.push(common.attempt(kind, &send, race.previous_attempts(), pause, None));
-            }
-            if running.is_empty()
-                && let Some(last) = &last
-            {
-                if let Some(deadline) = deadline.filter(|deadline| *deadline <= Instant::now()) {
-                    let timeout = deadline - start;
-                    return Err(status::between_attempts(channel.service(), timeout, last));
-                }
-                if race.due().is_none() {
-                    return Err(last.clone());
-                }
+                // While another has a node, waiting is not all that there is.
+                let until = if deadline.is_some() || running.is_empty() {
+                    struck
+                } else {
+                    Instant::now() + deadline::WAIT_WITHOUT_DEADLINE
+                };
+                let previous = race.previous_attempts();
+                running.push(common.attempt(kind, &send, previous, pause, None, until));
             }
         }
     }
@@ -213,6 +235,7 @@ impl Common<'_> {
         previous: u32,
         pause: Pause,
         p95: Option<&'a P95>,
+        until: Instant,
     ) -> Result<Ended<'a, R>, Status>
     where
         Fut: Future<Output = Result<R, Failure>>,
@@ -220,15 +243,10 @@ impl Common<'_> {
         let Hedged { channel, observed, options, path, metadata, start, deadline } = self.call;
         let mut attempt = observed.attempt(kind, previous);
         let service = channel.service();
-        // Without a deadline: the bound on waiting for a node.
-        let until = deadline.unwrap_or(Instant::now() + deadline::WAIT_WITHOUT_DEADLINE);
         let struck = sleep_until(until);
         tokio::pin!(struck);
         let request = channel.request(options, path, metadata);
-        let rests = |pause| {
-            let end = Instant::now() + pause;
-            sleep_until(deadline.map_or(end, |deadline| end.min(deadline)))
-        };
+        let rests = |pause| sleep_until((Instant::now() + pause).min(until));
         let mut pause = match pause {
             Pause::None => None,
             Pause::IfTried(pause) => Some(pause),
@@ -311,6 +329,9 @@ impl Racing<'_> {
     }
 
     fn finish(mut self, outcome: Outcome) {
+        if let (Some(p95), Outcome::Success) = (self.p95, outcome) {
+            p95.took(self.started.elapsed());
+        }
         if let Some(pick) = self.pick.take() {
             pick.finish(outcome);
         }

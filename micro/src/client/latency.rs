@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 
 use super::p95::P95;
 
-/// By method, for those that are hedged at their p95. There are as many as a program's stubs have.
+/// By method, for those that are hedged at their p95: only generated stubs ask for that.
 #[derive(Debug, Default)]
 pub(super) struct Latencies(ArcSwap<HashMap<Box<str>, Arc<P95>>>);
 

@@ -59,14 +59,13 @@ pub(super) enum Pause {
 }
 
 impl Race {
-    /// `delay` is what the hedging's comes to.
+    /// `delay` is what the hedging's comes to. The purse has been told of the call.
     pub(super) fn new(
         hedging: Hedging,
         delay: Option<Duration>,
         max_attempts: u32,
         purse: Purse,
     ) -> Self {
-        purse.called();
         let attempts_left = hedging.others.max_attempts.min(max_attempts).saturating_sub(1);
         Self {
             policy: hedging.others,
@@ -122,12 +121,17 @@ impl Race {
 
     /// An attempt has won, of whose answer not all is there. What follows should it break off.
     pub(super) fn into_retry(self) -> Retry {
-        Retry::after(Some(self.policy), self.purse, self.previous, self.attempts_left)
-    }
-
-    /// The call went well.
-    pub(super) fn succeeded(&self) {
-        self.purse.succeeded();
+        Retry {
+            policy: Some(self.policy),
+            purse: self.purse,
+            attempts_left: self.attempts_left,
+            previous: self.previous,
+            backed_off: self.backed_off,
+            pauses: self.pauses,
+            refusals: self.refusals,
+            is_suspect: self.is_suspect,
+            is_unpaid: false,
+        }
     }
 
     /// An attempt ended without a status from the server.

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf, Bytes};
@@ -24,7 +24,12 @@ pub(super) struct Replay {
 
 #[derive(Debug)]
 struct Shared {
-    body: tonic::body::Body,
+    /// Out while it is polled: what it is made of may read the call's own response, and end up here.
+    body: Option<tonic::body::Body>,
+    /// Who came meanwhile.
+    waits: Option<Waker>,
+    /// What it failed with before the newest attempt heard of it.
+    failed: Option<Status>,
     sent: VecDeque<Bytes>,
     /// How many of those the newest attempt has sent.
     passed: usize,
@@ -51,7 +56,9 @@ impl Replay {
     pub(super) fn new(body: tonic::body::Body) -> (Self, Attempt) {
         let is_ended = body.is_end_stream();
         let shared = Shared {
-            body,
+            body: Some(body),
+            waits: None,
+            failed: None,
             sent: VecDeque::new(),
             passed: 0,
             size: 0,
@@ -73,6 +80,11 @@ impl Replay {
         shared.attempt += 1;
         shared.passed = 0;
         Some(Attempt::new(self.shared.clone(), shared.attempt))
+    }
+
+    /// Whether it can not be sent again.
+    pub(super) fn is_spent(&self) -> bool {
+        lock(&self.shared).is_spent
     }
 
     /// No attempt follows the last, which may go on for hours: what it has sent is kept no longer.
@@ -98,7 +110,7 @@ impl Body for Attempt {
         let this = self.get_mut();
         let mut shared = lock(&this.shared);
         if shared.attempt != this.attempt {
-            return Poll::Ready(Some(Err(Status::cancelled("a later attempt has taken over"))));
+            return Poll::Ready(Some(Err(taken_over())));
         }
         if let Some(data) = shared.next() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -108,11 +120,28 @@ impl Body for Attempt {
             this.are_trailers_sent = true;
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
-        let frame = match ready!(Pin::new(&mut shared.body).poll_frame(cx)) {
+        if let Some(error) = shared.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let Some(mut body) = shared.body.take() else {
+            shared.waits = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        drop(shared);
+        let frame = Pin::new(&mut body).poll_frame(cx);
+        let mut shared = lock(&this.shared);
+        let is_newest = shared.attempt == this.attempt;
+        let is_last = body.is_end_stream();
+        shared.body = Some(body);
+        if let Some(waker) = shared.waits.take() {
+            waker.wake();
+        }
+        let frame = match ready!(frame) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
                 // What comes of it when it is asked again is nobody's request.
                 shared.spend();
+                shared.failed = (!is_newest).then(|| error.clone());
                 return Poll::Ready(Some(Err(error)));
             }
             None => {
@@ -120,20 +149,21 @@ impl Body for Attempt {
                 return Poll::Ready(None);
             }
         };
-        match frame.into_data() {
+        let frame = match frame.into_data() {
             Ok(data) => {
-                shared.is_ended = shared.body.is_end_stream();
-                shared.keep(&data);
-                Poll::Ready(Some(Ok(Frame::data(data))))
+                shared.is_ended = is_last;
+                shared.keep(&data, is_newest);
+                Frame::data(data)
             }
             Err(frame) => {
                 let trailers = frame.into_trailers().unwrap_or_default();
                 shared.is_ended = true;
                 shared.trailers = Some(trailers.clone());
                 this.are_trailers_sent = true;
-                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+                Frame::trailers(trailers)
             }
-        }
+        };
+        Poll::Ready(Some(if is_newest { Ok(frame) } else { Err(taken_over()) }))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -156,14 +186,16 @@ impl Shared {
         Some(data)
     }
 
-    /// Keeps what is sent for the first time.
-    fn keep(&mut self, data: &Bytes) {
+    /// Keeps what is sent for the first time; by the newest attempt, unless that was made meanwhile.
+    fn keep(&mut self, data: &Bytes, by_newest: bool) {
         self.size = self.size.saturating_add(data.remaining());
         if self.size > KEPT {
             self.spend();
         }
-        if !self.is_spent {
+        if !self.is_spent || !by_newest {
             self.sent.push_back(data.clone());
+        }
+        if !self.is_spent && by_newest {
             self.passed = self.sent.len();
         }
     }
@@ -174,6 +206,10 @@ impl Shared {
         self.sent.shrink_to_fit();
         self.passed = 0;
     }
+}
+
+fn taken_over() -> Status {
+    Status::cancelled("a later attempt has taken over")
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {

@@ -41,18 +41,18 @@ pub(super) const PREVIOUS_ATTEMPTS: HeaderName =
 /// otherwise cost node after node the connection until its deadline.
 #[derive(Debug)]
 pub(super) struct Retry {
-    policy: Option<RetryPolicy>,
-    purse: Purse,
-    attempts_left: u32,
+    pub(super) policy: Option<RetryPolicy>,
+    pub(super) purse: Purse,
+    pub(super) attempts_left: u32,
     /// Declared retries so far: `grpc-previous-rpc-attempts`.
-    previous: u32,
+    pub(super) previous: u32,
     /// Pauses by the policy since the call's start, or since the server asked for one.
-    backed_off: u32,
-    pauses: u32,
-    refusals: u32,
+    pub(super) backed_off: u32,
+    pub(super) pauses: u32,
+    pub(super) refusals: u32,
     /// Whether a GOAWAY for an error has thrown it out before.
-    is_suspect: bool,
-    is_unpaid: bool,
+    pub(super) is_suspect: bool,
+    pub(super) is_unpaid: bool,
 }
 
 /// What pays for a channel's declared retries.
@@ -147,21 +147,11 @@ impl Retry {
     pub(super) fn new(policy: Option<RetryPolicy>, max_attempts: u32, purse: Purse) -> Self {
         purse.called();
         let attempts = policy.map_or(1, |policy| policy.max_attempts.min(max_attempts));
-        Self::after(policy, purse, 0, attempts.saturating_sub(1))
-    }
-
-    /// A call with so many declared retries so far, and so many left.
-    pub(super) fn after(
-        policy: Option<RetryPolicy>,
-        purse: Purse,
-        previous: u32,
-        attempts_left: u32,
-    ) -> Self {
         Self {
             policy,
             purse,
-            attempts_left,
-            previous,
+            attempts_left: attempts.saturating_sub(1),
+            previous: 0,
             backed_off: 0,
             pauses: 0,
             refusals: 0,
@@ -185,7 +175,12 @@ impl Retry {
         self.purse.succeeded();
     }
 
-    /// The call has its first message: how it ends counts, and nothing follows it.
+    /// Whether an attempt that a handler has seen may be followed by another.
+    pub(super) fn may_follow(&self) -> bool {
+        self.policy.is_some() && self.attempts_left > 0
+    }
+
+    /// The call has its first message, or cannot be sent again: how it ends counts, and nothing follows.
     pub(super) fn commit(&mut self) {
         self.attempts_left = 0;
     }

@@ -61,7 +61,8 @@ impl Options {
     /// After what the call is made again, beyond what no handler has seen.
     pub(super) fn policy(&self) -> Option<RetryPolicy> {
         let declared = || self.is_idempotent.then(RetryPolicy::default);
-        // A stream of requests is not hedged: its next attempt is made when one has failed.
+        // What is not hedged all the same, a stream of requests and all of tonic's stubs, is made again
+        // when an attempt has failed.
         self.retry.or_else(|| self.hedging.map(|it| it.others)).or_else(declared)
     }
 
@@ -175,9 +176,11 @@ async fn hedged<T>(
         attempt.sent(frame.len().saturating_sub(PREFIX));
         async move { connection.unary(slot?, head, frame).await }
     };
+    channel.purse().called();
     let check = |reply: &UnaryReply| status::of_reply(&reply.headers, &reply.trailers);
     let Won { reply, mut attempt, pick, node, made, .. } =
         hedged.race(hedging, send, check).await?;
+    channel.purse().succeeded();
     attempt.received(reply.message.as_ref().map_or(0, Bytes::len));
     attempt.ended(Code::Ok, "");
     let (response, outcome) = taken(reply, Served::new(node, made), options, read);

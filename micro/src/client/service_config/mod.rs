@@ -52,7 +52,8 @@ use place::Place;
 /// | `healthCheckConfig` | by which name the nodes are asked for their health, also those that are connected by then |
 ///
 /// Other keys are ignored, as gRPC does. The rules are those of gRFC [A6] and of the gRFC of each
-/// balancing policy.
+/// balancing policy; but a stream with a `retryPolicy` is made again until its first message, where A6 has
+/// its response's headers.
 ///
 /// The most special `methodConfig` of a method holds, and no other with it: that of its name, else of
 /// its service, else the one whose name is empty. What a call says itself goes before it; of two

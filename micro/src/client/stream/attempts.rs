@@ -49,7 +49,7 @@ pub(super) struct Call {
     tried: Vec<EndpointId>,
     made: usize,
     newest: Newest,
-    /// What the last attempt came to.
+    /// What the last attempt came to that failed.
     failed: Option<Status>,
 }
 
@@ -136,14 +136,18 @@ impl Call {
         (self.tried, self.made) = (tried, made);
         self.newest.previous = self.retry.previous_attempts();
         (self.newest.node, self.newest.picked) = (Some(node.clone()), Instant::now());
+        if deadline.is_none() {
+            self.struck = Instant::now() + deadline::WAIT_WITHOUT_DEADLINE;
+        }
         Ok(match ended(&response) {
             None => {
                 pick.report(Outcome::Begun);
-                let response = self.answered(response, node, pick, told);
+                let response = self.answered(response, node, pick, judged);
                 Begun::Streams(response, attempt)
             }
             Some(ended) => {
                 pick.report(Outcome::Success);
+                self.retry.succeeded();
                 let ended = attempt.failed(ended);
                 let response = self.answered(response, node, pick, |_, _| {});
                 Begun::Over(response, ended)
@@ -211,6 +215,10 @@ impl Call {
                 return Err((Next::Fail, attempt.failed(late())));
             }
         };
+        if self.replay.is_spent() {
+            // What is not to be paid for.
+            retry.commit();
+        }
         let response = match response {
             Ok(response) => response,
             Err(failure) => {
@@ -223,7 +231,7 @@ impl Call {
         // else (gRFC A6).
         let Some(ended) = Status::from_header_map(response.headers()) else {
             pick.report(Outcome::Begun);
-            let response = self.answered(response, node, pick, told);
+            let response = self.answered(response, node, pick, judged);
             return Ok(Begun::Streams(response, attempt));
         };
         pick.report(Outcome::of_code(ended.code()));
@@ -310,9 +318,14 @@ impl Call {
         Ok(body)
     }
 
-    /// What the attempt before the newest came to.
+    /// What the last attempt came to that failed.
     pub(super) fn last_failure(&self) -> Status {
         self.failed.clone().unwrap_or_else(|| Status::unknown(""))
+    }
+
+    /// Whether an attempt that a handler has seen may be followed by another.
+    pub(super) fn may_follow(&self) -> bool {
+        self.retry.may_follow() && !self.replay.is_spent()
     }
 
     /// Says it if only the budget kept it from another attempt.
@@ -323,8 +336,8 @@ impl Call {
     }
 }
 
-/// How a stream ended, which is told of its node.
-fn told(pick: Pick, end: End<'_>) {
+/// A stream's end says something of its node.
+fn judged(pick: Pick, end: End<'_>) {
     pick.finish(end.outcome());
 }
 

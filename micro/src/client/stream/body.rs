@@ -32,7 +32,7 @@ pub(super) struct ResponseBody {
 }
 
 enum State {
-    /// Without a message so far.
+    /// Without a message so far: another attempt may take its place.
     Awaited {
         body: Body,
         attempt: Attempt,
@@ -40,7 +40,7 @@ enum State {
     },
     /// Another attempt, until its response begins.
     Again(BoxFuture<'static, (Box<Call>, Result<Begun, Status>)>),
-    /// With its first message. What the call was made of is kept no longer: it may go on for hours.
+    /// To its end. What the call was made of is kept no longer: it may go on for hours.
     Streams {
         body: Body,
         attempt: Attempt,
@@ -57,13 +57,22 @@ impl ResponseBody {
         response: http::Response<Body>,
     ) -> http::Response<Self> {
         let encoding = encoding(&response);
-        response.map(|body| Self {
-            state: State::Awaited { body, attempt, call: Box::new(call) },
-            encoding,
+        response.map(|body| {
+            let mut this = Self { state: State::Over, encoding };
+            this.await_message(body, attempt, Box::new(call));
+            this
         })
     }
 
-    /// The first message, or a part of it, has come.
+    fn await_message(&mut self, body: Body, attempt: Attempt, call: Box<Call>) {
+        let may_follow = call.may_follow();
+        self.state = State::Awaited { body, attempt, call };
+        if !may_follow {
+            self.commit();
+        }
+    }
+
+    /// No other attempt takes its place: the first message has come, or a part of it.
     fn commit(&mut self) {
         if matches!(self.state, State::Awaited { .. })
             && let State::Awaited { body, attempt, call } =
@@ -82,6 +91,9 @@ impl ResponseBody {
         let now = Instant::now();
         match mem::replace(&mut self.state, State::Over) {
             State::Awaited { attempt, mut call, .. } => {
+                if !call.may_follow() {
+                    call.retry.commit();
+                }
                 let next = last.count(&mut call.retry, now);
                 let status = attempt.failed(last.status());
                 if next == Next::Fail {
@@ -114,8 +126,7 @@ impl ResponseBody {
         self.state = State::Over;
         match begun {
             Ok(Begun::Streams(response, attempt)) if encoding(&response) == self.encoding => {
-                let body = response.into_body();
-                self.state = State::Awaited { body, attempt, call };
+                self.await_message(response.into_body(), attempt, call);
                 None
             }
             // Its reader could not tell what the messages are.

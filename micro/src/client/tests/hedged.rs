@@ -202,6 +202,54 @@ async fn the_hedging_policy_of_a_config_holds_for_its_methods() {
     assert_eq!(pair.calls(), 3, "but made again after failures");
 }
 
+#[tokio::test(start_paused = true)]
+async fn at_p95_an_answer_counts_whatever_its_status() {
+    let pair = Pair::start("memory://hedged-p95-missing").await;
+    let call = |text: &str| pair.stub.say(Word::new(text)).hedge(Hedge::at_p95());
+    for _ in 0..40 {
+        call("missing").await.expect_err("an answer all the same");
+    }
+    for _ in 0..20 {
+        assert_eq!(call("sleep a").await.expect("b answers").into_inner().text, "b");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedged_call_is_one_call_to_what_pays_for_attempts() {
+    let registry = "memory://hedged-budget";
+    let _node = start(registry, "pair", Echo::named("a")).await;
+    let client = client(registry);
+    let (stub, channel) = (Stub::new("pair", &client), client.channel("pair"));
+    let hedge = Hedge::after(DELAY);
+    for _ in 0..10 {
+        stub.say(Word::new("who?")).hedge(hedge).await.expect("a reply");
+        words(stub.follow(Word::new("who?")).hedge(hedge).await.expect("a stream").into_inner())
+            .await;
+    }
+    let left = channel.purse().left(Instant::now());
+    assert!((left - 104.0).abs() < 0.5, "a fifth of 20 calls came in: {left}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_counts_a_hedged_call_once() {
+    let registry = "memory://hedged-throttle";
+    let _node = start(registry, "pair", Echo::named("a")).await;
+    let config = json!({ "retryThrottling": { "maxTokens": 100, "tokenRatio": 1 } });
+    let options = ChannelOptions::new().service_config(config.to_string().parse().unwrap());
+    let client = Client::builder().registry(registry).for_all(options).build().expect("a client");
+    let (stub, channel) = (Stub::new("pair", &client), client.channel("pair"));
+    let left = || channel.purse().left(Instant::now());
+    let hedge = Hedge::after(DELAY);
+    for _ in 0..4 {
+        stub.read(Word::new("closed")).await.expect_err("for good");
+    }
+    let before = left();
+    stub.say(Word::new("who?")).hedge(hedge).await.expect("a reply");
+    assert_eq!(left() - before, 1.0);
+    words(stub.follow(Word::new("who?")).hedge(hedge).await.expect("a stream").into_inner()).await;
+    assert_eq!(left() - before, 2.0);
+}
+
 async fn words(stream: Streaming<Word>) -> Vec<String> {
     stream.map(|word| word.expect("a word").text).collect().await
 }

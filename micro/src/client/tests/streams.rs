@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, Full};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 use tower_service::Service as _;
@@ -75,10 +76,14 @@ async fn streaming_calls_not_declared_idempotent_fail_when_their_connection_is_l
 #[tokio::test]
 async fn a_stream_that_has_sent_more_than_is_kept_fails_when_its_connection_is_lost() {
     let registry = "memory://client-lost-large";
-    let stub = Stub::new("a", &client(registry));
+    let client = client(registry);
+    let stub = Stub::new("a", &client);
     let large = "x".repeat(70_000);
+    let left = || client.channel("a").purse().left(Instant::now());
+    let before = left();
     let status = lost(registry, &[], async move { stub.collect(words(&[&large])).await }).await;
     assert_eq!(status.expect_err("cannot be sent again").code(), Code::Unavailable);
+    assert!(left() >= before, "what is not made is not paid for: {before}, {}", left());
 }
 
 /// The words of `follow`, and the node that its headers came from.
@@ -212,6 +217,102 @@ async fn a_streams_deadline_covers_the_wait_for_another_attempt() {
     assert!([Code::DeadlineExceeded, Code::Unavailable].contains(&status.code()), "{status}");
     assert!(status.message().contains("the last attempt failed with"), "{status}");
     assert_eq!(begin.elapsed(), second);
+}
+
+#[tokio::test]
+async fn a_stream_may_be_fed_with_what_comes_back_on_it() {
+    let registry = "memory://client-ping-pong";
+    let _node = start(registry, "a", Echo::named("a")).await;
+    let stub = Stub::new("a", &client(registry));
+    for is_declared in [false, true] {
+        let (gives, taken) = tokio::sync::oneshot::channel::<tonic::Streaming<Word>>();
+        let (says, heard) = tokio::sync::mpsc::unbounded_channel();
+        let response = async { taken.await.expect("the response") };
+        // Each word that comes back is sent on, three times in all.
+        let echoed = response.flatten_stream().take(3).map(move |word| {
+            let text = word.expect("a word").text;
+            says.send(text.clone()).expect("the test listens");
+            Word::new(format!("{text}0"))
+        });
+        let words = tokio_stream::once(Word::new("0")).chain(echoed);
+        let call = stub.chat(words);
+        let call = if is_declared { call.idempotent() } else { call };
+        let words = call.await.expect("it begins").into_inner();
+        gives.send(words).expect("the request is read");
+        let heard = tokio_stream::wrappers::UnboundedReceiverStream::new(heard);
+        assert_eq!(heard.collect::<Vec<_>>().await, ["0", "00", "000"]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_never_sent_again_is_not_kept() {
+    let registry = "memory://client-not-kept";
+    let listener = node(registry, "a").await;
+    let mut channel = client(registry).channel("a");
+    let sent = std::sync::Arc::new([0; 5]);
+    let kept = std::sync::Arc::downgrade(&sent);
+    let peer = tokio::spawn(async move {
+        let mut raw = Raw::accept(&listener).await.expect("connected");
+        let stream = raw.next(DATA).await.expect("a message");
+        raw.write(HEADERS, 4, stream, HEAD).await.expect("connected");
+        raw
+    });
+    struct Owned(std::sync::Arc<[u8; 5]>);
+    impl AsRef<[u8]> for Owned {
+        fn as_ref(&self) -> &[u8] {
+            &*self.0
+        }
+    }
+    let message = Full::new(Bytes::from_owner(Owned(sent)));
+    let request = http::Request::post("/test.Echo/Down").header("content-type", "application/grpc");
+    let request = request.body(tonic::body::Body::new(message)).expect("a request");
+    let response = channel.call(request).await.expect("it begins");
+    while kept.strong_count() > 0 {
+        tokio::task::yield_now().await;
+    }
+    drop((response, peer));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedged_stream_without_a_deadline_waits_five_seconds_for_a_node_that_takes_it() {
+    let registry = "memory://client-hedged-refused";
+    let listener = node(registry, "a").await;
+    tokio::spawn(async move {
+        let mut raw = Raw::accept(&listener).await.expect("connected");
+        while let Ok(stream) = raw.next(HEADERS).await {
+            let code = [0, 0, 0, REFUSED_STREAM];
+            raw.write(RST_STREAM, 0, stream, &code).await.expect("connected");
+        }
+    });
+    let stub = Stub::new("a", &client(registry));
+    let begin = Instant::now();
+    let call = stub.follow(Word::new("who?")).hedge(Hedge::after(Duration::from_secs(1)));
+    let status = call.await.expect_err("refused for ever");
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert_eq!(begin.elapsed().as_secs(), 5, "{status}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedged_stream_that_began_late_has_time_to_begin_elsewhere() {
+    let registry = "memory://client-hedged-late";
+    let second = Duration::from_secs(1);
+    let stub = Stub::new("a", &client(registry));
+    let listener = node(registry, "a").await;
+    let call = async move {
+        first(stub.follow(Word::new("who?")).hedge(Hedge::after(9 * second)).await?.into_inner())
+            .await
+    };
+    let call = tokio::spawn(call);
+    let mut raw = Raw::accept(&listener).await.expect("connected");
+    let stream = raw.next(DATA).await.expect("a message");
+    // More than is waited for a node; PINGs are answered meanwhile.
+    timeout(6 * second, raw.next(RST_STREAM)).await.expect_err("it is not given up");
+    raw.write(HEADERS, 4, stream, HEAD).await.expect("connected");
+    timeout(second, raw.next(RST_STREAM)).await.expect_err("it is not given up");
+    drop((raw, listener));
+    sleep(second).await;
+    let _other = start(registry, "a", Echo::named("other")).await;
+    assert_eq!(call.await.expect("no panic").expect("a word"), "other");
 }
 
 /// Two nodes of `a` that have answered calls of late, for another to be judged by.
