@@ -3,6 +3,7 @@
 
 pub mod away;
 pub mod bench;
+pub mod certificates;
 pub mod consul;
 pub mod datagrams;
 pub mod dead_link;

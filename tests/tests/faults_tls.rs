@@ -1,73 +1,17 @@
 //! What may happen to certificates, under 16 callers.
 
-use std::{fs, path::Path, time::Duration};
+use std::time::Duration;
 
 use micro::{ChannelOptions, Client, tls::ClientTls};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use tempfile::TempDir;
 use tests::{
+    certificates::{Authority, FOLDERS, folders, replace, tls},
     etcd::Etcd,
     fault::{Audit, CALLERS, CALLS, Callers, Fleet, Line, SERVICE, now, record, told},
     proto::ledger::{Entry, LedgerClient},
 };
 use tokio::time::{sleep, timeout};
 
-/// What the nodes' certificates are for.
-const NAME: &str = "ledger.internal";
-
 const SOON: Duration = Duration::from_secs(20);
-
-/// The folders of the nodes and of the client.
-const FOLDERS: [&str; 4] = ["a", "b", "c", "client"];
-
-/// A CA, and what it issues.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let pem = params.self_signed(&key).expect("a certificate").pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    /// Puts a new certificate and its key into that folder.
-    fn issue(&self, folder: &Path) {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new([NAME.to_owned()]).expect("a name");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        replace(&folder.join("cert"), &certificate.pem());
-        replace(&folder.join("key"), &key.serialize_pem());
-    }
-}
-
-fn replace(path: &Path, text: &str) {
-    let next = path.with_extension("next");
-    fs::write(&next, text).expect("written");
-    fs::rename(next, path).expect("replaced");
-}
-
-/// All folders, with what one CA issued.
-fn folders(authority: &Authority) -> TempDir {
-    let dir = tempfile::tempdir().expect("a folder");
-    for name in FOLDERS {
-        let folder = dir.path().join(name);
-        fs::create_dir(&folder).expect("a folder");
-        replace(&folder.join("ca"), &authority.pem);
-        authority.issue(&folder);
-    }
-    dir
-}
-
-fn tls(folder: &Path) -> ClientTls {
-    let [ca, cert, key] = ["ca", "cert", "key"].map(|name| folder.join(name));
-    ClientTls::new().ca_file(ca).identity_files(cert, key).server_name(NAME)
-}
 
 fn client(url: &str, tls: ClientTls) -> Client {
     let options = ChannelOptions::new().tls(tls);

@@ -1,4 +1,4 @@
-//! What `tests/run bench pick` measures: a set and its picks, without connections.
+//! What `tests/run bench pick` measures: a set and its picks, and parts of it, without connections.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,6 +9,7 @@ use super::{
     Balancing, EndpointId, Outcome, Request,
     ewma::Load,
     snapshot::{Endpoint, Picked, Snapshot},
+    subset::cost,
 };
 use crate::registry::Node;
 
@@ -55,4 +56,16 @@ fn endpoint(number: u64, now: Instant) -> Arc<Endpoint<()>> {
     let now = now.checked_sub(Duration::from_secs(60)).unwrap_or(now);
     let load = Load::new(Some(Duration::from_millis(1)), Duration::from_secs(5), now);
     Endpoint::of(Arc::new(node), EndpointId(number + 1), (), load)
+}
+
+/// A client that connects to `size` of so many nodes: how many it connects to anew with each of so many
+/// changes. By turns a node comes and one goes.
+pub fn moves(size: usize, nodes: usize, changes: usize) -> impl Iterator<Item = usize> {
+    cost::moves(size, nodes, changes).map(|(moved, _)| moved)
+}
+
+/// How many times the mean the busiest of so many nodes has of clients that connect to `size` each: by
+/// their choice, and with nodes drawn at random.
+pub fn busiest_over_mean(clients: usize, size: usize, nodes: usize, seed: u64) -> (f64, f64) {
+    cost::busiest_over_mean(clients, size, nodes, &mut fastrand::Rng::with_seed(seed))
 }

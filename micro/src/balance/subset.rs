@@ -6,7 +6,7 @@
 //! ejected has a stand-in, the next by that order, until it takes calls: a part must not be down while the
 //! whole is up.
 //!
-//! What it costs: *simulated*, 1 000 clients with 32 of 10 000 nodes each, the busiest node has over
+//! What it costs: *simulated*, 1 000 clients with 32 of 10 000 nodes each, the busiest node has about
 //! four times the mean; so has any part drawn at random.
 //!
 //! [gRFC A68]: https://github.com/grpc/proposal/blob/master/A68-random-subsetting.md
@@ -21,6 +21,9 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{discovery::Update, registry::Node};
+
+#[cfg(any(test, feature = "bench"))]
+pub(super) mod cost;
 
 /// How long the next stand-in waits while none of the chosen takes calls: it may be this client that is cut
 /// off, and then each stand-in would have one, and so on over the whole fleet.
@@ -239,20 +242,11 @@ mod tests {
 
     #[test]
     fn a_node_that_comes_or_goes_among_10_000_moves_one_connection_at_most() {
-        let (mut subset, mut part) = of(32, 0..10_000);
-        assert_eq!(part.len(), 32);
-        let (mut moves, now) = (0, Instant::now());
-        for number in 10_000..12_000 {
-            let before = part.clone();
-            follow(&mut part, subset.update(Update::Insert(node(number)), now));
-            assert!(part.difference(&before).count() <= 1);
-            follow(
-                &mut part,
-                subset.update(Update::Remove((number - 10_000).to_string().into()), now),
-            );
-            assert!(part.difference(&before).count() <= 2, "one for each");
-            assert_eq!(part.len(), 32);
-            moves += part.difference(&before).count();
+        let mut moves = 0;
+        for (moved, part) in cost::moves(32, 10_000, 4_000) {
+            assert!(moved <= 1, "{moved}");
+            assert_eq!(part, 32);
+            moves += moved;
         }
         assert!((1..40).contains(&moves), "of 4 000 changes {moves} concern 32 of 10 000");
     }
@@ -416,35 +410,13 @@ mod tests {
         }
     }
 
-    /// Not a promise, but what the choice costs: printed with `--nocapture`.
+    /// Not a promise, but what the choice costs: printed with `--nocapture`, and by `tests/run bench pick` of
+    /// more.
     #[test]
     fn the_busiest_node_is_as_busy_as_with_parts_drawn_at_random() {
-        const NODES: u64 = 2_000;
+        const NODES: usize = 2_000;
         let (clients, size) = (200, 32);
-        let mut rng = Rng::with_seed(1);
-        let all: Vec<_> = (0..NODES).map(node).collect();
-        let busiest = |counts: &[usize]| {
-            let mean = (clients * size) as f64 / NODES as f64;
-            *counts.iter().max().expect("nodes") as f64 / mean
-        };
-        let (mut ours, mut random) = (vec![0; NODES as usize], vec![0; NODES as usize]);
-        for _ in 0..clients {
-            let mut subset = Subset::new(size, rng.u64(..));
-            // Only the least ranks matter: all of them in maps would take a second.
-            let mut ranks: Vec<_> = all.iter().map(|it| subset.rank(&it.id).0).zip(0..).collect();
-            ranks.select_nth_unstable(size);
-            let first = ranks[..=size].iter().map(|&(_, place): &(_, usize)| all[place].clone());
-            subset.update(Update::Reset(first.collect()), Instant::now());
-            for node in subset.chosen.values() {
-                ours[node.id.parse::<usize>().expect("a number")] += 1;
-            }
-            let mut drawn = HashSet::new();
-            while drawn.len() < size {
-                drawn.insert(rng.usize(..NODES as usize));
-            }
-            drawn.into_iter().for_each(|place| random[place] += 1);
-        }
-        let (ours, random) = (busiest(&ours), busiest(&random));
+        let (ours, random) = cost::busiest_over_mean(clients, size, NODES, &mut Rng::with_seed(1));
         println!(
             "busiest over mean, {clients} clients, {size} of {NODES}: {ours:.1}, at random {random:.1}"
         );

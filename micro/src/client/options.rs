@@ -48,7 +48,7 @@ impl ChannelOptions {
     /// [not well](Self::health_check) or is ejected has another in its place as long as that is so; while no
     /// call could go to any, four more a second. Take two or more: the only one is never ejected, and a call
     /// that it failed has nowhere else to go. The price is an uneven load: with 32 each the busiest of those
-    /// nodes has over four times the mean.
+    /// nodes has about four times the mean.
     ///
     /// Nodes that do not pass the [`filter`](Self::filter) are not chosen. Beyond that they are chosen
     /// without a look at what calls ask for, which have the chosen ones alone to choose from:

@@ -12,6 +12,10 @@
 mod budget;
 #[path = "../../../micro/src/balance/ewma.rs"]
 mod ewma;
+#[path = "../../../micro/src/balance/policy/held.rs"]
+mod held;
+#[path = "../../../micro/src/balance/policy/in_flight.rs"]
+mod in_flight;
 #[path = "../../../micro/src/client/p95.rs"]
 mod p95;
 #[path = "../../../micro/src/transport/slots.rs"]
@@ -22,6 +26,8 @@ mod stamped;
 mod tally;
 #[path = "../../../micro/src/client/throttle.rs"]
 mod throttle;
+#[path = "../../../micro/src/balance/policy/turn.rs"]
+mod turn;
 
 pub mod models;
 mod sync;

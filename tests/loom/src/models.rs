@@ -5,12 +5,15 @@ use std::sync::Arc;
 use loom::thread;
 
 pub mod budget;
+pub mod held;
+pub mod in_flight;
 pub mod load;
 pub mod p95;
 pub mod slots;
 pub mod stamped;
 pub mod tally;
 pub mod throttle;
+pub mod turn;
 
 /// What two threads come to, each of which does one thing with the same counter.
 fn both<T, A, B>(

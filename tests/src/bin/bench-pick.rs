@@ -1,6 +1,6 @@
 //! What choosing a node costs a call, by policy and by the number of nodes, beside tower's p2c; what
-//! a change of one of 10 000 nodes costs, beside one of 100; and what a node takes that is known and
-//! cannot be connected to.
+//! a change of one of 10 000 nodes costs, beside one of 100; what a subset spares and costs, beside parts
+//! drawn at random; and what a node takes that is known and cannot be connected to.
 
 use std::{
     alloc::System,
@@ -14,7 +14,10 @@ use std::{
 
 use micro::{
     Client, Request,
-    balance::{Balancing, ConsistentHash, bench::Set},
+    balance::{
+        Balancing, ConsistentHash,
+        bench::{Set, busiest_over_mean, moves},
+    },
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tests::{
@@ -43,6 +46,10 @@ const UPDATES: u64 = 1_000;
 /// A change of one in 10 000 may cost so many times one of a hundred: it copies a chunk of 128 either
 /// way, and the list of 79 chunks besides.
 const GROWTH: f64 = 4.0;
+
+/// So many clients, of which each has connected to so many nodes of 10 000.
+const CLIENTS: usize = 1_000;
+const PART: usize = 32;
 
 /// In bytes a node that is not connected.
 const MEMORY: f64 = 4096.0;
@@ -100,6 +107,27 @@ fn tower(nodes: u64) -> Spread {
     })
 }
 
+/// What changes of a node move, and how busy the busiest is: where each client has its subset.
+fn subsets() -> [Row; 3] {
+    let nodes = SIZES[2] as usize;
+    let moved = moves(PART, nodes, UPDATES as usize).map(|moved| moved as f64);
+    let busiest: Vec<_> =
+        (0..ROUNDS as u64).map(|seed| busiest_over_mean(CLIENTS, PART, nodes, seed)).collect();
+    let [ours, random] = [
+        Spread::of(busiest.iter().map(|(ours, _)| *ours)),
+        Spread::of(busiest.iter().map(|(_, random)| *random)),
+    ];
+    let name = |of| format!("busiest over mean, {CLIENTS} clients, {PART} of {nodes}: {of}");
+    [
+        Row::told(
+            format!("connections that a change of one moves, {PART} of {nodes}"),
+            Spread::of(moved),
+        ),
+        Row::told(name("subset"), ours),
+        Row::told(name("drawn at random"), random),
+    ]
+}
+
 /// What a client takes a node of 10 000 that refuse connections, once it has tried each.
 async fn memory() -> Spread {
     let in_use = || {
@@ -153,6 +181,7 @@ async fn main() -> ExitCode {
         let name = format!("a change of one in 10 000 to one in 100: {name}");
         rows.push(Row::new(name, ratio, GROWTH, Better::Lower));
     }
+    rows.extend(subsets());
     rows.push(Row::new(
         "bytes a node that is not connected",
         memory().await,

@@ -1,12 +1,18 @@
 //! The client of the soak: 16 callers call the nodes of a registry, `soak-client URL`, a quarter of them
-//! with hedged reads, and each call is a line when it has ended. Beside them streams are read. For each line that it is told, it says how many tasks its runtime has and
-//! how many bytes its heap: `# 23 1048576`. It ends with its input.
+//! with hedged reads, and each call is a line when it has ended. Beside them streams are read. For each line
+//! that it is told, it says how many tasks its runtime has and how many bytes its heap: `# 23 1048576`. It
+//! ends with its input.
 
-use std::{alloc::System, env, io, time::Duration};
+use std::{alloc::System, io, path::PathBuf, time::Duration};
 
-use micro::{Client, Response, client::Hedge};
+use clap::Parser;
+use micro::{
+    ChannelOptions, Client, Response,
+    client::{Hedge, ServiceConfig},
+};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tests::{
+    certificates,
     fault::{CALLERS, Call, DEADLINE, Hedged, Ledger, SERVICE},
     proto::ledger::{Entry, FollowerClient, LedgerClient},
 };
@@ -24,6 +30,33 @@ const FOLLOWERS: u64 = 4;
 
 /// Their ids, apart from those of the calls.
 const FIRST_STREAM: u64 = 1 << 32;
+
+#[derive(Parser)]
+struct Args {
+    /// The registry's URL.
+    url: String,
+    /// Whether it asks nodes whether they are well.
+    #[arg(long)]
+    health_checks: bool,
+    /// The folder with `ca`, `cert` and `key`; plaintext without.
+    #[arg(long)]
+    tls: Option<PathBuf>,
+}
+
+impl Args {
+    fn options(&self) -> Result<ChannelOptions, micro::Error> {
+        // More than there ever are: each call takes its place and gives it back.
+        let mut options = ChannelOptions::new().max_in_flight(1_000).max_in_flight_per_node(500);
+        if self.health_checks {
+            let config = r#"{ "healthCheckConfig": { "serviceName": "ledger.v1.Ledger" } }"#;
+            options = options.service_config(config.parse::<ServiceConfig>()?);
+        }
+        if let Some(folder) = &self.tls {
+            options = options.tls(certificates::tls(folder));
+        }
+        Ok(options)
+    }
+}
 
 /// Many calls at once, of which nobody is told: the allocator then holds as much as the worst of what is
 /// to come needs, and takes more for what is not given back alone.
@@ -66,8 +99,9 @@ async fn follow(followers: FollowerClient, follower: u64) {
 async fn main() -> Result<(), micro::Error> {
     let filter = EnvFilter::from_default_env(); // RUST_LOG; errors unless set
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
-    let url = env::args().nth(1).expect("the registry's URL");
-    let client = Client::builder().registry(url).build()?;
+    let args = Args::parse();
+    let client = Client::builder().registry(&args.url).for_service(SERVICE, args.options()?);
+    let client = client.build()?;
     let ledger = LedgerClient::new(SERVICE, &client);
     for _ in 0..3 {
         crowd(&ledger).await;

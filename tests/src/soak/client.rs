@@ -2,6 +2,7 @@
 
 use std::{
     fmt, fs,
+    path::Path,
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -55,9 +56,11 @@ pub(super) struct OtherProcess {
 
 impl OtherProcess {
     /// Has it call, and waits until it is answered: what happens before that is nobody's fault.
-    pub(super) async fn start(registry: &str) -> Self {
+    pub(super) async fn start(registry: &str, health_checks: bool, tls: Option<&Path>) -> Self {
         let mut process = Command::new(program("soak-client"))
             .arg(registry)
+            .args(health_checks.then_some("--health-checks"))
+            .args(tls.iter().flat_map(|folder| [Path::new("--tls"), folder]))
             .stdin(Stdio::piped()) // closes with us: it ends then
             .stdout(Stdio::piped())
             .kill_on_drop(true)

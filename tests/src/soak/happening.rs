@@ -19,6 +19,8 @@ pub(super) enum Happening {
     Replaced,
     /// The registry is killed, and started again after up to 8 s.
     RegistryKilled,
+    /// It is stopped and goes on, again and again for a second.
+    RegistryFlaps,
     /// It is stopped for up to 20 s: longer than a TTL.
     RegistryStopped,
     /// It loses all that it holds.
@@ -35,6 +37,7 @@ impl Happening {
         all.extend([
             Self::Replaced,
             Self::RegistryKilled,
+            Self::RegistryFlaps,
             Self::RegistryStopped,
             Self::RegistryWiped,
             Self::KilledWithoutRegistry,
@@ -73,6 +76,16 @@ impl Happening {
                 etcd.kill();
                 sleep(millis(0..8_000)).await;
                 etcd.restart().await;
+                all_listed(trial).await;
+            }
+            Self::RegistryFlaps => {
+                let end = Instant::now() + Duration::from_secs(1);
+                while Instant::now() < end {
+                    etcd.pause();
+                    sleep(millis(1..20)).await;
+                    etcd.resume();
+                    sleep(millis(1..20)).await;
+                }
                 all_listed(trial).await;
             }
             Self::RegistryStopped => {
@@ -120,6 +133,7 @@ impl fmt::Display for Happening {
             Self::Node(fault) => fault.name(),
             Self::Replaced => "a node replaced by one on another address",
             Self::RegistryKilled => "the registry killed, and started again",
+            Self::RegistryFlaps => "the registry stopped and going on for a second",
             Self::RegistryStopped => "the registry stopped for a while",
             Self::RegistryWiped => "the registry wiped",
             Self::KilledWithoutRegistry => "a node killed while the registry is stopped",

@@ -1,6 +1,7 @@
 //! The soak: what may happen to nodes and their registry happens at random for as long as asked, one
 //! thing after the other, under the calls of a client that is a process of its own. Each is held to
-//! what the table of faults holds it to, and the client may not grow.
+//! what the table of faults holds it to, and the client may not grow. By the seed the nodes are called over
+//! TLS or not, and asked for their health or not.
 
 mod client;
 mod happening;
@@ -10,9 +11,11 @@ use std::{collections::HashSet, fmt, time::Duration};
 pub use client::Count;
 use client::OtherProcess;
 use happening::Happening;
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    certificates::{Authority, folders},
     etcd::Etcd,
     fault::{DEADLINE, Fleet, Following, Line, Trial, Visit, now, record},
 };
@@ -27,6 +30,8 @@ pub struct Soak {
     /// Those of calls that had not ended when it was last looked.
     visits: Vec<Visit>,
     random: fastrand::Rng,
+    /// Where nodes and client have them.
+    _certificates: Option<TempDir>,
     /// Each happens once before one happens again.
     to_come: Vec<Happening>,
 }
@@ -55,15 +60,25 @@ impl Soak {
     /// When one of them does not start.
     pub async fn start(seed: u64) -> Self {
         let etcd = Etcd::start().await;
-        let fleet = Fleet::beside_others(&etcd.url()).await;
-        let client = OtherProcess::start(&etcd.url()).await;
+        let mut random = fastrand::Rng::with_seed(seed);
+        let certificates = random.bool().then(|| folders(&Authority::new("soak")));
+        let health_checks = random.bool();
+        let of_nodes = if certificates.is_some() { "over TLS" } else { "in plaintext" };
+        println!("{of_nodes}, {} health checks", if health_checks { "with" } else { "without" });
+        let fleet = match &certificates {
+            Some(dir) => Fleet::over_tls(&etcd.url(), dir.path()).await,
+            None => Fleet::beside_others(&etcd.url()).await,
+        };
+        let tls = certificates.as_ref().map(|dir| dir.path().join("client"));
+        let client = OtherProcess::start(&etcd.url(), health_checks, tls.as_deref()).await;
         Self {
             trial: Trial::called_from_elsewhere(fleet, ""),
             etcd,
             client,
             journals: Following::default(),
             visits: Vec::new(),
-            random: fastrand::Rng::with_seed(seed),
+            random,
+            _certificates: certificates,
             to_come: Vec::new(),
         }
     }

@@ -8,10 +8,7 @@
 use std::{
     fmt::{self, Write as _},
     hash::Hasher as _,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
 };
 
 use http::HeaderName;
@@ -19,7 +16,7 @@ use twox_hash::XxHash64;
 
 use super::{
     super::{EndpointId, request::Asked, snapshot::Endpoint},
-    Counted,
+    in_flight::{Counted, InFlight},
 };
 use crate::Error;
 
@@ -123,7 +120,7 @@ pub(in super::super) struct Ring<C> {
     /// Where a call without a key has one.
     header: Option<HeaderName>,
     /// The calls in flight on all, if the load is bounded.
-    in_flight: Option<Arc<AtomicUsize>>,
+    in_flight: Option<Arc<InFlight>>,
 }
 
 impl<C> Clone for Ring<C> {
@@ -232,7 +229,7 @@ impl<C> Ring<C> {
     /// How many calls in flight are too many for one more.
     fn room(&self) -> u32 {
         self.in_flight.as_ref().map_or(u32::MAX, |all| {
-            let mean = (all.load(Relaxed) + 1) as f64 / self.len as f64;
+            let mean = (all.get() + 1) as f64 / self.len as f64;
             (mean * BOUND).ceil() as u32
         })
     }

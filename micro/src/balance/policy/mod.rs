@@ -1,13 +1,7 @@
 //! How a node is chosen for a call: one file a policy, and [`Rule`], which is all of them as a
 //! balancer keeps them.
 
-use std::{
-    str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-};
+use std::{str::FromStr, sync::Arc};
 
 use fastrand::Rng;
 use tokio::time::Instant;
@@ -21,17 +15,21 @@ use crate::{Error, discovery::Update, near, registry::Node};
 
 mod consistent_hash;
 mod custom;
+mod held;
+mod in_flight;
 mod p2c;
 mod pick_first;
 mod round_robin;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod weighted;
 mod zone_first;
 
 pub use consistent_hash::ConsistentHash;
 pub(crate) use consistent_hash::hash_text;
 pub use custom::{CallInfo, Candidate, Candidates, Policy};
+pub(super) use in_flight::Counted;
 
 /// How a channel spreads its calls over the nodes that are connected.
 ///
@@ -198,7 +196,7 @@ pub(super) enum Rule<C> {
     LeastRequest,
     Weighted(weighted::Weights),
     ConsistentHash(consistent_hash::Ring<C>),
-    PickFirst(Arc<pick_first::Held>),
+    PickFirst(Arc<held::Held>),
     ZoneFirst(zone_first::Zone),
     Custom(Arc<dyn Policy>),
 }
@@ -307,22 +305,5 @@ impl<C> Rule<C> {
             Self::ConsistentHash(ring) => ring.count(),
             _ => None,
         }
-    }
-}
-
-/// A call that counts among those in flight on the whole set.
-#[derive(Debug)]
-pub(super) struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn new(total: Arc<AtomicUsize>) -> Self {
-        total.fetch_add(1, Relaxed);
-        Self(total)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
     }
 }

@@ -1,25 +1,14 @@
 //! One node for all calls.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-};
+use std::sync::Arc;
 
 use fastrand::Rng;
 
 use super::{
     super::{request::Asked, set::Set, snapshot::Endpoint},
+    held::Held,
     p2c,
 };
-
-/// The endpoint that is held on to.
-#[derive(Debug, Default)]
-pub(in super::super) struct Held {
-    /// Its id; none is 0.
-    id: AtomicU64,
-    /// Where it was seen last: changes of the set move it.
-    place: AtomicUsize,
-}
 
 impl Held {
     pub(super) fn pick<'a, C>(
@@ -28,28 +17,23 @@ impl Held {
         asked: &Asked<'_>,
         rng: &mut Rng,
     ) -> Option<&'a Arc<Endpoint<C>>> {
-        let id = self.id.load(Relaxed);
+        let id = self.id();
         match self.find(set, id) {
             Some(held) if asked.admits(held) => Some(held),
             // Not this call, but the others stay.
             Some(_) => p2c::draw(set, set.all(), asked, None, rng),
             None => {
                 let drawn = p2c::draw(set, set.all(), asked, None, rng)?;
-                match self.id.compare_exchange(id, drawn.id.0, Relaxed, Relaxed) {
-                    Ok(_) => Some(drawn),
-                    // A call beside this one was quicker: all follow it.
-                    Err(id) => self.find(set, id).filter(|it| asked.admits(it)).or(Some(drawn)),
-                }
+                let held = self.replace(id, drawn.id.0);
+                self.find(set, held).filter(|it| asked.admits(it)).or(Some(drawn))
             }
         }
     }
 
     fn find<'a, C>(&self, set: &'a Set<C>, id: u64) -> Option<&'a Arc<Endpoint<C>>> {
-        let seen = set.try_get(self.place.load(Relaxed)).filter(|endpoint| endpoint.id.0 == id);
-        seen.or_else(|| {
-            let place = set.iter().position(|endpoint| endpoint.id.0 == id)?;
-            self.place.store(place, Relaxed);
-            Some(set.get(place))
-        })
+        let is_it = |endpoint: &Arc<Endpoint<C>>| endpoint.id.0 == id;
+        let is_at = |place| set.try_get(place).is_some_and(is_it);
+        let place = self.place(is_at, || set.iter().position(is_it))?;
+        Some(set.get(place))
     }
 }

@@ -1,12 +1,6 @@
 //! By the weights that nodes register with.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use tokio::time::Instant;
@@ -18,6 +12,7 @@ use super::{
         snapshot::Endpoint,
     },
     p2c,
+    turn::Turn,
 };
 use crate::registry::Node;
 
@@ -42,7 +37,7 @@ const LARGEST: u32 = 1000;
 /// The sums of weights over the chunks of a set.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Weights {
-    calls: Arc<AtomicU64>,
+    calls: Arc<Turn>,
     /// Of each chunk, that of all chunks up to it and its own.
     sums: Vec<u64>,
 }
@@ -50,7 +45,7 @@ pub(in super::super) struct Weights {
 impl Weights {
     /// Begins anywhere: clients that start together must not go round in step.
     pub(super) fn new() -> Self {
-        Self { calls: Arc::new(AtomicU64::new(fastrand::u64(..1 << 32))), sums: Vec::new() }
+        Self { calls: Arc::new(Turn::new(fastrand::u64(..1 << 32))), sums: Vec::new() }
     }
 
     pub(super) fn sum<C>(&mut self, set: &Set<C>) {
@@ -99,7 +94,7 @@ impl Weights {
 
     /// Whose turn it is, by the sum of the weights up to there.
     fn turn(&self, total: u64) -> u64 {
-        let turn = self.calls.fetch_add(1, Relaxed).wrapping_mul(GOLDEN);
+        let turn = self.calls.take().wrapping_mul(GOLDEN);
         ((u128::from(turn) * u128::from(total)) >> 64) as u64
     }
 

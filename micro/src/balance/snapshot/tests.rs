@@ -93,17 +93,20 @@ fn a_new_record_replaces_the_endpoint_in_its_place() {
     assert_eq!(picked.len(), 3);
 }
 
-/// A node comes, or is written anew: in this zone, of this weight, with all methods or these.
+/// A node comes, or is written anew: in this zone, of this weight, with these methods, or all if it lists
+/// none.
 #[derive(Debug, Clone)]
 struct Record {
     zone: &'static str,
     weight: &'static str,
-    methods: Option<&'static str>,
+    methods: Vec<&'static str>,
 }
+
+const METHODS: [&str; 3] = ["Greeter.Hello", "Greeter.Bow", "Greeter.Wave"];
 
 fn record() -> impl Strategy<Value = Record> {
     let weight = prop::sample::select(vec!["0", "1", "7"]);
-    let methods = prop::sample::select(vec![None, Some("Greeter.Hello"), Some("Greeter.Bow")]);
+    let methods = prop::sample::subsequence(METHODS.to_vec(), 0..=2);
     (prop::sample::select(vec!["a", "b"]), weight, methods)
         .prop_map(|(zone, weight, methods)| Record { zone, weight, methods })
 }
@@ -115,7 +118,7 @@ impl Record {
         node.metadata.insert("weight".to_owned(), self.weight.to_owned());
         let endpoint =
             |name: &str| registry::Endpoint { name: name.to_owned(), ..Default::default() };
-        node.endpoints = self.methods.into_iter().map(endpoint).collect();
+        node.endpoints = self.methods.iter().map(|name| endpoint(name)).collect();
         node
     }
 }
@@ -137,6 +140,7 @@ fn balancing() -> impl Strategy<Value = Balancing> {
 /// What a call asks for.
 #[derive(Debug, Clone)]
 struct Wish {
+    method: &'static str,
     tried: Vec<EndpointId>,
     hash: Option<u64>,
     node: Option<String>,
@@ -147,12 +151,9 @@ fn wish(ids: u64) -> impl Strategy<Value = Wish> {
     let tried = prop::collection::vec((0..ids).prop_map(EndpointId), 0..4);
     let node = prop::option::weighted(0.2, (0..ids).prop_map(|id| id.to_string()));
     let limit = prop::option::weighted(0.3, 0..3_u32);
-    (tried, any::<Option<u64>>(), node, limit).prop_map(|(tried, hash, node, limit)| Wish {
-        tried,
-        hash,
-        node,
-        limit,
-    })
+    let method = prop::sample::select(&METHODS);
+    (method, tried, any::<Option<u64>>(), node, limit)
+        .prop_map(|(method, tried, hash, node, limit)| Wish { method, tried, hash, node, limit })
 }
 
 /// Changes of a set of so many ids, and what calls then ask for. Sets of several chunks among them.
@@ -199,10 +200,11 @@ proptest! {
             prop_assert!(snapshot.set.own().all(|place| zone(place) == "a"));
             prop_assert!(snapshot.set.others().all(|place| zone(place) == "b"));
         }
-        for Wish { tried, hash, node, limit } in &wishes {
+        for Wish { method, tried, hash, node, limit } in &wishes {
+            let path = method.replace("Greeter.", "/greeter.v1.Greeter/");
             let request = Request {
                 tried,
-                method: "/greeter.v1.Greeter/Hello",
+                method: &path,
                 hash: *hash,
                 node: node.as_deref(),
                 limit: *limit,
@@ -211,7 +213,8 @@ proptest! {
             let has_room =
                 |it: &Endpoint<u64>| limit.is_none_or(|limit| it.load.in_flight() < limit);
             let serves = |it: &Endpoint<u64>| {
-                !serving || it.node.endpoints.iter().all(|it| it.name == "Greeter.Hello")
+                let listed = &it.node.endpoints;
+                !serving || listed.is_empty() || listed.iter().any(|it| it.name == *method)
             };
             let is_meant = |it: &Endpoint<u64>| match node {
                 Some(id) => it.node.id == *id,

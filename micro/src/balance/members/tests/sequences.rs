@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeSet, btree_map::Entry};
 
+use fastrand::Rng;
 use proptest::{prelude::*, sample::Index};
 
 use super::*;
+use crate::balance::{Balancing, snapshot::Picked};
+
+mod serving;
 
 /// What may happen. Which attempt or which node's calls are meant is drawn among those that there are.
 #[derive(Debug, Clone)]
@@ -29,7 +33,7 @@ enum Event {
     Wait(u64),
 }
 
-/// A node's id, which of its addresses, and its version.
+/// A node's id, which of its addresses, and its version, by which it has its methods.
 type Record = (&'static str, u8, u8);
 
 const IDS: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -37,13 +41,13 @@ const IDS: [&str; 5] = ["a", "b", "c", "d", "e"];
 fn record() -> impl Strategy<Value = Record> {
     // Addresses change seldom: most updates write a record anew.
     let place = prop_oneof![5 => Just(0_u8), 1 => Just(1)];
-    (prop::sample::select(&IDS), place, 0..2_u8)
+    (prop::sample::select(&IDS), place, 0..3_u8)
 }
 
 fn event() -> impl Strategy<Value = Event> {
     let id = || prop::sample::select(&IDS);
     let ids = prop::sample::subsequence(IDS.to_vec(), 0..=IDS.len());
-    let places = prop::collection::vec((prop::bool::weighted(0.2), 0..2_u8), IDS.len());
+    let places = prop::collection::vec((prop::bool::weighted(0.2), 0..3_u8), IDS.len());
     let records = (ids.clone(), places).prop_map(|(ids, places)| {
         let record = |(id, (moved, version))| (id, u8::from(moved), version);
         ids.into_iter().zip(places).map(record).collect()
@@ -73,6 +77,7 @@ fn event() -> impl Strategy<Value = Event> {
 fn node_of((id, place, version): Record) -> Arc<Node> {
     let mut node = Node::new("greeter", id, format!("{id}:{place}"));
     node.version = format!("{version}.0.0");
+    node.endpoints = serving::endpoints(version);
     Arc::new(node)
 }
 
@@ -100,6 +105,9 @@ struct Run {
     dialled: BTreeMap<Key, u64>,
     /// Until when each is ejected.
     out: BTreeMap<Key, Instant>,
+    /// What calls pick from that want a node with their method.
+    set: Picked<u32>,
+    rng: Rng,
 }
 
 fn key(node: &Node) -> Key {
@@ -107,9 +115,11 @@ fn key(node: &Node) -> Key {
 }
 
 impl Run {
-    fn new() -> Self {
+    fn new(balancing: &Balancing) -> Self {
         Self {
             world: World::new(),
+            set: Picked::new(balancing, true),
+            rng: Rng::with_seed(7),
             now: 0,
             stages: Vec::new(),
             listed: BTreeMap::new(),
@@ -244,6 +254,7 @@ impl Run {
         self.dials()?;
         self.identities()?;
         self.picks()?;
+        self.serves()?;
         let members = &self.world.members;
         let let_in =
             out.iter().any(|key| members.members.get(key).is_some_and(|it| it.ejection.is_in()));
@@ -327,19 +338,11 @@ impl Run {
         Ok(())
     }
 
-    /// Calls go to nodes that are ready, and to all of them but for those that are ejected.
-    fn picks(&self) -> Result<(), TestCaseError> {
-        let is_ready = |link: u32| self.stages[link as usize] == Stage::Connected { is_well: true };
+    /// The connections that calls are for: those of nodes that are ready and listed, or if there are none,
+    /// of those that were removed within the last TTL.
+    fn meant(&self) -> Result<BTreeSet<u32>, TestCaseError> {
         let key_of = |link: u32| &self.world.dialled[link as usize].key;
-        for (node, link) in self.world.picked.values().chain(self.world.probes.values()) {
-            prop_assert!(is_ready(*link), "{link} is not ready");
-            prop_assert_eq!(&key(node), key_of(*link), "it leads elsewhere");
-            match self.listed.get(&*node.id).filter(|listed| listed.address == node.address) {
-                Some(listed) => prop_assert_eq!(node, listed, "its record is the last one"),
-                None => prop_assert!(self.removed.contains_key(&key(node)), "nobody listed it"),
-            }
-        }
-        let live = (0..self.stages.len() as u32).filter(|link| is_ready(*link));
+        let live = (0..self.stages.len() as u32).filter(|link| self.is_ready(*link));
         let (listed, removed): (Vec<_>, Vec<_>) = live.partition(|link| {
             let key = key_of(*link);
             self.listed.get(&*key.id).is_some_and(|node| *node.address == *key.address)
@@ -347,11 +350,29 @@ impl Run {
         let since = |link: &u32| self.now - self.removed[key_of(*link)];
         prop_assert!(removed.iter().all(|link| since(link) < 3 * TTL), "it is given up");
         let lingers = |link: &u32| since(link) < TTL;
-        let meant: BTreeSet<_> = if listed.is_empty() {
+        Ok(if listed.is_empty() {
             removed.into_iter().filter(lingers).collect()
         } else {
             listed.into_iter().collect()
-        };
+        })
+    }
+
+    fn is_ready(&self, link: u32) -> bool {
+        self.stages[link as usize] == Stage::Connected { is_well: true }
+    }
+
+    /// Calls go to nodes that are ready, and to all of them but for those that are ejected.
+    fn picks(&self) -> Result<(), TestCaseError> {
+        let key_of = |link: u32| &self.world.dialled[link as usize].key;
+        for (node, link) in self.world.picked.values().chain(self.world.probes.values()) {
+            prop_assert!(self.is_ready(*link), "{link} is not ready");
+            prop_assert_eq!(&key(node), key_of(*link), "it leads elsewhere");
+            match self.listed.get(&*node.id).filter(|listed| listed.address == node.address) {
+                Some(listed) => prop_assert_eq!(node, listed, "its record is the last one"),
+                None => prop_assert!(self.removed.contains_key(&key(node)), "nobody listed it"),
+            }
+        }
+        let meant = self.meant()?;
         let picked: BTreeSet<_> = self.world.picked.values().map(|(_, link)| *link).collect();
         let out = meant.difference(&picked).count();
         let all = meant.union(&picked).count();
@@ -366,12 +387,16 @@ impl Run {
     }
 }
 
+const POLICIES: [&str; 7] =
+    ["p2c", "round_robin", "random", "least_request", "weighted", "consistent_hash", "pick_first"];
+
 proptest! {
     #[test]
     fn no_sequence_of_events_leaves_a_ready_node_out_or_one_that_is_not_in(
         events in prop::collection::vec(event(), 1..120),
+        policy in prop::sample::select(&POLICIES),
     ) {
-        let mut run = Run::new();
+        let mut run = Run::new(&policy.parse().expect("a policy's name"));
         for event in &events {
             run.step(event)?;
         }
