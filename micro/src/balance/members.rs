@@ -23,6 +23,7 @@ use super::{
     EndpointId,
     ejection::{EjectionState, Phase, Reason, Rules},
     endpoint::{EndpointState, Event},
+    lines::Wanted,
     standing::Standing,
     tally::Tally,
 };
@@ -32,6 +33,7 @@ mod absent;
 mod census;
 mod ejecting;
 mod told;
+mod wanted;
 
 use census::Census;
 
@@ -143,7 +145,8 @@ pub(super) struct Members<L> {
     probed: BTreeSet<Key>,
     /// Whether one may linger.
     linger: bool,
-    wanted: bool,
+    /// Which nodes calls wait for.
+    wanted: Wanted,
     endpoints: u64,
     out: Out<L>,
 }
@@ -171,7 +174,7 @@ impl<L: Clone> Members<L> {
             ejected: BTreeSet::new(),
             probed: BTreeSet::new(),
             linger: false,
-            wanted: false,
+            wanted: Wanted::default(),
             endpoints: 0,
             out,
         }
@@ -328,7 +331,7 @@ impl<L: Clone> Members<L> {
             return false;
         }
         self.out.drive(member, Event::Failed, now);
-        if self.wanted {
+        if self.wanted.has(&member.node) {
             self.out.drive(member, Event::Wanted, now);
         }
         true
@@ -342,28 +345,6 @@ impl<L: Clone> Members<L> {
     /// Takes the loss of a connection.
     pub(super) fn closed(&mut self, attempt: &Attempt, why: &Arc<str>, now: Instant) {
         self.disconnected(attempt, Event::Closed, Some(why), now);
-    }
-
-    /// Whether a call waits with nothing ready: while one does, nodes are dialled as soon as may be.
-    pub(super) fn set_wanted(&mut self, wanted: bool, now: Instant) {
-        if wanted && !self.wanted {
-            for key in self.out.timers.iter().map(|(_, key)| key.clone()).collect::<Vec<_>>() {
-                let member = self.members.get_mut(&key);
-                // Of the others, the timer is for when they are given up.
-                if let Some(member) = member.filter(|it| it.standing == Standing::Listed) {
-                    self.out.drive(member, Event::Wanted, now);
-                }
-            }
-        }
-        self.wanted = wanted;
-    }
-
-    /// Takes it that a call waits for this node and for no other: it is dialled as soon as may be.
-    pub(super) fn want(&mut self, id: &str, now: Instant) {
-        if let Some(key) = self.listed.get(id) {
-            let member = self.members.get_mut(key).expect("what is listed is a member");
-            self.out.drive(member, Event::Wanted, now);
-        }
     }
 
     /// Does what is due.

@@ -134,6 +134,10 @@ impl<C> Picked<C> {
         self.now.len()
     }
 
+    pub(super) fn get(&self, id: EndpointId) -> Option<&Arc<Endpoint<C>>> {
+        self.places.get(&id).map(|place| self.now.set.get(*place))
+    }
+
     pub(super) fn snapshot(&mut self) -> Snapshot<C>
     where
         C: Clone,

@@ -29,6 +29,7 @@ mod explaining;
 mod fail_fast;
 mod health;
 mod limits;
+mod lines;
 mod shares;
 mod simulation;
 mod subset;

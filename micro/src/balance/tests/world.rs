@@ -193,6 +193,10 @@ impl World {
     }
 
     pub(super) fn pick(&self) -> Pick<Connection> {
-        self.balancer.pick(&Request::default()).expect("a node is ready")
+        self.pick_of(Request::default())
+    }
+
+    pub(super) fn pick_of(&self, request: Request<'_>) -> Pick<Connection> {
+        self.balancer.pick(&request).expect("a node is ready")
     }
 }
