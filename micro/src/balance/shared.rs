@@ -112,7 +112,7 @@ impl<C> Shared<C> {
             Some(_) => {}
             None => endpoint.load.begin(),
         }
-        let counted = self.snapshot.load().count();
+        let counted = self.snapshot.load().count(&endpoint.load);
         let lines = self.limit().map(|(_, lines)| lines);
         Some(Pick::begun(endpoint, Instant::now(), counted, place.take(), lines))
     }
@@ -157,7 +157,8 @@ pub(super) fn pick<C>(
     let Some((limit, lines)) = limit else {
         let endpoint = snapshot.pick(request, now, &mut rng)?.clone();
         endpoint.load.begin();
-        return Some(Pick::begun(endpoint, now, snapshot.count(), place.take(), None));
+        let counted = snapshot.count(&endpoint.load);
+        return Some(Pick::begun(endpoint, now, counted, place.take(), None));
     };
     let request = Request { limit: Some(limit), ..*request };
     loop {
@@ -165,7 +166,8 @@ pub(super) fn pick<C>(
         // Another call may have taken the last place there since.
         if endpoint.load.begin_within(limit) {
             let endpoint = endpoint.clone();
-            return Some(Pick::begun(endpoint, now, snapshot.count(), place.take(), Some(lines)));
+            let counted = snapshot.count(&endpoint.load);
+            return Some(Pick::begun(endpoint, now, counted, place.take(), Some(lines)));
         }
     }
 }

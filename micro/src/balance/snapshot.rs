@@ -1,6 +1,9 @@
 //! The immutable set that a call picks from, and how the next one is made from the last.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use fastrand::Rng;
 use tokio::{sync::mpsc, time::Instant};
@@ -71,7 +74,7 @@ pub(super) struct Snapshot<C> {
 impl<C> Snapshot<C> {
     /// Nothing to pick.
     pub(super) fn empty() -> Self {
-        Self { set: Set::empty(), rule: Rule::new(&Balancing::default()), serving: false }
+        Picked::new(&Balancing::default(), false).now
     }
 
     pub(super) fn len(&self) -> usize {
@@ -111,9 +114,9 @@ impl<C> Snapshot<C> {
         self.rule.is_for(&self.set, request, endpoint)
     }
 
-    /// Counts a call that begins towards what the rule goes by, for as long as the guard lives.
-    pub(super) fn count(&self) -> Option<Counted> {
-        self.rule.count()
+    /// Counts a call that begins on a node towards what the rule goes by, for as long as the guard lives.
+    pub(super) fn count(&self, load: &Arc<Load>) -> Option<Counted> {
+        self.rule.count(load)
     }
 }
 
@@ -122,12 +125,19 @@ impl<C> Snapshot<C> {
 pub(super) struct Picked<C> {
     now: Snapshot<C>,
     places: Places,
+    /// What counts in flight on the whole set: rules come and go, and the calls stay.
+    counted: Arc<AtomicUsize>,
 }
 
 impl<C> Picked<C> {
     pub(super) fn new(balancing: &Balancing, serving: bool) -> Self {
-        let now = Snapshot { set: Set::empty(), rule: Rule::new(balancing), serving };
-        Self { now, places: Places::new() }
+        Self::counting(balancing, serving, Arc::default())
+    }
+
+    fn counting(balancing: &Balancing, serving: bool, counted: Arc<AtomicUsize>) -> Self {
+        let rule = Rule::new(balancing, &counted);
+        let now = Snapshot { set: Set::empty(), rule, serving };
+        Self { now, places: Places::new(), counted }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -148,7 +158,7 @@ impl<C> Picked<C> {
 
     /// Goes by another rule from now on; `listed` is all that the registry lists.
     pub(super) fn set_balancing(&mut self, balancing: &Balancing, listed: &Update) {
-        let mut new = Self::new(balancing, self.now.serving);
+        let mut new = Self::counting(balancing, self.now.serving, self.counted.clone());
         new.listed(listed);
         for endpoint in self.now.set.iter() {
             new.insert(endpoint.clone());

@@ -13,6 +13,7 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::{
+    ewma::Load,
     request::{Asked, Request},
     set::Set,
     snapshot::Endpoint,
@@ -204,14 +205,17 @@ pub(super) enum Rule<C> {
 }
 
 impl<C> Rule<C> {
-    pub(super) fn new(balancing: &Balancing) -> Self {
+    /// `counted`: what counts in flight on the whole set, by whichever rule.
+    pub(super) fn new(balancing: &Balancing, counted: &Arc<AtomicUsize>) -> Self {
         match &balancing.0 {
             Kind::P2c => Self::P2c,
             Kind::RoundRobin => Self::RoundRobin(Arc::new(round_robin::Turns::new())),
             Kind::Random => Self::Random,
             Kind::LeastRequest => Self::LeastRequest,
             Kind::Weighted => Self::Weighted(weighted::Weights::new()),
-            Kind::ConsistentHash(hash) => Self::ConsistentHash(consistent_hash::Ring::new(hash)),
+            Kind::ConsistentHash(hash) => {
+                Self::ConsistentHash(consistent_hash::Ring::new(hash, counted))
+            }
             Kind::PickFirst => Self::PickFirst(Arc::default()),
             Kind::ZoneFirst(zone) => Self::ZoneFirst(zone_first::Zone::new(zone.clone())),
             Kind::Custom(policy) => Self::Custom(policy.clone()),
@@ -301,28 +305,33 @@ impl<C> Rule<C> {
         }
     }
 
-    /// Counts a call in flight, where that is asked about the set as a whole.
-    pub(super) fn count(&self) -> Option<Counted> {
+    /// Counts a call in flight on a node, where that is asked about the set as a whole.
+    pub(super) fn count(&self, load: &Arc<Load>) -> Option<Counted> {
         match self {
-            Self::ConsistentHash(ring) => ring.count(),
+            Self::ConsistentHash(ring) => ring.count(load),
             _ => None,
         }
     }
 }
 
-/// A call that counts among those in flight on the whole set.
+/// A call that counts among those in flight on the whole set, and on its node.
 #[derive(Debug)]
-pub(super) struct Counted(Arc<AtomicUsize>);
+pub(super) struct Counted {
+    all: Arc<AtomicUsize>,
+    load: Arc<Load>,
+}
 
 impl Counted {
-    fn new(total: Arc<AtomicUsize>) -> Self {
-        total.fetch_add(1, Relaxed);
-        Self(total)
+    fn new(all: Arc<AtomicUsize>, load: Arc<Load>) -> Self {
+        all.fetch_add(1, Relaxed);
+        load.count();
+        Self { all, load }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.load.discount();
+        self.all.fetch_sub(1, Relaxed);
     }
 }
