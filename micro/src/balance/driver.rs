@@ -460,6 +460,7 @@ impl<K: Connect> Driver<K> {
     fn publish(&mut self, now: Instant) {
         self.changed = now;
         self.shared.snapshot.store(Arc::new(self.picked.snapshot()));
+        self.shared.probes.look_again();
         self.shared.lines.wake_any();
     }
 

@@ -67,22 +67,22 @@ impl<C> Shared<C> {
     /// The place is the call's once it has a node.
     pub(super) fn pick(&self, request: &Request<'_>, place: &mut Place) -> Option<Pick<C>> {
         let now = Instant::now();
-        let is_for = |endpoint: &Endpoint<C>| self.snapshot.load().is_for(request, endpoint);
-        self.probe(request, is_for, place, now)
+        self.probe(request, true, place, now)
             .or_else(|| pick(&self.snapshot, self.limit(), place, request, now))
-            .or_else(|| self.probe(request, |_| true, place, now))
+            .or_else(|| self.probe(request, false, place, now))
     }
 
-    /// The call tries an ejected node, if there is one for it, with room.
+    /// The call tries an ejected node, if there is one for it, with room: as the policy has it, or any.
     fn probe(
         &self,
         request: &Request<'_>,
-        is_for: impl Fn(&Endpoint<C>) -> bool,
+        by_policy: bool,
         place: &mut Place,
         now: Instant,
     ) -> Option<Pick<C>> {
         let request = Request { limit: self.room.limits.per_node, ..*request };
-        let endpoint = self.probes.take(&request, self.filter.serving, is_for, now)?;
+        let policy = by_policy.then_some(&self.snapshot);
+        let endpoint = self.probes.take(&request, self.filter.serving, policy, now)?;
         let mut pick = self.begin(endpoint, place)?;
         pick.is_probe = true;
         Some(pick)

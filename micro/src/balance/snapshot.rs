@@ -109,9 +109,14 @@ impl<C> Snapshot<C> {
         !has_any(asked) && has_any(Asked { tried: &[], ..asked })
     }
 
-    /// Whether the rule might choose an endpoint for the call, were it in the set.
+    /// Whether the rule might choose an endpoint for some call, were it in the set.
+    pub(super) fn is_called(&self, endpoint: &Endpoint<C>) -> bool {
+        self.rule.is_called(&self.set, endpoint)
+    }
+
+    /// Whether it might for this one.
     pub(super) fn is_for(&self, request: &Request<'_>, endpoint: &Endpoint<C>) -> bool {
-        self.rule.is_for(&self.set, request, endpoint)
+        self.is_called(endpoint) && self.rule.is_for(request, endpoint)
     }
 
     /// Counts a call that begins on a node towards what the rule goes by, for as long as the guard lives.

@@ -246,17 +246,19 @@ impl<C> Rule<C> {
         }
     }
 
-    /// Whether it might choose an endpoint for a call, were that in the set: not if the call's key is
-    /// another's, nor one without a weight, or of another zone, while no call goes to such.
-    pub(super) fn is_for(
-        &self,
-        set: &Set<C>,
-        request: &Request<'_>,
-        endpoint: &Endpoint<C>,
-    ) -> bool {
+    /// Whether it might choose an endpoint for some call, were that in the set: not one without a weight,
+    /// or of another zone, while no call goes to such.
+    pub(super) fn is_called(&self, set: &Set<C>, endpoint: &Endpoint<C>) -> bool {
         match self {
             Self::Weighted(weights) => weights.are_none() || !weighted::is_zero(&endpoint.node),
             Self::ZoneFirst(zone) => zone.is_own(&endpoint.node) || zone.share(set) < 1.0,
+            _ => true,
+        }
+    }
+
+    /// Whether it might for this one: not if the call's key is another's.
+    pub(super) fn is_for(&self, request: &Request<'_>, endpoint: &Endpoint<C>) -> bool {
+        match self {
             Self::ConsistentHash(ring) => {
                 ring.key(request).is_none_or(|key| ring.would_give(key, endpoint))
             }
