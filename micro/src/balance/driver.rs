@@ -27,7 +27,7 @@ use super::{
     health::Health,
     lines::Sought,
     members::{Action, Attempt, Members},
-    request::serves,
+    request::Method,
     snapshot::{Endpoint, Picked},
     subset::Subset,
     tally::Tally,
@@ -248,7 +248,8 @@ impl<K: Connect> Driver<K> {
                     Sought::Any => None,
                     Sought::Node(id) => self.members.first_ejected(|node| node.id == *id),
                     Sought::Serving(method) => {
-                        self.members.first_ejected(|node| serves(node, method))
+                        let method = Method::of(method);
+                        self.members.first_ejected(|node| method.is_in(node))
                     }
                 };
                 let endpoint = ejected

@@ -16,7 +16,7 @@ use std::{
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::Notified};
 
-use super::{Request, request::serves};
+use super::{Request, request::Method};
 use crate::registry::Node;
 
 /// The nodes that a call may go to.
@@ -58,7 +58,7 @@ impl Wanted {
     pub(super) fn has(&self, node: &Node) -> bool {
         self.any
             || self.nodes.contains(node.id.as_str())
-            || self.methods.iter().any(|method| serves(node, method))
+            || self.methods.iter().any(|method| Method::of(method).is_in(node))
     }
 }
 
@@ -193,7 +193,7 @@ impl Lines {
             line.changed.notify_waiters();
         }
         for (method, line) in &others.methods {
-            if serves(node, method) {
+            if Method::of(method).is_in(node) {
                 line.changed.notify_waiters();
             }
         }

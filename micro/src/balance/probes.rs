@@ -93,7 +93,7 @@ impl<C> Probes<C> {
             return None;
         }
         let kept = if request.can_move { Duration::ZERO } else { KEPT_FOR_CALLS_THAT_CAN_MOVE };
-        let asked = Asked { request, tried: &[], serving };
+        let asked = Asked::new(request, &[], serving);
         // Whoever has it looks for the same: calls do not wait for each other.
         let mut waiting = self.waiting.try_lock().ok()?;
         let policy = policy.map(ArcSwap::load);

@@ -94,7 +94,7 @@ impl<C> Snapshot<C> {
             let endpoint = self.set.iter().find(|endpoint| endpoint.node.id == id);
             return endpoint.filter(|endpoint| request.has_room(endpoint));
         }
-        let asked = Asked { request, tried: request.tried, serving: self.serving };
+        let asked = Asked::new(request, request.tried, self.serving);
         let picked = self.rule.pick(&self.set, &asked, now, rng);
         if picked.is_some() || request.tried.is_empty() {
             return picked;
@@ -104,7 +104,7 @@ impl<C> Snapshot<C> {
 
     /// Whether there are endpoints for the call, and it has tried all of them.
     pub(super) fn repeats(&self, request: &Request<'_>) -> bool {
-        let asked = Asked { request, tried: request.tried, serving: self.serving };
+        let asked = Asked::new(request, request.tried, self.serving);
         let has_any = |asked: Asked<'_>| self.set.iter().any(|endpoint| asked.admits(endpoint));
         !has_any(asked) && has_any(Asked { tried: &[], ..asked })
     }
