@@ -21,7 +21,7 @@ use super::{
     Balancing, EndpointId, News, Options, Outcome, Progress, Shared, Tuning,
     asking::Asking,
     came::Came,
-    connect::{Connect, Ended, NotConnected},
+    connect::{Connect, Dial, Ended, NotConnected},
     ewma::Load,
     filter::Filtered,
     health::Health,
@@ -195,7 +195,8 @@ impl<K: Connect> Driver<K> {
                     Event::Ended(attempt, node, ended, why)
                 }));
             }
-            Event::Failed(attempt, node, NotConnected { why, is_silent }) => {
+            Event::Failed(attempt, _, NotConnected::Gone) => self.members.not_made(&attempt, now),
+            Event::Failed(attempt, node, NotConnected::Failed { why, is_silent }) => {
                 self.metrics.not_connected();
                 let why = self.remember(&node, why);
                 let is_of_now = self.members.failed(&attempt, &why, is_silent, now);
@@ -404,10 +405,11 @@ impl<K: Connect> Driver<K> {
         let mut actions = VecDeque::from(self.members.actions());
         while let Some(action) = actions.pop_front() {
             match action {
-                Action::Dial(attempt, node, previous, was_silent) => {
-                    let (address, connector) = (node.address.clone(), self.connector.clone());
+                Action::Dial { attempt, node, previous, was_silent, is_listed } => {
+                    let address = node.address.clone();
                     let previous = previous.map(|link| link.connection);
-                    let dialling = connector.connect(address, previous, was_silent);
+                    let dial = Dial { address, previous, was_silent, is_listed };
+                    let dialling = self.connector.clone().connect(dial);
                     self.pending.push(Box::pin(async move {
                         match dialling.await {
                             Ok(connection) => Event::Connected(attempt, node, connection),

@@ -12,7 +12,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -40,9 +43,17 @@ use census::Census;
 /// What the driver has to do. `L` is a connection and what is kept with it: opaque here.
 #[derive(Debug)]
 pub(super) enum Action<L> {
-    /// Connect, and report the result under this attempt. The link is the one before, to the same
-    /// address; and whether that was silent the last time.
-    Dial(Attempt, Arc<Node>, Option<L>, bool),
+    /// Connect, and report the result under this attempt.
+    Dial {
+        attempt: Attempt,
+        node: Arc<Node>,
+        /// The one before, to the same address.
+        previous: Option<L>,
+        /// Whether that address was silent the last time.
+        was_silent: bool,
+        /// Whether the node is still listed when the attempt is made.
+        is_listed: Arc<AtomicBool>,
+    },
     /// Let calls pick this node, or go on under its new record.
     Pick(EndpointId, Arc<Node>, L, Arc<Tally>),
     /// Let no further call pick this node.
@@ -78,6 +89,8 @@ struct Member<L> {
     endpoint: EndpointId,
     node: Arc<Node>,
     standing: Standing,
+    /// The same for who dials it.
+    is_listed: Arc<AtomicBool>,
     state: EndpointState,
     ejection: EjectionState,
     tally: Arc<Tally>,
@@ -337,6 +350,18 @@ impl<L: Clone> Members<L> {
         true
     }
 
+    /// Takes it that an attempt was not made, since the node was gone when its turn came.
+    pub(super) fn not_made(&mut self, attempt: &Attempt, now: Instant) {
+        let Some(member) = current(&mut self.members, attempt) else {
+            return;
+        };
+        member.state.note(Event::NotMade, now);
+        if member.standing == Standing::Listed {
+            // It is back since.
+            self.out.drive(member, Event::Wanted, now);
+        }
+    }
+
     /// Takes a GOAWAY: the connection finishes its streams and gets no more.
     pub(super) fn draining(&mut self, attempt: &Attempt, now: Instant) {
         self.disconnected(attempt, Event::GoAway, None, now);
@@ -377,6 +402,7 @@ impl<L: Clone> Members<L> {
                 node: node.clone(),
                 // As good as never listed: what follows lists it.
                 standing: Standing::Lingering(now),
+                is_listed: Arc::default(),
                 state: EndpointState::new(Backoff::connect().with_rng(self.rng.fork())),
                 ejection: EjectionState::default(),
                 attempt: 0,
@@ -398,6 +424,7 @@ impl<L: Clone> Members<L> {
             member.changed = now;
         }
         member.standing = Standing::Listed;
+        member.is_listed.store(true, Relaxed);
         self.census.enter(member);
         member.node = node;
         self.out.drive(member, Event::Wanted, now);
@@ -417,6 +444,7 @@ impl<L: Clone> Members<L> {
         self.out.actions.extend(member.unpick());
         self.census.leave(member);
         (member.standing, member.changed) = (Standing::Lingering(now), now);
+        member.is_listed.store(false, Relaxed);
         self.census.enter(member);
         self.linger = true;
         self.out.schedule(member, member.standing.ends_at(self.ttl));
@@ -478,8 +506,13 @@ impl<L: Clone> Out<L> {
             self.attempts += 1;
             member.attempt = self.attempts;
             let attempt = Attempt { key: member.key.clone(), number: self.attempts };
-            let (node, previous) = (member.node.clone(), member.previous.clone());
-            self.actions.push(Action::Dial(attempt, node, previous, member.was_silent));
+            self.actions.push(Action::Dial {
+                attempt,
+                node: member.node.clone(),
+                previous: member.previous.clone(),
+                was_silent: member.was_silent,
+                is_listed: member.is_listed.clone(),
+            });
         }
         self.schedule(member, member.state.wakes_at());
     }

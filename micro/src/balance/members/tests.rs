@@ -68,7 +68,7 @@ impl World {
         assert!(census.out <= census.pickable / 2, "half may be out: {census:?}");
         for action in self.members.actions() {
             match action {
-                Action::Dial(attempt, node, previous, _) => {
+                Action::Dial { attempt, node, previous, .. } => {
                     self.dialled.push(attempt.clone());
                     let seen = (attempt, node.address.clone(), previous);
                     self.attempts.insert(node.id.clone(), seen);
@@ -201,6 +201,32 @@ fn a_removed_node_without_a_connection_is_not_dialled_and_is_forgotten() {
         world.tick(20 + TTL);
         assert_eq!((world.dials(), world.members.wakes_at()), (2, None), "no further attempt");
         assert_eq!(world.members.members.len(), 1, "it is forgotten");
+    }
+}
+
+#[test]
+fn a_node_that_is_back_when_it_was_not_dialled_is_dialled_a_second_after() {
+    for is_back_before in [true, false] {
+        let mut world = World::with(&["a"]);
+        world.members.update(Update::Insert(node("b", "b:1")), world.start);
+        let Some(Action::Dial { attempt, is_listed, .. }) = world.members.actions().pop() else {
+            panic!("it is dialled");
+        };
+        assert!(is_listed.load(Relaxed));
+        world.remove(100, "b");
+        assert!(!is_listed.load(Relaxed), "who dials it need not");
+        if is_back_before {
+            world.insert(150, "b");
+            assert!(is_listed.load(Relaxed));
+        }
+        world.members.not_made(&attempt, world.at(200));
+        if !is_back_before {
+            world.insert(300, "b");
+        }
+        world.tick(999);
+        assert_eq!(world.dials(), 1, "that of a");
+        world.tick(1_000);
+        assert_eq!(world.dials(), 2);
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{
     Balancer, Balancing, EndpointId, Filter, Options, Outcome, Pick, Request, Tuning,
-    connect::{Connect, Ended, NotConnected},
+    connect::{Connect, Dial, Ended, NotConnected},
     health::Health,
 };
 use crate::{
