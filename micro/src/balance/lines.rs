@@ -77,17 +77,17 @@ pub(super) struct Lines {
     changes: AtomicUsize,
 }
 
+/// By the id of a node, or by the path of a method.
+type ByKey = HashMap<Arc<str>, Arc<Line>>;
+
 #[derive(Debug, Default)]
 struct Others {
-    nodes: HashMap<Arc<str>, Arc<Line>>,
-    methods: HashMap<Arc<str>, Arc<Line>>,
+    nodes: ByKey,
+    methods: ByKey,
 }
 
 impl Others {
-    fn of<'a>(
-        &mut self,
-        sought: Sought<&'a str>,
-    ) -> Option<(&'a str, &mut HashMap<Arc<str>, Arc<Line>>)> {
+    fn of<'a>(&mut self, sought: Sought<&'a str>) -> Option<(&'a str, &mut ByKey)> {
         match sought {
             Sought::Any => None,
             Sought::Node(id) => Some((id, &mut self.nodes)),
@@ -230,7 +230,7 @@ impl Lines {
     /// The nodes that calls wait for.
     pub(super) fn wanted(&self) -> Wanted {
         let waited_for = |line: &Line| line.waiting.load(SeqCst) > 0;
-        let keys = |lines: &HashMap<Arc<str>, Arc<Line>>| {
+        let keys = |lines: &ByKey| {
             let waited_for = lines.iter().filter(|(_, line)| waited_for(line));
             waited_for.map(|(key, _)| key.clone()).collect()
         };
