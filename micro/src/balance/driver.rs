@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Balancing, EndpointId, News, Options, Outcome, Progress, Shared, Tuning,
+    Balancing, EndpointId, News, Options, Outcome, Shared, Tuning,
     asking::Asking,
     came::Came,
     connect::{Connect, Dial, Ended, NotConnected},
@@ -39,10 +39,9 @@ use crate::{
     transport::Disconnect,
 };
 
+mod asking;
+mod progress;
 mod told;
-
-/// How long what the registry has in place of a missing service is taken for true.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Runs until `gone` resolves: until the last handle is dropped.
 pub(super) fn run<K: Connect>(
@@ -300,35 +299,6 @@ impl<K: Connect> Driver<K> {
         self.shared.lines.wake_others();
     }
 
-    /// Asks the nodes that are connected, too. Until it has answered, a node is taken for what it was: that
-    /// it is asked makes nobody unwell.
-    fn ask_all(&mut self, now: Instant) {
-        for (attempt, node, link) in self.members.connections() {
-            if self.asking.service().is_none() {
-                self.members.told(&attempt, Ok(()), now);
-            }
-            self.ask(&attempt, &node, &link.connection);
-        }
-    }
-
-    /// Asks a node for its health, if that is to be known.
-    fn ask(&mut self, attempt: &Attempt, node: &Arc<Node>, connection: &K::Connection) {
-        if let Some(service) = self.asking.service().cloned() {
-            let health = K::health(connection.clone(), service);
-            self.follow(attempt.clone(), node.clone(), health);
-        }
-    }
-
-    fn follow(&mut self, attempt: Attempt, node: Arc<Node>, health: BoxStream<'static, Health>) {
-        let next = self.asking.next(health);
-        self.pending.push(Box::pin(async move {
-            match next.await {
-                Some((told, health)) => Event::Health(attempt, node, told, health),
-                None => Event::Unwatched,
-            }
-        }));
-    }
-
     fn update(&mut self, mut updates: Vec<Update>, now: Instant) {
         while !updates.is_empty() {
             let mut listed = Vec::new();
@@ -361,42 +331,6 @@ impl<K: Connect> Driver<K> {
         match (&mut self.subset, self.members.is_called(&node.id)) {
             (Some(subset), Some(is_reached)) => subset.reached(&node.id, is_reached, now),
             _ => Vec::new(),
-        }
-    }
-
-    /// After the snapshot: who finds that all was tried finds there what came of it.
-    fn publish_progress(&self) {
-        let is_none_listed = self.members.listed() == 0;
-        let progress = match self.members.untried() {
-            _ if !self.is_read => Progress::Unread,
-            0 if self.is_answered || !is_none_listed => Progress::Tried,
-            _ => Progress::Trying,
-        };
-        self.shared.progress.send_if_modified(|known| {
-            let before = std::mem::replace(known, progress);
-            before != progress
-        });
-    }
-
-    /// Asks, beside all else, what the registry has instead: for a call that finds no node in it.
-    fn ask_around(&mut self, now: Instant) {
-        if self.members.listed() > 0 {
-            // What was missed, asked and found was so before it came.
-            self.shared.missed.store(false, Relaxed);
-            if self.asked.take().is_some() {
-                self.shared.found.store(None);
-                self.is_answered = false;
-            }
-            return;
-        }
-        let is_due = self.asked.is_none_or(|asked| now - asked >= ASK_AGAIN);
-        if !is_due || !self.is_read {
-            return;
-        }
-        if self.shared.missed.swap(false, Relaxed) || self.members.is_wanted() {
-            self.asked = Some(now);
-            let asking = self.shared.neighbours.clone().ask();
-            self.pending.push(Box::pin(async move { Event::Found(asking.await) }));
         }
     }
 

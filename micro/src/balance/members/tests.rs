@@ -1,6 +1,7 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed};
 
 use super::*;
+use crate::discovery::Update;
 
 mod ejecting;
 mod flapping;
