@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, atomic::Ordering::Relaxed, atomic::Ordering::SeqCst},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -18,16 +18,16 @@ use tokio::{
 };
 
 use super::{
-    Balancing, EndpointId, News, Options, Outcome, Progress, Shared, Tuning,
+    Balancing, EndpointId, News, Options, Outcome, Shared, Tuning,
     asking::Asking,
     came::Came,
-    connect::{Connect, Ended, NotConnected},
+    connect::{Connect, Dial, Ended, NotConnected},
     ewma::Load,
     filter::Filtered,
     health::Health,
+    lines::Sought,
     members::{Action, Attempt, Members},
-    pick::Sought,
-    request::serves,
+    request::Method,
     snapshot::{Endpoint, Picked},
     subset::Subset,
     tally::Tally,
@@ -39,10 +39,9 @@ use crate::{
     transport::Disconnect,
 };
 
+mod asking;
+mod progress;
 mod told;
-
-/// How long what the registry has in place of a missing service is taken for true.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Runs until `gone` resolves: until the last handle is dropped.
 pub(super) fn run<K: Connect>(
@@ -71,6 +70,7 @@ pub(super) fn run<K: Connect>(
         filtered: Filtered::new(options.filter),
         pending: FuturesUnordered::new(),
         changed: Instant::now(),
+        seen: 0,
         is_read: false,
         asked: None,
         is_answered: false,
@@ -123,6 +123,8 @@ struct Driver<K: Connect> {
     pending: FuturesUnordered<BoxFuture<'static, Event<K::Connection>>>,
     /// When the set last changed.
     changed: Instant,
+    /// How often it had changed who waits when that was last looked at.
+    seen: usize,
     /// Whether the registry has been read once.
     is_read: bool,
     /// When the registry was last asked what it has instead of the service.
@@ -157,7 +159,11 @@ enum Event<C> {
 impl<K: Connect> Driver<K> {
     fn handle(&mut self, event: Event<K::Connection>) {
         let now = Instant::now();
-        self.members.set_wanted(self.shared.waiting.load(SeqCst) > 0, now);
+        // Before what it counts: what changes in between is seen the next time.
+        let changes = self.shared.lines.changes();
+        if std::mem::replace(&mut self.seen, changes) != changes {
+            self.members.set_wanted(self.shared.lines.wanted(), now);
+        }
         match event {
             Event::Update(update) => {
                 let update = self.filtered.update(update);
@@ -177,7 +183,7 @@ impl<K: Connect> Driver<K> {
                 let link = Link { connection: connection.clone(), load };
                 let is_asked = self.asking.service().is_some();
                 self.members.connected(&attempt, link, !is_asked, now);
-                self.wake_pinned(&node);
+                self.wake_for_ejected(&node);
                 self.ask(&attempt, &node, &connection);
                 if is_asked {
                     let asked = Event::Asked(attempt.clone(), node.clone());
@@ -188,11 +194,15 @@ impl<K: Connect> Driver<K> {
                     Event::Ended(attempt, node, ended, why)
                 }));
             }
-            Event::Failed(attempt, node, NotConnected { why, is_silent }) => {
+            Event::Failed(attempt, _, NotConnected::Gone) => self.members.not_made(&attempt, now),
+            Event::Failed(attempt, node, NotConnected::Failed { why, is_silent }) => {
                 self.metrics.not_connected();
                 let why = self.remember(&node, why);
-                if self.members.failed(&attempt, &why, is_silent, now) {
-                    self.reached(&node, false, now);
+                let is_of_now = self.members.failed(&attempt, &why, is_silent, now);
+                // Nor do calls go to one that cannot be connected to.
+                if let Some(subset) = self.subset.as_mut().filter(|_| is_of_now) {
+                    let updates = subset.reached(&node.id, false, now);
+                    self.update(updates, now);
                 }
                 self.shared.doubts.raise();
             }
@@ -212,7 +222,7 @@ impl<K: Connect> Driver<K> {
                 let health = health.map_err(|why| self.remember(&node, why));
                 self.members.told(&attempt, health, now);
                 self.judge(&node, now);
-                self.wake_pinned(&node);
+                self.wake_for_ejected(&node);
                 self.follow(attempt, node, rest);
             }
             Event::Asked(attempt, node) => {
@@ -235,14 +245,11 @@ impl<K: Connect> Driver<K> {
             }
             Event::News(News::Sought(sought, told)) => {
                 let ejected = match &sought {
-                    Sought::Node(id, is_wanted) => {
-                        if *is_wanted {
-                            self.members.want(id, now);
-                        }
-                        self.members.first_ejected(|node| node.id == *id)
-                    }
+                    Sought::Any => None,
+                    Sought::Node(id) => self.members.first_ejected(|node| node.id == *id),
                     Sought::Serving(method) => {
-                        self.members.first_ejected(|node| serves(node, method))
+                        let method = Method::of(method);
+                        self.members.first_ejected(|node| method.is_in(node))
                     }
                 };
                 let endpoint = ejected
@@ -288,115 +295,55 @@ impl<K: Connect> Driver<K> {
             self.balancing = balancing;
             self.publish(now);
         }
+        // Any of them may find a node by what is said now.
+        self.shared.lines.wake_others();
     }
 
-    /// Asks the nodes that are connected, too. Until it has answered, a node is taken for what it was: that
-    /// it is asked makes nobody unwell.
-    fn ask_all(&mut self, now: Instant) {
-        for (attempt, node, link) in self.members.connections() {
-            if self.asking.service().is_none() {
-                self.members.told(&attempt, Ok(()), now);
+    fn update(&mut self, mut updates: Vec<Update>, now: Instant) {
+        while !updates.is_empty() {
+            let mut listed = Vec::new();
+            for update in updates.drain(..) {
+                match &update {
+                    Update::Insert(node) => listed.push(node.clone()),
+                    Update::Reset(nodes) => listed.extend_from_slice(nodes),
+                    Update::Remove(_) | Update::Forget => {}
+                }
+                self.picked.listed(&update);
+                self.members.update(update, now);
             }
-            self.ask(&attempt, &node, &link.connection);
-        }
-    }
-
-    /// Asks a node for its health, if that is to be known.
-    fn ask(&mut self, attempt: &Attempt, node: &Arc<Node>, connection: &K::Connection) {
-        if let Some(service) = self.asking.service().cloned() {
-            let health = K::health(connection.clone(), service);
-            self.follow(attempt.clone(), node.clone(), health);
-        }
-    }
-
-    fn follow(&mut self, attempt: Attempt, node: Arc<Node>, health: BoxStream<'static, Health>) {
-        let next = self.asking.next(health);
-        self.pending.push(Box::pin(async move {
-            match next.await {
-                Some((told, health)) => Event::Health(attempt, node, told, health),
-                None => Event::Unwatched,
+            for node in listed {
+                // Its record may have a method now that a call waits for.
+                self.wake_for_ejected(&node);
+                // One that was there before may be as unwell, or as ejected, as it was.
+                updates.extend(self.judged(&node, now));
             }
-        }));
-    }
-
-    fn update(&mut self, updates: Vec<Update>, now: Instant) {
-        let mut chosen = Vec::new();
-        for update in updates {
-            match &update {
-                Update::Insert(node) if self.subset.is_some() => chosen.push(node.clone()),
-                Update::Reset(nodes) if self.subset.is_some() => chosen.extend_from_slice(nodes),
-                _ => {}
-            }
-            self.picked.listed(&update);
-            self.members.update(update, now);
         }
         self.shared.listed.store(self.members.listed(), Relaxed);
-        // One that was there before may be as unwell, or as ejected, as it was.
-        for node in chosen {
-            self.judge(&node, now);
-        }
     }
 
-    /// A subset does without the nodes that no call goes to.
     fn judge(&mut self, node: &Node, now: Instant) {
-        if let Some(is_reached) = self.members.is_called(&node.id) {
-            self.reached(node, is_reached, now);
-        }
+        let updates = self.judged(node, now);
+        self.update(updates, now);
     }
 
-    /// Nor do calls go to one that cannot be connected to.
-    fn reached(&mut self, node: &Node, is_reached: bool, now: Instant) {
-        let updates = self.subset.as_mut().map(|subset| subset.reached(&node.id, is_reached, now));
-        self.update(updates.unwrap_or_default(), now);
-    }
-
-    /// After the snapshot: who finds that all was tried finds there what came of it.
-    fn publish_progress(&self) {
-        let is_none_listed = self.members.listed() == 0;
-        let progress = match self.members.untried() {
-            _ if !self.is_read => Progress::Unread,
-            0 if self.is_answered || !is_none_listed => Progress::Tried,
-            _ => Progress::Trying,
-        };
-        self.shared.progress.send_if_modified(|known| {
-            let before = std::mem::replace(known, progress);
-            before != progress
-        });
-    }
-
-    /// Asks, beside all else, what the registry has instead: for a call that finds no node in it.
-    fn ask_around(&mut self, now: Instant) {
-        if self.members.listed() > 0 {
-            // What was missed, asked and found was so before it came.
-            self.shared.missed.store(false, Relaxed);
-            if self.asked.take().is_some() {
-                self.shared.found.store(None);
-                self.is_answered = false;
-            }
-            return;
-        }
-        let is_due = self.asked.is_none_or(|asked| now - asked >= ASK_AGAIN);
-        if !is_due || !self.is_read {
-            return;
-        }
-        let waiting = [&self.shared.waiting, &self.shared.waiting_for_one];
-        let is_waited_for = waiting.iter().any(|waiting| waiting.load(SeqCst) > 0);
-        if self.shared.missed.swap(false, Relaxed) || is_waited_for {
-            self.asked = Some(now);
-            let asking = self.shared.neighbours.clone().ask();
-            self.pending.push(Box::pin(async move { Event::Found(asking.await) }));
+    /// What follows where a subset does without the nodes that no call goes to.
+    fn judged(&mut self, node: &Node, now: Instant) -> Vec<Update> {
+        match (&mut self.subset, self.members.is_called(&node.id)) {
+            (Some(subset), Some(is_reached)) => subset.reached(&node.id, is_reached, now),
+            _ => Vec::new(),
         }
     }
 
     fn act(&mut self, now: Instant) {
-        let mut is_changed = false;
+        let mut changed = Vec::new();
         let mut actions = VecDeque::from(self.members.actions());
         while let Some(action) = actions.pop_front() {
             match action {
-                Action::Dial(attempt, node, previous, was_silent) => {
-                    let (address, connector) = (node.address.clone(), self.connector.clone());
+                Action::Dial { attempt, node, previous, was_silent, is_listed } => {
+                    let address = node.address.clone();
                     let previous = previous.map(|link| link.connection);
-                    let dialling = connector.connect(address, previous, was_silent);
+                    let dial = Dial { address, previous, was_silent, is_listed };
+                    let dialling = self.connector.clone().connect(dial);
                     self.pending.push(Box::pin(async move {
                         match dialling.await {
                             Ok(connection) => Event::Connected(attempt, node, connection),
@@ -405,7 +352,9 @@ impl<K: Connect> Driver<K> {
                     }));
                 }
                 Action::Pick(id, node, link, tally) => {
-                    is_changed = true;
+                    // What calls wait for may have been in the record before.
+                    changed.extend(self.picked.get(id).map(|known| known.node.clone()));
+                    changed.push(node.clone());
                     let since = self.came.comes(id, now);
                     let endpoint = self.endpoint(id, node.clone(), link, tally, Some(since));
                     if self.picked.insert(endpoint) {
@@ -414,19 +363,19 @@ impl<K: Connect> Driver<K> {
                     self.judge(&node, now);
                 }
                 Action::Unpick(id, node) => {
-                    is_changed = true;
                     self.picked.remove(id);
                     self.came.leaves(id, now);
                     self.log(&node, "node is no longer picked");
+                    changed.push(node);
                 }
                 Action::Eject(id, node, reason, until) => {
-                    is_changed = true;
                     self.picked.remove(id);
                     self.came.is_ejected(id);
                     self.shared.probes.remove(id);
                     self.log_ejection(&node, reason, until);
                     self.metrics.ejected(reason.detection_method());
                     self.judge(&node, now);
+                    changed.push(node);
                 }
                 Action::Probe(id, node, link, tally) => {
                     self.log(&node, "a call is to try the ejected node");
@@ -439,23 +388,24 @@ impl<K: Connect> Driver<K> {
             // What is news to the subset brings about more.
             actions.extend(self.members.actions());
         }
-        if is_changed {
+        if !changed.is_empty() {
             self.publish(now);
+            changed.iter().for_each(|node| self.shared.lines.wake_for(node));
         }
     }
 
     fn publish(&mut self, now: Instant) {
         self.changed = now;
         self.shared.snapshot.store(Arc::new(self.picked.snapshot()));
-        // There may be something now for a call that waits for one node of many.
-        self.shared.changed.notify_waiters();
+        self.shared.probes.look_again();
+        self.shared.lines.wake_any();
     }
 
     /// Has calls look again that may go nowhere but to a node which came while it is ejected: no change of
     /// what is picked tells them.
-    fn wake_pinned(&self, node: &Node) {
-        if self.members.first_ejected(|it| it.id == node.id).is_some() {
-            self.shared.changed.notify_waiters();
+    fn wake_for_ejected(&self, node: &Node) {
+        if self.members.ejected() > 0 && self.members.is_ejected(&node.id) {
+            self.shared.lines.wake_for(node);
         }
     }
 

@@ -44,6 +44,8 @@ pub(super) enum Event {
     Connected,
     /// The attempt failed.
     Failed,
+    /// It was not made: the node was gone when its turn came.
+    NotMade,
     /// The node sent GOAWAY on the connection.
     GoAway,
     /// The connection is gone.
@@ -105,6 +107,7 @@ impl EndpointState {
                 Phase::Ready
             }
             (Event::Failed, Phase::Connecting) => Phase::Backoff(now + self.backoff.next()),
+            (Event::NotMade, Phase::Connecting) => Phase::Idle,
             (Event::GoAway, Phase::Ready) => Phase::Draining(soon),
             (Event::Closed, Phase::Ready) => Phase::Backoff(soon),
             (_, phase) => phase,
@@ -166,6 +169,17 @@ mod tests {
             (2, Tick, false, None),
             (9, Connected, false, None),
             (10, Wanted, false, None),
+        ]);
+    }
+
+    #[test]
+    fn an_attempt_that_was_not_made_is_no_failure() {
+        run(&[
+            (0, Wanted, true, None),
+            (300, NotMade, false, None),
+            (400, Wanted, false, Some((1000, 1000))),
+            (1000, Tick, true, None),
+            (1000, Failed, false, Some((1160, 1240))),
         ]);
     }
 
@@ -252,7 +266,8 @@ mod tests {
 
     /// An event, and how long after the one before.
     fn happening() -> impl Strategy<Value = (Event, Duration)> {
-        let event = prop::sample::select(vec![Wanted, Connected, Failed, GoAway, Closed, Tick]);
+        let event =
+            prop::sample::select(vec![Wanted, Connected, Failed, NotMade, GoAway, Closed, Tick]);
         (event, prop_oneof![0..50_u64, 0..8_000_u64].prop_map(Duration::from_millis))
     }
 
@@ -281,7 +296,9 @@ mod tests {
                         ceiling = ceiling.mul_f64(1.6).min(Duration::from_secs(5));
                     }
                     GoAway | Closed => is_connected = false,
-                    Connected | Failed | Tick => {}
+                    // Who is listed again wants it again.
+                    NotMade if is_dialling => (is_dialling, is_wanted) = (false, false),
+                    Connected | Failed | NotMade | Tick => {}
                 }
                 let soon = dialled.map(|at| at + AT_ONCE_AGAIN_AFTER);
                 if endpoint.handle(event, now) {
@@ -306,7 +323,7 @@ mod tests {
 
     #[test]
     fn events_that_do_not_fit_the_phase_change_nothing() {
-        for event in [Connected, Failed, GoAway, Closed, Tick] {
+        for event in [Connected, Failed, NotMade, GoAway, Closed, Tick] {
             let mut endpoint = endpoint();
             assert!(!endpoint.handle(event, Instant::now()), "{event:?} on an idle endpoint");
             assert_eq!(endpoint.phase(), Phase::Idle);

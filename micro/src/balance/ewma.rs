@@ -67,6 +67,8 @@ pub(super) struct Load {
     born: Instant,
     penalty: Duration,
     in_flight: AtomicU32,
+    /// Of those, the ones that count towards the load of the whole set.
+    counted: AtomicU32,
     /// Seconds; negative before the first sample.
     latency: Stamped,
     /// When a sample last raised it.
@@ -88,6 +90,7 @@ impl Load {
             born: now,
             penalty: penalty.min(LONGEST_PENALTY),
             in_flight: AtomicU32::new(0),
+            counted: AtomicU32::new(0),
             latency: Stamped::new(latency),
             raised: AtomicU32::new(0),
             health: Stamped::new(1.0),
@@ -114,6 +117,11 @@ impl Load {
     /// How many calls are under way.
     pub(super) fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
+    }
+
+    /// How many of them count towards the load of the whole set, where a policy bounds that.
+    pub(super) fn counted(&self) -> u32 {
+        self.counted.load(Relaxed)
     }
 
     /// What failures have left of it, from next to nothing to 1.
@@ -161,6 +169,16 @@ impl Load {
     /// A call that began is over, however it went.
     pub(super) fn end(&self) {
         self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// One that has begun counts towards the load of the whole set.
+    pub(super) fn count(&self) {
+        self.counted.fetch_add(1, Relaxed);
+    }
+
+    /// It no longer does.
+    pub(super) fn discount(&self) {
+        self.counted.fetch_sub(1, Relaxed);
     }
 
     /// A call was answered after `latency`.

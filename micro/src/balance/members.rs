@@ -11,8 +11,8 @@
 //! the loss of the last connected one if others linger.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -23,24 +23,35 @@ use super::{
     EndpointId,
     ejection::{EjectionState, Phase, Reason, Rules},
     endpoint::{EndpointState, Event},
+    lines::Wanted,
     standing::Standing,
     tally::Tally,
 };
-use crate::{backoff::Backoff, discovery::Update, registry::Node};
+use crate::registry::Node;
 
 mod absent;
 mod census;
 mod ejecting;
+mod listing;
 mod told;
+mod wanted;
 
 use census::Census;
 
 /// What the driver has to do. `L` is a connection and what is kept with it: opaque here.
 #[derive(Debug)]
 pub(super) enum Action<L> {
-    /// Connect, and report the result under this attempt. The link is the one before, to the same
-    /// address; and whether that was silent the last time.
-    Dial(Attempt, Arc<Node>, Option<L>, bool),
+    /// Connect, and report the result under this attempt.
+    Dial {
+        attempt: Attempt,
+        node: Arc<Node>,
+        /// The one before, to the same address.
+        previous: Option<L>,
+        /// Whether that address was silent the last time.
+        was_silent: bool,
+        /// Whether the node is still listed when the attempt is made.
+        is_listed: Arc<AtomicBool>,
+    },
     /// Let calls pick this node, or go on under its new record.
     Pick(EndpointId, Arc<Node>, L, Arc<Tally>),
     /// Let no further call pick this node.
@@ -76,6 +87,8 @@ struct Member<L> {
     endpoint: EndpointId,
     node: Arc<Node>,
     standing: Standing,
+    /// The same for who dials it.
+    is_listed: Arc<AtomicBool>,
     state: EndpointState,
     ejection: EjectionState,
     tally: Arc<Tally>,
@@ -143,7 +156,8 @@ pub(super) struct Members<L> {
     probed: BTreeSet<Key>,
     /// Whether one may linger.
     linger: bool,
-    wanted: bool,
+    /// Which nodes calls wait for.
+    wanted: Wanted,
     endpoints: u64,
     out: Out<L>,
 }
@@ -171,7 +185,7 @@ impl<L: Clone> Members<L> {
             ejected: BTreeSet::new(),
             probed: BTreeSet::new(),
             linger: false,
-            wanted: false,
+            wanted: Wanted::default(),
             endpoints: 0,
             out,
         }
@@ -223,45 +237,6 @@ impl<L: Clone> Members<L> {
     /// When to do so for outliers.
     pub(super) fn sweeps_at(&self) -> Option<Instant> {
         self.sweeps_at
-    }
-
-    /// Takes an update of the registry's set.
-    pub(super) fn update(&mut self, update: Update, now: Instant) {
-        match update {
-            Update::Insert(node) => self.insert(node, now),
-            Update::Remove(id) => self.remove(&id, now),
-            Update::Forget => self.give_up_all(now),
-            Update::Reset(nodes) => {
-                let kept: HashSet<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
-                let gone = self.listed.keys().filter(|id| !kept.contains(&***id));
-                for id in gone.cloned().collect::<Vec<_>>() {
-                    self.remove(&id, now);
-                }
-                for node in nodes {
-                    self.insert(node, now);
-                }
-            }
-        }
-        self.retain(now);
-        self.spare(now);
-    }
-
-    /// Gives up those of these nodes that are known: they are what no call asks for any more, also when
-    /// there is no other.
-    pub(super) fn exclude(&mut self, ids: &[Arc<str>], now: Instant) {
-        if ids.is_empty() {
-            return;
-        }
-        let ids: HashSet<_> = ids.iter().collect();
-        self.listed.retain(|id, _| !ids.contains(id));
-        // At whatever address: one that it had before may still be connected.
-        let known = self.members.keys().filter(|key| ids.contains(&key.id)).cloned();
-        let known = known.collect::<Vec<_>>();
-        for key in &known {
-            self.give_up(key, now);
-        }
-        self.retain(now);
-        self.spare(now);
     }
 
     /// Takes a new connection, of a node that is well or has not said so yet. One that nobody waits
@@ -328,10 +303,22 @@ impl<L: Clone> Members<L> {
             return false;
         }
         self.out.drive(member, Event::Failed, now);
-        if self.wanted {
+        if self.wanted.has(&member.node) {
             self.out.drive(member, Event::Wanted, now);
         }
         true
+    }
+
+    /// Takes it that an attempt was not made, since the node was gone when its turn came.
+    pub(super) fn not_made(&mut self, attempt: &Attempt, now: Instant) {
+        let Some(member) = current(&mut self.members, attempt) else {
+            return;
+        };
+        member.state.note(Event::NotMade, now);
+        if member.standing == Standing::Listed {
+            // It is back since.
+            self.out.drive(member, Event::Wanted, now);
+        }
     }
 
     /// Takes a GOAWAY: the connection finishes its streams and gets no more.
@@ -342,28 +329,6 @@ impl<L: Clone> Members<L> {
     /// Takes the loss of a connection.
     pub(super) fn closed(&mut self, attempt: &Attempt, why: &Arc<str>, now: Instant) {
         self.disconnected(attempt, Event::Closed, Some(why), now);
-    }
-
-    /// Whether a call waits with nothing ready: while one does, nodes are dialled as soon as may be.
-    pub(super) fn set_wanted(&mut self, wanted: bool, now: Instant) {
-        if wanted && !self.wanted {
-            for key in self.out.timers.iter().map(|(_, key)| key.clone()).collect::<Vec<_>>() {
-                let member = self.members.get_mut(&key);
-                // Of the others, the timer is for when they are given up.
-                if let Some(member) = member.filter(|it| it.standing == Standing::Listed) {
-                    self.out.drive(member, Event::Wanted, now);
-                }
-            }
-        }
-        self.wanted = wanted;
-    }
-
-    /// Takes it that a call waits for this node and for no other: it is dialled as soon as may be.
-    pub(super) fn want(&mut self, id: &str, now: Instant) {
-        if let Some(key) = self.listed.get(id) {
-            let member = self.members.get_mut(key).expect("what is listed is a member");
-            self.out.drive(member, Event::Wanted, now);
-        }
     }
 
     /// Does what is due.
@@ -379,85 +344,6 @@ impl<L: Clone> Members<L> {
         self.expire(now);
         self.sweep(now);
         self.spare(now);
-    }
-
-    fn insert(&mut self, node: Arc<Node>, now: Instant) {
-        let key = Key { id: node.id.as_str().into(), address: node.address.as_str().into() };
-        if self.listed.get(&key.id).is_some_and(|listed| *listed != key) {
-            self.remove(&key.id, now);
-        }
-        self.listed.insert(key.id.clone(), key.clone());
-        let member = self.members.entry(key.clone()).or_insert_with(|| {
-            self.endpoints += 1;
-            let member = Member {
-                tally: Arc::new(Tally::new(key.clone())),
-                key,
-                endpoint: EndpointId(self.endpoints),
-                node: node.clone(),
-                // As good as never listed: what follows lists it.
-                standing: Standing::Lingering(now),
-                state: EndpointState::new(Backoff::connect().with_rng(self.rng.fork())),
-                ejection: EjectionState::default(),
-                attempt: 0,
-                link: None,
-                previous: None,
-                timer: None,
-                is_well: false,
-                changed: now,
-                error: None,
-                is_tried: false,
-                was_silent: false,
-            };
-            self.census.enter(&member);
-            member
-        });
-        let is_same = member.standing.is_picked() && member.node == node;
-        self.census.leave(member);
-        if member.standing != Standing::Listed {
-            member.changed = now;
-        }
-        member.standing = Standing::Listed;
-        self.census.enter(member);
-        member.node = node;
-        self.out.drive(member, Event::Wanted, now);
-        if !is_same {
-            self.out.actions.extend(member.pick());
-        }
-    }
-
-    fn remove(&mut self, id: &str, now: Instant) {
-        let Some(key) = self.listed.remove(id) else {
-            return;
-        };
-        let member = self.members.get_mut(&key).expect("what is listed is a member");
-        if member.link.is_none() {
-            return self.give_up(&key, now);
-        }
-        self.out.actions.extend(member.unpick());
-        self.census.leave(member);
-        (member.standing, member.changed) = (Standing::Lingering(now), now);
-        self.census.enter(member);
-        self.linger = true;
-        self.out.schedule(member, member.standing.ends_at(self.ttl));
-    }
-
-    /// Picks those that linger, if there are no others to pick.
-    fn retain(&mut self, now: Instant) {
-        if self.census.ready > 0 || !std::mem::take(&mut self.linger) {
-            return;
-        }
-        for member in self.members.values_mut() {
-            let Standing::Lingering(removed) = member.standing else {
-                continue;
-            };
-            if member.link.is_some() && now < removed + self.ttl {
-                self.census.leave(member);
-                (member.standing, member.changed) = (Standing::Retained(removed), now);
-                self.census.enter(member);
-                self.out.schedule(member, member.standing.ends_at(self.ttl));
-                self.out.actions.extend(member.pick());
-            }
-        }
     }
 
     fn disconnected(
@@ -497,8 +383,13 @@ impl<L: Clone> Out<L> {
             self.attempts += 1;
             member.attempt = self.attempts;
             let attempt = Attempt { key: member.key.clone(), number: self.attempts };
-            let (node, previous) = (member.node.clone(), member.previous.clone());
-            self.actions.push(Action::Dial(attempt, node, previous, member.was_silent));
+            self.actions.push(Action::Dial {
+                attempt,
+                node: member.node.clone(),
+                previous: member.previous.clone(),
+                was_silent: member.was_silent,
+                is_listed: member.is_listed.clone(),
+            });
         }
         self.schedule(member, member.state.wakes_at());
     }

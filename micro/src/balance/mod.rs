@@ -18,6 +18,7 @@
 // - `ewma` is what a node costs, `outcome` what a call's end says of it.
 // - `tally` counts what calls come to, `ejection` says who is left out for it, and `probes` has those
 //   whose time is over, each for one call to try.
+// - `lines` has the calls that wait, `room` what the limits leave them.
 // - `set` has those that are ready, `snapshot` is it as of a moment, `policy` the choice.
 //
 // This room knows nothing of messages, deadlines and retries, nor of any registry.
@@ -36,7 +37,7 @@ use futures_core::Stream;
 use futures_util::StreamExt as _;
 use tokio::{
     sync::{Notify, futures::Notified, mpsc, oneshot, watch},
-    time::{Instant, sleep},
+    time::Instant,
 };
 
 use crate::{
@@ -57,6 +58,7 @@ mod ewma;
 mod explain;
 mod filter;
 mod health;
+mod lines;
 mod members;
 mod outcome;
 mod pick;
@@ -77,9 +79,9 @@ mod why;
 
 use connect::{Connect, Transport};
 pub(crate) use ejection::{FailurePercentage, Rules as EjectionRules, SuccessRate};
-use endpoint::AT_ONCE_AGAIN_AFTER;
 pub use explain::{Ejection, Explanation, NodeReport, NodeState};
 pub use filter::Filter;
+use lines::Lines;
 pub(crate) use outcome::Outcome;
 use pick::News;
 pub(crate) use pick::Pick;
@@ -89,7 +91,7 @@ use probes::Probes;
 pub(crate) use request::Request;
 pub(crate) use room::Limits;
 use room::Room;
-use shared::{Progress, Shared, Waiting};
+use shared::{Progress, Shared};
 use snapshot::Snapshot;
 
 /// What a balancer is made with.
@@ -195,10 +197,8 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),
             probes: Probes::new(Instant::now()),
             news: tell,
-            room: Room::new(options.limits, options.filter.serving),
-            changed: Notify::new(),
-            waiting: AtomicUsize::new(0),
-            waiting_for_one: AtomicUsize::new(0),
+            room: Room::new(options.limits),
+            lines: Lines::new(options.filter.serving, options.limits.per_node.is_some()),
             wanted: Notify::new(),
             progress: watch::Sender::new(Progress::Unread),
             listed: AtomicUsize::new(0),
@@ -223,7 +223,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
     /// if the call can move when that fails; one that the policy would not give it only for want of another.
     pub(crate) fn pick(&self, request: &Request<'_>) -> Option<Pick<C>> {
         let shared = &self.handle.shared;
-        if shared.room.has_line(request) {
+        if shared.lines.has_line(request) {
             return None;
         }
         let mut place = shared.room.try_enter()?;
@@ -234,7 +234,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
     /// tried.
     pub(crate) fn pick_beside(&self, request: &Request<'_>) -> Option<Pick<C>> {
         let shared = &self.handle.shared;
-        if request.node.is_some() || shared.room.has_line(request) {
+        if request.node.is_some() || shared.lines.has_line(request) {
             return None;
         }
         let pick = shared.pick(request, &mut None)?;
@@ -250,8 +250,9 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
 
     /// Waits until there is a node for the call, and room on it, first come first served; or until the
     /// registry has [refused](Self::refused) the service, or `struck` ends. While a call waits for a
-    /// node, nodes are dialled at once, no more than once a second each, whatever their backoff: of a
-    /// pinned call, its own alone.
+    /// node, those that it may go to are dialled at once, no more than once a second each, whatever their
+    /// backoff: the one that it is pinned to, or those whose record has its method, where that is
+    /// asked.
     ///
     /// One that fails fast ends once the registry has answered or failed, and each node that it lists
     /// was tried once, with nothing for it: gRPC's `wait_for_ready=false` waits as long. For room it
@@ -278,35 +279,38 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             },
         };
         let mut registry = shared.registry.clone();
+        let seat = shared.lines.seat(request);
         let (mut turn, mut had_turn, mut waiting) = (None, false, None);
         loop {
-            let mut changed = std::pin::pin!(shared.changed.notified());
+            let mut changed = std::pin::pin!(seat.changed());
             // In the queue before the look: a set published in between is not missed.
             changed.as_mut().enable();
-            let freed = room.freed.notified();
-            let is_behind = turn.is_none() && !had_turn && room.has_line(request);
-            let pick = if is_behind { None } else { shared.pick(request, &mut place) };
-            if let Some(pick) = pick {
-                return Ok(pick);
-            }
-            let sought = tokio::select! {
-                biased;
-                sought = shared.sought(request, waiting.is_some()) => sought,
-                () = &mut struck => return Err(Unpicked::NotReady),
-            };
-            let is_out = sought.is_some();
-            if let Some(pick) = sought.and_then(|endpoint| shared.begin(endpoint, &mut place)) {
-                return Ok(pick);
+            let freed = seat.freed();
+            let is_behind = turn.is_none() && !had_turn && seat.is_behind();
+            let mut is_out = false;
+            if !is_behind {
+                if let Some(pick) = shared.pick(request, &mut place) {
+                    return Ok(pick);
+                }
+                let sought = tokio::select! {
+                    biased;
+                    sought = shared.sought(request) => sought,
+                    () = &mut struck => return Err(Unpicked::NotReady),
+                };
+                is_out = sought.is_some();
+                if let Some(pick) = sought.and_then(|endpoint| shared.begin(endpoint, &mut place)) {
+                    return Ok(pick);
+                }
             }
             if is_behind || is_out || shared.is_full(request) {
                 (had_turn, waiting) = (false, None);
                 if room.limits.fails {
                     return Err(Unpicked::Full(room.full_on_nodes()));
                 }
-                let queues = turn.is_none() && room.queues(request);
+                let queues = turn.is_none();
                 tokio::select! {
                     biased;
-                    mine = room.turn(), if queues => turn = Some(mine),
+                    mine = seat.turn(), if queues => turn = Some(mine),
                     () = freed, if !queues => {}
                     () = changed, if !queues => {}
                     () = &mut struck => return Err(Unpicked::Full(room.full_on_nodes())),
@@ -321,11 +325,9 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
                 () = shared.tried(), if fail_fast => break,
                 // Polled before it counts: whoever comes now is behind it.
                 () = std::future::ready(()), if waiting.is_none() => {
-                    waiting = Some(Waiting::new(shared, request));
+                    waiting = Some(seat.wait(&shared.wanted));
                 }
                 () = changed => {}
-                // The driver is told once more: it does not keep who waits for which node.
-                () = sleep(AT_ONCE_AGAIN_AFTER), if request.node.is_some() => {}
                 _ = registry.wait_for(|status| status.refused) => return Err(Unpicked::NotReady),
                 () = &mut struck => return Err(Unpicked::NotReady),
             }
@@ -333,7 +335,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         if let Some(pick) = shared.pick(request, &mut place) {
             return Ok(pick);
         }
-        let sought = shared.sought(request, false).await;
+        let sought = shared.sought(request).await;
         sought.and_then(|endpoint| shared.begin(endpoint, &mut place)).ok_or(Unpicked::NotReady)
     }
 
@@ -344,7 +346,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
 
     /// Ends when there is something else to pick from.
     pub(crate) fn changed(&self) -> Notified<'_> {
-        self.handle.shared.changed.notified()
+        self.handle.shared.lines.changed()
     }
 
     /// How it stands; `None` once the runtime that kept the set has shut down.

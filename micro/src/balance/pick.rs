@@ -6,8 +6,9 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     EndpointId, Explanation, Outcome,
+    lines::{Lines, Sought},
     policy::Counted,
-    room::{Place, Room},
+    room::Place,
     snapshot::Endpoint,
     tally::Tally,
 };
@@ -23,16 +24,7 @@ pub(super) enum News<C> {
     /// Someone wants to know how it stands.
     Asked(oneshot::Sender<Explanation>),
     /// A call may go to these nodes alone, and none of them is among those that are picked.
-    Sought(Sought, oneshot::Sender<Option<Arc<Endpoint<C>>>>),
-}
-
-/// The nodes that a call may go to.
-#[derive(Debug)]
-pub(super) enum Sought {
-    /// The one of this id, which the call is pinned to; and whether it waits for it.
-    Node(String, bool),
-    /// Those whose record has the method at this path.
-    Serving(String),
+    Sought(Sought<String>, oneshot::Sender<Option<Arc<Endpoint<C>>>>),
 }
 
 /// A node picked for one call, which counts as in flight there until this is dropped. Dropped
@@ -49,7 +41,7 @@ pub(crate) struct Pick<C = transport::Connection> {
     _counted: Option<Counted>,
     place: Place,
     /// Where nodes have limits.
-    room: Option<Arc<Room>>,
+    lines: Option<Arc<Lines>>,
 }
 
 impl<C> Pick<C> {
@@ -59,7 +51,7 @@ impl<C> Pick<C> {
         started: Instant,
         counted: Option<Counted>,
         place: Place,
-        room: Option<&Arc<Room>>,
+        lines: Option<&Arc<Lines>>,
     ) -> Self {
         let (is_sampled, is_probe) = (false, false);
         Self {
@@ -69,7 +61,7 @@ impl<C> Pick<C> {
             is_probe,
             _counted: counted,
             place,
-            room: room.cloned(),
+            lines: lines.cloned(),
         }
     }
 
@@ -155,8 +147,8 @@ impl<C> Pick<C> {
 impl<C> Drop for Pick<C> {
     fn drop(&mut self) {
         self.endpoint.load.end();
-        if let Some(room) = &self.room {
-            room.left();
+        if let Some(lines) = &self.lines {
+            lines.freed(&self.endpoint.node);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    atomic::{AtomicBool, AtomicUsize},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     Filter, News, Pick, Request,
-    pick::Sought,
+    lines::{Lines, Sought},
     probes::Probes,
     room::{Place, Room},
     snapshot::{Endpoint, Snapshot},
@@ -40,14 +40,10 @@ pub(super) struct Shared<C> {
     /// What calls have to tell the driver.
     pub(super) news: mpsc::UnboundedSender<News<C>>,
     /// What is left for calls, where that is limited.
-    pub(super) room: Arc<Room>,
-    /// Woken, in the order they came, when there is something else to pick from.
-    pub(super) changed: Notify,
-    /// How many calls wait for that, whichever node it is.
-    pub(super) waiting: AtomicUsize,
-    /// How many wait for the one that they are pinned to.
-    pub(super) waiting_for_one: AtomicUsize,
-    /// Tells the driver that one began to.
+    pub(super) room: Room,
+    /// Calls that wait.
+    pub(super) lines: Arc<Lines>,
+    /// Tells the driver that one began to wait for a node.
     pub(super) wanted: Notify,
     pub(super) progress: watch::Sender<Progress>,
     pub(super) listed: AtomicUsize,
@@ -71,22 +67,22 @@ impl<C> Shared<C> {
     /// The place is the call's once it has a node.
     pub(super) fn pick(&self, request: &Request<'_>, place: &mut Place) -> Option<Pick<C>> {
         let now = Instant::now();
-        let is_for = |endpoint: &Endpoint<C>| self.snapshot.load().is_for(request, endpoint);
-        self.probe(request, is_for, place, now)
-            .or_else(|| pick(&self.snapshot, Some(&self.room), place, request, now))
-            .or_else(|| self.probe(request, |_| true, place, now))
+        self.probe(request, true, place, now)
+            .or_else(|| pick(&self.snapshot, self.limit(), place, request, now))
+            .or_else(|| self.probe(request, false, place, now))
     }
 
-    /// The call tries an ejected node, if there is one for it, with room.
+    /// The call tries an ejected node, if there is one for it, with room: as the policy has it, or any.
     fn probe(
         &self,
         request: &Request<'_>,
-        is_for: impl Fn(&Endpoint<C>) -> bool,
+        by_policy: bool,
         place: &mut Place,
         now: Instant,
     ) -> Option<Pick<C>> {
         let request = Request { limit: self.room.limits.per_node, ..*request };
-        let endpoint = self.probes.take(&request, self.filter.serving, is_for, now)?;
+        let policy = by_policy.then_some(&self.snapshot);
+        let endpoint = self.probes.take(&request, self.filter.serving, policy, now)?;
         let mut pick = self.begin(endpoint, place)?;
         pick.is_probe = true;
         Some(pick)
@@ -96,18 +92,12 @@ impl<C> Shared<C> {
     /// who pins has decided. (For Envoy's override host and gRFC A55 the host is a preference, and they go
     /// elsewhere then; a pin goes nowhere else.) Or one that serves its method, if those that do are all
     /// ejected: the last of a set never is, and they are as good as one. The driver is asked, so that what
-    /// is picked from need not have them; of a pinned call that waits it hears which node to dial.
-    pub(super) async fn sought(
-        &self,
-        request: &Request<'_>,
-        waits: bool,
-    ) -> Option<Arc<Endpoint<C>>> {
-        let sought = match request.node {
-            Some(id) => Sought::Node(id.to_owned(), waits),
-            None if self.filter.serving && self.has_none(request) => {
-                Sought::Serving(request.method.to_owned())
-            }
-            None => return None,
+    /// is picked from need not have them.
+    pub(super) async fn sought(&self, request: &Request<'_>) -> Option<Arc<Endpoint<C>>> {
+        let sought = match self.lines.sought(request) {
+            Sought::Any => return None,
+            Sought::Serving(_) if !self.has_none(request) => return None,
+            sought => sought.to_owned(),
         };
         let (asked, told) = oneshot::channel();
         self.news.send(News::Sought(sought, asked)).ok()?;
@@ -122,8 +112,14 @@ impl<C> Shared<C> {
             Some(_) => {}
             None => endpoint.load.begin(),
         }
-        let counted = self.snapshot.load().count();
-        Some(Pick::begun(endpoint, Instant::now(), counted, place.take(), Some(&self.room)))
+        let counted = self.snapshot.load().count(&endpoint.load);
+        let lines = self.limit().map(|(_, lines)| lines);
+        Some(Pick::begun(endpoint, Instant::now(), counted, place.take(), lines))
+    }
+
+    /// How many calls a node may have, and who waits for that, where nodes are limited.
+    fn limit(&self) -> Option<(u32, &Arc<Lines>)> {
+        self.room.limits.per_node.map(|limit| (limit, &self.lines))
     }
 
     /// Whether there is a node for the call, but for the limits.
@@ -152,16 +148,17 @@ impl<C> Shared<C> {
 /// A call begins at what is picked.
 pub(super) fn pick<C>(
     snapshot: &ArcSwap<Snapshot<C>>,
-    room: Option<&Arc<Room>>,
+    limit: Option<(u32, &Arc<Lines>)>,
     place: &mut Place,
     request: &Request<'_>,
     now: Instant,
 ) -> Option<Pick<C>> {
     let (snapshot, mut rng) = (snapshot.load(), fastrand::Rng::new());
-    let Some(limit) = room.and_then(|room| room.limits.per_node) else {
+    let Some((limit, lines)) = limit else {
         let endpoint = snapshot.pick(request, now, &mut rng)?.clone();
         endpoint.load.begin();
-        return Some(Pick::begun(endpoint, now, snapshot.count(), place.take(), None));
+        let counted = snapshot.count(&endpoint.load);
+        return Some(Pick::begun(endpoint, now, counted, place.take(), None));
     };
     let request = Request { limit: Some(limit), ..*request };
     loop {
@@ -169,27 +166,8 @@ pub(super) fn pick<C>(
         // Another call may have taken the last place there since.
         if endpoint.load.begin_within(limit) {
             let endpoint = endpoint.clone();
-            return Some(Pick::begun(endpoint, now, snapshot.count(), place.take(), room));
+            let counted = snapshot.count(&endpoint.load);
+            return Some(Pick::begun(endpoint, now, counted, place.take(), Some(lines)));
         }
-    }
-}
-
-/// A call in the queue for something to pick.
-pub(super) struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    pub(super) fn new<C>(shared: &'a Shared<C>, request: &Request<'_>) -> Self {
-        let is_pinned = request.node.is_some();
-        let waiting = if is_pinned { &shared.waiting_for_one } else { &shared.waiting };
-        if waiting.fetch_add(1, SeqCst) == 0 {
-            shared.wanted.notify_one();
-        }
-        Self(waiting)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
     }
 }

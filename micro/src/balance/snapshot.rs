@@ -10,7 +10,7 @@ use super::members::Key;
 use super::{
     EndpointId, News, Request,
     ewma::Load,
-    policy::{Balancing, Counted, Rule},
+    policy::{Balancing, Counted, InFlight, Rule},
     request::Asked,
     set::{Places, Set, Slot},
     tally::Tally,
@@ -71,7 +71,7 @@ pub(super) struct Snapshot<C> {
 impl<C> Snapshot<C> {
     /// Nothing to pick.
     pub(super) fn empty() -> Self {
-        Self { set: Set::empty(), rule: Rule::new(&Balancing::default()), serving: false }
+        Picked::new(&Balancing::default(), false).now
     }
 
     pub(super) fn len(&self) -> usize {
@@ -91,7 +91,7 @@ impl<C> Snapshot<C> {
             let endpoint = self.set.iter().find(|endpoint| endpoint.node.id == id);
             return endpoint.filter(|endpoint| request.has_room(endpoint));
         }
-        let asked = Asked { request, tried: request.tried, serving: self.serving };
+        let asked = Asked::new(request, request.tried, self.serving);
         let picked = self.rule.pick(&self.set, &asked, now, rng);
         if picked.is_some() || request.tried.is_empty() {
             return picked;
@@ -101,19 +101,24 @@ impl<C> Snapshot<C> {
 
     /// Whether there are endpoints for the call, and it has tried all of them.
     pub(super) fn repeats(&self, request: &Request<'_>) -> bool {
-        let asked = Asked { request, tried: request.tried, serving: self.serving };
+        let asked = Asked::new(request, request.tried, self.serving);
         let has_any = |asked: Asked<'_>| self.set.iter().any(|endpoint| asked.admits(endpoint));
         !has_any(asked) && has_any(Asked { tried: &[], ..asked })
     }
 
-    /// Whether the rule might choose an endpoint for the call, were it in the set.
-    pub(super) fn is_for(&self, request: &Request<'_>, endpoint: &Endpoint<C>) -> bool {
-        self.rule.is_for(&self.set, request, endpoint)
+    /// Whether the rule might choose an endpoint for some call, were it in the set.
+    pub(super) fn is_called(&self, endpoint: &Endpoint<C>) -> bool {
+        self.rule.is_called(&self.set, endpoint)
     }
 
-    /// Counts a call that begins towards what the rule goes by, for as long as the guard lives.
-    pub(super) fn count(&self) -> Option<Counted> {
-        self.rule.count()
+    /// Whether it might for this one.
+    pub(super) fn is_for(&self, request: &Request<'_>, endpoint: &Endpoint<C>) -> bool {
+        self.is_called(endpoint) && self.rule.is_for(request, endpoint)
+    }
+
+    /// Counts a call that begins on a node towards what the rule goes by, for as long as the guard lives.
+    pub(super) fn count(&self, load: &Arc<Load>) -> Option<Counted> {
+        self.rule.count(load)
     }
 }
 
@@ -122,16 +127,27 @@ impl<C> Snapshot<C> {
 pub(super) struct Picked<C> {
     now: Snapshot<C>,
     places: Places,
+    /// What counts in flight on the whole set: rules come and go, and the calls stay.
+    counted: Arc<InFlight>,
 }
 
 impl<C> Picked<C> {
     pub(super) fn new(balancing: &Balancing, serving: bool) -> Self {
-        let now = Snapshot { set: Set::empty(), rule: Rule::new(balancing), serving };
-        Self { now, places: Places::new() }
+        Self::counting(balancing, serving, Arc::default())
+    }
+
+    fn counting(balancing: &Balancing, serving: bool, counted: Arc<InFlight>) -> Self {
+        let rule = Rule::new(balancing, &counted);
+        let now = Snapshot { set: Set::empty(), rule, serving };
+        Self { now, places: Places::new(), counted }
     }
 
     pub(super) fn len(&self) -> usize {
         self.now.len()
+    }
+
+    pub(super) fn get(&self, id: EndpointId) -> Option<&Arc<Endpoint<C>>> {
+        self.places.get(&id).map(|place| self.now.set.get(*place))
     }
 
     pub(super) fn snapshot(&mut self) -> Snapshot<C>
@@ -144,7 +160,7 @@ impl<C> Picked<C> {
 
     /// Goes by another rule from now on; `listed` is all that the registry lists.
     pub(super) fn set_balancing(&mut self, balancing: &Balancing, listed: &Update) {
-        let mut new = Self::new(balancing, self.now.serving);
+        let mut new = Self::counting(balancing, self.now.serving, self.counted.clone());
         new.listed(listed);
         for endpoint in self.now.set.iter() {
             new.insert(endpoint.clone());

@@ -1,5 +1,7 @@
 //! Members that are neither listed nor connected, and what is remembered of them.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use tokio::time::Instant;
 
 use super::{Action, Event, Key, Members, Phase, Standing};
@@ -28,6 +30,7 @@ impl<L: Clone> Members<L> {
         }
         if member.standing == Standing::Listed {
             (member.standing, member.changed) = (Standing::Lingering(now), now);
+            member.is_listed.store(false, Relaxed);
         }
         self.census.enter(member);
         self.remember(key, now);

@@ -1,6 +1,7 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed};
 
 use super::*;
+use crate::discovery::Update;
 
 mod ejecting;
 mod flapping;
@@ -22,6 +23,11 @@ struct World {
     /// Those that a call is to try.
     probes: BTreeMap<EndpointId, (Arc<Node>, u32)>,
     closed: Vec<u32>,
+}
+
+/// A call waits for whichever node it is, or none does.
+fn whichever(any: bool) -> Wanted {
+    Wanted { any, ..Wanted::default() }
 }
 
 fn node(id: &str, address: &str) -> Arc<Node> {
@@ -63,7 +69,7 @@ impl World {
         assert!(census.out <= census.pickable / 2, "half may be out: {census:?}");
         for action in self.members.actions() {
             match action {
-                Action::Dial(attempt, node, previous, _) => {
+                Action::Dial { attempt, node, previous, .. } => {
                     self.dialled.push(attempt.clone());
                     let seen = (attempt, node.address.clone(), previous);
                     self.attempts.insert(node.id.clone(), seen);
@@ -200,6 +206,32 @@ fn a_removed_node_without_a_connection_is_not_dialled_and_is_forgotten() {
 }
 
 #[test]
+fn a_node_that_is_back_when_it_was_not_dialled_is_dialled_a_second_after() {
+    for is_back_before in [true, false] {
+        let mut world = World::with(&["a"]);
+        world.members.update(Update::Insert(node("b", "b:1")), world.start);
+        let Some(Action::Dial { attempt, is_listed, .. }) = world.members.actions().pop() else {
+            panic!("it is dialled");
+        };
+        assert!(is_listed.load(Relaxed));
+        world.remove(100, "b");
+        assert!(!is_listed.load(Relaxed), "who dials it need not");
+        if is_back_before {
+            world.insert(150, "b");
+            assert!(is_listed.load(Relaxed));
+        }
+        world.members.not_made(&attempt, world.at(200));
+        if !is_back_before {
+            world.insert(300, "b");
+        }
+        world.tick(999);
+        assert_eq!(world.dials(), 1, "that of a");
+        world.tick(1_000);
+        assert_eq!(world.dials(), 2);
+    }
+}
+
+#[test]
 fn what_is_to_be_forgotten_is_closed_at_once() {
     let mut world = World::with(&["a", "b", "c"]);
     world.remove(0, "c");
@@ -330,7 +362,7 @@ fn while_a_call_waits_every_node_is_dialled_once_a_second() {
     let mut dials = Vec::new();
     for ms in (0..10_000).step_by(10) {
         if ms == 5_000 {
-            world.members.set_wanted(true, world.at(ms));
+            world.members.set_wanted(whichever(true), world.at(ms));
         }
         world.tick(ms);
         let before = world.dials();
@@ -345,7 +377,7 @@ fn while_a_call_waits_every_node_is_dialled_once_a_second() {
     let (first, last) = (dials[0], dials[dials.len() - 1]);
     let a_second = (last.1 - first.1) as f64 / (last.0 - first.0) as f64 * 1e3;
     assert!((1.8..=2.2).contains(&a_second), "{a_second} attempts a second for two nodes");
-    world.members.set_wanted(false, world.at(10_000));
+    world.members.set_wanted(whichever(false), world.at(10_000));
     assert!(world.members.wakes_at().expect("they back off") <= world.at(16_000));
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Attempt, Member, Members, Phase};
+use super::{Attempt, Key, Member, Members, Phase};
 use crate::{
     balance::{
         EndpointId, endpoint,
@@ -47,6 +47,14 @@ impl<L: Clone> Members<L> {
         }
         member.link.as_ref()?;
         (member.is_well || member.error.is_some()).then_some(member.is_well)
+    }
+
+    /// Whether calls would go to the node of this id, were it not ejected.
+    pub(in super::super) fn is_ejected(&self, id: &str) -> bool {
+        // At whatever address.
+        let from = Key { id: id.into(), address: "".into() };
+        let known = self.members.range(from..).take_while(|(key, _)| *key.id == *id);
+        known.into_iter().any(|(_, member)| member.is_pickable() && !member.ejection.is_in())
     }
 
     /// Such a node that calls would go to, were it not ejected: of several the one that is let in next.

@@ -15,8 +15,9 @@ use http::HeaderName;
 use twox_hash::XxHash64;
 
 use super::{
-    super::{EndpointId, request::Asked, snapshot::Endpoint},
-    in_flight::{Counted, InFlight},
+    super::{EndpointId, ewma::Load, request::Asked, snapshot::Endpoint},
+    Counted,
+    in_flight::InFlight,
 };
 use crate::Error;
 
@@ -42,7 +43,8 @@ const CHUNK: usize = 256;
 /// A node that comes or goes moves only the keys that it gets or had. With a bound on the load, which
 /// is the default, a node that has 1.25 times the mean of the calls in flight, rounded up, passes the
 /// next call on to another, of each key to the same: no node melts under a hot key, at the price that
-/// a key's calls at one time may be at several nodes. [`unbounded`](Self::unbounded) leaves each key
+/// a key's calls at one time may be at several nodes. Where the bound is set as the channel runs, what
+/// began before does not count: a node with old streams is not full for those. [`unbounded`](Self::unbounded) leaves each key
 /// at its node, as long as that has a stream free: a call goes elsewhere before it waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "to be given to ChannelOptions::balancing"]
@@ -119,8 +121,8 @@ pub(in super::super) struct Ring<C> {
     len: usize,
     /// Where a call without a key has one.
     header: Option<HeaderName>,
-    /// The calls in flight on all, if the load is bounded.
-    in_flight: Option<Arc<InFlight>>,
+    /// The calls in flight on all, if the load is bounded: those that began while it was.
+    counted: Option<Arc<InFlight>>,
 }
 
 impl<C> Clone for Ring<C> {
@@ -130,20 +132,20 @@ impl<C> Clone for Ring<C> {
             firsts: self.firsts.clone(),
             len: self.len,
             header: self.header.clone(),
-            in_flight: self.in_flight.clone(),
+            counted: self.counted.clone(),
         }
     }
 }
 
 impl<C> Ring<C> {
-    pub(super) fn new(hash: &ConsistentHash) -> Self {
-        let in_flight = hash.is_bounded.then(Arc::default);
+    pub(super) fn new(hash: &ConsistentHash, counted: &Arc<InFlight>) -> Self {
+        let counted = hash.is_bounded.then(|| counted.clone());
         let header = hash.header();
-        Self { chunks: Vec::new(), firsts: Vec::new(), len: 0, header, in_flight }
+        Self { chunks: Vec::new(), firsts: Vec::new(), len: 0, header, counted }
     }
 
-    pub(super) fn count(&self) -> Option<Counted> {
-        self.in_flight.clone().map(Counted::new)
+    pub(super) fn count(&self, load: &Arc<Load>) -> Option<Counted> {
+        Some(Counted::new(self.counted.clone()?, load.clone()))
     }
 
     pub(super) fn insert(&mut self, endpoint: &Arc<Endpoint<C>>) {
@@ -206,7 +208,7 @@ impl<C> Ring<C> {
         let (_, nearest) = self.nearest(key)?;
         let room = self.room();
         let from_there = || self.from(nearest).filter(|endpoint| asked.admits(endpoint));
-        let has_room = |endpoint: &&Arc<Endpoint<C>>| endpoint.load.in_flight() < room;
+        let has_room = |endpoint: &&Arc<Endpoint<C>>| endpoint.load.counted() < room;
         from_there().find(has_room).or_else(|| from_there().next())
     }
 
@@ -226,9 +228,9 @@ impl<C> Ring<C> {
         distances.min()
     }
 
-    /// How many calls in flight are too many for one more.
+    /// How many calls that count are too many for one more.
     fn room(&self) -> u32 {
-        self.in_flight.as_ref().map_or(u32::MAX, |all| {
+        self.counted.as_ref().map_or(u32::MAX, |all| {
             let mean = (all.get() + 1) as f64 / self.len as f64;
             (mean * BOUND).ceil() as u32
         })

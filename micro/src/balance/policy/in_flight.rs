@@ -6,7 +6,7 @@ use crate::sync::AtomicUsize;
 
 /// How many there are.
 #[derive(Debug, Default)]
-pub(super) struct InFlight(AtomicUsize);
+pub(crate) struct InFlight(AtomicUsize);
 
 impl InFlight {
     pub(super) fn get(&self) -> usize {

@@ -7,6 +7,7 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::{
+    ewma::Load,
     request::{Asked, Request},
     set::Set,
     snapshot::Endpoint,
@@ -29,7 +30,7 @@ mod zone_first;
 pub use consistent_hash::ConsistentHash;
 pub(crate) use consistent_hash::hash_text;
 pub use custom::{CallInfo, Candidate, Candidates, Policy};
-pub(super) use in_flight::Counted;
+pub(super) use in_flight::InFlight;
 
 /// How a channel spreads its calls over the nodes that are connected.
 ///
@@ -202,14 +203,17 @@ pub(super) enum Rule<C> {
 }
 
 impl<C> Rule<C> {
-    pub(super) fn new(balancing: &Balancing) -> Self {
+    /// `counted`: what counts in flight on the whole set, by whichever rule.
+    pub(super) fn new(balancing: &Balancing, counted: &Arc<InFlight>) -> Self {
         match &balancing.0 {
             Kind::P2c => Self::P2c,
             Kind::RoundRobin => Self::RoundRobin(Arc::new(round_robin::Turns::new())),
             Kind::Random => Self::Random,
             Kind::LeastRequest => Self::LeastRequest,
             Kind::Weighted => Self::Weighted(weighted::Weights::new()),
-            Kind::ConsistentHash(hash) => Self::ConsistentHash(consistent_hash::Ring::new(hash)),
+            Kind::ConsistentHash(hash) => {
+                Self::ConsistentHash(consistent_hash::Ring::new(hash, counted))
+            }
             Kind::PickFirst => Self::PickFirst(Arc::default()),
             Kind::ZoneFirst(zone) => Self::ZoneFirst(zone_first::Zone::new(zone.clone())),
             Kind::Custom(policy) => Self::Custom(policy.clone()),
@@ -240,17 +244,19 @@ impl<C> Rule<C> {
         }
     }
 
-    /// Whether it might choose an endpoint for a call, were that in the set: not if the call's key is
-    /// another's, nor one without a weight, or of another zone, while no call goes to such.
-    pub(super) fn is_for(
-        &self,
-        set: &Set<C>,
-        request: &Request<'_>,
-        endpoint: &Endpoint<C>,
-    ) -> bool {
+    /// Whether it might choose an endpoint for some call, were that in the set: not one without a weight,
+    /// or of another zone, while no call goes to such.
+    pub(super) fn is_called(&self, set: &Set<C>, endpoint: &Endpoint<C>) -> bool {
         match self {
             Self::Weighted(weights) => weights.are_none() || !weighted::is_zero(&endpoint.node),
             Self::ZoneFirst(zone) => zone.is_own(&endpoint.node) || zone.share(set) < 1.0,
+            _ => true,
+        }
+    }
+
+    /// Whether it might for this one: not if the call's key is another's.
+    pub(super) fn is_for(&self, request: &Request<'_>, endpoint: &Endpoint<C>) -> bool {
+        match self {
             Self::ConsistentHash(ring) => {
                 ring.key(request).is_none_or(|key| ring.would_give(key, endpoint))
             }
@@ -299,11 +305,31 @@ impl<C> Rule<C> {
         }
     }
 
-    /// Counts a call in flight, where that is asked about the set as a whole.
-    pub(super) fn count(&self) -> Option<Counted> {
+    /// Counts a call in flight on a node, where that is asked about the set as a whole.
+    pub(super) fn count(&self, load: &Arc<Load>) -> Option<Counted> {
         match self {
-            Self::ConsistentHash(ring) => ring.count(),
+            Self::ConsistentHash(ring) => ring.count(load),
             _ => None,
         }
+    }
+}
+
+/// A call that counts among those in flight on the whole set, and on its node.
+#[derive(Debug)]
+pub(super) struct Counted {
+    _all: in_flight::Counted,
+    load: Arc<Load>,
+}
+
+impl Counted {
+    fn new(all: Arc<InFlight>, load: Arc<Load>) -> Self {
+        load.count();
+        Self { _all: in_flight::Counted::new(all), load }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.load.discount();
     }
 }

@@ -34,7 +34,8 @@ impl Turns {
         asked: &Asked<'_>,
         rng: &mut Rng,
     ) -> Option<&'a Arc<Endpoint<C>>> {
-        let method = if asked.serving { hash_bytes(asked.request.method.as_bytes()) } else { 0 };
+        let method =
+            if asked.serving.is_some() { hash_bytes(asked.request.method.as_bytes()) } else { 0 };
         let turns = &self.0[method as usize % METHODS];
         let turn = |_| set.get((turns.take() % set.len() as u64) as usize);
         let next = set.all().map(turn).find(|endpoint| asked.admits(endpoint));

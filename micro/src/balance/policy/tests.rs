@@ -376,13 +376,44 @@ fn a_hot_key_fills_its_node_to_the_bound_and_no_further() {
             let now = fleet.start + fleet.at;
             let endpoint = snapshot.pick(&request, now, &mut fleet.rng).expect("ready");
             endpoint.load.begin();
-            counted.push(snapshot.count());
+            counted.push(snapshot.count(&endpoint.load));
             *calls.entry(endpoint.connection).or_default() += 1;
         }
         calls.into_values().max().unwrap_or(0)
     };
     assert_eq!(busiest(ConsistentHash::by_key()), 13, "1.25 times ten, rounded up");
     assert_eq!(busiest(ConsistentHash::by_key().unbounded()), 100);
+}
+
+#[test]
+fn what_began_before_the_bound_was_set_fills_no_node() {
+    let hash: Balancing = ConsistentHash::by_key().into();
+    let owners = Fleet::of(&hash, 0..10).of_keys(100);
+    let mut fleet = Fleet::of(&Balancing::p2c(), 0..10);
+    // Streams that take long, on some of the nodes.
+    for id in [0, 1, 2] {
+        let endpoint = fleet.picked.get(EndpointId(id + 1)).expect("it is there");
+        (0..9).for_each(|_| endpoint.load.begin());
+    }
+    let none = || Update::Reset(Vec::new());
+    fleet.picked.set_balancing(&hash, &none());
+    assert_eq!(fleet.of_keys(100), owners);
+
+    // What began under a bound counts under the next.
+    let snapshot = fleet.picked.snapshot();
+    let mut counted = Vec::new();
+    for _ in 0..39 {
+        let request = Request { hash: Some(hash_text(0)), ..Request::default() };
+        let now = fleet.start + fleet.at;
+        let endpoint = snapshot.pick(&request, now, &mut fleet.rng).expect("ready");
+        counted.push(snapshot.count(&endpoint.load));
+    }
+    let before = fleet.of_keys(100);
+    assert_ne!(before, owners, "one is full");
+    for balancing in [Balancing::p2c(), ConsistentHash::by_header("key").into()] {
+        fleet.picked.set_balancing(&balancing, &none());
+    }
+    assert_eq!(fleet.of_keys(100), before);
 }
 
 #[test]

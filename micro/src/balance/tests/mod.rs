@@ -15,7 +15,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{
     Balancer, Balancing, EndpointId, Filter, Options, Outcome, Pick, Request, Tuning,
-    connect::{Connect, Ended, NotConnected},
+    connect::{Connect, Dial, Ended, NotConnected},
     health::Health,
 };
 use crate::{
@@ -29,6 +29,7 @@ mod explaining;
 mod fail_fast;
 mod health;
 mod limits;
+mod lines;
 mod shares;
 mod simulation;
 mod subset;

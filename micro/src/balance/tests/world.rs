@@ -55,12 +55,8 @@ impl Network {
 impl Connect for Network {
     type Connection = Connection;
 
-    async fn connect(
-        self,
-        address: String,
-        _previous: Option<Connection>,
-        was_silent: bool,
-    ) -> Result<Connection, NotConnected> {
+    async fn connect(self, dial: Dial<Connection>) -> Result<Connection, NotConnected> {
+        let Dial { address, was_silent, .. } = dial;
         let host = {
             let mut inner = self.0.lock().unwrap();
             inner.dials.push((address.clone(), Instant::now()));
@@ -70,7 +66,7 @@ impl Connect for Network {
         sleep(Duration::from_millis(if host == Host::Silent { 1_000 } else { 1 })).await;
         if host != Host::Accepts {
             let why = format!("cannot connect to {address}: {host:?}");
-            return Err(NotConnected { why, is_silent: host == Host::Silent });
+            return Err(NotConnected::Failed { why, is_silent: host == Host::Silent });
         }
         let mut inner = self.0.lock().unwrap();
         inner.connections.push(watch::Sender::new(None));
@@ -193,6 +189,10 @@ impl World {
     }
 
     pub(super) fn pick(&self) -> Pick<Connection> {
-        self.balancer.pick(&Request::default()).expect("a node is ready")
+        self.pick_of(Request::default())
+    }
+
+    pub(super) fn pick_of(&self, request: Request<'_>) -> Pick<Connection> {
+        self.balancer.pick(&request).expect("a node is ready")
     }
 }

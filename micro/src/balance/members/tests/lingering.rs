@@ -110,7 +110,7 @@ fn when_the_last_connected_node_is_lost_those_that_linger_are_picked() {
 fn a_call_that_waits_does_not_keep_a_removed_node() {
     let mut world = World::with(&["a", "b"]);
     world.remove(1_000, "b");
-    world.members.set_wanted(true, world.at(2_000));
+    world.members.set_wanted(whichever(true), world.at(2_000));
     world.tick(1_000 + TTL);
     assert_eq!(world.closed.len(), 1, "its time is over all the same");
 }

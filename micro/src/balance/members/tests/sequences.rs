@@ -231,7 +231,7 @@ impl Run {
             Event::Probed(one, is_well) => {
                 self.world.members.probed(&self.tally(one)?, *is_well, now);
             }
-            Event::Wanted(wanted) => self.world.members.set_wanted(*wanted, now),
+            Event::Wanted(wanted) => self.world.members.set_wanted(whichever(*wanted), now),
             Event::MostOut(max_ejection_percent) => {
                 let rules =
                     Rules { max_ejection_percent: *max_ejection_percent, ..Rules::default() };

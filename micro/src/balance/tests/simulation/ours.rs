@@ -23,7 +23,8 @@ pub(super) struct Ours {
     picked: Picked<usize>,
     snapshot: Snapshot<usize>,
     loads: Vec<Arc<Load>>,
-    counted: Vec<Counted>,
+    /// Each call in flight that counts, and where it is.
+    counted: Vec<(usize, Counted)>,
 }
 
 impl Ours {
@@ -57,7 +58,8 @@ impl Chooser for Ours {
         let request = Request { hash: Some(key), ..Request::default() };
         let endpoint = self.snapshot.pick(&request, self.start + now, rng).expect("one is ready");
         endpoint.load.begin();
-        self.counted.extend(self.snapshot.count());
+        let counted = self.snapshot.count(&endpoint.load);
+        self.counted.extend(counted.map(|counted| (endpoint.connection, counted)));
         endpoint.connection
     }
 
@@ -69,6 +71,8 @@ impl Chooser for Ours {
             load.succeeded(now - started, at);
         }
         load.end();
-        self.counted.pop();
+        if let Some(place) = self.counted.iter().position(|(at, _)| *at == host) {
+            self.counted.swap_remove(place);
+        }
     }
 }

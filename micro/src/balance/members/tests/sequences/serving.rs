@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    balance::{Request, ewma::Load, request::serves, snapshot::Endpoint},
+    balance::{Request, ewma::Load, request::Method, snapshot::Endpoint},
     registry,
 };
 
@@ -45,7 +45,8 @@ impl Run {
                 has(&members.members[key].node, method)
             };
             let ejected = || {
-                let (_, node, link, _) = members.first_ejected(|node| serves(node, &path))?;
+                let (_, node, link, _) =
+                    members.first_ejected(|node| Method::of(&path).is_in(node))?;
                 Some((node, link))
             };
             match picked.or_else(ejected) {
