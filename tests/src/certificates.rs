@@ -67,6 +67,7 @@ pub fn folders(authority: &Authority) -> TempDir {
         let folder = dir.path().join(name);
         fs::create_dir(&folder).expect("a folder");
         replace(&folder.join("ca"), &authority.pem);
+        replace(&folder.join("name"), NAME);
         authority.issue(&folder);
     }
     dir

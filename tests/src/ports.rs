@@ -4,8 +4,10 @@ use std::{
     collections::HashSet,
     fs, io,
     sync::atomic::{AtomicU16, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 /// Beneath the range that Linux takes outgoing connections' ports from (32768 on): while a server
 /// is down, nothing else may get its port by chance.

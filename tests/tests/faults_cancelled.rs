@@ -1,38 +1,28 @@
 //! Calls that are given up midway leave nothing behind: neither here nor on the nodes. In a process of
 //! its own, since all that it has is counted.
 
-use std::{alloc::System, fs, future::ready, time::Duration};
+use std::{alloc::System, fs, time::Duration};
 
-use futures_util::{StreamExt, stream};
-use micro::{Channel, Client, Status};
+use micro::{Channel, Client};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tests::{
     etcd::Etcd,
-    fault::{Audit, CALLERS, Callers, Fleet, Line, SERVICE, now, record},
-    proto::ledger::{Entry, FollowerClient, LedgerClient},
+    fault::{Audit, Fleet, GIVEN_UP, SERVICE, Who, give_up, give_up_beside_callers, slow_fleet},
+    proto::ledger::{FollowerClient, LedgerClient},
 };
 use tokio::{
     runtime::Handle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-const CALLS: usize = 10_000;
-
 /// In how many rounds they are made while a connection's own is counted.
 const ROUNDS: usize = 5;
 
-/// How many of them are under way at a time.
-const AT_ONCE: usize = 500;
-
-/// What a handler takes, in milliseconds; a call is given up before that.
-const TAKES: u64 = 100;
-
-/// Their ids, apart from those of the callers beside them: of those with none beside, and the others.
+/// The first of their ids while there are no callers beside them.
 const FIRST_ID: u64 = 1 << 32;
-const SECOND_ID: u64 = 1 << 33;
 
 /// What there is of what could be left behind.
 #[derive(Debug, Clone, Copy)]
@@ -81,39 +71,10 @@ impl Count {
     }
 }
 
-/// Begins calls, of them a third streams, until so many were given up before they were answered, and
-/// with them those under way. Their ids begin at `first`.
-async fn give_up(client: &Client, first: u64, count: usize) {
-    let (ledger, follower) =
-        (LedgerClient::new(SERVICE, client), FollowerClient::new(SERVICE, client));
-    let mut random = fastrand::Rng::with_seed(first);
-    let calls = (first..).map(|id| {
-        let after = Duration::from_micros(random.u64(..TAKES * 1000));
-        let (ledger, follower) = (&ledger, &follower);
-        async move {
-            let entry = Entry { id };
-            match id % 3 {
-                0 => timeout(after, ledger.read(entry)).await.is_err(),
-                1 => timeout(after, ledger.write(entry)).await.is_err(),
-                _ => timeout(after, followed(follower, entry)).await.is_err(),
-            }
-        }
-    });
-    let given_up = stream::iter(calls).buffer_unordered(AT_ONCE).filter(|is| ready(*is));
-    assert_eq!(given_up.take(count).count().await, count);
-}
-
-/// Reads a stream to its end, which it does not have.
-async fn followed(follower: &FollowerClient, entry: Entry) -> Result<(), Status> {
-    let mut receipts = follower.follow(entry).await?.into_inner();
-    while receipts.message().await?.is_some() {}
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_given_up_midway_leave_nothing_behind_and_fail_no_other() {
     let etcd = Etcd::start().await;
-    let fleet = Fleet::with_flags(&etcd.url(), &["--takes", &TAKES.to_string()]).await;
+    let fleet = slow_fleet(&etcd.url()).await;
     let client = Client::builder().registry(&fleet.url).build().unwrap();
     // The stubs' own: they leave their connections to it.
     let channel = client.channel(SERVICE);
@@ -123,19 +84,7 @@ async fn calls_given_up_midway_leave_nothing_behind_and_fail_no_other() {
     let before = settled(&fleet, None).await;
 
     let channel = client.channel(SERVICE);
-    let callers = Callers::start(&client, CALLERS);
-    give_up(&client, SECOND_ID, CALLS).await;
-    let given_up = now();
-    sleep(Duration::from_secs(1)).await;
-    let audit = Audit::new(callers.stop().await, fleet.visits());
-    let line = Line {
-        fault: "10 000 calls given up midway".to_owned(),
-        calls: audit.calls() + CALLS,
-        failed: audit.failed().len(),
-        allowed: 0,
-        seconds_to_recover: audit.recovery(given_up, Duration::MAX).as_secs_f64(),
-    };
-    record(line);
+    let audit = give_up_beside_callers(&fleet, &client, Who::Micro).await;
     assert_eq!(audit.failed().len(), 0, "of the calls beside: {:?}", audit.failed().first());
     assert!(audit.broken_rules().is_empty(), "{:?}", audit.broken_rules());
     drop(audit);
@@ -144,17 +93,17 @@ async fn calls_given_up_midway_leave_nothing_behind_and_fail_no_other() {
     drop(channel);
     let after = settled(&fleet, Some(before)).await;
     println!("before: {before:?}\nafter:  {after:?}");
-    let seen = fleet.visits().iter().filter(|visit| visit.call >= SECOND_ID).count();
-    assert!(seen > CALLS / 2, "handlers had only {seen} of the calls given up");
 }
 
 /// Gives calls up in rounds. Connections have room for as many streams as there ever were at once, which
 /// grows in some rounds; what is kept of each call would be kept in all.
 async fn a_connection_keeps_nothing(client: &Client, channel: &Channel) {
+    let (ledger, follower) =
+        (LedgerClient::new(SERVICE, client), FollowerClient::new(SERVICE, client));
     let (mut before, mut grown) = (heap(), Vec::new());
     for round in 0..ROUNDS {
-        let count = CALLS / ROUNDS;
-        give_up(client, FIRST_ID + (round * CALLS) as u64, count).await;
+        let first = FIRST_ID + (round * GIVEN_UP) as u64;
+        give_up(&ledger, &follower, first, GIVEN_UP / ROUNDS).await;
         none_is_under_way(channel).await;
         grown.push(heap() - before);
         before = heap();

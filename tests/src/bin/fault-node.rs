@@ -31,6 +31,9 @@ struct Args {
     /// What every call is answered with, at once, in place of a receipt.
     #[arg(long)]
     answers: Option<Answer>,
+    /// The TTL of its registration, in seconds.
+    #[arg(long)]
+    ttl: Option<u64>,
     /// The folder with `ca`, `cert` and `key`; plaintext without.
     #[arg(long)]
     tls: Option<PathBuf>,
@@ -128,12 +131,12 @@ async fn main() -> Result<(), micro::Error> {
         takes: Duration::from_millis(args.takes),
         answers: args.answers,
     };
-    let mut service = Service::builder(SERVICE)
-        .id(args.id)
-        .address(args.address)
-        .registry(args.registry)
-        .build()
-        .await?;
+    let mut service =
+        Service::builder(SERVICE).id(args.id).address(args.address).registry(args.registry);
+    if let Some(ttl) = args.ttl {
+        service = service.register_ttl(Duration::from_secs(ttl));
+    }
+    let mut service = service.build().await?;
     register_ledger_handler(service.server(), ledger.clone());
     register_follower_handler(service.server(), ledger);
     if let Some(folder) = args.tls {

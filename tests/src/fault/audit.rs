@@ -50,6 +50,13 @@ impl Audit {
         self.calls.len()
     }
 
+    /// How long calls were made.
+    pub fn lasted(&self) -> Duration {
+        let first = self.calls.iter().map(|call| call.began).min();
+        let last = self.calls.iter().map(|call| call.ended).max();
+        last.unwrap_or_default().saturating_sub(first.unwrap_or_default())
+    }
+
     /// The calls that ended with an error.
     pub fn failed(&self) -> Vec<&Call> {
         self.calls.iter().filter(|call| call.outcome.is_err()).collect()
@@ -274,6 +281,7 @@ mod tests {
         assert_eq!(audit.recovery(seconds(12.75), Duration::MAX), seconds(3.25));
         assert_eq!(audit.recovery(seconds(16.0), Duration::MAX), seconds(0.0));
         assert_eq!(audit.recovery_from_the_start(), seconds(3.0));
+        assert_eq!(audit.lasted(), seconds(7.0));
         assert_eq!(Audit::new(Vec::new(), Vec::new()).recovery_from_the_start(), seconds(0.0));
     }
 

@@ -1,7 +1,9 @@
 //! The callers: as many tasks as asked for, each calling without a pause or after one.
 
 use std::{
+    ffi::OsStr,
     fmt,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -16,7 +18,7 @@ use tokio::{
 };
 use tonic::transport::Channel;
 
-use super::{fleet::SERVICE, grpc_go, now};
+use super::{fleet::SERVICE, grpc_go, now, tonic_tls};
 use crate::proto::{
     ledger::{Entry, LedgerClient},
     tonic_ledger::{self, ledger_client::LedgerClient as TonicLedgerClient},
@@ -160,6 +162,17 @@ pub enum Who {
     GrpcGo,
 }
 
+impl Who {
+    /// What the table calls this fault, done to these.
+    pub fn line(self, fault: &str) -> String {
+        match self {
+            Self::Micro => fault.to_owned(),
+            Self::Tonic => format!("tonic's balanced channel: {fault}"),
+            Self::GrpcGo => format!("grpc-go's round_robin: {fault}"),
+        }
+    }
+}
+
 /// Callers at work.
 #[derive(Debug, Default)]
 pub struct Callers {
@@ -200,20 +213,63 @@ impl Callers {
     /// # Panics
     /// When grpc-go's program does not start.
     pub fn start_by(who: Who, client: &Client, count: usize, pause: Duration) -> Self {
+        Self::start_as(who, client, None, count, pause)
+    }
+
+    /// The same over TLS, where others have what is in this folder; ours has what its options say.
+    ///
+    /// # Panics
+    /// As [`Callers::start_by`], and when something is missing in the folder.
+    pub fn start_over_tls(
+        who: Who,
+        client: &Client,
+        folder: &Path,
+        count: usize,
+        pause: Duration,
+    ) -> Self {
+        Self::start_as(who, client, Some(folder), count, pause)
+    }
+
+    fn start_as(
+        who: Who,
+        client: &Client,
+        tls: Option<&Path>,
+        count: usize,
+        pause: Duration,
+    ) -> Self {
         let nodes = || client.discovery().subscribe(SERVICE);
         match who {
             Who::Micro => Self::start_with(&LedgerClient::new(SERVICE, client), count, pause),
             Who::Tonic => {
-                let ledger = TonicLedgerClient::new(tonic_channel(nodes()));
-                Self::start_with(&ledger, count, pause)
+                let channel = match tls {
+                    None => tonic_channel(nodes()),
+                    Some(folder) => tonic_tls::channel(nodes(), folder),
+                };
+                Self::start_with(&TonicLedgerClient::new(channel), count, pause)
             }
             Who::GrpcGo => {
-                let mut callers = Self::default();
-                let (stop, made) = (callers.stop.clone(), callers.made.clone());
-                callers.tasks.spawn(grpc_go::calls(nodes(), count, pause, stop, made));
-                callers
+                let flags = tls.iter().flat_map(|folder| ["-tls".as_ref(), folder.as_os_str()]);
+                Self::start_grpc_go(client, flags, count, pause)
             }
         }
+    }
+
+    /// Starts `count` callers in a process of grpc-go's, with these flags of its own.
+    ///
+    /// # Panics
+    /// As [`Callers::start_by`].
+    pub(super) fn start_grpc_go(
+        client: &Client,
+        flags: impl IntoIterator<Item: AsRef<OsStr>>,
+        count: usize,
+        pause: Duration,
+    ) -> Self {
+        let mut callers = Self::default();
+        let (stop, made) = (callers.stop.clone(), callers.made.clone());
+        let process = grpc_go::start(flags, count, pause);
+        let nodes = client.discovery().subscribe(SERVICE);
+        callers.tasks.spawn(grpc_go::calls(process, nodes, stop, made));
+        callers
     }
 
     /// How many calls were begun so far.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     process::Stdio,
     sync::{
         Arc,
@@ -13,7 +14,7 @@ use std::{
 use micro::discovery::Subscription;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    process::{ChildStdin, Command},
+    process::{Child, ChildStdin, Command},
 };
 use tokio_stream::StreamExt;
 use tower::discover::Change;
@@ -21,27 +22,37 @@ use tower::discover::Change;
 use super::{Call, DEADLINE};
 use crate::programs::server;
 
-/// Calls from as many goroutines as asked for until it is to stop; the nodes are those of the
-/// subscription.
+/// The program, which is to call from as many goroutines as asked for.
 ///
 /// # Panics
-/// When the program does not start, or says what is no call.
-pub(super) async fn calls(
-    nodes: Subscription,
+/// When it does not start.
+pub(super) fn start(
+    flags: impl IntoIterator<Item: AsRef<OsStr>>,
     count: usize,
     pause: Duration,
-    stop: Arc<AtomicBool>,
-    made: Arc<AtomicU64>,
-) -> Vec<Call> {
+) -> Child {
     let (count, pause) = (count.to_string(), pause.as_millis().to_string());
     let deadline = DEADLINE.as_millis().to_string();
-    let mut process = Command::new(server("grpc-go"))
+    Command::new(server("grpc-go"))
+        .args(flags)
         .args([&count, &pause, &deadline])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .expect("grpc-go's program starts");
+        .expect("grpc-go's program starts")
+}
+
+/// The calls that it makes until it is to stop, to the nodes of the subscription.
+///
+/// # Panics
+/// When it says what is no call.
+pub(super) async fn calls(
+    mut process: Child,
+    nodes: Subscription,
+    stop: Arc<AtomicBool>,
+    made: Arc<AtomicU64>,
+) -> Vec<Call> {
     // It stops calling when this is closed.
     let mut input = Some(process.stdin.take().expect("its input is ours"));
     let mut lines = BufReader::new(process.stdout.take().expect("its output is ours")).lines();

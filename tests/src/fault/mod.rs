@@ -7,11 +7,16 @@
 
 mod audit;
 mod caller;
+mod crowd;
 mod fleet;
 mod garbage;
+mod given_up;
 mod grpc_go;
 mod journal;
+mod of_certificates;
 mod of_node;
+mod of_records;
+mod of_server;
 mod refusing;
 mod report;
 mod rogue;
@@ -20,15 +25,23 @@ mod silent;
 mod source;
 mod stand_in;
 mod table;
+mod tonic_tls;
 mod trial;
 mod unaccepting;
 
 pub use audit::{Audit, Fault};
 pub use caller::{Call, Callers, DEADLINE, Hedged, Ledger, Method, Who};
+pub use crowd::crowd;
 pub use fleet::{Fleet, SERVICE, TTL, free_address, until};
 pub use garbage::{Garbage, noise};
+pub use given_up::{
+    FIRST_GIVEN_UP, Follower, GIVEN_UP, give_up, give_up_beside_callers, slow_fleet,
+};
 pub use journal::{Following, Journal, Visit};
-pub use of_node::NodeFault;
+pub use of_certificates::CertificateFault;
+pub use of_node::{NodeFault, PAUSE};
+pub use of_records::RecordsFault;
+pub use of_server::ServerFault;
 pub use report::{Line, record};
 pub use rogue::{Rogue, Rule};
 pub use server::{Cannot, Server};

@@ -65,11 +65,11 @@ pub enum NodeFault {
 }
 
 /// What a fault lasts that does not end by itself.
-const LASTS: Duration = Duration::from_secs(8);
+pub(super) const LASTS: Duration = Duration::from_secs(8);
 
 /// Long enough that several faults can be tried at once, short enough that there are calls in flight
 /// on each node.
-const PAUSE: Duration = Duration::from_millis(20);
+pub const PAUSE: Duration = Duration::from_millis(20);
 
 impl NodeFault {
     /// All of them.
@@ -168,11 +168,7 @@ impl NodeFault {
     pub async fn done(self, registry: &str, who: Who, at_least: u64) -> Verdict {
         let fleet = Fleet::beside_others(registry).await;
         let file = InFile::serving().await;
-        let name = match who {
-            Who::Micro => self.name().to_owned(),
-            Who::Tonic => format!("tonic's balanced channel: {}", self.name()),
-            Who::GrpcGo => format!("grpc-go's round_robin: {}", self.name()),
-        };
+        let name = who.line(self.name());
         let url = match self {
             Self::AddressChanged => {
                 file.put_all(&fleet.records().await[..2]).await;

@@ -296,6 +296,11 @@ impl Verdict {
         self.line.calls
     }
 
+    /// The calls, and what handlers saw of them.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
     /// How many calls the handlers of this node were given in a span of time.
     pub fn visits_between(&self, node: &str, from: Duration, to: Duration) -> usize {
         self.audit.visits_between(Some(node), from, to)

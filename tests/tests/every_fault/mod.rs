@@ -7,7 +7,10 @@ use micro::{
     discovery::{Discovery, Update},
 };
 use tests::{
-    fault::{CALLS, Cannot, Fleet, Garbage, SERVICE, Server, TTL, Trial, flap, now, with_option},
+    fault::{
+        AWAY, AWAY_FOR_A_MOMENT, CALLS, Cannot, Fleet, SERVICE, Server, ServerFault, TTL, Trial,
+        flap, now, with_option,
+    },
     link::Link,
     proto::ledger::{Entry, LedgerClient},
 };
@@ -20,12 +23,6 @@ const BACK_WITHIN: Duration = Duration::from_secs(TTL.as_secs() / 3 + 1);
 /// One longest wait between attempts, TTL/5 for those who register and 3 s for those who look, and a
 /// second for the attempt.
 const JOINED_WITHIN: Duration = Duration::from_secs(3 + 1);
-
-/// How long a server or its link is gone.
-const AWAY_FOR_A_MOMENT: Duration = Duration::from_secs(5);
-
-/// How long it is silent or slow: longer than a TTL.
-const AWAY: Duration = Duration::from_secs(20);
 
 async fn trial<S: Server>(fault: &str, server: &S) -> Trial {
     trial_at::<S>(fault, &server.url_at(&server.address())).await
@@ -50,6 +47,13 @@ async fn check(mut trial: Trial, returned: Duration) -> Result<(), Cannot> {
     trial.finish(CALLS).await;
     assert!(took <= BACK_WITHIN, "the nodes were back {took:?} after the registry");
     Ok(())
+}
+
+async fn under<S: Server>(fault: ServerFault) -> Result<(), Cannot> {
+    let mut server = started::<S>().await;
+    let trial = trial(fault.name(), &server).await;
+    fault.act(&mut server, TTL).await;
+    check(trial, now()).await
 }
 
 pub(crate) async fn every_lease_lost<S: Server>() -> Result<(), Cannot> {
@@ -108,12 +112,7 @@ pub(crate) async fn restored_to_an_older_state<S: Server>() -> Result<(), Cannot
 }
 
 pub(crate) async fn stopped_for_three_ttls<S: Server>() -> Result<(), Cannot> {
-    let server = started::<S>().await;
-    let trial = trial("stopped for 3 x TTL", &server).await;
-    server.pause();
-    sleep(3 * TTL).await;
-    server.resume();
-    check(trial, now()).await
+    under::<S>(ServerFault::StoppedForThreeTtls).await
 }
 
 pub(crate) async fn connection_cut<S: Server>() -> Result<(), Cannot> {
@@ -146,14 +145,7 @@ pub(crate) async fn connection_flaps<S: Server>() -> Result<(), Cannot> {
 }
 
 pub(crate) async fn answers_garbage<S: Server>() -> Result<(), Cannot> {
-    let mut server = started::<S>().await;
-    let trial = trial("answers garbage", &server).await;
-    server.kill();
-    let garbage = Garbage::at(&server.address()).await;
-    sleep(AWAY_FOR_A_MOMENT).await;
-    assert!(garbage.stop().await > 0, "nobody heard any of it");
-    server.restart().await;
-    check(trial, now()).await
+    under::<S>(ServerFault::AnswersGarbage).await
 }
 
 pub(crate) async fn five_seconds_slow<S: Server>() -> Result<(), Cannot> {
