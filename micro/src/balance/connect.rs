@@ -168,6 +168,9 @@ mod tests {
     use super::*;
     use transport::ConnectionState::{Closed, Draining, Open};
 
+    /// A peer's own, and that it has the client's.
+    const SETTINGS: [[u8; 9]; 2] = [[0, 0, 0, 4, 0, 0, 0, 0, 0], [0, 0, 0, 4, 1, 0, 0, 0, 0]];
+
     #[tokio::test]
     async fn a_connection_ends_for_new_calls_when_it_drains_or_closes() {
         for (state, expected) in [
@@ -211,8 +214,7 @@ mod tests {
         let last = connect(address(&healthy), false);
         let (mut socket, _) = healthy.accept().await.expect("a socket");
         assert!(start.elapsed() <= BEGINS * 4, "{:?}", start.elapsed());
-        let settings = [[0, 0, 0, 4, 0, 0, 0, 0, 0], [0, 0, 0, 4, 1, 0, 0, 0, 0]];
-        socket.write_all(settings.as_flattened()).await.expect("SETTINGS, and ours acknowledged");
+        socket.write_all(SETTINGS.as_flattened()).await.expect("SETTINGS, and ours acknowledged");
         last.await.expect("no panic").expect("connected");
         for dial in dials {
             let error = dial.await.expect("no panic").expect_err("no SETTINGS");
@@ -243,7 +245,7 @@ mod tests {
         let back = connect(address(&healthy), true);
         let (mut socket, _) = healthy.accept().await.expect("a socket");
         assert!(start.elapsed() <= BEGINS_AGAIN * 3, "{:?}", start.elapsed());
-        socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.expect("SETTINGS");
+        socket.write_all(SETTINGS.as_flattened()).await.expect("SETTINGS, and ours acknowledged");
         back.await.expect("no panic").expect("connected");
         dials.iter().for_each(tokio::task::JoinHandle::abort);
     }
