@@ -26,10 +26,6 @@ const BEGUN: usize = 64;
 /// stay silent for their whole second keep nobody waiting for all of it.
 const BEGINS: Duration = Duration::from_millis(50);
 
-/// The same for nodes that were silent, of which most still are: 10 000 have their turn in 1.6 s, and not
-/// in 8, and one that is back is not kept waiting longer than it was silent.
-const BEGINS_AGAIN: Duration = Duration::from_millis(10);
-
 /// Makes connections, and says when each stops being one to pick.
 pub(crate) trait Connect: Clone + Send + 'static {
     /// A connection: cheap to clone, and gone when closed.
@@ -115,15 +111,14 @@ impl Connect for Transport {
             // A peer that found the PINGs too many gets fewer.
             self.config.ping_after = previous.ping_after();
         }
-        let (line, begins) =
-            if dial.was_silent { (&self.begun_again, BEGINS_AGAIN) } else { (&self.begun, BEGINS) };
+        let line = if dial.was_silent { &self.begun_again } else { &self.begun };
         let place = line.acquire().await;
         if !dial.is_listed.load(Relaxed) {
             return Err(NotConnected::Gone);
         }
         let begun = Instant::now();
         let mut connecting = pin!(transport::connect(&dial.address, &self.config));
-        let connected = match timeout(begins, &mut connecting).await {
+        let connected = match timeout(BEGINS, &mut connecting).await {
             Ok(connected) => connected,
             Err(_) => {
                 drop(place);
@@ -232,7 +227,7 @@ mod tests {
         // Those that are known for it are passed by at once.
         accepted(BEGINS).await;
         let dials: Vec<_> = (0..3 * BEGUN).map(|_| connect(address(&silent), true)).collect();
-        let first = accepted(BEGINS_AGAIN / 2).await;
+        let first = accepted(BEGINS / 2).await;
         assert_eq!(first.len(), BEGUN);
         let start = Instant::now();
         let last = connect(address(&healthy), false);
@@ -244,7 +239,7 @@ mod tests {
         let start = Instant::now();
         let back = connect(address(&healthy), true);
         let (mut socket, _) = healthy.accept().await.expect("a socket");
-        assert!(start.elapsed() <= BEGINS_AGAIN * 3, "{:?}", start.elapsed());
+        assert!(start.elapsed() <= BEGINS * 3, "{:?}", start.elapsed());
         socket.write_all(SETTINGS.as_flattened()).await.expect("SETTINGS, and ours acknowledged");
         back.await.expect("no panic").expect("connected");
         dials.iter().for_each(tokio::task::JoinHandle::abort);

@@ -382,6 +382,7 @@ impl<K: Connect> Driver<K> {
                     let endpoint = self.endpoint(id, node, link, tally, None);
                     self.shared.probes.insert(endpoint, now);
                 }
+                Action::Found(node) => self.shared.lines.wake_for(&node),
                 Action::Unprobe(id) => self.shared.probes.remove(id),
                 Action::Close(link) => K::close(&link.connection),
             }

@@ -70,6 +70,9 @@ pub(super) struct Lines {
     /// Whether nodes are limited: whoever waits for room then does so in turn.
     has_turns: bool,
     any: Arc<Line>,
+    /// Woken when a call has ended, where nodes are limited: the first of each line, in the order they
+    /// came, so that no line has all the room.
+    freed: Notify,
     others: Mutex<Others>,
     /// How many of these there are: what calls read, most of which find none.
     len: AtomicUsize,
@@ -104,8 +107,6 @@ impl Others {
 struct Line {
     /// Woken, in the order they came, when there is something else to pick from.
     changed: Notify,
-    /// Woken when a call has ended, where nodes are limited.
-    freed: Notify,
     /// Whoever waits for room stands in line for this: the first alone is woken.
     turn: Arc<Semaphore>,
     /// How many wait for a node.
@@ -114,8 +115,8 @@ struct Line {
 
 impl Default for Line {
     fn default() -> Self {
-        let (changed, freed, turn) = (Notify::new(), Notify::new(), Arc::new(Semaphore::new(1)));
-        Self { changed, freed, turn, waiting: AtomicUsize::new(0) }
+        let (changed, turn) = (Notify::new(), Arc::new(Semaphore::new(1)));
+        Self { changed, turn, waiting: AtomicUsize::new(0) }
     }
 }
 
@@ -133,6 +134,7 @@ impl Lines {
             serving,
             has_turns,
             any: Arc::default(),
+            freed: Notify::new(),
             others: Mutex::default(),
             len: AtomicUsize::new(0),
             changes: AtomicUsize::new(0),
@@ -207,19 +209,10 @@ impl Lines {
     }
 
     /// A call has ended, and no longer counts at its node.
-    pub(super) fn freed(&self, node: &Node) {
-        if !self.has_turns {
-            return;
+    pub(super) fn freed(&self) {
+        if self.has_turns {
+            self.freed.notify_waiters();
         }
-        self.any.freed.notify_waiters();
-        let Some(others) = self.others() else {
-            return;
-        };
-        if let Some(line) = others.nodes.get(node.id.as_str()) {
-            line.freed.notify_waiters();
-        }
-        // Whatever the record had when the call began: it may have another by now.
-        others.methods.values().for_each(|line| line.freed.notify_waiters());
     }
 
     /// How often it has changed which nodes are [wanted](Self::wanted).
@@ -276,9 +269,9 @@ impl Seat<'_> {
         self.line.changed.notified()
     }
 
-    /// Ends when a call has ended on a node that it may go to.
+    /// Ends when a call has ended.
     pub(super) fn freed(&self) -> Notified<'_> {
-        self.line.freed.notified()
+        self.lines.freed.notified()
     }
 
     /// Whether there is a line for room, and the call has to go to its end.
@@ -308,9 +301,10 @@ impl Drop for Seat<'_> {
             return;
         }
         let mut others = self.lines.lock();
-        // That of the lines, and its own: none is made but under the lock.
-        if Arc::strong_count(&self.line) == 2
-            && let Some((key, lines)) = others.of(self.sought)
+        // Its own is given up under the lock, and none is made but there: the last sees that it is.
+        self.line = self.lines.any.clone();
+        if let Some((key, lines)) = others.of(self.sought)
+            && lines.get(key).is_some_and(|line| Arc::strong_count(line) == 1)
         {
             lines.remove(key);
             self.lines.set_len(&others);

@@ -60,6 +60,8 @@ pub(super) enum Action<L> {
     Eject(EndpointId, Arc<Node>, Reason, Instant),
     /// Let one call try this node, which is ejected, and report what came of it.
     Probe(EndpointId, Arc<Node>, L, Arc<Tally>),
+    /// Calls that may go nowhere else can go to this node, though it is ejected.
+    Found(Arc<Node>),
     /// Let none do so after all.
     Unprobe(EndpointId),
     /// Give the connection up; its streams may finish.

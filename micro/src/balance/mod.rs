@@ -37,7 +37,7 @@ use futures_core::Stream;
 use futures_util::StreamExt as _;
 use tokio::{
     sync::{Notify, futures::Notified, mpsc, oneshot, watch},
-    time::Instant,
+    time::{Instant, sleep},
 };
 
 use crate::{
@@ -140,6 +140,9 @@ pub(crate) struct Tuning {
 /// A node as a balancer knows it, in whichever connection: what a call's further attempts avoid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct EndpointId(u64);
+
+/// How long who waits for room goes without a look: an ejected node whose time is over tells nobody.
+const LOOKS_AGAIN: Duration = Duration::from_secs(1);
 
 /// The ready nodes of one service, to pick from. Cheap to clone; its task ends with the last clone,
 /// and the connections then close when their calls have finished.
@@ -248,7 +251,8 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         request.node.is_some() || self.handle.shared.snapshot.load().repeats(request)
     }
 
-    /// Waits until there is a node for the call, and room on it, first come first served; or until the
+    /// Waits until there is a node for the call, and room on it, first come first served among those that
+    /// may go to the same nodes; or until the
     /// registry has [refused](Self::refused) the service, or `struck` ends. While a call waits for a
     /// node, those that it may go to are dialled at once, no more than once a second each, whatever their
     /// backoff: the one that it is pinned to, or those whose record has its method, where that is
@@ -280,12 +284,14 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         };
         let mut registry = shared.registry.clone();
         let seat = shared.lines.seat(request);
-        let (mut turn, mut had_turn, mut waiting) = (None, false, None);
+        let (mut turn, mut had_turn, mut waiting, mut is_tried) = (None, false, None, false);
         loop {
             let mut changed = std::pin::pin!(seat.changed());
             // In the queue before the look: a set published in between is not missed.
             changed.as_mut().enable();
-            let freed = seat.freed();
+            // So is the call, before whoever is first in another line later.
+            let mut freed = std::pin::pin!(seat.freed());
+            freed.as_mut().enable();
             let is_behind = turn.is_none() && !had_turn && seat.is_behind();
             let mut is_out = false;
             if !is_behind {
@@ -313,16 +319,20 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
                     mine = seat.turn(), if queues => turn = Some(mine),
                     () = freed, if !queues => {}
                     () = changed, if !queues => {}
+                    () = sleep(LOOKS_AGAIN), if !queues => {}
                     () = &mut struck => return Err(Unpicked::Full(room.full_on_nodes())),
                 }
                 continue;
             }
             // It is a node that it waits for, and no room: the next in line is to see for itself.
             had_turn |= turn.take().is_some();
+            if is_tried {
+                return Err(Unpicked::NotReady);
+            }
             tokio::select! {
                 biased;
                 // First, so that a call that fails at once does not count as waiting.
-                () = shared.tried(), if fail_fast => break,
+                () = shared.tried(), if fail_fast => is_tried = true,
                 // Polled before it counts: whoever comes now is behind it.
                 () = std::future::ready(()), if waiting.is_none() => {
                     waiting = Some(seat.wait(&shared.wanted));
@@ -332,11 +342,6 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
                 () = &mut struck => return Err(Unpicked::NotReady),
             }
         }
-        if let Some(pick) = shared.pick(request, &mut place) {
-            return Ok(pick);
-        }
-        let sought = shared.sought(request).await;
-        sought.and_then(|endpoint| shared.begin(endpoint, &mut place)).ok_or(Unpicked::NotReady)
     }
 
     /// As [`wait_until`](Self::wait_until), for ever.

@@ -148,7 +148,7 @@ impl<C> Drop for Pick<C> {
     fn drop(&mut self) {
         self.endpoint.load.end();
         if let Some(lines) = &self.lines {
-            lines.freed(&self.endpoint.node);
+            lines.freed();
         }
     }
 }

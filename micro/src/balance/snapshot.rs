@@ -88,8 +88,9 @@ impl<C> Snapshot<C> {
         rng: &mut Rng,
     ) -> Option<&Arc<Endpoint<C>>> {
         if let Some(id) = request.node {
-            let endpoint = self.set.iter().find(|endpoint| endpoint.node.id == id);
-            return endpoint.filter(|endpoint| request.has_room(endpoint));
+            // One that came back at another address may be there twice for a while.
+            let mut endpoints = self.set.iter().filter(|endpoint| endpoint.node.id == id);
+            return endpoints.find(|endpoint| request.has_room(endpoint));
         }
         let asked = Asked::new(request, request.tried, self.serving);
         let picked = self.rule.pick(&self.set, &asked, now, rng);

@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    EjectionState, EndpointId, EndpointState, Event, Key, Member, Members, Standing, Tally,
+    Action, EjectionState, EndpointId, EndpointState, Event, Key, Member, Members, Standing, Tally,
 };
 use crate::{backoff::Backoff, discovery::Update, registry::Node};
 
@@ -129,7 +129,9 @@ impl<L: Clone> Members<L> {
                 (member.standing, member.changed) = (Standing::Retained(removed), now);
                 self.census.enter(member);
                 self.out.schedule(member, member.standing.ends_at(self.ttl));
-                self.out.actions.extend(member.pick());
+                let found = || Action::Found(member.node.clone());
+                let picked = member.pick().unwrap_or_else(found);
+                self.out.actions.push(picked);
             }
         }
     }

@@ -93,6 +93,7 @@ impl World {
                 Action::Unprobe(endpoint) => {
                     self.probes.remove(&endpoint);
                 }
+                Action::Found(_) => {}
                 Action::Close(link) => self.closed.push(link),
             }
         }

@@ -356,6 +356,41 @@ async fn a_call_that_is_pinned_waits_for_an_ejected_node_that_connects() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_is_pinned_hears_that_an_ejected_node_is_called_again_though_it_was_removed() {
+    let world = World::with(&["a", "b", "c"]).await;
+    let connection = pinned(&world, "b", false).await.expect("ready").connection().clone();
+    (0..3).for_each(|_| world.call("a", Outcome::TransportFailure));
+    world.settle().await;
+    world.send(nodes(&["b"]));
+    world.settle().await;
+    let mut waiting = std::pin::pin!(pinned(&world, "a", false));
+    assert!(timeout(Duration::from_millis(10), &mut waiting).await.is_err(), "there is another");
+    world.network.set("b:1", Host::Silent);
+    world.network.end(&connection, Ended::Closed("reset".to_owned()));
+    let pick = timeout(Duration::from_millis(10), waiting).await.expect("at once");
+    assert_eq!(pick.expect("it is connected").node().id, "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_room_tries_an_ejected_node_whose_time_is_over() {
+    let limits = Limits { per_node: Some(1), ..Limits::default() };
+    let world = world_of(Options { limits, ..Options::default() });
+    world.send(nodes(&["a", "b"]));
+    sleep(Duration::from_millis(10)).await;
+    for _ in 0..3 {
+        pinned(&world, "b", false).await.expect("ready").finish(Outcome::TransportFailure);
+    }
+    world.settle().await;
+    assert_eq!(world.picks(), ["a"]);
+    let _stream = pinned(&world, "a", false).await.expect("ready");
+    let start = Instant::now();
+    let pick = world.balancer.wait(&Request::default(), false).await.expect("a probe");
+    assert_eq!(pick.node().id, "b");
+    let waited = start.elapsed();
+    assert!(waited <= Duration::from_secs(36), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_is_pinned_to_an_ejected_node_waits_for_room_there() {
     let per_node = Limits { per_node: Some(2), ..Limits::default() };
     let world = world_of(Options { limits: per_node, ..Options::default() });

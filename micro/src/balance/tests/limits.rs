@@ -195,3 +195,54 @@ async fn who_waits_for_another_node_than_there_is_does_not_hold_up_the_line_for_
     assert!(picked.is_ok() && waited < Duration::from_secs(1), "{picked:?} after {waited:?}");
     assert!(matches!(none.await, Ok((Err(Unpicked::NotReady), _))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_line_for_room_has_all_of_it() {
+    let limits = Limits { per_node: Some(1), ..Limits::default() };
+    let world = limited(&["a"], limits).await;
+    let mut held = world.pick();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    for number in 0..10 {
+        let (balancer, tell) = (world.balancer.clone(), tell.clone());
+        tokio::spawn(async move {
+            // Every fifth is pinned, and so in another line than the rest.
+            let node = (number % 5 == 0).then_some("a");
+            let request = Request { node, ..Request::default() };
+            let pick = balancer.wait(&request, false).await.expect("a node is ready");
+            tell.send((number, pick)).expect("it is listened to");
+        });
+        world.settle().await;
+    }
+    let mut order = Vec::new();
+    for _ in 0..10 {
+        drop(held);
+        let (number, pick) = told.recv().await.expect("one of them");
+        order.push(number);
+        held = pick;
+        // As long as a call takes, all in line know where they stand.
+        world.settle().await;
+    }
+    let pinned: Vec<_> = (0..10).filter(|place| order[*place] % 5 == 0).collect();
+    assert!(pinned[1] <= 3, "a line of two beside one of eight: {order:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fails_fast_waits_for_room_on_a_node_that_was_just_connected() {
+    let limits = Limits { per_node: Some(1), ..Limits::default() };
+    let world = world_of(Options { limits, ..Options::default() });
+    let (tell, mut told) = mpsc::unbounded_channel();
+    for _ in 0..3 {
+        let (balancer, tell) = (world.balancer.clone(), tell.clone());
+        tokio::spawn(async move {
+            tell.send(balancer.wait(&Request::default(), true).await).expect("it is listened to");
+        });
+        world.settle().await;
+    }
+    world.send(nodes(&["a"]));
+    for nth in 0..3 {
+        let pick = told.recv().await.expect("one of them");
+        assert!(pick.is_some(), "it is room that is missing: {nth}");
+        world.settle().await;
+        assert!(told.try_recv().is_err(), "one at a time");
+    }
+}
