@@ -63,8 +63,7 @@ pub(crate) struct SuccessRate {
 pub(crate) struct FailurePercentage {
     /// In percent. 85.
     pub(crate) threshold: u32,
-    /// The chance that an outlier is ejected, in percent. 100; in A50 0, since there it is new to
-    /// fleets that run.
+    /// The chance that an outlier is ejected, in percent. 100.
     pub(crate) enforcement_percentage: u32,
     /// How many nodes must have the volume. 3, where A50 has 5: most services have no more.
     pub(crate) minimum_hosts: usize,

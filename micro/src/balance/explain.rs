@@ -108,8 +108,8 @@ pub enum NodeState {
     Unwell,
     /// The registry has removed it: it has no calls, and is connected for some time yet.
     Removed,
-    /// The registry has removed it, and it takes calls all the same, since no node that is listed is
-    /// connected.
+    /// The registry has removed it, and it takes calls all the same, for three TTLs: no node that is
+    /// listed was connected then.
     Retained,
 }
 

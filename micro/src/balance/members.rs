@@ -2,7 +2,7 @@
 //! actions come out.
 //!
 //! A member is a node at an address. One whose address changes is another member, and the one before
-//! is as good as removed: calls go on over its connection until a listed node has one.
+//! is as good as removed: if no listed node has a connection, calls go on over its own for three TTLs.
 //!
 //! One that is neither listed nor connected is *absent*: not dialled, and remembered with its backoff
 //! and its ejection for a TTL, or until those end. A record that flaps clears neither.

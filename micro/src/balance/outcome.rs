@@ -61,7 +61,8 @@ impl Outcome {
             }
             FailureKind::Suspect | FailureKind::Lost => Self::ConnectionLost,
             FailureKind::Malformed => Self::TransportFailure,
-            FailureKind::Reset if code == Code::Cancelled => Self::Cancelled,
+            // A handler dropped it, or its own clock struck before ours.
+            FailureKind::Reset if code == Code::Cancelled => Self::Failure,
             FailureKind::Reset => Self::TransportFailure,
             // An answer, though one that this client is set not to take.
             FailureKind::TooLarge => Self::Success,
@@ -106,7 +107,7 @@ mod tests {
             (Malformed, Code::Unknown, Outcome::TransportFailure),
             (Reset, Code::Internal, Outcome::TransportFailure),
             (Reset, Code::PermissionDenied, Outcome::TransportFailure),
-            (Reset, Code::Cancelled, Outcome::Cancelled),
+            (Reset, Code::Cancelled, Outcome::Failure),
             (TooLarge, Code::ResourceExhausted, Outcome::Success),
             (Body, Code::Internal, Outcome::Cancelled),
         ] {

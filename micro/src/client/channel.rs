@@ -131,13 +131,15 @@ impl Channel {
         Purse::of(&self.shared.config, &self.shared.budget)
     }
 
+    /// Whether the registry has answered.
+    pub(super) fn has_heard(&self) -> bool {
+        self.shared.config.heard().initialized()
+    }
+
     /// Waits for the registry's first answer, which may bring a service config. Costs no call
     /// anything: before that there is no node to pick, and it ends when waiting for one would.
     pub(super) async fn hear(&self, fail_fast: bool, until: Instant) {
         let heard = self.shared.config.heard();
-        if heard.initialized() {
-            return;
-        }
         let any = balance::Request::default();
         let heard = async {
             tokio::select! {

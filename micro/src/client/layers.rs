@@ -109,9 +109,7 @@ where
     let start = Instant::now();
     let (metadata, extensions, message) = request?.into_parts();
     let mut headers = metadata.into_headers();
-    let wait = unary::deadline_of(&channel, &headers, &options, start);
-    channel.hear(options.fail_fast, wait).await;
-    let options = channel.configured(options, method.path);
+    let options = unary::configured(&channel, method, &headers, options, start).await;
     let deadline = unary::deadline_of(&channel, &headers, &options, start);
     // It has been heard. What layers ask for is another's word.
     headers.remove(GRPC_TIMEOUT);

@@ -79,12 +79,17 @@ impl RetryPolicy {
     }
 
     /// What an attempt counts as that ended without a status of the server's. The codes of a stream
-    /// that was reset are HTTP/2's words for what the node did, and no handler's: as a lost connection
-    /// does, it counts as `Unavailable`, unless the policy lists them.
+    /// that was reset, and of an answer that is none of gRPC's, are words for what the node did, and no
+    /// handler's: as a lost connection does, it counts as `Unavailable`, unless the policy lists them.
     pub(super) fn code_of(&self, failure: &Failure) -> Code {
         let code = failure.to_status().code();
-        let is_broken = failure.kind() == FailureKind::Reset
-            && matches!(code, Code::Internal | Code::ResourceExhausted);
+        let is_broken = match failure.kind() {
+            // h2 resets with CANCEL what a handler has dropped: one that panicked, say.
+            FailureKind::Reset => true,
+            // A proxy's 401, 403 or 404 is an answer.
+            FailureKind::Malformed => matches!(code, Code::Internal | Code::Unknown),
+            _ => false,
+        };
         if is_broken && !self.codes.contains(code) { Code::Unavailable } else { code }
     }
 }
@@ -186,11 +191,20 @@ mod tests {
             (RetryPolicy::on([Code::Internal]), Code::Internal, Code::Internal),
             (RetryPolicy::default(), Code::ResourceExhausted, Code::ResourceExhausted),
             (RetryPolicy::on([]), Code::ResourceExhausted, Code::Unavailable),
-            (RetryPolicy::default(), Code::Cancelled, Code::Cancelled),
+            (RetryPolicy::default(), Code::Cancelled, Code::Unavailable),
+            (RetryPolicy::default(), Code::PermissionDenied, Code::Unavailable),
+            (RetryPolicy::on([Code::Cancelled]), Code::Cancelled, Code::Cancelled),
         ] {
             assert_eq!(policy.code_of(&reset(code)), expected, "{policy:?}, {code:?}");
         }
-        let garbage = Failure::new(FailureKind::Malformed, Status::internal("no gRPC"));
-        assert_eq!(RetryPolicy::default().code_of(&garbage), Code::Internal);
+        for (code, expected) in [
+            (Code::Internal, Code::Unavailable),
+            (Code::Unknown, Code::Unavailable),
+            (Code::Unimplemented, Code::Unimplemented),
+            (Code::PermissionDenied, Code::PermissionDenied),
+        ] {
+            let garbage = Failure::new(FailureKind::Malformed, Status::new(code, "no gRPC"));
+            assert_eq!(RetryPolicy::default().code_of(&garbage), expected, "{code:?}");
+        }
     }
 }

@@ -38,11 +38,20 @@ pub(super) async fn configured(
     headers: &HeaderMap,
     start: Instant,
 ) -> Channel {
+    let asked = channel.options();
+    let known = |channel: Channel| {
+        let options = channel.configured(asked.clone(), uri.path());
+        channel.with_options(options)
+    };
+    if channel.has_heard() {
+        return known(channel);
+    }
+    // By the config that is known without it.
+    let channel = known(channel);
     let wait = deadline_of(&channel, headers, start);
     let wait = wait.unwrap_or(start + deadline::WAIT_WITHOUT_DEADLINE);
     channel.hear(channel.options().fail_fast, wait).await;
-    let options = channel.configured(channel.options(), uri.path());
-    channel.with_options(options)
+    known(channel)
 }
 
 /// The soonest of what the call, its metadata and the handler it is made in say, if any does.

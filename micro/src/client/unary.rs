@@ -105,9 +105,7 @@ where
     let start = Instant::now();
     let (metadata, _, message) = request?.into_parts();
     let metadata = metadata.into_headers();
-    let wait = deadline_of(&channel, &metadata, &options, start);
-    channel.hear(options.fail_fast, wait).await;
-    let options = channel.configured(options, method.path);
+    let options = configured(&channel, method, &metadata, options, start).await;
     let deadline = deadline_of(&channel, &metadata, &options, start);
     let frame_len = check_size(message.encoded_len(), options.max_request)?;
     let call = Prepared { channel, method, metadata, options, start, deadline };
@@ -121,6 +119,23 @@ where
         },
     )
     .await
+}
+
+/// What a call says, laid over what the service config says of its method, once the registry was heard.
+pub(super) async fn configured(
+    channel: &Channel,
+    method: &MethodDescriptor,
+    metadata: &HeaderMap,
+    options: Options,
+    start: Instant,
+) -> Options {
+    if !channel.has_heard() {
+        // By the config that is known without it.
+        let known = channel.configured(options.clone(), method.path);
+        let wait = deadline_of(channel, metadata, &known, start);
+        channel.hear(known.fail_fast, wait).await;
+    }
+    channel.configured(options, method.path)
 }
 
 /// A call but for its message.

@@ -285,9 +285,10 @@ fn a_stream_that_broke_is_tried_again_where_the_call_is_declared_idempotent() {
     for (kind, code, expected) in [
         (Reset, Code::Internal, Next::Attempt),
         (Reset, Code::ResourceExhausted, Next::Attempt),
-        (Reset, Code::Cancelled, Next::Fail),
-        (Reset, Code::PermissionDenied, Next::Fail),
-        (Malformed, Code::Internal, Next::Fail),
+        (Reset, Code::Cancelled, Next::Attempt),
+        (Reset, Code::PermissionDenied, Next::Attempt),
+        (Malformed, Code::Internal, Next::Attempt),
+        (Malformed, Code::Unimplemented, Next::Fail),
         (TooLarge, Code::ResourceExhausted, Next::Fail),
     ] {
         let failure = Failure::new(kind, Status::new(code, ""));

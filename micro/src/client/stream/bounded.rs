@@ -11,7 +11,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::super::status;
 use crate::{balance::Outcome, headers, registry::Node, transport::Failure};
@@ -70,11 +70,15 @@ impl End<'_> {
         match self {
             Self::Whole(trailers) => {
                 let status = trailers.and_then(headers::status);
-                status.map_or(Outcome::Success, |(code, _)| Outcome::of_code(code))
+                // Without one it is no answer of gRPC's.
+                status.map_or(Outcome::TransportFailure, |(code, _)| Outcome::of_code(code))
             }
-            Self::Broken(failure) => Outcome::of_failure(failure),
-            // A stream may be meant to last until then.
+            // A stream may be meant to last until then, by the node's clock as by ours.
+            Self::Broken(failure) if failure.to_status().code() == Code::Cancelled => {
+                Outcome::Cancelled
+            }
             Self::Struck => Outcome::Cancelled,
+            Self::Broken(failure) => Outcome::of_failure(failure),
         }
     }
 }
@@ -163,11 +167,9 @@ where
 mod tests {
     use std::{sync::Mutex, time::Duration};
 
-    use http_body_util::{BodyExt as _, StreamBody};
-    use tonic::Code;
-
     use super::*;
     use crate::transport::FailureKind::{self, Lost, Reset};
+    use http_body_util::{BodyExt as _, StreamBody};
 
     fn node() -> Arc<Node> {
         Arc::new(Node::new("a", "a-1", "host:1"))
@@ -239,8 +241,8 @@ mod tests {
         };
         let broken = |kind, code| Err(Failure::new(kind, Status::new(code, "")));
         for (last, expected) in [
-            (None, Outcome::Success),
-            (Some(Ok(Frame::trailers(HeaderMap::new()))), Outcome::Success),
+            (None, Outcome::TransportFailure),
+            (Some(Ok(Frame::trailers(HeaderMap::new()))), Outcome::TransportFailure),
             (Some(trailers("0")), Outcome::Success),
             (Some(trailers("14")), Outcome::Failure),
             (Some(trailers("12")), Outcome::Unimplemented),

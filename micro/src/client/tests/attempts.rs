@@ -44,6 +44,34 @@ async fn a_call_that_costs_its_connection_is_not_sent_to_node_after_node() {
     assert_eq!(calls.load(Ordering::SeqCst), 2, "once more, and no further");
 }
 
+#[tokio::test]
+async fn an_idempotent_call_moves_on_from_a_node_that_drops_its_calls_or_speaks_no_grpc() {
+    /// `content-type: text/html` with `:status: 200`.
+    const PAGE: &[u8] = b"\x88\x00\x0ccontent-type\x09text/html";
+    const CANCEL: [u8; 4] = [0, 0, 0, 8];
+    for (name, kind, flags, payload) in
+        [("drops", RST_STREAM, 0, &CANCEL[..]), ("page", HEADERS, 5, PAGE)]
+    {
+        let registry = format!("memory://client-moves-on-{name}");
+        let listener = node(&registry, "a").await;
+        let asked = Arc::new(AtomicU32::new(0));
+        let counted = asked.clone();
+        tokio::spawn(async move {
+            let mut raw = Raw::accept(&listener).await.expect("a client");
+            while let Ok(stream) = raw.next(HEADERS).await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                raw.write(kind, flags, stream, payload).await.expect("connected");
+            }
+        });
+        let _other = start(&registry, "a", Echo::named("other")).await;
+        let stub = Stub::new("a", &client(&registry));
+        while asked.load(Ordering::SeqCst) == 0 {
+            let reply = stub.read(Word::new("who?")).await.expect("the other answers");
+            assert_eq!(reply.into_inner().text, "other", "{name}");
+        }
+    }
+}
+
 /// Time is paused: peers on loopback in one thread answer before it moves.
 #[tokio::test(start_paused = true)]
 async fn a_stream_without_a_deadline_that_every_node_refuses_ends_after_five_seconds() {

@@ -315,3 +315,25 @@ async fn a_services_nodes_say_how_it_wants_to_be_called() {
     let client = of_config(registry, &json!({})).build().expect("a client");
     assert_eq!(seconds(&Stub::new("a", &client)).await, 7);
 }
+
+#[cfg(feature = "testing")]
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_registry_that_never_answered_goes_by_the_config_that_is_known() {
+    let fleet = crate::testing::Fleet::builder()
+        .nodes("a", 1, |node| register(node.server(), Echo::named("a")))
+        .start()
+        .await
+        .expect("a fleet");
+    fleet.registry().fail();
+    let config = json!({ "methodConfig": [{ "name": [{}], "timeout": "0.3s" }] });
+    let config = config.to_string().parse().expect("a config");
+    let options = ChannelOptions::new().service_config(config);
+    let client = fleet.client_builder().for_all(options).build().expect("a client");
+    let stub = Stub::new("a", &client);
+    let start = Instant::now();
+    let took = || start.elapsed().as_millis() / 100;
+    stub.say(Word::new("who?")).await.expect_err("no node is known");
+    assert_eq!(took(), 3);
+    stub.down(Word::new("who?")).await.expect_err("no node is known");
+    assert_eq!(took(), 6, "streams too");
+}
