@@ -67,11 +67,12 @@ async fn connections_that_a_client_gives_up_are_told() {
     assert_eq!(get(NAME, OPEN, &[]), None, "there is no channel");
 }
 
-/// Takes a connection, and sends its SETTINGS on it.
+/// Takes a connection, sends its SETTINGS on it, and acknowledges the other's.
 async fn accept(listener: &TcpListener) -> TcpStream {
     use tokio::io::AsyncWriteExt as _;
     let (mut stream, _) = listener.accept().await.unwrap();
-    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    let settings = [[0, 0, 0, 4, 0, 0, 0, 0, 0], [0, 0, 0, 4, 1, 0, 0, 0, 0]];
+    stream.write_all(settings.as_flattened()).await.unwrap();
     stream
 }
 
