@@ -237,7 +237,8 @@ impl<K: Connect> Driver<K> {
             }
             Event::Tuned => self.tune(now),
             Event::News(News::Failing(tally, last)) => {
-                self.members.failing(&tally, last != Outcome::Failure, now);
+                let is_transport = last != Outcome::Failure && tally.is_broken();
+                self.members.failing(&tally, is_transport, now);
             }
             Event::News(News::Asked(asked)) => {
                 // Who asked may have gone.

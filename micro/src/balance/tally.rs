@@ -41,6 +41,8 @@ pub(super) struct Tally {
     /// Since it last owed nothing.
     owing: Counts,
     debt: AtomicU32,
+    /// What broken calls alone have added to it, and nothing taken off.
+    broken: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -52,7 +54,7 @@ struct Counts {
 impl Tally {
     pub(super) fn new(key: Key) -> Self {
         let [calls, earlier, owing] = [(); 3].map(|()| Counts::new());
-        Self { key, calls, earlier, owing, debt: AtomicU32::new(0) }
+        Self { key, calls, earlier, owing, debt: AtomicU32::new(0), broken: AtomicU32::new(0) }
     }
 
     /// Whose they are.
@@ -74,21 +76,22 @@ impl Tally {
     /// The node failed a call; true if that is one too many.
     pub(super) fn failed(&self) -> bool {
         self.calls.failed.fetch_add(1, Relaxed);
-        self.owes(FAILED)
+        self.owes(FAILED, 0)
     }
 
     /// A call got no answer by the fault of the node or of the way to it; true if that is one too
     /// many.
     pub(super) fn broke(&self) -> bool {
         self.calls.failed.fetch_add(1, Relaxed);
-        self.owes(BROKEN)
+        self.owes(BROKEN, BROKEN)
     }
 
     /// The connection was lost under a call; true if that is one too many. One that never answered any
     /// counts twice: a node that accepts and says nothing takes seconds to be found out.
     pub(super) fn lost(&self, has_answered: bool) -> bool {
         self.calls.failed.fetch_add(1, Relaxed);
-        self.owes(if has_answered { BROKEN } else { 2 * BROKEN })
+        let more = if has_answered { BROKEN } else { 2 * BROKEN };
+        self.owes(more, more)
     }
 
     /// A call failed, and what it says of the node was counted with another.
@@ -104,6 +107,11 @@ impl Tally {
     /// What they came to since it last owed nothing.
     pub(super) fn owing(&self) -> Calls {
         self.owing.get()
+    }
+
+    /// Whether broken calls alone were too many: what it answered beside them may be as bad at all nodes.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Relaxed) >= LIMIT
     }
 
     /// Whether it owes nothing: it has answered its last calls, if it had any.
@@ -124,16 +132,21 @@ impl Tally {
             counts.replace(Calls::default());
         }
         self.debt.store(0, Relaxed);
+        self.broken.store(0, Relaxed);
     }
 
     /// True once each time that the limit is reached: the debt then begins anew, should the node not be
     /// ejected.
-    fn owes(&self, more: u32) -> bool {
+    fn owes(&self, more: u32, broken: u32) -> bool {
         let added = |debt: u32| Some(if debt >= LIMIT { more } else { debt + more });
         let before = self.debt.fetch_update(Relaxed, Relaxed, added).unwrap_or(0);
         if before == 0 {
             self.owing.replace(Calls::default());
         }
+        if before == 0 || before >= LIMIT {
+            self.broken.store(0, Relaxed);
+        }
+        self.broken.fetch_add(broken, Relaxed);
         self.owing.failed.fetch_add(1, Relaxed);
         before < LIMIT && before + more >= LIMIT
     }

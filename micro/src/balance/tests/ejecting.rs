@@ -313,6 +313,23 @@ async fn pinned(world: &World, id: &str, fail_fast: bool) -> Option<Pick<Connect
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_broken_call_is_an_accident_though_all_nodes_fail() {
+    let world = World::with(&["a", "b", "c"]).await;
+    for id in ["a", "b", "c"] {
+        (0..4).for_each(|_| world.call(id, Outcome::Failure));
+    }
+    world.call("a", Outcome::TransportFailure);
+    world.settle().await;
+    assert!(world.is_in("a").await, "what all of them need is down");
+    (0..2).for_each(|_| world.call("a", Outcome::TransportFailure));
+    world.settle().await;
+    assert!(world.is_in("a").await, "two since then");
+    world.call("a", Outcome::TransportFailure);
+    world.settle().await;
+    assert!(!world.is_in("a").await, "three in a row");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_is_pinned_to_an_ejected_node_goes_there_at_once() {
     let world = World::with(&["a", "b", "c"]).await;
     (0..3).for_each(|_| world.call("a", Outcome::TransportFailure));
