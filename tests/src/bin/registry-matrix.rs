@@ -48,6 +48,8 @@ impl Matrix {
             let words: Vec<_> = line.split_whitespace().collect();
             let (test, outcome) = match words[..] {
                 ["Running", path, ..] => {
+                    // A program of several files has a folder of its name.
+                    let path = path.trim_end_matches("/main.rs");
                     file = path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs");
                     continue;
                 }
@@ -232,7 +234,7 @@ test odd::a_case ... ok
 test odd::what_does_not_apply_is_a_case ... ok
 ---- odd::a_case stdout ----
 a_case does not apply: for a reason
-     Running tests/registry_data.rs (target/debug/deps/registry_data-1)
+     Running tests/registry_data/main.rs (target/debug/deps/registry_data-1)
 test a::a_row ... ok
 test r#b::a_row ... FAILED
 test the_judge_sees - should panic ... ok

@@ -25,6 +25,13 @@ mod cut;
 
 use cut::a_watch_cut_50_times_neither_loses_nor_doubles;
 
+// Here, since what has a module is a registry's row of the table.
+#[test]
+#[should_panic(expected = "nothing between")]
+fn a_state_that_is_left_out_is_found() {
+    cut::leave_a_state_out();
+}
+
 type Done = Result<(), Cannot>;
 
 fn node(service: &str, id: &str, port: u16) -> Node {
