@@ -1,6 +1,5 @@
-//! Calls that wait, each in the line of those that may go to the same nodes. A line hears of what
-//! concerns it and of nothing else, and of room on a node only the first in it does: a call's end
-//! wakes as many as can take its place, and not all.
+//! Calls that wait, each in the line of those that may go to the same nodes. A line hears of the nodes
+//! that concern it and of no others; of room on a node only the first in each line does, and not all.
 
 use std::{
     collections::{HashMap, HashSet},
