@@ -201,6 +201,27 @@ async fn a_stream_that_is_made_again_sends_all_that_it_has_sent_and_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_is_given_up_between_two_attempts_is_not_made_again() {
+    let registry = "memory://client-lost-begun-given-up";
+    let stub = Stub::new("a", &client(registry));
+    let listener = node(registry, "a").await;
+    let peer = tokio::spawn(async move {
+        let mut raw = Raw::accept(&listener).await.expect("connected");
+        let stream = raw.next(DATA).await.expect("a message");
+        raw.write(HEADERS, 4, stream, HEAD).await.expect("connected");
+    });
+    let call = stub.follow(Word::new("who?")).await.expect("its headers");
+    peer.await.expect("no panic");
+    let read = first(call.into_inner());
+    timeout(Duration::from_secs(1), read).await.expect_err("there is no other node");
+    let echo = Echo::named("other");
+    let calls = echo.calls.clone();
+    let _other = start(registry, "a", echo).await;
+    stub.read(Word::new("who?")).await.expect("a reply");
+    assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 1, "that one alone");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_streams_deadline_covers_the_wait_for_another_attempt() {
     let registry = "memory://client-lost-begun-late";
     let stub = Stub::new("a", &client(registry));
