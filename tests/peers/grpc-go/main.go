@@ -5,8 +5,9 @@
 // Over TLS it takes ca, cert, key and name from the folder, once, at its start. Beside its callers it begins
 // as many calls as are to be given up, and gives each up before it is answered.
 //
-// A line of its input is the nodes' addresses, with commas between; at the end of its input it ends its
-// calls, once those that are to be given up were. A line of its output is a call of ledger.proto: ID r|w BEGAN ENDED CODE TEXT, the times in
+// A line of its input is the nodes' addresses, with commas between; of lists that come while grpc-go takes up
+// another only the last is told to it. At the end of its input it ends its calls, once those that are to be
+// given up were. A line of its output is a call of ledger.proto: ID r|w BEGAN ENDED CODE TEXT, the times in
 // microseconds since 1970, the text the answering node's id if the code is 0. Nothing is set that is not
 // grpc-go's default but the policy.
 package main
@@ -61,7 +62,6 @@ func run(folder string, toGiveUp uint64, args []string) error {
 		return err
 	}
 	nodes := manual.NewBuilderWithScheme("nodes")
-	nodes.InitialState(resolver.State{})
 	conn, err := grpc.NewClient(nodes.Scheme()+":///ledger",
 		grpc.WithResolvers(nodes),
 		grpc.WithTransportCredentials(creds),
@@ -70,7 +70,6 @@ func run(folder string, toGiveUp uint64, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
 	// The resolver is built now: what comes on the input can be told to it.
 	conn.Connect()
 
@@ -81,19 +80,31 @@ func run(folder string, toGiveUp uint64, args []string) error {
 		tasks    sync.WaitGroup
 		inputEnd = make(chan struct{})
 	)
-	first := make(chan struct{})
+	lists := make(chan string, 1)
 	go func() {
 		defer close(inputEnd)
-		lines, isFirst := bufio.NewScanner(os.Stdin), true
+		lines := bufio.NewScanner(os.Stdin)
+		lines.Buffer(nil, longestLine)
 		for lines.Scan() {
-			nodes.UpdateState(state(lines.Text()))
-			if isFirst {
-				isFirst = false
-				close(first)
+			select {
+			case <-lists:
+			default:
 			}
+			lists <- lines.Text()
+		}
+		if err := lines.Err(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
 		}
 	}()
-	<-first
+	first := <-lists
+	go func() {
+		// For many nodes each takes up to minutes, and calls are made meanwhile.
+		nodes.UpdateState(state(first))
+		for list := range lists {
+			nodes.UpdateState(state(list))
+		}
+	}()
 	for range callers {
 		tasks.Go(func() {
 			for !over.Load() {
@@ -119,6 +130,9 @@ func run(folder string, toGiveUp uint64, args []string) error {
 	}
 	return nil
 }
+
+// 10 000 addresses have 140 000.
+const longestLine = 1 << 20
 
 func state(line string) resolver.State {
 	var state resolver.State

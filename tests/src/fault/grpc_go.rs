@@ -11,16 +11,19 @@ use std::{
     time::Duration,
 };
 
+use futures_util::StreamExt;
 use micro::discovery::Subscription;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, Command},
 };
-use tokio_stream::StreamExt;
 use tower::discover::Change;
 
 use super::{Call, DEADLINE};
 use crate::programs::server;
+
+/// How many changes make a list at the most.
+const AT_ONCE: usize = 10_000;
 
 /// The program, which is to call from as many goroutines as asked for.
 ///
@@ -56,7 +59,8 @@ pub(super) async fn calls(
     // It stops calling when this is closed.
     let mut input = Some(process.stdin.take().expect("its input is ours"));
     let mut lines = BufReader::new(process.stdout.take().expect("its output is ours")).lines();
-    let mut nodes = std::pin::pin!(nodes.into_discover());
+    // Those that are there at once are one list.
+    let mut nodes = std::pin::pin!(nodes.into_discover().ready_chunks(AT_ONCE));
     let mut addresses = HashMap::new();
     let mut calls = Vec::new();
     loop {
@@ -69,11 +73,13 @@ pub(super) async fn calls(
                     input = None;
                 }
             }
-            Some(Ok(change)) = nodes.next(), if input.is_some() => {
-                match change {
-                    Change::Insert(id, node) => addresses.insert(id, node.address.clone()),
-                    Change::Remove(id) => addresses.remove(&id),
-                };
+            Some(changes) = nodes.next(), if input.is_some() => {
+                for change in changes {
+                    match change.expect("a subscription does not fail") {
+                        Change::Insert(id, node) => addresses.insert(id, node.address.clone()),
+                        Change::Remove(id) => addresses.remove(&id),
+                    };
+                }
                 tell(input.as_mut().expect("it is open"), addresses.values()).await;
             }
         }
