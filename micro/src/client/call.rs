@@ -247,9 +247,7 @@ impl<Req, Res> ServerStreamingCall<Req, Res> {
         method: &'static MethodDescriptor,
         request: Request<Req>,
     ) -> Self {
-        let mut call = Self::with(channel, method, request);
-        call.options.streams_down = true;
-        call
+        Self::with(channel, method, request)
     }
 }
 

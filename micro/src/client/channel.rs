@@ -48,7 +48,7 @@ use crate::{
 /// Through tonic's stubs a call has no deadline unless `Request::set_timeout` gives it one; one
 /// without waits 5 s for a node that takes it. Its body is kept up to 64 KiB, so that the call can
 /// move to another node: as long as no handler can have seen it, and by the service config's
-/// `retryPolicy` until its first message came.
+/// `retryPolicy` until its first message came. A `hedgingPolicy` holds for it too (see [`Hedge`](super::Hedge)).
 #[derive(Clone)]
 pub struct Channel {
     shared: Arc<Shared>,

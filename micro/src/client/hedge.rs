@@ -35,10 +35,10 @@ use super::policy::RetryPolicy;
 /// The `hedgingPolicy` of a [`ServiceConfig`](super::ServiceConfig) does it for all calls of a method,
 /// with more attempts if it says so.
 ///
-/// A call whose response alone is a stream is hedged until that begins: the first attempt whose headers
-/// come is the call's. What sends a stream is not hedged, nor are the calls of tonic's own stubs: of a
-/// `hedgingPolicy` only the failures count there that it lists, and the next attempt follows such a one
-/// at once.
+/// A call whose response is a stream, and any call of tonic's own stubs, is hedged until its response
+/// begins: the first attempt whose headers come is the call's. What sends a stream is hedged by a
+/// `hedgingPolicy` if all its messages are there when it is made, up to 64 KiB. If not, only the failures
+/// count that the policy lists, and the next attempt follows such a one at once.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hedge {
     pub(super) delay: Delay,

@@ -14,7 +14,7 @@ use tonic::Status;
 
 /// What is kept for a second attempt: bodies over 64 KiB, and streams once they have sent as
 /// much, are sent once.
-const KEPT: usize = 64 * 1024;
+pub(super) const KEPT: usize = 64 * 1024;
 
 /// Keeps what has been sent of a body, so that another attempt can send it again.
 #[derive(Debug)]

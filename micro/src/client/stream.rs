@@ -14,6 +14,7 @@ use crate::{
     grpc_timeout, headers,
 };
 
+mod ahead;
 mod attempts;
 mod body;
 mod bounded;
@@ -91,17 +92,19 @@ pub(super) async fn attempts(
             tonic::body::Body::new(Checked::new(body, within(limit, refuse)))
         }
     };
-    let (message, body) = match options.hedging.filter(|_| options.streams_down) {
-        Some(hedging) => {
-            let message = body.collect().await?.to_bytes();
-            let body = tonic::body::Body::new(Full::new(message.clone()));
-            (Some((hedging, message)), body)
-        }
+    let (hedged, body) = match options.hedging {
         None => (None, body),
+        Some(hedging) => match ahead::whole(body).await {
+            Ok(message) => {
+                let body = tonic::body::Body::new(Full::new(message.clone()));
+                (Some((hedging, message)), body)
+            }
+            Err(body) => (None, body),
+        },
     };
     let (replay, first) = Replay::new(body);
     let mut call = Call::new(channel, options, head, replay, start, deadline);
-    let begun = match message {
+    let begun = match hedged {
         Some((hedging, message)) => Box::pin(call.begin_hedged(hedging, message)).await,
         None => call.begin(first).await,
     };

@@ -53,16 +53,14 @@ pub(super) struct Options {
     pub(super) node: Option<Arc<str>>,
     /// Whether the path is of a method that a stub was generated for.
     pub(super) is_generated: bool,
-    /// Whether the request is one message, and the response a stream.
-    pub(super) streams_down: bool,
 }
 
 impl Options {
     /// After what the call is made again, beyond what no handler has seen.
     pub(super) fn policy(&self) -> Option<RetryPolicy> {
         let declared = || self.is_idempotent.then(RetryPolicy::default);
-        // What is not hedged all the same, a stream of requests and all of tonic's stubs, is made again
-        // when an attempt has failed.
+        // What is not hedged all the same, a stream whose messages are yet to come, is made again when an
+        // attempt has failed.
         self.retry.or_else(|| self.hedging.map(|it| it.others)).or_else(declared)
     }
 

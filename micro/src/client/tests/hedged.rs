@@ -8,15 +8,17 @@ use std::{
     time::Duration,
 };
 
+use http::uri::PathAndQuery;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
-use tonic::{Code, Streaming};
+use tonic::{Code, IntoRequest as _, Streaming};
+use tonic_prost::ProstCodec;
 
 use crate::{
     ChannelOptions, Client,
     client::{Hedge, RetryPolicy, Served},
-    fixture::{Echo, Stub, Word, client, start},
+    fixture::{ECHO, Echo, Stub, Word, client, start},
     service::Handle,
 };
 
@@ -193,13 +195,31 @@ async fn the_hedging_policy_of_a_config_holds_for_its_methods() {
     assert_eq!(call.await.expect_err("all sleep").code(), Code::DeadlineExceeded);
     assert_eq!(pair.calls(), 3, "with one message it is hedged");
     pair.none_runs().await;
-    let words = tokio_stream::iter([Word::new("sleep")]);
-    let call = pair.stub.collect(words).timeout(10 * DELAY);
+    let there = |text| tokio_stream::iter([Word::new(text)]);
+    let yet_to_come = |text| {
+        futures_util::stream::once(async move {
+            tokio::task::yield_now().await;
+            Word::new(text)
+        })
+    };
+    let call = pair.stub.collect(there("sleep")).timeout(10 * DELAY);
+    assert_eq!(call.await.expect_err("all sleep").code(), Code::DeadlineExceeded);
+    assert_eq!(pair.calls(), 3, "with a stream of them, too, if they are there");
+    pair.none_runs().await;
+    let call = pair.stub.collect(yet_to_come("sleep")).timeout(10 * DELAY);
     assert_eq!(call.await.expect_err("it sleeps").code(), Code::DeadlineExceeded);
-    assert_eq!(pair.calls(), 1, "with a stream of them it is not");
-    let words = tokio_stream::iter([Word::new("closed")]);
-    pair.stub.collect(words).await.expect_err("for good");
+    assert_eq!(pair.calls(), 1, "if they are not it is not");
+    pair.stub.collect(yet_to_come("closed")).await.expect_err("for good");
     assert_eq!(pair.calls(), 3, "but made again after failures");
+    let mut tonics = tonic::client::Grpc::new(client.channel("pair"));
+    tonics.ready().await.expect("always ready");
+    let mut request = Word::new("sleep").into_request();
+    request.set_timeout(10 * DELAY);
+    let path = PathAndQuery::from_static(ECHO.methods[0].path);
+    let call = tonics.unary(request, path, ProstCodec::<Word, Word>::default());
+    assert_eq!(call.await.expect_err("all sleep").code(), Code::DeadlineExceeded);
+    assert_eq!(pair.calls(), 3, "and so is a call of tonic's stub");
+    pair.none_runs().await;
 }
 
 #[tokio::test(start_paused = true)]
