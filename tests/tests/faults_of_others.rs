@@ -4,8 +4,8 @@
 //! Their nodes are those of our `Subscription`, so what comes to a registry is seen as far as it lets it
 //! through. A link to one that is cut and mended, which ours is under too, is nothing to them: the last
 //! good list stays. Of 10 000 nodes grpc-go hears all at once, of their changes as soon as it has taken up
-//! those before: it takes longer than the fault lasts for the first list. Neither takes up changed certificates by itself: tonic has no means to, grpc-go those of
-//! another module.
+//! those before; for the first list it takes longer than the fault lasts. Neither takes up changed
+//! certificates by itself: tonic has no means to, grpc-go those of another module.
 
 use std::time::Duration;
 
