@@ -7,6 +7,7 @@ use loom::thread;
 pub mod budget;
 pub mod held;
 pub mod in_flight;
+pub mod listed;
 pub mod load;
 pub mod p95;
 pub mod slots;

@@ -15,6 +15,7 @@ models! {
     budget: the_last_attempt_is_spent_once, no_deposit_is_lost;
     held: all_hold_on_to_one, one_that_is_gone_is_replaced_once, one_is_found_wherever_it_is;
     in_flight: none_is_left_when_all_have_ended, a_call_that_is_under_way_is_counted;
+    listed: a_list_is_read_as_a_whole, a_list_is_no_older_than_the_set;
     load: no_more_calls_are_in_flight_than_the_limit, who_has_room_is_let_in,
         the_calls_of_one_stall_raise_the_estimate_once, a_loss_is_told_once, no_failure_is_lost;
     p95: it_begins_with_the_longest_of_twenty, of_two_that_end_at_once_the_longer_counts,
