@@ -8,4 +8,5 @@ pub(crate) use std::sync::{
     atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence},
 };
 
+pub(crate) use arc_swap::ArcSwap;
 pub(crate) use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::Notified};

@@ -23,6 +23,8 @@ mod lines;
 mod listed;
 #[path = "../../../micro/src/client/p95.rs"]
 mod p95;
+#[path = "../../../micro/src/balance/probes.rs"]
+mod probes;
 #[path = "../../../micro/src/transport/slots.rs"]
 mod slots;
 #[path = "../../../micro/src/balance/stamped.rs"]
@@ -41,4 +43,5 @@ mod sync;
 use stand_ins::{
     members, registry,
     request::{self, Request},
+    snapshot::{self, EndpointId},
 };

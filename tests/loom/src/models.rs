@@ -15,6 +15,7 @@ pub mod lines;
 pub mod listed;
 pub mod load;
 pub mod p95;
+pub mod probes;
 pub mod slots;
 pub mod stamped;
 pub mod tally;

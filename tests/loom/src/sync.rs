@@ -192,3 +192,21 @@ impl Future for Notified<'_> {
         if self.enable() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
+
+/// As that of the crate of this name.
+#[derive(Debug)]
+pub(crate) struct ArcSwap<T>(Mutex<Arc<T>>);
+
+impl<T> ArcSwap<T> {
+    pub(crate) fn from_pointee(value: T) -> Self {
+        Self(Mutex::new(Arc::new(value)))
+    }
+
+    pub(crate) fn load(&self) -> Arc<T> {
+        self.0.lock().expect("no panic").clone()
+    }
+
+    pub(crate) fn store(&self, value: Arc<T>) {
+        *self.0.lock().expect("no panic") = value;
+    }
+}

@@ -23,6 +23,8 @@ models! {
         the_calls_of_one_stall_raise_the_estimate_once, a_loss_is_told_once, no_failure_is_lost;
     p95: it_begins_with_the_longest_of_twenty, of_two_that_end_at_once_the_longer_counts,
         no_step_is_lost;
+    probes: one_call_at_a_time_tries_a_node, one_that_comes_beside_a_call_is_tried_at_once,
+        one_whose_fate_is_known_is_not_tried_again, one_that_was_passed_by_is_seen;
     slots: a_lowered_limit_holds, a_raised_limit_holds, a_limit_that_comes_and_goes_holds,
         a_call_that_is_under_way_is_counted;
     stamped: a_value_is_never_read_with_anothers_stamp, no_update_is_lost;
