@@ -26,7 +26,7 @@ use super::{
     filter::Filtered,
     health::Health,
     lines::Sought,
-    members::{Action, Attempt, Members},
+    members::{Action, Attempt, Members, Verdict},
     request::Method,
     snapshot::{Endpoint, Picked},
     subset::Subset,
@@ -329,9 +329,13 @@ impl<K: Connect> Driver<K> {
 
     /// What follows where a subset does without the nodes that no call goes to.
     fn judged(&mut self, node: &Node, now: Instant) -> Vec<Update> {
-        match (&mut self.subset, self.members.is_called(&node.id)) {
-            (Some(subset), Some(is_reached)) => subset.reached(&node.id, is_reached, now),
-            _ => Vec::new(),
+        let Some(subset) = &mut self.subset else {
+            return Vec::new();
+        };
+        match self.members.verdict(&node.id) {
+            Verdict::Called => subset.reached(&node.id, true, now),
+            Verdict::Failing => subset.reached(&node.id, false, now),
+            Verdict::Open => Vec::new(),
         }
     }
 

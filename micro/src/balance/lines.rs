@@ -4,19 +4,18 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{
-            AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
-            fence,
-        },
+        Arc, PoisonError,
+        atomic::Ordering::{Relaxed, SeqCst},
     },
 };
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::Notified};
-
 use super::{Request, request::Method};
-use crate::registry::Node;
+use crate::{
+    registry::Node,
+    sync::{
+        AtomicUsize, Mutex, MutexGuard, Notified, Notify, OwnedSemaphorePermit, Semaphore, fence,
+    },
+};
 
 /// The nodes that a call may go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

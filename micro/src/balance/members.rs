@@ -37,6 +37,7 @@ mod told;
 mod wanted;
 
 use census::Census;
+pub(super) use told::Verdict;
 
 /// What the driver has to do. `L` is a connection and what is kept with it: opaque here.
 #[derive(Debug)]

@@ -2,14 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::{
@@ -17,6 +13,7 @@ use super::{
     request::Asked,
     snapshot::{Endpoint, Snapshot},
 };
+use crate::sync::{ArcSwap, AtomicU64, Mutex, MutexGuard};
 
 /// How long a probe is kept for a call that can be made again elsewhere if it fails. A service may
 /// have no others, and its nodes are to come back all the same.

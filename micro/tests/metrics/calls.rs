@@ -201,6 +201,27 @@ async fn an_attempt_that_no_handler_has_seen_is_followed_by_a_transparent_retry(
 }
 
 #[tokio::test]
+async fn a_streams_further_attempts_are_told_by_what_they_are() {
+    Collected::now();
+    let (_node, answers, echo) = echo("again-stream").await;
+    answers.next([Code::Unavailable]);
+    let count = CountRequest { upto: 1 };
+    echo.count(count).idempotent().await.unwrap();
+    let registry = format!("static://refused-stream={}", refusing().await);
+    let client = micro::Client::builder().without_env().registry(registry).build().unwrap();
+    let call = EchoClient::new("refused-stream", &client).count(count);
+    assert_eq!(call.await.unwrap_err().code(), Code::Unimplemented);
+    for (service, retries, transparent) in
+        [("again-stream", Some(1.0), None), ("refused-stream", None, Some(1.0))]
+    {
+        let (now, count) = (told(service), [("grpc.method", "echo.v1.Echo/Count")]);
+        assert_eq!(now.get("grpc.client.call.retries", &count), retries, "{service}");
+        let told = now.get("grpc.client.call.transparent_retries", &count);
+        assert_eq!(told, transparent, "{service}");
+    }
+}
+
+#[tokio::test]
 async fn nodes_and_ejections_are_told() {
     Collected::now();
     let answers = Answers::default();

@@ -1,9 +1,10 @@
-//! micro's counters over loom's atomics, and what must hold in whichever order threads come to them,
-//! and whichever of the values that the memory model allows they then read.
+//! micro's counters and lines over loom's atomics, and what must hold in whichever order threads come to
+//! them, and whichever of the values that the memory model allows they then read.
 //!
-//! The counters are micro's own files, which take their atomics from `crate::sync`: in micro those are
-//! `std`'s, here they are loom's. So nothing is built anew with a `--cfg`, and no user has loom in
-//! their tree. The models run as tests of this package: `cargo test --package loom-models`.
+//! They are micro's own files, which take their atomics from `crate::sync`: in micro those are `std`'s,
+//! here they are loom's. So nothing is built anew with a `--cfg`, and no user has loom in their tree. What
+//! those files have of others is made up here. The models run as tests of this package: `cargo test
+//! --package loom-models`.
 
 // What the models do not call is called in micro.
 #![allow(dead_code)]
@@ -16,8 +17,14 @@ mod ewma;
 mod held;
 #[path = "../../../micro/src/balance/policy/in_flight.rs"]
 mod in_flight;
+#[path = "../../../micro/src/balance/lines.rs"]
+mod lines;
+#[path = "../../../micro/src/balance/policy/listed.rs"]
+mod listed;
 #[path = "../../../micro/src/client/p95.rs"]
 mod p95;
+#[path = "../../../micro/src/balance/probes.rs"]
+mod probes;
 #[path = "../../../micro/src/transport/slots.rs"]
 mod slots;
 #[path = "../../../micro/src/balance/stamped.rs"]
@@ -30,10 +37,11 @@ mod throttle;
 mod turn;
 
 pub mod models;
+mod stand_ins;
 mod sync;
 
-/// What a tally has of the room it lives in.
-mod members {
-    #[derive(Debug)]
-    pub(crate) struct Key;
-}
+use stand_ins::{
+    members, registry,
+    request::{self, Request},
+    snapshot::{self, EndpointId},
+};

@@ -15,6 +15,16 @@ use crate::{
     registry::Node,
 };
 
+/// What is known of whether a listed node takes calls.
+#[derive(Debug)]
+pub(in super::super) enum Verdict {
+    Called,
+    /// It is ejected, or says that it is not well.
+    Failing,
+    /// It has no connection, or has not said whether it is well.
+    Open,
+}
+
 impl<L: Clone> Members<L> {
     /// Each member that is listed or connected, and its link.
     pub(in super::super) fn reports(
@@ -38,15 +48,20 @@ impl<L: Clone> Members<L> {
         self.census.unwell
     }
 
-    /// Whether calls go to the node of this id where the registry lists it; `None` while it has no
-    /// connection, or has not said whether it is well.
-    pub(in super::super) fn is_called(&self, id: &str) -> Option<bool> {
-        let member = &self.members[self.listed.get(id)?];
+    /// Of the node of this id, where the registry lists it.
+    pub(in super::super) fn verdict(&self, id: &str) -> Verdict {
+        let Some(key) = self.listed.get(id) else {
+            return Verdict::Open;
+        };
+        let member = &self.members[key];
         if !member.ejection.is_in() {
-            return Some(false);
+            return Verdict::Failing;
         }
-        member.link.as_ref()?;
-        (member.is_well || member.error.is_some()).then_some(member.is_well)
+        match &member.link {
+            Some(_) if member.is_well => Verdict::Called,
+            Some(_) if member.error.is_some() => Verdict::Failing,
+            _ => Verdict::Open,
+        }
     }
 
     /// Whether calls would go to the node of this id, were it not ejected.

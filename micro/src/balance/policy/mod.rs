@@ -18,6 +18,7 @@ mod consistent_hash;
 mod custom;
 mod held;
 mod in_flight;
+mod listed;
 mod p2c;
 mod pick_first;
 mod round_robin;

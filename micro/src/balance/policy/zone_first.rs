@@ -1,18 +1,13 @@
 //! The own zone while it is well.
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-};
+use std::{collections::HashSet, sync::Arc};
 
 use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::{
     super::{request::Asked, set::Set, snapshot::Endpoint},
+    listed::Listed,
     p2c,
 };
 use crate::{discovery::Update, registry::Node};
@@ -23,57 +18,41 @@ const OVERPROVISIONED: f32 = 1.4;
 #[derive(Debug, Clone)]
 pub(in super::super) struct Zone {
     name: Arc<str>,
-    /// The ids of the nodes there that the registry lists. Only where the set changes: snapshots have
-    /// the number.
-    ids: Listed,
-    listed: Arc<AtomicUsize>,
-}
-
-/// Left behind by a clone.
-#[derive(Debug, Default)]
-struct Listed(HashSet<Box<str>>);
-
-impl Clone for Listed {
-    fn clone(&self) -> Self {
-        Self::default()
-    }
+    listed: Listed,
 }
 
 impl Zone {
     pub(super) fn new(name: Arc<str>) -> Self {
-        Self { name, ids: Listed::default(), listed: Arc::default() }
+        Self { name, listed: Listed::default() }
     }
 
     pub(super) fn is_own(&self, node: &Node) -> bool {
-        node.metadata.get("zone").is_some_and(|zone| **zone == *self.name)
+        is_in(&self.name, node)
     }
 
     pub(super) fn listed(&mut self, update: &Update) {
-        match update {
-            Update::Reset(nodes) => {
-                self.ids.0.clear();
-                for node in nodes {
-                    self.list(node);
-                }
+        let Self { name, listed } = self;
+        let list = |ids: &mut HashSet<Box<str>>, node: &Node| {
+            if is_in(name, node) {
+                ids.insert(node.id.as_str().into());
+            } else {
+                ids.remove(node.id.as_str());
             }
-            Update::Insert(node) => self.list(node),
-            Update::Remove(id) => drop(self.ids.0.remove(&**id)),
-            Update::Forget => self.ids.0.clear(),
-        }
-        self.listed.store(self.ids.0.len(), Relaxed);
-    }
-
-    fn list(&mut self, node: &Node) {
-        if self.is_own(node) {
-            self.ids.0.insert(node.id.as_str().into());
-        } else {
-            self.ids.0.remove(node.id.as_str());
-        }
+        };
+        listed.update(|ids| match update {
+            Update::Reset(nodes) => {
+                ids.clear();
+                nodes.iter().for_each(|node| list(ids, node));
+            }
+            Update::Insert(node) => list(ids, node),
+            Update::Remove(id) => drop(ids.remove(&**id)),
+            Update::Forget => ids.clear(),
+        });
     }
 
     /// The part of the calls that the own zone gets; all from 1 on.
     pub(super) fn share<C>(&self, set: &Set<C>) -> f32 {
-        let (ready, listed) = (set.own().len(), self.listed.load(Relaxed).max(1));
+        let (ready, listed) = (set.own().len(), self.listed.len().max(1));
         OVERPROVISIONED * ready as f32 / listed as f32
     }
 
@@ -92,4 +71,8 @@ impl Zone {
         };
         p2c::pick(set, first, asked, now, rng).or_else(|| p2c::pick(set, second, asked, now, rng))
     }
+}
+
+fn is_in(zone: &str, node: &Node) -> bool {
+    node.metadata.get("zone").is_some_and(|it| it == zone)
 }

@@ -55,7 +55,6 @@ pub(super) struct Call {
 
 /// The newest attempt.
 struct Newest {
-    kind: AttemptKind,
     /// How many went before it that count.
     previous: u32,
     node: Option<Arc<Node>>,
@@ -86,7 +85,7 @@ impl Call {
             struck: deadline.unwrap_or(start + deadline::WAIT_WITHOUT_DEADLINE),
             tried: Vec::new(),
             made: 0,
-            newest: Newest { kind: AttemptKind::First, previous: 0, node: None, picked: start },
+            newest: Newest { previous: 0, node: None, picked: start },
             failed: None,
             channel,
             options,
@@ -134,11 +133,12 @@ impl Call {
         let Won { reply: response, attempt, mut pick, node, race, tried, made } = won;
         self.retry = race.into_retry();
         (self.tried, self.made) = (tried, made);
-        self.newest.previous = self.retry.previous_attempts();
-        (self.newest.node, self.newest.picked) = (Some(node.clone()), Instant::now());
-        if deadline.is_none() {
-            self.struck = Instant::now() + deadline::WAIT_WITHOUT_DEADLINE;
-        }
+        self.newest = Newest {
+            previous: self.retry.previous_attempts(),
+            node: Some(node.clone()),
+            picked: Instant::now(),
+        };
+        self.struck = deadline.unwrap_or(self.newest.picked + deadline::WAIT_WITHOUT_DEADLINE);
         Ok(match ended(&response) {
             None => {
                 pick.report(Outcome::Begun);
@@ -172,8 +172,15 @@ impl Call {
         let struck = sleep_until(self.struck);
         tokio::pin!(struck);
         let service = channel.service();
-        newest.previous = retry.previous_attempts();
-        let mut attempt = self.observed.attempt(newest.kind, newest.previous);
+        let before = std::mem::replace(&mut newest.previous, retry.previous_attempts());
+        let kind = if *made == 0 {
+            AttemptKind::First
+        } else if newest.previous > before {
+            AttemptKind::Retry
+        } else {
+            AttemptKind::TransparentRetry
+        };
+        let mut attempt = self.observed.attempt(kind, newest.previous);
         let request = channel.request(options, head.uri.path(), &head.headers);
         let asked = balance::Request { tried, ..request };
         let pick = match channel.pick(&asked, options.fail_fast, &mut struck, &attempt).await {
@@ -293,8 +300,6 @@ impl Call {
         let Some(body) = self.replay.attempt() else {
             return Err(failed);
         };
-        let is_declared = retry.previous_attempts() > newest.previous;
-        newest.kind = if is_declared { AttemptKind::Retry } else { AttemptKind::TransparentRetry };
         let service = channel.service();
         let node = newest.node.as_ref().map(|node| &*node.id);
         tracing::debug!(service, node, error = %failed.message(), "call moves on");

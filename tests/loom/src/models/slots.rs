@@ -1,17 +1,13 @@
 //! The peer's MAX_CONCURRENT_STREAMS, which it may change while calls end.
 
-use std::{
-    pin::pin,
-    sync::Arc,
-    task::{Context, Waker},
-};
+use std::{pin::pin, sync::Arc};
 
-use super::both;
+use super::{both, interrupted, is_over};
 use crate::slots::Slots;
 
 /// Takes a slot, if there is one.
 fn take(slots: &Slots) -> bool {
-    pin!(slots.take()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    is_over(pin!(slots.take()))
 }
 
 fn taken(of: usize) -> Arc<Slots> {
@@ -23,10 +19,7 @@ fn taken(of: usize) -> Arc<Slots> {
 
 /// So many calls end while the peer changes what it allows.
 fn ends_within(before: usize, limits: &'static [usize]) {
-    // All of the orders are too many: those with more than three interruptions are left out.
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(move || {
+    interrupted(3, move || {
         let slots = taken(before);
         let change = move |slots: &Slots| limits.iter().for_each(|limit| slots.set_limit(*limit));
         both(&slots, change, move |slots| (0..before).for_each(|_| slots.release()));
