@@ -61,6 +61,8 @@ impl Outcome {
             }
             FailureKind::Suspect | FailureKind::Lost => Self::ConnectionLost,
             FailureKind::Malformed => Self::TransportFailure,
+            // Whose messages are the wrong ones is open.
+            FailureKind::Undecodable => Self::Failure,
             // A handler dropped it, or its own clock struck before ours.
             FailureKind::Reset if code == Code::Cancelled => Self::Failure,
             FailureKind::Reset => Self::TransportFailure,
@@ -97,6 +99,7 @@ mod tests {
     fn a_transport_failure_is_charged_unless_it_is_our_own_or_the_callers() {
         use FailureKind::{
             Body, LeftBehind, Lost, Malformed, NotSent, Refused, Reset, Suspect, TooLarge,
+            Undecodable,
         };
         for (kind, code, expected) in [
             (NotSent, Code::Unavailable, Outcome::TurnedAway),
@@ -105,6 +108,7 @@ mod tests {
             (Suspect, Code::Unavailable, Outcome::ConnectionLost),
             (Lost, Code::Unavailable, Outcome::ConnectionLost),
             (Malformed, Code::Unknown, Outcome::TransportFailure),
+            (Undecodable, Code::Internal, Outcome::Failure),
             (Reset, Code::Internal, Outcome::TransportFailure),
             (Reset, Code::PermissionDenied, Outcome::TransportFailure),
             (Reset, Code::Cancelled, Outcome::Failure),

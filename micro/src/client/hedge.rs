@@ -28,12 +28,13 @@ use super::policy::RetryPolicy;
 ///
 /// The first good answer is the call's, and the other attempt is given up: its stream is reset, and
 /// its server drops the handler. An attempt that fails is followed by another as without hedging, by
-/// the call's [`RetryPolicy`], and a status that this does not list ends the call whatever else is
-/// under way. The second attempt is paid for as a retry is, from the channel's budget, and counts
+/// the call's [`RetryPolicy`]. A status that this does not list ends the call whatever else is under
+/// way; but where it says that the node failed (`Internal`, say), the other attempt's answer is waited
+/// for. The second attempt is paid for as a retry is, from the channel's budget, and counts
 /// against [`ClientBuilder::retries`](super::ClientBuilder::retries): with 0 nothing is hedged.
 ///
 /// The `hedgingPolicy` of a [`ServiceConfig`](super::ServiceConfig) does it for all calls of a method,
-/// with more attempts if it says so.
+/// with more attempts if it says so. There any status that it does not list ends the call (gRFC A6).
 ///
 /// A call whose response is a stream, and any call of tonic's own stubs, is hedged until its response
 /// begins: the first attempt whose headers come is the call's. What sends a stream is hedged by a
@@ -60,6 +61,8 @@ pub(super) struct Hedging {
     pub(super) timed: u32,
     /// After which failures another is made at once, and how many there may be in all.
     pub(super) others: RetryPolicy,
+    /// Whether any status beyond those ends the call, and not only what is no failure of a node's.
+    pub(super) is_strict: bool,
 }
 
 impl Hedge {

@@ -43,7 +43,7 @@ pub(super) struct Sending<'a> {
     pub(super) attempt: &'a mut Attempt,
     pub(super) connection: Connection,
     pub(super) slot: Result<Slot, Failure>,
-    pub(super) node: &'a Node,
+    pub(super) node: &'a Arc<Node>,
     /// How many went before it that count.
     pub(super) previous: u32,
 }

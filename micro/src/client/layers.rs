@@ -156,16 +156,10 @@ async fn one_message(
     let deadline = asked.map_or(deadline, |asked| asked.min(deadline));
     let call =
         unary::Prepared { channel, method, metadata: head.headers, options, start, deadline };
-    unary::attempts(
-        call,
-        || frame.clone(),
-        |reply, served| {
-            let mut response = into_http(reply);
-            response.extensions_mut().insert(served);
-            Ok(response)
-        },
-    )
-    .await
+    let (mut response, served) =
+        unary::attempts(call, || frame.clone(), |reply| Ok(into_http(reply))).await?;
+    response.extensions_mut().insert(served);
+    Ok(response)
 }
 
 fn into_http(reply: UnaryReply) -> http::Response<Body> {

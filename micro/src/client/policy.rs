@@ -85,7 +85,7 @@ impl RetryPolicy {
         let code = failure.to_status().code();
         let is_broken = match failure.kind() {
             // h2 resets with CANCEL what a handler has dropped: one that panicked, say.
-            FailureKind::Reset => true,
+            FailureKind::Reset | FailureKind::Undecodable => true,
             // A proxy's 401, 403 or 404 is an answer.
             FailureKind::Malformed => matches!(code, Code::Internal | Code::Unknown),
             _ => false,

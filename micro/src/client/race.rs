@@ -10,7 +10,10 @@ use super::{
     policy::RetryPolicy,
     retry::{Purse, Pushback, Retry, growing_pause, is_shed},
 };
-use crate::transport::{Failure, FailureKind};
+use crate::{
+    balance::Outcome,
+    transport::{Failure, FailureKind},
+};
 
 /// One hedged call's attempts so far, by
 /// [gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#hedging-policy). The
@@ -18,6 +21,7 @@ use crate::transport::{Failure, FailureKind};
 #[derive(Debug)]
 pub(super) struct Race {
     policy: RetryPolicy,
+    is_strict: bool,
     purse: Purse,
     /// From one attempt's sending to another. None: never for the time that others take.
     delay: Option<Duration>,
@@ -69,6 +73,7 @@ impl Race {
         let attempts_left = hedging.others.max_attempts.min(max_attempts).saturating_sub(1);
         Self {
             policy: hedging.others,
+            is_strict: hedging.is_strict,
             purse,
             delay,
             attempts_left,
@@ -173,7 +178,8 @@ impl Race {
             self.purse.failed();
         }
         if !is_listed {
-            return Then::Fail;
+            let is_nodes = !self.is_strict && Outcome::of_code(code) == Outcome::Failure;
+            return if is_nodes && self.running > 0 { Then::Wait } else { Then::Fail };
         }
         let pause = match (pushback, &self.policy.backoff) {
             (Some(Pushback::Never), _) => {
@@ -240,8 +246,20 @@ mod tests {
         let codes = [Code::Unavailable, Code::Internal, Code::Aborted];
         let at_once = Backoff { initial: Duration::ZERO, max: Duration::ZERO, multiplier: 1.0 };
         let others = RetryPolicy { backoff: Some(at_once), ..RetryPolicy::on(codes) };
-        let hedging =
-            Hedging { delay: Delay::Fixed(DELAY), timed: 3, others: others.max_attempts(4) };
+        let hedging = Hedging {
+            delay: Delay::Fixed(DELAY),
+            timed: 3,
+            others: others.max_attempts(4),
+            is_strict: true,
+        };
+        let mut race = Race::new(hedging, Some(DELAY), 5, Purse::Budget(budget.clone()));
+        race.sent(now);
+        race
+    }
+
+    fn a_call_hedged_once(budget: &Arc<Budget>, now: Instant) -> Race {
+        let others = RetryPolicy::default();
+        let hedging = Hedging { delay: Delay::Fixed(DELAY), timed: 1, others, is_strict: false };
         let mut race = Race::new(hedging, Some(DELAY), 5, Purse::Budget(budget.clone()));
         race.sent(now);
         race
@@ -289,6 +307,28 @@ mod tests {
         let mut race = a6(&budget, start);
         assert!(race.is_due(start + DELAY));
         assert_eq!(race.after_status(&Status::not_found("it"), start + DELAY), Then::Fail);
+    }
+
+    #[test]
+    fn what_a_node_fails_with_does_not_end_the_other_attempt_of_a_call_that_is_hedged_by_itself() {
+        let start = Instant::now();
+        let budget = Arc::new(Budget::new(start));
+        let due = start + DELAY;
+        for (status, then) in [
+            (Status::internal("it"), Then::Wait),
+            (Status::data_loss("it"), Then::Wait),
+            (Status::deadline_exceeded("it"), Then::Wait),
+            (Status::not_found("it"), Then::Fail),
+            (Status::unknown("it"), Then::Fail),
+        ] {
+            let mut race = a_call_hedged_once(&budget, start);
+            assert!(race.is_due(due));
+            race.sent(due);
+            assert_eq!(race.after_status(&status, due), then, "{status}");
+            assert_eq!(race.after_status(&status, due), Then::Fail, "the last");
+            let mut alone = a_call_hedged_once(&budget, start);
+            assert_eq!(alone.after_status(&status, start), Then::Fail, "{status}");
+        }
     }
 
     #[test]
@@ -453,10 +493,7 @@ mod tests {
     fn a_call_hedged_once_is_tried_again_after_failures_all_the_same() {
         let start = Instant::now();
         let budget = Arc::new(Budget::new(start));
-        let others = RetryPolicy::default();
-        let hedging = Hedging { delay: Delay::Fixed(DELAY), timed: 1, others };
-        let mut race = Race::new(hedging, Some(DELAY), 5, Purse::Budget(budget.clone()));
-        race.sent(start);
+        let mut race = a_call_hedged_once(&budget, start);
         assert!(race.is_due(start + DELAY));
         race.sent(start + DELAY);
         assert_eq!(race.due(), None, "once");

@@ -25,7 +25,7 @@ use crate::{
     grpc_timeout, headers,
     metrics::AttemptKind,
     registry::Node,
-    transport::UnaryReply,
+    transport::{Failure, FailureKind, UnaryReply},
 };
 
 /// How a single call differs from its channel's defaults.
@@ -78,7 +78,7 @@ impl Options {
         }
         if let Some(Hedge { delay }) = self.hedge {
             let others = self.retry.unwrap_or_default();
-            self.hedging = Some(Hedging { delay, timed: 1, others });
+            self.hedging = Some(Hedging { delay, timed: 1, others, is_strict: false });
         }
         self
     }
@@ -107,16 +107,10 @@ where
     let deadline = deadline_of(&channel, &metadata, &options, start);
     let frame_len = check_size(message.encoded_len(), options.max_request)?;
     let call = Prepared { channel, method, metadata, options, start, deadline };
-    attempts(
-        call,
-        || encode(&message, frame_len),
-        |reply, served| {
-            let mut extensions = Extensions::new();
-            extensions.insert(served);
-            decode(reply, extensions)
-        },
-    )
-    .await
+    let decode = |reply| decode(reply, Extensions::new());
+    let (mut response, served) = attempts(call, || encode(&message, frame_len), decode).await?;
+    response.extensions_mut().insert(served);
+    Ok(response)
 }
 
 /// What a call says, laid over what the service config says of its method, once the registry was heard.
@@ -147,12 +141,12 @@ pub(super) struct Prepared {
 }
 
 /// Attempts the call until it succeeds, fails for good, or its deadline strikes. `frame` is its
-/// message with the prefix, asked for by each attempt; `read` makes the reply the caller's.
+/// message with the prefix, asked for by each attempt; `read` makes the reply the caller's, if it is one.
 pub(super) async fn attempts<T>(
     call: Prepared,
     frame: impl Fn() -> Bytes + Sync,
-    read: impl Fn(UnaryReply, Served) -> Result<T, Status>,
-) -> Result<T, Status> {
+    read: impl Fn(UnaryReply) -> Result<T, Status> + Sync,
+) -> Result<(T, Served), Status> {
     status::check_metadata(&call.metadata)?;
     let observed = call.channel.observe(&call.options, call.method.path, call.start);
     let ended = match call.options.hedging {
@@ -174,8 +168,8 @@ async fn hedged<T>(
     observed: &Observed,
     hedging: Hedging,
     frame: impl Fn() -> Bytes + Sync,
-    read: impl Fn(UnaryReply, Served) -> Result<T, Status>,
-) -> Result<T, Status> {
+    read: impl Fn(UnaryReply) -> Result<T, Status> + Sync,
+) -> Result<(T, Served), Status> {
     let Prepared { channel, method, metadata, options, start, deadline } = call;
     let path = method.path;
     let (start, deadline) = (*start, *deadline);
@@ -187,26 +181,33 @@ async fn hedged<T>(
         attempt.goes_to(node, head.headers_mut());
         let frame = frame();
         attempt.sent(frame.len().saturating_sub(PREFIX));
-        async move { connection.unary(slot?, head, frame).await }
+        let (node, read) = (node.clone(), &read);
+        async move { answer(connection.unary(slot?, head, frame).await?, &node, options, read) }
     };
     channel.purse().called();
-    let check = |reply: &UnaryReply| status::of_reply(&reply.headers, &reply.trailers);
-    let Won { reply, mut attempt, pick, node, made, .. } =
+    let check = |answer: &Answer<T>| match answer {
+        Answer::Reply { .. } => Ok(()),
+        Answer::Status(status) => Err(status.clone()),
+    };
+    let Won { reply: answer, mut attempt, pick, node, made, .. } =
         hedged.race(hedging, send, check).await?;
+    let (length, reply) = match answer {
+        Answer::Reply { length, reply } => (length, reply),
+        Answer::Status(status) => return Err(attempt.failed(status)),
+    };
     channel.purse().succeeded();
-    attempt.received(reply.message.as_ref().map_or(0, Bytes::len));
+    attempt.received(length);
     attempt.ended(Code::Ok, "");
-    let (response, outcome) = taken(reply, Served::new(node, made), options, read);
-    pick.finish(outcome);
-    response
+    pick.finish(Outcome::Success);
+    Ok((reply?, Served::new(node, made)))
 }
 
 async fn one_by_one<T>(
     call: &Prepared,
     observed: &Observed,
     frame: impl Fn() -> Bytes + Sync,
-    read: impl Fn(UnaryReply, Served) -> Result<T, Status>,
-) -> Result<T, Status> {
+    read: impl Fn(UnaryReply) -> Result<T, Status> + Sync,
+) -> Result<(T, Served), Status> {
     let Prepared { channel, method, metadata, options, start, deadline } = call;
     let timeout = *deadline - *start;
     let struck = sleep_until(*deadline);
@@ -238,30 +239,28 @@ async fn one_by_one<T>(
         attempt.goes_to(&node, head.headers_mut());
         let frame = frame();
         attempt.sent(frame.len().saturating_sub(PREFIX));
-        let reply = tokio::select! {
+        let answered = tokio::select! {
             biased;
-            reply = async { pick.connection().unary(slot?, head, frame).await } => reply,
+            answered = async {
+                answer(pick.connection().unary(slot?, head, frame).await?, &node, options, &read)
+            } => answered,
             () = &mut struck => {
                 pick.finish(Outcome::Failure);
                 return Err(attempt.failed(status::no_answer(service, &node, timeout)));
             }
         };
-        let (next, failed) = match reply {
-            Ok(reply) => match status::of_reply(&reply.headers, &reply.trailers) {
-                Ok(()) => {
-                    retry.succeeded();
-                    attempt.received(reply.message.as_ref().map_or(0, Bytes::len));
-                    attempt.ended(Code::Ok, "");
-                    let served = Served::new(node, tried.len() + 1);
-                    let (response, outcome) = taken(reply, served, options, read);
-                    pick.finish(outcome);
-                    return response;
-                }
-                Err(ended) => {
-                    pick.finish(Outcome::of_code(ended.code()));
-                    (retry.after_status(&ended, Instant::now()), ended)
-                }
-            },
+        let (next, failed) = match answered {
+            Ok(Answer::Reply { length, reply }) => {
+                retry.succeeded();
+                attempt.received(length);
+                attempt.ended(Code::Ok, "");
+                pick.finish(Outcome::Success);
+                return Ok((reply?, Served::new(node, tried.len() + 1)));
+            }
+            Ok(Answer::Status(ended)) => {
+                pick.finish(Outcome::of_code(ended.code()));
+                (retry.after_status(&ended, Instant::now()), ended)
+            }
             Err(failure) => {
                 pick.finish(Outcome::of_failure(&failure));
                 (
@@ -325,27 +324,43 @@ pub(super) fn check_size(len: usize, limit: Option<Limit>) -> Result<usize, Stat
     Ok(PREFIX + len)
 }
 
-/// A reply as the caller has it, and what it says of the node.
-pub(super) fn taken<T>(
+/// What a node answered.
+enum Answer<T> {
+    /// A message of so many bytes: as the caller has it, or one that this client is set not to take.
+    Reply { length: usize, reply: Result<T, Status> },
+    /// Any status but OK.
+    Status(Status),
+}
+
+/// # Errors
+/// When it is none.
+fn answer<T>(
     reply: UnaryReply,
-    served: Served,
+    node: &Node,
     options: &Options,
-    read: impl Fn(UnaryReply, Served) -> Result<T, Status>,
-) -> (Result<T, Status>, Outcome) {
-    if let Err(too_large) = check_reply(&reply, &served.node, options) {
-        // An answer, though one that this client is set not to take.
-        return (Err(too_large), Outcome::Success);
+    read: impl Fn(UnaryReply) -> Result<T, Status>,
+) -> Result<Answer<T>, Failure> {
+    if let Err(status) = status::of_reply(&reply.headers, &reply.trailers) {
+        return Ok(Answer::Status(status));
     }
-    let response = read(reply, served);
-    let outcome = if response.is_ok() { Outcome::Success } else { Outcome::Failure };
-    (response, outcome)
+    let length = reply.message.as_ref().map_or(0, Bytes::len);
+    let reply = match check_reply(length, node, options) {
+        Err(too_large) => Err(too_large),
+        Ok(()) => {
+            let undecodable = |status: Status| {
+                let text = format!("{}: {}", node.address, status.message());
+                Failure::new(FailureKind::Undecodable, Status::new(status.code(), text))
+            };
+            Ok(read(reply).map_err(undecodable)?)
+        }
+    };
+    Ok(Answer::Reply { length, reply })
 }
 
 /// What is over the channel's limit was not even read; the method's may be less.
-fn check_reply(reply: &UnaryReply, node: &Node, options: &Options) -> Result<(), Status> {
-    let len = reply.message.as_ref().map_or(0, Bytes::len);
+fn check_reply(length: usize, node: &Node, options: &Options) -> Result<(), Status> {
     match options.max_response {
-        Some(limit) if len > limit.bytes => Err(status::reply_too_large(node, len, limit)),
+        Some(limit) if length > limit.bytes => Err(status::reply_too_large(node, length, limit)),
         _ => Ok(()),
     }
 }

@@ -39,6 +39,8 @@ pub(crate) enum FailureKind {
     Body,
     /// The peer's answer breaks the rules of HTTP/2 or gRPC, or is not gRPC's.
     Malformed,
+    /// The peer's message is not of the method's kind.
+    Undecodable,
     /// The peer's message is longer than we take.
     TooLarge,
 }

@@ -59,6 +59,19 @@ pub(super) fn check(peer: &str, status: StatusCode, headers: &HeaderMap) -> Resu
     malformed(Code::Unknown, text)
 }
 
+/// Checks the end of a response to one message: it says how the call went, and had a message if well.
+pub(super) fn check_end(peer: &str, end: &HeaderMap, has_message: bool) -> Result<(), Failure> {
+    let why = match end.get(&GRPC_STATUS) {
+        None => "the peer ended the call without a grpc-status",
+        Some(status) if status == "0" && !has_message => {
+            "the peer ended the call with status OK and without a message"
+        }
+        Some(_) => return Ok(()),
+    };
+    let status = Status::internal(format!("{peer}: {why}"));
+    Err(Failure::new(FailureKind::Malformed, status))
+}
+
 fn is_grpc(content_type: &[u8]) -> bool {
     let rest = content_type.strip_prefix(b"application/grpc");
     matches!(rest, Some([] | [b'+' | b';' | b' ', ..]))

@@ -12,7 +12,7 @@ use super::{
 use crate::headers::drop_malformed_details;
 
 /// What a peer answered. Its gRPC status is for the caller to read: in the trailers, or in the
-/// headers of an answer that has neither message nor trailers.
+/// headers of an answer that has neither message nor trailers. With an OK there is a message.
 #[derive(Debug)]
 pub(crate) struct UnaryReply {
     /// The response's headers.
@@ -51,6 +51,7 @@ impl Connection {
         };
         let rest = response::check(&shared.peer, head.status, &head.headers)?;
         if rest == Rest::Nothing {
+            response::check_end(&shared.peer, &head.headers, false)?;
             drop_malformed_details(&mut head.headers);
             return Ok(UnaryReply {
                 headers: head.headers,
@@ -83,6 +84,7 @@ impl Connection {
             Err(_) if is_error => None,
             Err(fault) => return Err(Failure::of_fault(&shared.peer, &fault)),
         };
+        response::check_end(&shared.peer, &trailers, message.is_some())?;
         Ok(UnaryReply { headers: head.headers, message, trailers })
     }
 }

@@ -97,7 +97,8 @@ fn hedging(place: &Place<'_>) -> Result<Hedging, String> {
     let at_once = Backoff { initial: Duration::ZERO, max: Duration::ZERO, multiplier: 1.0 };
     let others = RetryPolicy { backoff: Some(at_once), ..RetryPolicy::on(codes) };
     let others = others.max_attempts(attempts);
-    Ok(Hedging { delay: Delay::Fixed(delay), timed: others.max_attempts - 1, others })
+    let timed = others.max_attempts - 1;
+    Ok(Hedging { delay: Delay::Fixed(delay), timed, others, is_strict: true })
 }
 
 fn attempts(place: &Place<'_>) -> Result<u32, String> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Uri, Version};
-use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Code, Status};
 
@@ -142,15 +142,14 @@ impl Call {
         Ok(match ended(&response) {
             None => {
                 pick.report(Outcome::Begun);
-                let response = self.answered(response, node, pick, judged);
+                let response = self.answered(response, node, pick);
                 Begun::Streams(response, attempt)
             }
             Some(ended) => {
                 pick.report(Outcome::Success);
                 self.retry.succeeded();
                 let ended = attempt.failed(ended);
-                let response = self.answered(response, node, pick, |_, _| {});
-                Begun::Over(response, ended)
+                Begun::Over(self.over(response, node), ended)
             }
         })
     }
@@ -238,7 +237,7 @@ impl Call {
         // else (gRFC A6).
         let Some(ended) = Status::from_header_map(response.headers()) else {
             pick.report(Outcome::Begun);
-            let response = self.answered(response, node, pick, judged);
+            let response = self.answered(response, node, pick);
             return Ok(Begun::Streams(response, attempt));
         };
         pick.report(Outcome::of_code(ended.code()));
@@ -252,22 +251,27 @@ impl Call {
             }
         }
         self.unpaid();
-        // It was reported, and is no more than in flight.
-        let response = self.answered(response, node, pick, |_, _| {});
-        Ok(Begun::Over(response, ended))
+        Ok(Begun::Over(self.over(response, node), ended))
     }
 
-    /// The response as its caller has it.
+    /// A response that was over with its headers, as its caller has it: nothing that follows matters.
+    fn over<B>(&self, response: http::Response<B>, node: Arc<Node>) -> http::Response<Body> {
+        let mut response =
+            response.map(|_| Empty::new().map_err(|never| match never {}).boxed_unsync());
+        response.extensions_mut().insert(Served::new(node, self.made));
+        response
+    }
+
+    /// One whose body is still to come.
     fn answered(
         &self,
         response: http::Response<crate::transport::Body>,
         node: Arc<Node>,
         pick: Pick,
-        end: fn(Pick, End<'_>),
     ) -> http::Response<Body> {
         let (mut head, body) = response.into_parts();
         head.extensions.insert(Served::new(node.clone(), self.made));
-        let body = Bounded::new(body, self.deadline, node.clone(), pick, end);
+        let body = Bounded::new(body, self.deadline, node.clone(), pick, judged);
         let body = match self.options.max_response {
             None => body.boxed_unsync(),
             Some(limit) => {

@@ -7,18 +7,22 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status};
 
 use super::super::status;
-use crate::{balance::Outcome, headers, registry::Node, transport::Failure};
+use crate::{
+    balance::Outcome,
+    headers,
+    registry::Node,
+    transport::{Failure, FailureKind},
+};
 
 pin_project! {
-    /// A response body that counts as in flight until it ends or is dropped, and that ends with
-    /// `DeadlineExceeded` when the call's deadline strikes.
+    /// A response body that counts as in flight until it ends or is dropped, and that ends with a
+    /// status: `DeadlineExceeded` when the call's deadline strikes, `Internal` when its server says none.
     pub(super) struct Bounded<B, P> {
         // Neither is kept once nothing follows: who has read a stream to its end may hold it for
         // long, and a stream cut short is to be reset.
@@ -56,8 +60,8 @@ impl From<Cut> for Status {
 /// How a stream ended.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum End<'a> {
-    /// In order, with these trailers.
-    Whole(Option<&'a HeaderMap>),
+    /// In order, with this status.
+    Whole(Code),
     /// Without the server's word.
     Broken(&'a Failure),
     /// With the caller's time.
@@ -68,11 +72,7 @@ impl End<'_> {
     /// What it says of the node.
     pub(super) fn outcome(self) -> Outcome {
         match self {
-            Self::Whole(trailers) => {
-                let status = trailers.and_then(headers::status);
-                // Without one it is no answer of gRPC's.
-                status.map_or(Outcome::TransportFailure, |(code, _)| Outcome::of_code(code))
-            }
+            Self::Whole(code) => Outcome::of_code(code),
             // A stream may be meant to last until then, by the node's clock as by ours.
             Self::Broken(failure) if failure.to_status().code() == Code::Cancelled => {
                 Outcome::Cancelled
@@ -122,19 +122,27 @@ where
                 (this.end)(in_flight, end);
             }
         };
-        let last = match frame {
+        let ended = match frame {
             Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
                 return Poll::Ready(Some(Ok(frame)));
             }
             Poll::Ready(Some(Ok(frame))) => {
-                tell(End::Whole(frame.trailers_ref()));
+                let status = frame.trailers_ref().and_then(headers::status);
+                match status.map(|(code, _)| code) {
+                    Some(code) => Poll::Ready(Ok((frame, code))),
+                    None => Poll::Ready(Err(without_status(this.node))),
+                }
+            }
+            Poll::Ready(None) => Poll::Ready(Err(without_status(this.node))),
+            Poll::Ready(Some(Err(failure))) => Poll::Ready(Err(failure)),
+            Poll::Pending => Poll::Pending,
+        };
+        let last = match ended {
+            Poll::Ready(Ok((frame, code))) => {
+                tell(End::Whole(code));
                 Some(Ok(frame))
             }
-            Poll::Ready(None) => {
-                tell(End::Whole(None));
-                None
-            }
-            Poll::Ready(Some(Err(failure))) => {
+            Poll::Ready(Err(failure)) => {
                 // By what it is: a lost connection is told by each stream, and is one.
                 tell(End::Broken(&failure));
                 let status = status::broken(this.node, &failure.to_status());
@@ -163,12 +171,19 @@ where
     }
 }
 
+fn without_status(node: &Node) -> Failure {
+    let text = format!("{}: the peer ended the call without a grpc-status", node.address);
+    Failure::new(FailureKind::Malformed, Status::internal(text))
+}
+
 #[cfg(test)]
 mod tests {
     use std::{sync::Mutex, time::Duration};
 
+    use http::HeaderMap;
+
     use super::*;
-    use crate::transport::FailureKind::{self, Lost, Reset};
+    use crate::transport::FailureKind::{Lost, Reset};
     use http_body_util::{BodyExt as _, StreamBody};
 
     fn node() -> Arc<Node> {
@@ -184,7 +199,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_read_to_its_end_is_no_longer_in_flight() {
-        let trailers = Frame::trailers(HeaderMap::new());
+        let ok = http::HeaderValue::from_static("0");
+        let trailers = Frame::trailers(HeaderMap::from_iter([(Status::GRPC_STATUS, ok)]));
         let frames = [Ok::<_, Failure>(Frame::data(Bytes::from_static(b"word"))), Ok(trailers)];
         let (in_flight, is_in_flight) = guard();
         let body = StreamBody::new(tokio_stream::iter(frames));

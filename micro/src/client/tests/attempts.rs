@@ -9,14 +9,16 @@ use std::{
 };
 
 use tokio::time::{Instant, timeout};
+use tokio_stream::StreamExt as _;
 use tonic::Code;
 
-use super::raw::{GOAWAY, HEAD, HEADERS, REFUSED_STREAM, RST_STREAM, Raw, SETTINGS, node};
+use super::raw::{DATA, GOAWAY, HEAD, HEADERS, REFUSED_STREAM, RST_STREAM, Raw, SETTINGS, node};
 use crate::{
     Client,
     client::Hedge,
     fixture::{Echo, Stub, Word, client, start},
     layer::Next,
+    service::Handle,
 };
 
 #[tokio::test]
@@ -44,31 +46,101 @@ async fn a_call_that_costs_its_connection_is_not_sent_to_node_after_node() {
     assert_eq!(calls.load(Ordering::SeqCst), 2, "once more, and no further");
 }
 
-#[tokio::test]
-async fn an_idempotent_call_moves_on_from_a_node_that_drops_its_calls_or_speaks_no_grpc() {
-    /// `content-type: text/html` with `:status: 200`.
-    const PAGE: &[u8] = b"\x88\x00\x0ccontent-type\x09text/html";
-    const CANCEL: [u8; 4] = [0, 0, 0, 8];
-    for (name, kind, flags, payload) in
-        [("drops", RST_STREAM, 0, &CANCEL[..]), ("page", HEADERS, 5, PAGE)]
-    {
-        let registry = format!("memory://client-moves-on-{name}");
-        let listener = node(&registry, "a").await;
-        let asked = Arc::new(AtomicU32::new(0));
-        let counted = asked.clone();
-        tokio::spawn(async move {
-            let mut raw = Raw::accept(&listener).await.expect("a client");
-            while let Ok(stream) = raw.next(HEADERS).await {
-                counted.fetch_add(1, Ordering::SeqCst);
-                raw.write(kind, flags, stream, payload).await.expect("connected");
+/// `content-type: text/html` with `:status: 200`.
+const PAGE: &[u8] = b"\x88\x00\x0ccontent-type\x09text/html";
+const CANCEL: &[u8] = &[0, 0, 0, 8];
+/// A message of no kind, with its prefix.
+const GARBAGE: &[u8] = &[0, 0, 0, 0, 3, 255, 255, 255];
+const EMPTY: &[u8] = &[0; 5];
+const TRAILERS: &[u8] = b"\x00\x04said\x02no";
+const OK: &[u8] = b"\x00\x0bgrpc-status\x010";
+
+/// A frame of what a node answers with: its type, flags and payload.
+type Answer = &'static [(u8, u8, &'static [u8])];
+
+/// A node beside a good one, whose answers are none: its address, and how many it gave.
+async fn beside_a_good_one(name: &str, answer: Answer) -> (Stub, String, Arc<AtomicU32>, Handle) {
+    let registry = format!("memory://client-no-answer-{name}");
+    let listener = node(&registry, "a").await;
+    let address = listener.local_addr().expect("an address").to_string();
+    let asked = Arc::new(AtomicU32::new(0));
+    let counted = asked.clone();
+    tokio::spawn(async move {
+        let mut raw = Raw::accept(&listener).await.expect("a client");
+        while let Ok(stream) = raw.next(HEADERS).await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            for (kind, flags, payload) in answer {
+                raw.write(*kind, *flags, stream, payload).await.expect("connected");
             }
-        });
-        let _other = start(&registry, "a", Echo::named("other")).await;
-        let stub = Stub::new("a", &client(&registry));
+        }
+    });
+    let good = start(&registry, "a", Echo::named("good")).await;
+    (Stub::new("a", &client(&registry)), address, asked, good)
+}
+
+#[tokio::test]
+async fn an_idempotent_call_moves_on_from_a_node_whose_answers_are_none() {
+    let answers: [(&str, Answer, &str); 7] = [
+        ("dropped", &[(RST_STREAM, 0, CANCEL)], "the peer reset the stream: CANCEL"),
+        ("page", &[(HEADERS, 5, PAGE)], "its content-type is \"text/html\""),
+        ("head", &[(HEADERS, 5, HEAD)], "without a grpc-status"),
+        ("cut", &[(HEADERS, 4, HEAD), (DATA, 1, EMPTY)], "without a grpc-status"),
+        ("trailers", &[(HEADERS, 4, HEAD), (HEADERS, 5, TRAILERS)], "without a grpc-status"),
+        ("empty", &[(HEADERS, 4, HEAD), (HEADERS, 5, OK)], "without a message"),
+        (
+            "garbage",
+            &[(HEADERS, 4, HEAD), (DATA, 0, GARBAGE), (HEADERS, 5, OK)],
+            "the server's message cannot be decoded",
+        ),
+    ];
+    for (name, answer, text) in answers {
+        let (stub, _, asked, _good) = beside_a_good_one(name, answer).await;
         while asked.load(Ordering::SeqCst) == 0 {
             let reply = stub.read(Word::new("who?")).await.expect("the other answers");
-            assert_eq!(reply.into_inner().text, "other", "{name}");
+            assert_eq!(reply.into_inner().text, "good", "{name}");
         }
+        let (stub, _, asked, _good) = beside_a_good_one(&format!("{name}-hedged"), answer).await;
+        while asked.load(Ordering::SeqCst) == 0 {
+            let hedge = Hedge::after(Duration::from_secs(5));
+            let reply = stub.say(Word::new("who?")).hedge(hedge).await.expect("the other answers");
+            assert_eq!(reply.into_inner().text, "good", "{name}");
+        }
+        let (stub, address, _, _good) = beside_a_good_one(&format!("{name}-once"), answer).await;
+        let status = loop {
+            if let Err(status) = stub.say(Word::new("who?")).await {
+                break status;
+            }
+        };
+        assert_ne!(status.code(), Code::Unavailable, "{status}");
+        assert!(status.message().contains(text), "{status}");
+        assert!(status.message().contains(&address), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn an_idempotent_stream_moves_on_from_a_node_that_ends_it_without_a_status() {
+    let answers: [(&str, Answer); 2] = [
+        ("stream-head", &[(HEADERS, 5, HEAD)]),
+        ("stream-trailers", &[(HEADERS, 4, HEAD), (HEADERS, 5, TRAILERS)]),
+    ];
+    for (name, answer) in answers {
+        let (stub, _, asked, _good) = beside_a_good_one(name, answer).await;
+        while asked.load(Ordering::SeqCst) == 0 {
+            let words = stub.follow(Word::new("who?")).await.expect("a stream").into_inner();
+            let words: Vec<_> = words.map(|word| word.expect("a word").text).collect().await;
+            assert_eq!(words, ["good", "good good"], "{name}");
+        }
+        let (stub, address, _, _good) = beside_a_good_one(&format!("{name}-once"), answer).await;
+        let status = loop {
+            let mut words = stub.down(Word::new("who?")).await.expect("a stream").into_inner();
+            match words.next().await.expect("something") {
+                Ok(_) => {}
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(status.code(), Code::Internal, "{status}");
+        assert!(status.message().contains(&address), "{status}");
+        assert!(status.message().contains("without a grpc-status"), "{status}");
     }
 }
 
