@@ -41,6 +41,7 @@ each! {
     a_node_that_refuses_each_second_stream: ResetsRefused;
     a_node_that_resets_each_second_stream: ResetsForError;
     a_node_that_resets_each_second_stream_amid_its_answer: ResetsAmidAnswer;
+    a_node_that_ends_each_second_call_without_a_status: EndsWithoutStatus;
     a_node_that_is_always_exhausted: Exhausted;
     a_node_that_fails_fast: Unavailable;
 }

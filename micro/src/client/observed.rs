@@ -47,6 +47,10 @@ impl Observed {
 
     /// Another attempt would have been made, had there been a budget for it.
     pub(super) fn retry_refused(&self) {
+        tracing::debug!(
+            "the call is not made again: the channel's budget for that is spent (20% of its calls and \
+             10 a second, or its config's retryThrottling)"
+        );
         self.metrics.retry_refused();
     }
 

@@ -21,7 +21,8 @@ use crate::registry::Node;
 /// ```
 ///
 /// A stream has it too, with its headers and of the node that these came from: its messages may be
-/// another's, if that node failed before the first. A call that failed names the node in its status.
+/// another's, if that node failed before the first. A call that failed has none: its status is its
+/// handler's, or the channel's own, which names the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Served {

@@ -174,6 +174,8 @@ pub(super) fn of_reply(headers: &HeaderMap, trailers: &HeaderMap) -> Result<(), 
     }
     let status = Status::from_header_map(trailers)
         .or_else(|| Status::from_header_map(headers))
-        .unwrap_or_else(|| Status::internal("the server ended the call without a grpc-status"));
+        .unwrap_or_else(|| {
+            Status::internal("the layers have left the response without a grpc-status")
+        });
     if status.code() == Code::Ok { Ok(()) } else { Err(status) }
 }

@@ -380,9 +380,8 @@ pub(super) fn decode<Res: Message + Default>(
     extensions: Extensions,
 ) -> Result<Response<Res>, Status> {
     let UnaryReply { headers, message, mut trailers } = reply;
-    let message = message.ok_or_else(|| {
-        Status::internal("the server ended the call with status OK and without a message")
-    })?;
+    let message = message
+        .ok_or_else(|| Status::internal("the layers have left the response without a message"))?;
     let message = Res::decode(message).map_err(|error| {
         Status::internal(format!("the server's message cannot be decoded: {error}"))
     })?;

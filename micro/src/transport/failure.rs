@@ -64,6 +64,12 @@ impl Failure {
         Self::new(kind, Status::new(code, format!("{peer}: {fault}")))
     }
 
+    /// The peer's answer ended, and says not how the call went.
+    pub(crate) fn without_status(peer: &str) -> Self {
+        let text = format!("{peer}: the peer ended the call without a grpc-status");
+        Self::new(FailureKind::Malformed, Status::internal(text))
+    }
+
     /// Our request's body failed.
     pub(super) fn of_body(error: Box<dyn Error + Send + Sync>) -> Self {
         Self::new(FailureKind::Body, Status::from_error(error))

@@ -61,15 +61,15 @@ pub(super) fn check(peer: &str, status: StatusCode, headers: &HeaderMap) -> Resu
 
 /// Checks the end of a response to one message: it says how the call went, and had a message if well.
 pub(super) fn check_end(peer: &str, end: &HeaderMap, has_message: bool) -> Result<(), Failure> {
-    let why = match end.get(&GRPC_STATUS) {
-        None => "the peer ended the call without a grpc-status",
+    match end.get(&GRPC_STATUS) {
+        None => Err(Failure::without_status(peer)),
         Some(status) if status == "0" && !has_message => {
-            "the peer ended the call with status OK and without a message"
+            let text =
+                format!("{peer}: the peer ended the call with status OK and without a message");
+            Err(Failure::new(FailureKind::Malformed, Status::internal(text)))
         }
-        Some(_) => return Ok(()),
-    };
-    let status = Status::internal(format!("{peer}: {why}"));
-    Err(Failure::new(FailureKind::Malformed, status))
+        Some(_) => Ok(()),
+    }
 }
 
 fn is_grpc(content_type: &[u8]) -> bool {

@@ -56,6 +56,8 @@ pub enum NodeFault {
     ResetsForError,
     /// .. a node that resets each second call after its answer's headers.
     ResetsAmidAnswer,
+    /// .. a node that ends each second call without a status.
+    EndsWithoutStatus,
     /// .. a node that answers all calls with `ResourceExhausted`.
     Exhausted,
     /// .. a node that answers all calls with `Unavailable`.
@@ -73,7 +75,7 @@ pub const PAUSE: Duration = Duration::from_millis(20);
 
 impl NodeFault {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Killed,
         Self::TwoKilled,
         Self::AllKilled,
@@ -93,6 +95,7 @@ impl NodeFault {
         Self::ResetsRefused,
         Self::ResetsForError,
         Self::ResetsAmidAnswer,
+        Self::EndsWithoutStatus,
         Self::Exhausted,
         Self::Unavailable,
         Self::Slow,
@@ -120,6 +123,7 @@ impl NodeFault {
             Self::ResetsRefused => "one of three resets each second call, REFUSED_STREAM",
             Self::ResetsForError => "one of three resets each second call, INTERNAL_ERROR",
             Self::ResetsAmidAnswer => "one of three resets each second call amid its answer",
+            Self::EndsWithoutStatus => "one of three ends each second call without a status",
             Self::Exhausted => "one of three always ResourceExhausted",
             Self::Unavailable => "one of three fails fast, Unavailable",
             Self::Slow => "one of three 100 times slower",
@@ -145,9 +149,11 @@ impl NodeFault {
             // Five bad statuses in a row eject it, or five calls broken of which every second one is
             // answered; and each caller may have one there by then. It is away for 30 s, and the call
             // that tries it again is one that may be made elsewhere.
-            Self::ResetsForError | Self::ResetsAmidAnswer | Self::Exhausted | Self::Unavailable => {
-                5 + CALLERS
-            }
+            Self::ResetsForError
+            | Self::ResetsAmidAnswer
+            | Self::EndsWithoutStatus
+            | Self::Exhausted
+            | Self::Unavailable => 5 + CALLERS,
             _ => 0,
         }
     }
@@ -156,7 +162,11 @@ impl NodeFault {
     fn is_ejected(self) -> bool {
         matches!(
             self,
-            Self::ResetsForError | Self::ResetsAmidAnswer | Self::Exhausted | Self::Unavailable
+            Self::ResetsForError
+                | Self::ResetsAmidAnswer
+                | Self::EndsWithoutStatus
+                | Self::Exhausted
+                | Self::Unavailable
         )
     }
 
@@ -321,6 +331,7 @@ impl NodeFault {
             Self::ResetsRefused => Rule::Resets(Reason::REFUSED_STREAM),
             Self::ResetsForError => Rule::Resets(Reason::INTERNAL_ERROR),
             Self::ResetsAmidAnswer => Rule::ResetsAmidAnswer,
+            Self::EndsWithoutStatus => Rule::EndsWithoutStatus,
             _ => unreachable!("{self:?} is done to a node of the fleet"),
         };
         Peer::Rogue(Rogue::start(rule, journals).await)

@@ -36,6 +36,8 @@ pub enum Rule {
     Resets(Reason),
     /// Resets each second call of a connection once its answer's headers are out.
     ResetsAmidAnswer,
+    /// Ends each second call of a connection amid its answer, as a proxy does that has lost its node.
+    EndsWithoutStatus,
 }
 
 /// A rogue node. Dropped, it closes its connections.
@@ -72,7 +74,7 @@ impl Rogue {
         Self { address, offences, _listening: listening }
     }
 
-    /// How often it has broken the manners: GOAWAYs and resets.
+    /// How often it has broken the manners: GOAWAYs, resets, and ends without a status.
     pub fn offences(&self) -> usize {
         self.offences.load(Ordering::Relaxed)
     }
@@ -99,7 +101,7 @@ async fn serve(
         let is_second = calls % 2 == 0;
         let is_offence = match rule {
             Rule::GoesAway => calls == 10,
-            Rule::Resets(_) | Rule::ResetsAmidAnswer => is_second,
+            Rule::Resets(_) | Rule::ResetsAmidAnswer | Rule::EndsWithoutStatus => is_second,
         };
         offences.fetch_add(usize::from(is_offence), Ordering::Relaxed);
         match rule {
@@ -145,6 +147,9 @@ async fn answer(
         sleep(Duration::from_millis(1)).await;
         stream.send_reset(Reason::INTERNAL_ERROR);
         return Ok(());
+    }
+    if let Some(Rule::EndsWithoutStatus) = rule {
+        return stream.send_data(Bytes::new(), true);
     }
     let receipt = Receipt { node: Rogue::ID.to_owned() }.encode_to_vec();
     let mut frame = BytesMut::with_capacity(PREFIX + receipt.len());

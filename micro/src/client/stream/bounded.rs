@@ -13,12 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status};
 
 use super::super::status;
-use crate::{
-    balance::Outcome,
-    headers,
-    registry::Node,
-    transport::{Failure, FailureKind},
-};
+use crate::{balance::Outcome, headers, registry::Node, transport::Failure};
 
 pin_project! {
     /// A response body that counts as in flight until it ends or is dropped, and that ends with a
@@ -130,10 +125,10 @@ where
                 let status = frame.trailers_ref().and_then(headers::status);
                 match status.map(|(code, _)| code) {
                     Some(code) => Poll::Ready(Ok((frame, code))),
-                    None => Poll::Ready(Err(without_status(this.node))),
+                    None => Poll::Ready(Err(Failure::without_status(&this.node.address))),
                 }
             }
-            Poll::Ready(None) => Poll::Ready(Err(without_status(this.node))),
+            Poll::Ready(None) => Poll::Ready(Err(Failure::without_status(&this.node.address))),
             Poll::Ready(Some(Err(failure))) => Poll::Ready(Err(failure)),
             Poll::Pending => Poll::Pending,
         };
@@ -171,11 +166,6 @@ where
     }
 }
 
-fn without_status(node: &Node) -> Failure {
-    let text = format!("{}: the peer ended the call without a grpc-status", node.address);
-    Failure::new(FailureKind::Malformed, Status::internal(text))
-}
-
 #[cfg(test)]
 mod tests {
     use std::{sync::Mutex, time::Duration};
@@ -183,7 +173,7 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
-    use crate::transport::FailureKind::{Lost, Reset};
+    use crate::transport::FailureKind::{self, Lost, Reset};
     use http_body_util::{BodyExt as _, StreamBody};
 
     fn node() -> Arc<Node> {
