@@ -228,6 +228,13 @@ fn least_request_of_more_comes_to_a_busy_node_less_often() {
 }
 
 #[test]
+fn least_request_of_another_number_is_another_policy() {
+    assert_eq!(Balancing::least_request_of(2), Balancing::least_request());
+    assert_ne!(Balancing::least_request_of(3), Balancing::least_request());
+    assert_eq!(Balancing::least_request_of(11), Balancing::least_request_of(10));
+}
+
+#[test]
 fn least_request_of_more_than_there_are_is_of_those() {
     for (nodes, tried) in [(1, vec![]), (2, vec![]), (3, vec![EndpointId(1), EndpointId(2)])] {
         let mut fleet = Fleet::of(&Balancing::least_request_of(10), 0..nodes);
