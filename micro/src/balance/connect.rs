@@ -23,7 +23,8 @@ use crate::transport::{self, Disconnect};
 const BEGUN: usize = 64;
 
 /// How long one counts as begun. Who is slower than this costs nothing but a socket: nodes that
-/// stay silent for their whole second keep nobody waiting for all of it.
+/// stay silent for their whole second keep nobody waiting for all of it. In each of the two lines that
+/// is up to 64 x 1 s / 50 ms = 1 280 sockets, more than some processes may have.
 const BEGINS: Duration = Duration::from_millis(50);
 
 /// Makes connections, and says when each stops being one to pick.
@@ -81,6 +82,18 @@ pub(crate) enum NotConnected {
         /// Whether the peer left it unanswered for as long as a connection counts as begun.
         is_silent: bool,
     },
+    /// There is no socket for it here: that says nothing of the node.
+    NoSocket {
+        /// For people, with the address.
+        why: String,
+    },
+}
+
+impl NotConnected {
+    fn of(error: &transport::ConnectError, is_silent: bool) -> Self {
+        let why = error.to_string();
+        if error.is_own() { Self::NoSocket { why } } else { Self::Failed { why, is_silent } }
+    }
 }
 
 /// The real one.
@@ -126,7 +139,7 @@ impl Connect for Transport {
             }
         };
         let is_silent = begun.elapsed() >= BEGINS;
-        connected.map_err(|error| NotConnected::Failed { why: error.to_string(), is_silent })
+        connected.map_err(|error| NotConnected::of(&error, is_silent))
     }
 
     async fn ended(connection: Self::Connection) -> (Ended, Disconnect) {
@@ -158,6 +171,8 @@ async fn ended(state: &mut watch::Receiver<transport::ConnectionState>) -> Ended
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
     use super::*;
@@ -243,6 +258,38 @@ mod tests {
         socket.write_all(SETTINGS.as_flattened()).await.expect("SETTINGS, and ours acknowledged");
         back.await.expect("no panic").expect("connected");
         dials.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    /// The numbers are Linux's.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn to_have_no_socket_for_it_says_nothing_of_a_node() {
+        for (code, name, expected) in [
+            (24, "EMFILE", Some("too many open files in this process: raise `ulimit -n` (")),
+            (23, "ENFILE", Some("too many open files on this machine: raise `fs.file-max` (")),
+            (105, "ENOBUFS", Some("this machine has no memory for another socket (")),
+            (
+                99,
+                "EADDRNOTAVAIL",
+                Some("this machine has no port, or no address, left to connect from ("),
+            ),
+            (111, "ECONNREFUSED", None),
+            (110, "ETIMEDOUT", None),
+            (113, "EHOSTUNREACH", None),
+            (101, "ENETUNREACH", None),
+        ] {
+            let error = io::Error::from_raw_os_error(code);
+            let error = transport::ConnectError::tcp("a:1", error);
+            match (NotConnected::of(&error, false), expected) {
+                (NotConnected::NoSocket { why }, Some(expected)) => {
+                    let expected = format!("cannot connect to a:1: {expected}");
+                    assert!(why.starts_with(&expected), "{name}: {why}");
+                    assert!(why.ends_with(&format!("(os error {code}))")), "{name}: {why}");
+                }
+                (NotConnected::Failed { is_silent: false, .. }, None) => {}
+                (found, _) => panic!("{name}: {found:?}"),
+            }
+        }
     }
 
     #[tokio::test]

@@ -198,13 +198,18 @@ impl<K: Connect> Driver<K> {
             Event::Failed(attempt, node, NotConnected::Failed { why, is_silent }) => {
                 self.metrics.not_connected();
                 let why = self.remember(&node, why);
-                let is_of_now = self.members.failed(&attempt, &why, is_silent, now);
+                let is_of_now = self.members.failed(&attempt, &why, Some(is_silent), now);
                 // Nor do calls go to one that cannot be connected to.
                 if let Some(subset) = self.subset.as_mut().filter(|_| is_of_now) {
                     let updates = subset.reached(&node.id, false, now);
                     self.update(updates, now);
                 }
                 self.shared.doubts.raise();
+            }
+            Event::Failed(attempt, node, NotConnected::NoSocket { why }) => {
+                self.metrics.not_connected();
+                let why = self.remember(&node, why);
+                self.members.failed(&attempt, &why, None, now);
             }
             Event::Ended(attempt, _, Ended::Draining, why) => {
                 self.metrics.disconnected(why.name());

@@ -285,20 +285,20 @@ impl<L: Clone> Members<L> {
         self.spare(now);
     }
 
-    /// Takes the failure of an attempt, and whether that was for silence; whether it says something of
-    /// the node where it is listed now.
+    /// Takes the failure of an attempt, and whether that was for silence, unless it says nothing of the
+    /// node; whether it says something of the node where it is listed now.
     pub(super) fn failed(
         &mut self,
         attempt: &Attempt,
         why: &Arc<str>,
-        is_silent: bool,
+        is_silent: Option<bool>,
         now: Instant,
     ) -> bool {
         let Some(member) = current(&mut self.members, attempt) else {
             return false;
         };
         self.census.leave(member);
-        (member.is_tried, member.was_silent) = (true, is_silent);
+        (member.is_tried, member.was_silent) = (true, is_silent.unwrap_or(member.was_silent));
         self.census.enter(member);
         member.error = Some(why.clone());
         if member.standing != Standing::Listed {
@@ -309,7 +309,7 @@ impl<L: Clone> Members<L> {
         if self.wanted.has(&member.node) {
             self.out.drive(member, Event::Wanted, now);
         }
-        true
+        is_silent.is_some()
     }
 
     /// Takes it that an attempt was not made, since the node was gone when its turn came.

@@ -84,15 +84,17 @@ impl Client {
         }
         channels.retain(|_, shared| shared.strong_count() > 0);
         let options = inner.options.of(service);
-        let config = Arc::new(LiveConfig::new(Tuning {
+        let tuning = Tuning {
             balancing: options.balancing.clone().unwrap_or_default(),
             health_check: options.health_check.clone(),
             ..Tuning::default()
-        }));
-        config.say(Source::Code, options.service_config.clone());
+        };
+        let config = Arc::new(LiveConfig::new(key.0.clone(), tuning));
+        // Before the code, by which no call then goes.
         if let Some(file) = &options.service_config_file {
             file.follow(service, &config);
         }
+        config.say(Source::Code, options.service_config.clone());
         let budget = Arc::new(Budget::new(Instant::now()));
         let budget_metrics = BudgetMetrics::start(key.0.clone(), {
             let (config, budget) = (config.clone(), budget.clone());

@@ -11,6 +11,7 @@ use crate::balance::Tuning;
 /// The service config that calls go by, out of what each source says.
 #[derive(Debug, Default)]
 pub(super) struct LiveConfig {
+    service: Arc<str>,
     /// Nothing to load where no source says anything.
     live: ArcSwapOption<Live>,
     heard: SetOnce<()>,
@@ -41,9 +42,9 @@ type Said = [Option<ServiceConfig>; 3];
 
 impl LiveConfig {
     /// Nothing said, but for what the code says of balancing.
-    pub(super) fn new(code: Tuning) -> Self {
+    pub(super) fn new(service: Arc<str>, code: Tuning) -> Self {
         let tuning = watch::Sender::new(code.clone());
-        Self { code, tuning, ..Self::default() }
+        Self { service, code, tuning, ..Self::default() }
     }
 
     /// How the balancer is to go, as it changes.
@@ -72,6 +73,7 @@ impl LiveConfig {
             Arc::new(Live { config: config.clone(), throttle })
         });
         let config = said.iter().flatten().next();
+        self.tell(config, earlier.as_ref().map(|live| &live.config));
         if said.iter().any(Option::is_some) || earlier.is_some() {
             let tuned = tuned(&self.code, config);
             self.tuning.send_if_modified(|known| {
@@ -80,6 +82,16 @@ impl LiveConfig {
             });
         }
         self.live.store(live);
+    }
+
+    /// Tells what of a config does not hold, unless it was so before.
+    fn tell(&self, config: Option<&ServiceConfig>, earlier: Option<&ServiceConfig>) {
+        let known = earlier.map_or(&[][..], ServiceConfig::unheeded);
+        let unheeded = config.map_or(&[][..], ServiceConfig::unheeded);
+        for it in unheeded.iter().filter(|it| !known.contains(it)) {
+            let service = &*self.service;
+            tracing::warn!(service, "not all of the service config holds: {it}");
+        }
     }
 }
 
@@ -98,7 +110,10 @@ fn tuned(code: &Tuning, config: Option<&ServiceConfig>) -> Tuning {
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
+    use crate::fixture::Log;
 
     #[test]
     fn the_file_goes_before_the_registry_and_that_before_the_code() {
@@ -139,9 +154,33 @@ mod tests {
     }
 
     #[test]
+    fn what_of_a_config_does_not_hold_is_told_once_when_calls_go_by_it() {
+        let log = Log::down_to(Level::WARN);
+        let config = |policy: &str| -> ServiceConfig {
+            format!(r#"{{"loadBalancingConfig": [{policy}]}}"#).parse().expect("one")
+        };
+        let ring = |size: u32| {
+            config(&format!(r#"{{"ring_hash_experimental": {{"minRingSize": {size}}}}}"#))
+        };
+        let live = LiveConfig::new("greeter".into(), Tuning::default());
+        live.say(Source::File, Some(config(r#"{"round_robin": {}}"#)));
+        live.say(Source::Code, Some(ring(7)));
+        assert!(log.lines().is_empty(), "no call goes by it: {:?}", log.lines());
+        live.say(Source::File, None);
+        let told = "WARN not all of the service config holds: \
+                    $.loadBalancingConfig[0].ring_hash_experimental.minRingSize: the ring has one \
+                    point for each node service=\"greeter\"";
+        assert_eq!(log.lines(), [told]);
+        live.say(Source::Registry, Some(ring(8)));
+        assert_eq!(log.lines().len(), 1, "nothing else: {:?}", log.lines());
+        live.say(Source::File, Some(config(r#"{"pick_first": {"shuffleAddressList": false}}"#)));
+        assert_eq!(log.lines().len(), 2, "{:?}", log.lines());
+    }
+
+    #[test]
     fn a_service_config_goes_before_the_code_in_balancing_too() {
         let code = Tuning { health_check: Some("code".into()), ..Tuning::default() };
-        let live = LiveConfig::new(code);
+        let live = LiveConfig::new("a".into(), code);
         let tuning = live.tuning();
         let told = || {
             let Tuning { balancing, ejection, health_check } = tuning.borrow().clone();

@@ -38,6 +38,36 @@ enum Cause {
     Unacknowledged(Duration),
 }
 
+impl ConnectError {
+    #[cfg(test)]
+    pub(crate) fn tcp(address: &str, error: io::Error) -> Self {
+        Self { address: address.into(), cause: Cause::Tcp(error) }
+    }
+
+    /// Whether it says nothing of the node: this process or machine has no socket for it.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(&self.cause, Cause::Tcp(error) if lacks(error).is_some())
+    }
+}
+
+// As Linux numbers them, and the BSDs and macOS: `std` has no names for them.
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+const ENOBUFS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 105 } else { 55 };
+
+/// What this process or machine has no more of, if that is why, and what to do.
+fn lacks(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error() {
+        Some(EMFILE) => Some("too many open files in this process: raise `ulimit -n`"),
+        Some(ENFILE) => Some("too many open files on this machine: raise `fs.file-max`"),
+        Some(ENOBUFS) => Some("this machine has no memory for another socket"),
+        _ if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            Some("this machine has no port, or no address, left to connect from")
+        }
+        _ => None,
+    }
+}
+
 /// Connects to `address`, a `host:port` whose host may be a name, an IPv4 or a bracketed IPv6
 /// address. Done when the peer's SETTINGS are here and it has acknowledged ours: who accepts TCP and stays
 /// silent is no peer, and who greets may not listen.
@@ -187,7 +217,10 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot connect to {}: ", self.address)?;
         match &self.cause {
-            Cause::Tcp(error) => write!(f, "{error}"),
+            Cause::Tcp(error) => match lacks(error) {
+                Some(what) => write!(f, "{what} ({error})"),
+                None => write!(f, "{error}"),
+            },
             Cause::TcpTimeout(timeout) => write!(f, "no connection within {timeout:?}"),
             #[cfg(feature = "tls")]
             Cause::Tls(why) => write!(f, "TLS: {why}"),

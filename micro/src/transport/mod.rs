@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use http::uri::Scheme;
 
-pub(crate) use connect::connect;
+pub(crate) use connect::{ConnectError, connect};
 pub(crate) use connection::{Connection, ConnectionState, Slot};
 pub(crate) use disconnect::Disconnect;
 pub(crate) use failure::{Failure, FailureKind};

@@ -1,6 +1,7 @@
 //! What choosing a node costs a call, by policy and by the number of nodes, beside tower's p2c; what
-//! a change of one of 10 000 nodes costs, beside one of 100; what a subset spares and costs, beside parts
-//! drawn at random; and what a node takes that is known and cannot be connected to.
+//! it costs that one of 10 000 nodes changes, goes or comes, beside one of 100: what calls pick from, and
+//! all the way from the list; what a subset spares and costs, beside parts drawn at random; and what a node
+//! takes that is known and cannot be connected to.
 
 use std::{
     alloc::System,
@@ -16,7 +17,7 @@ use micro::{
     Client, Request,
     balance::{
         Balancing, ConsistentHash,
-        bench::{Set, busiest_over_mean, moves},
+        bench::{Followed, Set, busiest_over_mean, moves},
     },
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -27,7 +28,7 @@ use tests::{
     },
     proto::echo::{EchoClient, SayRequest},
 };
-use tokio::time::sleep;
+use tokio::{task::yield_now, time::sleep};
 use tower::{
     Service,
     balance::p2c::Balance,
@@ -43,8 +44,11 @@ const ROUNDS: usize = 5;
 const PICKS: u64 = 100_000;
 const UPDATES: u64 = 1_000;
 
+/// So many go in a row, and as many come: the set stays about as large as it is.
+const HANDFUL: u64 = 10;
+
 /// A change of one in 10 000 may cost so many times one of a hundred: it copies a chunk of 128 either
-/// way, and the list of 79 chunks besides.
+/// way, one or two more where a node comes or goes, and the list of 79 chunks besides.
 const GROWTH: f64 = 4.0;
 
 /// So many clients, of which each has connected to so many nodes of 10 000.
@@ -76,6 +80,75 @@ fn nanos(times: u64, mut run: impl FnMut(u64)) -> Spread {
     });
     // The first fills the caches.
     Spread::of(rounds.skip(1))
+}
+
+/// What happens to a node.
+enum Change {
+    Goes(u64),
+    Comes(u64),
+}
+
+/// Nanoseconds of CPU time a node that goes, and a node that comes, round by round. The one that has been
+/// there for longest goes; the one that comes is new.
+async fn come_and_go(nodes: u64, mut change: impl AsyncFnMut(Change)) -> [Spread; 2] {
+    let (mut goes, mut comes) = (Vec::new(), Vec::new());
+    let mut oldest = 0;
+    for _ in 0..=ROUNDS {
+        let mut took = [Duration::ZERO; 2];
+        for _ in 0..UPDATES / HANDFUL {
+            let begin = cpu();
+            for number in oldest..oldest + HANDFUL {
+                change(Change::Goes(number)).await;
+            }
+            let gone = cpu();
+            for number in oldest..oldest + HANDFUL {
+                change(Change::Comes(nodes + number)).await;
+            }
+            took = [took[0] + (gone - begin), took[1] + (cpu() - gone)];
+            oldest += HANDFUL;
+        }
+        let [gone, come] = took.map(|took| took.as_nanos() as f64 / UPDATES as f64);
+        goes.push(gone);
+        comes.push(come);
+    }
+    // The first fills the caches.
+    [goes, comes].map(|rounds| Spread::of(rounds.into_iter().skip(1)))
+}
+
+async fn come_and_go_in_set(balancing: &Balancing, nodes: u64) -> [Spread; 2] {
+    let mut set = Set::new(balancing, nodes);
+    let change = async |change| match change {
+        Change::Goes(number) => set.remove(number),
+        Change::Comes(number) => set.insert(number),
+    };
+    come_and_go(nodes, change).await
+}
+
+async fn come_and_go_in_list(balancing: &Balancing, nodes: u64) -> [Spread; 2] {
+    let followed = Followed::new(balancing, nodes).await;
+    let change = async |change| match change {
+        Change::Goes(number) => followed.remove(number).await,
+        Change::Comes(number) => followed.insert(number).await,
+    };
+    let spreads = come_and_go(nodes, change).await;
+    // Its task ends with it: what that holds is not to be counted as given back later.
+    drop(followed);
+    yield_now().await;
+    spreads
+}
+
+/// What something takes where there are 10 000 nodes, and beside a hundred.
+fn growth(what: &str, of: &str, few: Spread, many: Spread) -> [Row; 2] {
+    let ratio = Spread {
+        median: many.median / few.median,
+        low: many.low / few.high,
+        high: many.high / few.low,
+    };
+    let name = format!("{what} of one in 10 000 to one in 100: {of}");
+    [
+        Row::told(format!("10 000 nodes, ns {what}: {of}"), many),
+        Row::new(name, ratio, GROWTH, Better::Lower),
+    ]
 }
 
 /// Answers at once.
@@ -166,20 +239,25 @@ async fn main() -> ExitCode {
         }
         rows.push(Row::told(format!("{nodes} nodes, ns a pick: tower's p2c"), tower(nodes)));
     }
+    let [few, many] = [SIZES[1], SIZES[2]];
     for (name, balancing) in policies() {
         let update = |nodes| {
             let mut set = Set::new(&balancing, nodes);
-            nanos(UPDATES, |number| set.update(number % nodes))
+            nanos(UPDATES, |number| set.insert(number % nodes))
         };
-        let (few, many) = (update(SIZES[1]), update(SIZES[2]));
-        let ratio = Spread {
-            median: many.median / few.median,
-            low: many.low / few.high,
-            high: many.high / few.low,
-        };
-        rows.push(Row::told(format!("10 000 nodes, ns a change: {name}"), many));
-        let name = format!("a change of one in 10 000 to one in 100: {name}");
-        rows.push(Row::new(name, ratio, GROWTH, Better::Lower));
+        rows.extend(growth("a change", name, update(few), update(many)));
+        let of_few = come_and_go_in_set(&balancing, few).await;
+        let of_many = come_and_go_in_set(&balancing, many).await;
+        for (what, place) in [("a leave", 0), ("a join", 1)] {
+            rows.extend(growth(what, name, of_few[place], of_many[place]));
+        }
+    }
+    // The policies differ in what calls pick from, and in nothing before that.
+    let balancing = Balancing::p2c();
+    let of_few = come_and_go_in_list(&balancing, few).await;
+    let of_many = come_and_go_in_list(&balancing, many).await;
+    for (what, place) in [("a leave", 0), ("a join", 1)] {
+        rows.extend(growth(what, "p2c, from the list on", of_few[place], of_many[place]));
     }
     rows.extend(subsets());
     rows.push(Row::new(

@@ -130,7 +130,7 @@ impl World {
     }
 
     fn failed(&mut self, ms: u64, id: &str) {
-        self.members.failed(&self.attempt(id), &"refused".into(), false, self.at(ms));
+        self.members.failed(&self.attempt(id), &"refused".into(), Some(false), self.at(ms));
         self.act();
     }
 
@@ -338,7 +338,7 @@ fn news_of_an_earlier_attempt_changes_nothing() {
     world.connected(5_010, "a");
     world.members.closed(&first, &"reset".into(), world.at(6_000));
     world.members.draining(&first, world.at(6_000));
-    world.members.failed(&first, &"refused".into(), false, world.at(6_000));
+    world.members.failed(&first, &"refused".into(), Some(false), world.at(6_000));
     world.act();
     assert_eq!((world.picks(), world.dials()), (vec!["a"], 2));
 }

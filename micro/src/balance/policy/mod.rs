@@ -63,7 +63,8 @@ enum Kind {
     P2c,
     RoundRobin,
     Random,
-    LeastRequest,
+    /// Of so many.
+    LeastRequest(u32),
     Weighted,
     ConsistentHash(ConsistentHash),
     PickFirst,
@@ -76,7 +77,7 @@ const NAMED: [(&str, Kind); 7] = [
     ("p2c", Kind::P2c),
     ("round_robin", Kind::RoundRobin),
     ("random", Kind::Random),
-    ("least_request", Kind::LeastRequest),
+    ("least_request", Kind::LeastRequest(2)),
     ("weighted", Kind::Weighted),
     ("consistent_hash", Kind::ConsistentHash(ConsistentHash::by_key())),
     ("pick_first", Kind::PickFirst),
@@ -101,9 +102,14 @@ impl Balancing {
 
     /// Of two nodes drawn at random the one with fewer of this channel's calls in flight
     /// ([gRFC A48](https://github.com/grpc/proposal/blob/master/A48-xds-least-request-lb-policy.md)
-    /// with its default of two choices).
+    /// with its default of two choices; a [service config](crate::client::ServiceConfig) may say more).
     pub fn least_request() -> Self {
-        Self(Kind::LeastRequest)
+        Self::least_request_of(2)
+    }
+
+    /// The same of so many nodes, at least two: of more than ten, ten, as gRPC has it.
+    pub(crate) fn least_request_of(choices: u32) -> Self {
+        Self(Kind::LeastRequest(choices.min(10)))
     }
 
     /// By weights: the `weight` in a node's metadata, a number from 0 to 1000, 1 where there is none.
@@ -161,6 +167,7 @@ impl PartialEq for Balancing {
             (Kind::Custom(one), Kind::Custom(other)) => Arc::ptr_eq(one, other),
             (Kind::ConsistentHash(one), Kind::ConsistentHash(other)) => one == other,
             (Kind::ZoneFirst(one), Kind::ZoneFirst(other)) => one == other,
+            (Kind::LeastRequest(one), Kind::LeastRequest(other)) => one == other,
             (one, other) => std::mem::discriminant(one) == std::mem::discriminant(other),
         }
     }
@@ -195,7 +202,7 @@ pub(super) enum Rule<C> {
     P2c,
     RoundRobin(Arc<round_robin::Turns>),
     Random,
-    LeastRequest,
+    LeastRequest(u32),
     Weighted(weighted::Weights),
     ConsistentHash(consistent_hash::Ring<C>),
     PickFirst(Arc<held::Held>),
@@ -210,7 +217,7 @@ impl<C> Rule<C> {
             Kind::P2c => Self::P2c,
             Kind::RoundRobin => Self::RoundRobin(Arc::new(round_robin::Turns::new())),
             Kind::Random => Self::Random,
-            Kind::LeastRequest => Self::LeastRequest,
+            Kind::LeastRequest(choices) => Self::LeastRequest(*choices),
             Kind::Weighted => Self::Weighted(weighted::Weights::new()),
             Kind::ConsistentHash(hash) => {
                 Self::ConsistentHash(consistent_hash::Ring::new(hash, counted))
@@ -233,7 +240,7 @@ impl<C> Rule<C> {
             Self::P2c => p2c::pick(set, set.all(), asked, now, rng),
             Self::RoundRobin(turns) => turns.pick(set, asked, rng),
             Self::Random => p2c::draw(set, set.all(), asked, None, rng),
-            Self::LeastRequest => p2c::least_request(set, asked, rng),
+            Self::LeastRequest(choices) => p2c::least_request(set, *choices, asked, rng),
             Self::Weighted(weights) => weights.pick(set, asked, now, rng),
             Self::ConsistentHash(ring) => match ring.key(asked.request) {
                 Some(hash) => ring.pick(hash, asked),

@@ -23,15 +23,23 @@ pub(super) fn pick<'a, C>(
     Some(second.map_or(first, |second| cheaper(first, second, now, rng)))
 }
 
-/// The one of two drawn at random that has fewer calls in flight.
+/// The one of so many drawn at random that has the fewest calls in flight. Two of them are different; the
+/// others may be among those again, as all may with gRFC A48.
 pub(super) fn least_request<'a, C>(
     set: &'a Set<C>,
+    choices: u32,
     asked: &Asked<'_>,
     rng: &mut Rng,
 ) -> Option<&'a Arc<Endpoint<C>>> {
     let (first, second) = two(set, set.all(), asked, rng)?;
-    let is_less = |it: &&Arc<Endpoint<C>>| it.load.in_flight() < first.load.in_flight();
-    Some(second.filter(is_less).unwrap_or(first))
+    let Some(second) = second else {
+        return Some(first);
+    };
+    let less = |one: &'a Arc<Endpoint<C>>, other: &'a Arc<Endpoint<C>>| {
+        if other.load.in_flight() < one.load.in_flight() { other } else { one }
+    };
+    let others = (2..choices).filter_map(|_| draw(set, set.all(), asked, None, rng));
+    Some(others.fold(less(first, second), less))
 }
 
 /// One, and another if there is.

@@ -208,6 +208,44 @@ fn least_request_takes_the_less_busy_of_two() {
 }
 
 #[test]
+fn least_request_of_more_comes_to_a_busy_node_less_often() {
+    // What the busy ones get, eight of ten.
+    let share = |choices| {
+        let mut fleet = Fleet::of(&Balancing::least_request_of(choices), 0..10);
+        let snapshot = fleet.picked.snapshot();
+        for id in 2..10 {
+            fleet.picked.get(EndpointId(id + 1)).expect("there").load.begin();
+        }
+        let picks = (0..10_000).filter_map(|_| fleet.pick(&snapshot, &Request::default()));
+        picks.filter(|id| *id >= 2).count() as f64 / 10_000.0
+    };
+    // That each that is drawn is busy, the first two of them different.
+    let of_two = 8.0 / 10.0 * 7.0 / 9.0;
+    for (choices, more) in [(2, 0), (3, 1), (5, 3), (10, 8), (11, 8), (u32::MAX, 8)] {
+        let (found, expected) = (share(choices), of_two * 0.8_f64.powi(more));
+        assert!((found - expected).abs() < 0.02, "{choices}: {found}, not {expected}");
+    }
+}
+
+#[test]
+fn least_request_of_another_number_is_another_policy() {
+    assert_eq!(Balancing::least_request_of(2), Balancing::least_request());
+    assert_ne!(Balancing::least_request_of(3), Balancing::least_request());
+    assert_eq!(Balancing::least_request_of(11), Balancing::least_request_of(10));
+}
+
+#[test]
+fn least_request_of_more_than_there_are_is_of_those() {
+    for (nodes, tried) in [(1, vec![]), (2, vec![]), (3, vec![EndpointId(1), EndpointId(2)])] {
+        let mut fleet = Fleet::of(&Balancing::least_request_of(10), 0..nodes);
+        let snapshot = fleet.picked.snapshot();
+        let request = Request { tried: &tried, ..Request::default() };
+        let pick = fleet.pick(&snapshot, &request).expect("one is ready");
+        assert!(!tried.contains(&EndpointId(pick + 1)), "{pick} of {nodes}");
+    }
+}
+
+#[test]
 fn weights_are_shares_to_about_a_call_and_change_with_the_record() {
     let mut fleet = Fleet::new(&Balancing::weighted());
     let weights = [1, 2, 5, 0, 12, 1000, 7];

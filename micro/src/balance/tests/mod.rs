@@ -118,6 +118,27 @@ async fn a_node_is_dialled_as_a_silent_one_while_it_is_silent_and_not_since_it_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn to_have_no_socket_for_a_node_says_nothing_of_it() {
+    let world = world();
+    world.network.set("a:1", Host::Silent);
+    world.send(nodes(&["a"]));
+    world.doubted.notified().await;
+    world.network.set("a:1", Host::Unasked);
+    let doubted = timeout(Duration::from_secs(20), world.doubted.notified()).await;
+    assert!(doubted.is_err(), "that it is there");
+    let dials = world.network.dials("a:1").len();
+    assert!(dials >= 5, "it is dialled again after its pause: {dials}");
+    assert!(world.network.0.lock().unwrap().was_silent["a:1"], "it has said nothing since");
+    assert!(!ready(&world.balancer, true).await, "who fails fast does not wait for a socket");
+    let told = world.balancer.explain().await.expect("the driver runs");
+    let why = told.nodes[0].error.as_deref();
+    assert_eq!(why, Some("cannot connect to a:1: Unasked"));
+    world.network.set("a:1", Host::Accepts);
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(world.picks(), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pinned_call_that_waits_has_its_node_dialled_once_a_second_and_no_other() {
     let world = world();
     for down in ["b:1", "c:1"] {

@@ -73,6 +73,20 @@ async fn a_node_that_does_not_say_how_it_is_has_a_stand_in() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_there_is_no_socket_for_has_no_stand_in() {
+    let world = subset(2, None);
+    let set = |host| TEN.iter().for_each(|id| world.network.set(&format!("{id}:1"), host));
+    set(Host::Unasked);
+    world.send(nodes(&TEN));
+    sleep(Duration::from_secs(10)).await;
+    let first = world.dialled();
+    assert_eq!(first.len(), 2, "there would be none for that either");
+    set(Host::Accepts);
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(world.picks(), first);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_ejected_node_has_a_stand_in_until_it_is_let_in() {
     let world = subset(2, None);
     world.send(nodes(&TEN));

@@ -9,6 +9,8 @@ pub(super) enum Host {
     Refuses,
     /// Takes a second to fail, as a peer that never sends its SETTINGS.
     Silent,
+    /// Is not asked: there is no socket for it.
+    Unasked,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -66,6 +68,9 @@ impl Connect for Network {
         sleep(Duration::from_millis(if host == Host::Silent { 1_000 } else { 1 })).await;
         if host != Host::Accepts {
             let why = format!("cannot connect to {address}: {host:?}");
+            if host == Host::Unasked {
+                return Err(NotConnected::NoSocket { why });
+            }
             return Err(NotConnected::Failed { why, is_silent: host == Host::Silent });
         }
         let mut inner = self.0.lock().unwrap();

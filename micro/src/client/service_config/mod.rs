@@ -55,11 +55,31 @@ use place::Place;
 /// balancing policy; but a stream with a `retryPolicy` is made again until its first message, where A6 has
 /// its response's headers.
 ///
+/// Of gRPC's policies in `loadBalancingConfig`:
+///
+/// | policy | is |
+/// |---|---|
+/// | `round_robin`, `random_experimental` | [`Balancing::round_robin`], [`random`](crate::balance::Balancing::random) |
+/// | `pick_first` | [`Balancing::pick_first`]: nodes are in no order, so that `shuffleAddressList` holds also as `false` |
+/// | `least_request_experimental` | [`Balancing::least_request`], of `choiceCount` nodes, over 10 as 10 |
+/// | `weighted_round_robin` | [`Balancing::weighted`], by the nodes' records: load reports are not read, and the keys about them do nothing |
+/// | `ring_hash_experimental` | [`ConsistentHash`] without a bound, by `requestHashHeader`; the ring has one point for each node, whatever `minRingSize` and `maxRingSize` say |
+/// | `outlier_detection_experimental` | [ejection](crate::guide::failing_nodes), around its `childPolicy`; an `interval` under 1s counts as that, a `maxEjectionPercent` over 50 as 50 |
+///
+/// The others are those of [`Balancing`] by their names. What is said and does not hold is a line of the log, at
+/// the level of a warning, when a channel begins to go by the config.
+///
 /// The most special `methodConfig` of a method holds, and no other with it: that of its name, else of
 /// its service, else the one whose name is empty. What a call says itself goes before it; of two
 /// deadlines and of two limits on messages the lesser counts. A `retryPolicy` or `hedgingPolicy`
 /// declares that the method may be called again, whatever its `.proto` says.
 ///
+/// [`Balancing`]: crate::balance::Balancing
+/// [`Balancing::round_robin`]: crate::balance::Balancing::round_robin
+/// [`Balancing::pick_first`]: crate::balance::Balancing::pick_first
+/// [`Balancing::least_request`]: crate::balance::Balancing::least_request
+/// [`Balancing::weighted`]: crate::balance::Balancing::weighted
+/// [`ConsistentHash`]: crate::balance::ConsistentHash
 /// [JSON]: https://github.com/grpc/grpc/blob/master/doc/service_config.md
 /// [A6]: https://github.com/grpc/proposal/blob/master/A6-client-retries.md
 #[derive(Clone)]
@@ -100,6 +120,11 @@ impl ServiceConfig {
     /// ([gRFC A17](https://github.com/grpc/proposal/blob/master/A17-client-side-health-checking.md)).
     pub(crate) fn health_check(&self) -> Option<&str> {
         self.0.health.as_deref()
+    }
+
+    /// What it says and does not hold, by its path, with what does.
+    pub(super) fn unheeded(&self) -> &[String] {
+        self.0.balancing.as_ref().map_or(&[], |balancing| &balancing.unheeded)
     }
 
     /// What is wrong is named by its path.

@@ -15,6 +15,9 @@ use crate::{
     registry::{self, Batch, Listing, WatchError},
 };
 
+mod records;
+mod silence;
+
 /// A machine and its clock. Each method hands in an event and returns what follows, in short.
 struct World {
     now: Instant,
@@ -356,97 +359,6 @@ fn an_answer_from_before_the_connection_was_lost_is_not_taken() {
 }
 
 #[test]
-fn a_malformed_record_is_left_out_counted_and_noted_once() {
-    let mut world = World::new(7);
-    world.wake();
-    assert_eq!(world.listing(5, &["!a", "b@y"]), "malformed:a =[b@y] watch>5");
-    assert_eq!(world.status().malformed, 1);
-    assert_eq!(world.batch(6, &["!a", "!c"]), "malformed:c");
-    assert_eq!(world.status().malformed, 2);
-    assert_eq!(world.batch(7, &["a@x", "-c"]), "+a@x");
-    assert_eq!(world.status().malformed, 0);
-}
-
-#[test]
-fn a_malformed_overwrite_keeps_the_last_good_record() {
-    let mut world = World::with(5, &["a@x"]);
-    assert_eq!(world.batch(6, &["!a"]), "malformed:a");
-    world.wake();
-    assert_eq!(world.listing(7, &["!a"]), "watch>7");
-    assert_eq!(world.batch(8, &["a@z"]), "+a@z");
-    assert_eq!(world.batch(9, &["!a"]), "malformed:a");
-    assert_eq!(world.batch(10, &["-a"]), "-a");
-    assert_eq!(world.status().malformed, 0);
-}
-
-#[test]
-fn nodes_that_do_not_speak_grpc_are_left_out_and_counted() {
-    let mut world = World::with(5, &["a@x", "?b@y"]);
-    assert_eq!(world.status().not_grpc, 1);
-    assert_eq!(world.batch(6, &["?a@x"]), "-a");
-    assert_eq!(world.status().not_grpc, 2);
-    assert_eq!(world.batch(7, &["a@x", "-b"]), "+a@x");
-    assert_eq!(world.status().not_grpc, 0);
-    assert_eq!(world.batch(8, &["?c@x"]), "", "nor do they take a gRPC node's address");
-}
-
-#[test]
-fn of_two_records_with_one_address_the_last_written_is_in_force() {
-    let mut world = World::with(5, &["old@x#3", "new@x#4", "b@y#5"]);
-    assert_eq!(world.batch(6, &["newer@x"]), "+newer@x -new");
-    assert_eq!(world.batch(7, &["-old"]), "", "was not in force");
-    assert_eq!(world.batch(8, &["-newer"]), "+new@x -newer", "the older one is back");
-    assert_eq!(world.batch(9, &["old@x"]), "+old@x -new");
-    assert_eq!(world.batch(10, &["old@z"]), "+new@x +old@z", "both, once they differ");
-}
-
-#[test]
-fn a_node_in_several_formats_is_told_once_as_the_first_of_them() {
-    let mut world = World::with(5, &[]);
-    assert_eq!(world.batch(6, &["a@x"]), "+a@x");
-    assert_eq!(world.batch(7, &["k:a@x^1"]), "", "the same id");
-    assert_eq!(world.batch(8, &["l:x@x^2"]), "", "an id of the format's own");
-    assert_eq!(world.batch(9, &["k:a@x^1"]), "", "written anew, and still not in force");
-    assert_eq!(world.batch(10, &["a@x"]), "+a@x", "in force, and written anew");
-    assert_eq!(world.batch(11, &["-a"]), "", "the next format says the same of it");
-    assert_eq!(world.batch(12, &["-k"]), "+x@x -a");
-    assert_eq!(world.batch(13, &["a@x"]), "+a@x -x", "the first is back");
-    assert_eq!(world.batch(14, &["-l", "-a"]), "-a");
-}
-
-#[test]
-fn a_node_in_several_formats_can_be_started_again_on_its_port() {
-    // Killed: what it left is there until it expires.
-    let mut world = World::with(5, &["a@x#3", "k:x@x^1#4", "b@y#5"]);
-    assert_eq!(world.batch(6, &["new@x"]), "+new@x -a");
-    assert_eq!(world.batch(7, &["k:x@x^1"]), "");
-    assert_eq!(world.batch(8, &["-a"]), "", "expired");
-    // In the second format alone, it is there under its former name until that expires.
-    assert_eq!(world.batch(9, &["k:x@x^1"]), "");
-    assert_eq!(world.batch(10, &["-new"]), "+x@x -new");
-}
-
-#[test]
-fn of_two_keys_with_one_id_the_last_written_is_in_force() {
-    let mut world = World::with(5, &["k:a@x#3", "l:a@y#4"]);
-    assert_eq!(world.batch(6, &["-l"]), "+a@x");
-    assert_eq!(world.batch(7, &["l:a@y"]), "+a@y");
-    // It loses its address to another node, and so its hold on the id.
-    assert_eq!(world.batch(8, &["b@y"]), "+a@x +b@y");
-}
-
-#[test]
-fn a_record_written_anew_is_inserted_again_and_one_merely_read_again_is_not() {
-    let mut world = World::with(5, &["a@x#5", "b@y#5"]);
-    assert_eq!(world.batch(6, &["a@z"]), "+a@z", "a changed address");
-    assert_eq!(world.batch(7, &["a@z"]), "+a@z", "as after a restart under the same id");
-    world.wake();
-    assert_eq!(world.listing(8, &["a@z#7", "b@y#5"]), "watch>8");
-    world.wake();
-    assert_eq!(world.listing(9, &["a@z#7", "b@y#9"]), "+b@y watch>9");
-}
-
-#[test]
 fn a_doubt_reads_at_once_and_no_more_than_once_a_second() {
     let mut world = World::with(5, &["a@x"]);
     world.pass(300);
@@ -486,102 +398,4 @@ fn a_doubt_does_not_ask_a_registry_that_has_refused() {
     world.hand(Event::Read(Err(Error::config("`.` is no name"))));
     assert_eq!(world.hand(Event::Doubted), "");
     assert_eq!(world.state.wake_at(), None);
-}
-
-#[test]
-fn how_old_the_registrys_word_is_counts_from_the_failure_to_the_next_answer() {
-    let mut world = World::with(5, &["a@x"]);
-    assert_eq!(world.status().stale, None);
-    world.pass(10_000);
-    world.disconnected();
-    let since = world.status().stale;
-    assert_eq!(since, Some(world.now));
-    world.wake();
-    world.pass(500);
-    world.read_fails();
-    assert_eq!(world.status().stale, since, "it was silent before");
-    world.wake();
-    world.listing(6, &["a@x#5"]);
-    assert_eq!(world.status().stale, None);
-}
-
-#[test]
-fn nodes_whose_registry_is_silent_for_too_long_are_given_up_and_come_back_with_it() {
-    let max_stale = Duration::from_secs(60);
-    let mut world = World::bounded(max_stale);
-    world.wake();
-    world.listing(5, &["a@x", "b@y"]);
-    world.pass(10_000);
-    world.disconnected();
-    let given_up_at = world.now + max_stale;
-    let told = loop {
-        let told = world.wake();
-        world.read_fails();
-        if told.contains("forget") {
-            break told;
-        }
-        assert!(world.now < given_up_at);
-    };
-    assert!(told.starts_with("given-up forget"), "{told}");
-    assert_eq!(world.now, given_up_at);
-    let error = world.error().expect("there is one");
-    assert!(error.contains("has not answered for 60s, its max_stale: down"), "{error}");
-    for _ in 0..10 {
-        assert!(!world.wake().contains("forget"), "once is enough");
-        world.read_fails();
-        assert_eq!(world.error().as_deref(), Some(&*error), "it is said until all is well");
-    }
-    world.wake();
-    let told = world.listing(5, &["a@x", "b@y"]);
-    assert_eq!(told, "recovered +a@x +b@y watch>5");
-    assert_eq!((world.error(), world.status().stale), (None, None));
-}
-
-#[test]
-fn without_a_bound_nodes_are_kept_for_ever() {
-    let mut world = World::with(5, &["a@x"]);
-    world.disconnected();
-    for _ in 0..10_000 {
-        assert_eq!(world.wake(), "read");
-        assert_eq!(world.read_fails(), "");
-    }
-}
-
-#[test]
-fn what_is_remembered_serves_until_the_registry_answers() {
-    let mut world = World::new(7);
-    assert_eq!(world.wake(), "read");
-    let hour = Duration::from_secs(3600);
-    assert_eq!(world.remembered(&["a@x", "b@y"], hour), "", "the registry may well answer");
-    let told = world.read_fails();
-    assert_eq!(told, "trouble:down remembered =[a@x b@y]");
-    let status = world.status();
-    assert_eq!((status.synced, status.stale), (false, Some(world.now - hour)));
-    assert_eq!(world.wake(), "read");
-    assert_eq!(world.read_fails(), "");
-    world.wake();
-    assert_eq!(world.listing(9, &["b@y#3", "c@z#9"]), "recovered =[b@y c@z] watch>9");
-    assert_eq!((world.status().synced, world.status().stale), (true, None));
-    assert_eq!(world.batch(10, &["-b"]), "-b", "under the registry's own keys");
-}
-
-#[test]
-fn what_is_remembered_too_late_or_too_old_is_of_no_use() {
-    let mut world = World::with(5, &["a@x"]);
-    assert_eq!(world.remembered(&["b@y"], Duration::ZERO), "");
-    world.disconnected();
-    world.wake();
-    assert_eq!(world.read_fails(), "", "the registry has spoken since");
-
-    // The file may be slower than the registry's refusal.
-    let mut world = World::new(7);
-    world.wake();
-    world.read_fails();
-    assert_eq!(world.remembered(&["b@y"], Duration::ZERO), "remembered =[b@y]");
-
-    let mut world = World::bounded(Duration::from_secs(60));
-    world.wake();
-    world.remembered(&["b@y"], Duration::from_secs(61));
-    world.read_fails();
-    assert_eq!(world.wake(), "given-up forget");
 }

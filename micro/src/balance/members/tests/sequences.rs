@@ -203,7 +203,7 @@ impl Run {
                 let place = self.at(one, |stage| stage == Stage::Dialling)?;
                 self.stages[place] = Stage::Over;
                 let attempt = &self.world.dialled[place];
-                self.world.members.failed(attempt, &"refused".into(), false, now);
+                self.world.members.failed(attempt, &"refused".into(), Some(false), now);
             }
             Event::Draining(one) => {
                 let place = self.connected(one)?;
