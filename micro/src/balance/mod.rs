@@ -15,7 +15,7 @@
 //   `standing` (what the registry's word is worth): without IO.
 // - `asking` is of which health nodes are asked, `health` what one says of itself.
 // - `shared` is what `driver` publishes, and how a call picks from it.
-// - `ewma` is what a node costs, `outcome` what a call's end says of it.
+// - `ewma` is what a node costs, `lacking` the methods it has not, `outcome` what a call's end says of it.
 // - `tally` counts what calls come to, `ejection` says who is left out for it, and `probes` has those
 //   whose time is over, each for one call to try.
 // - `lines` has the calls that wait, `room` what the limits leave them.
@@ -58,6 +58,7 @@ mod ewma;
 mod explain;
 mod filter;
 mod health;
+mod lacking;
 mod lines;
 mod members;
 mod outcome;

@@ -260,7 +260,7 @@ async fn one_by_one<T>(
                     return response;
                 }
                 Err(ended) => {
-                    pick.finish(Outcome::of_code(ended.code()));
+                    pick.finish(Outcome::of_code(ended.code(), method.path));
                     (retry.after_status(&ended, Instant::now()), ended)
                 }
             },

@@ -16,6 +16,8 @@ mod ewma;
 mod held;
 #[path = "../../../micro/src/balance/policy/in_flight.rs"]
 mod in_flight;
+#[path = "../../../micro/src/balance/lacking.rs"]
+mod lacking;
 #[path = "../../../micro/src/client/p95.rs"]
 mod p95;
 #[path = "../../../micro/src/transport/slots.rs"]
