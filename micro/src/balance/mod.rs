@@ -286,6 +286,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         let mut registry = shared.registry.clone();
         let seat = shared.lines.seat(request);
         let (mut turn, mut had_turn, mut waiting, mut is_tried) = (None, false, None, false);
+        let mut is_aside = false;
         loop {
             let mut changed = std::pin::pin!(seat.changed());
             // In the queue before the look: a set published in between is not missed.
@@ -293,7 +294,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             // So is the call, before whoever is first in another line later.
             let mut freed = std::pin::pin!(seat.freed());
             freed.as_mut().enable();
-            let is_behind = turn.is_none() && !had_turn && seat.is_behind();
+            let is_behind = turn.is_none() && !had_turn && !is_aside && seat.is_behind();
             let mut is_out = false;
             if !is_behind {
                 if let Some(pick) = shared.pick(request, &mut place) {
@@ -314,7 +315,12 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
                 if room.limits.fails {
                     return Err(Unpicked::Full(room.full_on_nodes()));
                 }
-                let queues = turn.is_none();
+                // Who wants none of the room that there is holds up nobody who may.
+                is_aside |= !is_behind && !is_out && shared.is_choosy(request);
+                if is_aside {
+                    turn = None;
+                }
+                let queues = turn.is_none() && !is_aside;
                 tokio::select! {
                     biased;
                     mine = seat.turn(), if queues => turn = Some(mine),
