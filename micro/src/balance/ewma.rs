@@ -28,6 +28,9 @@
 //!   the square of health, which is what counts, regains an eighth, with which a node gets calls beside
 //!   others that have eight in flight, in less than half the penalty.
 //!
+//! A node that has answered `Unimplemented` is as well as before, and calls of that method avoid it for the
+//! time of a penalty (`lacking`).
+//!
 //! A node without a sample yet is compared as if it had the other's latency, so that its first
 //! call comes in its turn: an assumed one, such as linkerd's 30 ms, is wrong for whole fleets, and
 //! with a single caller would keep the nodes that were not the first away for half a minute.
@@ -36,7 +39,7 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use tokio::time::Instant;
 
-use super::stamped::Stamped;
+use super::{lacking::Lacking, stamped::Stamped};
 use crate::sync::{AtomicBool, AtomicU32};
 
 /// How fast a latency estimate follows faster samples, and fades without any (Finagle's default).
@@ -75,6 +78,8 @@ pub(super) struct Load {
     raised: AtomicU32,
     /// From [`LEAST_HEALTH`] to 1.
     health: Stamped,
+    /// What it was asked for in vain.
+    lacking: Lacking,
     /// Whether a call was answered by it.
     has_answered: AtomicBool,
     /// Whether the connection was lost under a call.
@@ -94,6 +99,7 @@ impl Load {
             latency: Stamped::new(latency),
             raised: AtomicU32::new(0),
             health: Stamped::new(1.0),
+            lacking: Lacking::new(),
             has_answered: AtomicBool::new(false),
             is_lost: AtomicBool::new(false),
         }
@@ -229,6 +235,17 @@ impl Load {
             .update(now, |health, at| (self.recovered(health, at, now) / 2.0).max(LEAST_HEALTH));
         // An estimate must not fade for want of successes: the node would seem the quicker for it.
         self.latency.update(now, |estimate, _| estimate);
+    }
+
+    /// The node has answered that it does not have the method of this hash: no failure, nor a sample.
+    pub(super) fn lacks(&self, method: u32, now: Instant) {
+        self.lacking.tell(method, self.stamp(now));
+    }
+
+    /// Whether it has answered so within the time of a penalty.
+    pub(super) fn is_lacking(&self, method: impl FnOnce() -> u32, now: Instant) -> bool {
+        let penalty = self.penalty.as_millis() as u32;
+        !self.lacking.is_empty() && self.lacking.has(method(), penalty, self.stamp(now))
     }
 
     /// Whether a call that began then is the first to tell of its stall. Of those that end at once,

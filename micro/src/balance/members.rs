@@ -2,7 +2,8 @@
 //! actions come out.
 //!
 //! A member is a node at an address. One whose address changes is another member, and the one before
-//! is as good as removed: if no listed node has a connection, calls go on over its own for three TTLs.
+//! is as good as removed: if no listed node has a connection, calls go on over its own until the node is
+//! ready where it is now, for three TTLs at most.
 //!
 //! One that is neither listed nor connected is *absent*: not dialled, and remembered with its backoff
 //! and its ejection for a TTL, or until those end. A record that flaps clears neither.
@@ -260,6 +261,7 @@ impl<L: Clone> Members<L> {
         (member.previous, member.error, member.was_silent) = (None, None, false);
         self.out.drive(member, Event::Connected, now);
         self.out.actions.extend(member.pick());
+        self.leave_behind(&attempt.key, now);
         self.sweeps_at.get_or_insert(now + self.rules.interval);
         self.spare(now);
     }
@@ -281,6 +283,7 @@ impl<L: Clone> Members<L> {
             self.out.actions.extend(member.pick());
         }
         member.error = health.err();
+        self.leave_behind(&attempt.key, now);
         self.retain(now);
         self.spare(now);
     }

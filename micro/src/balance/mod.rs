@@ -15,7 +15,7 @@
 //   `standing` (what the registry's word is worth): without IO.
 // - `asking` is of which health nodes are asked, `health` what one says of itself.
 // - `shared` is what `driver` publishes, and how a call picks from it.
-// - `ewma` is what a node costs, `outcome` what a call's end says of it.
+// - `ewma` is what a node costs, `lacking` the methods it has not, `outcome` what a call's end says of it.
 // - `tally` counts what calls come to, `ejection` says who is left out for it, and `probes` has those
 //   whose time is over, each for one call to try.
 // - `lines` has the calls that wait, `room` what the limits leave them.
@@ -58,6 +58,7 @@ mod ewma;
 mod explain;
 mod filter;
 mod health;
+mod lacking;
 mod lines;
 mod members;
 mod outcome;
@@ -285,6 +286,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
         let mut registry = shared.registry.clone();
         let seat = shared.lines.seat(request);
         let (mut turn, mut had_turn, mut waiting, mut is_tried) = (None, false, None, false);
+        let mut is_aside = false;
         loop {
             let mut changed = std::pin::pin!(seat.changed());
             // In the queue before the look: a set published in between is not missed.
@@ -292,7 +294,7 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
             // So is the call, before whoever is first in another line later.
             let mut freed = std::pin::pin!(seat.freed());
             freed.as_mut().enable();
-            let is_behind = turn.is_none() && !had_turn && seat.is_behind();
+            let is_behind = turn.is_none() && !had_turn && !is_aside && seat.is_behind();
             let mut is_out = false;
             if !is_behind {
                 if let Some(pick) = shared.pick(request, &mut place) {
@@ -313,7 +315,12 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
                 if room.limits.fails {
                     return Err(Unpicked::Full(room.full_on_nodes()));
                 }
-                let queues = turn.is_none();
+                // Who wants none of the room that there is holds up nobody who may.
+                is_aside |= !is_behind && !is_out && shared.is_choosy(request);
+                if is_aside {
+                    turn = None;
+                }
+                let queues = turn.is_none() && !is_aside;
                 tokio::select! {
                     biased;
                     mine = seat.turn(), if queues => turn = Some(mine),

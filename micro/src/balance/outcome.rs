@@ -2,6 +2,7 @@
 
 use tonic::Code;
 
+use super::request::hash_of;
 use crate::transport::{Failure, FailureKind};
 
 /// How a call went, as far as the node is to be judged by it.
@@ -9,9 +10,10 @@ use crate::transport::{Failure, FailureKind};
 pub(crate) enum Outcome {
     /// The node answered; that includes answers such as `NotFound`.
     Success,
-    /// The node answered that it does not have the method. It is avoided as if it had failed, since it
-    /// answers so quickly that it would draw the calls that others could serve; and it is not ejected.
-    Unimplemented,
+    /// The node answered that it does not have the method, of this hash, which says nothing of its others.
+    /// Calls of that one avoid it for a while: it answers so quickly that it would draw those that
+    /// others could serve.
+    Unimplemented(u32),
     /// A stream has begun to be answered.
     Begun,
     /// The call was answered elsewhere first, which took less than it has so far here.
@@ -31,19 +33,20 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// Judges by a gRPC status: `Unavailable`, `DeadlineExceeded`, `ResourceExhausted`, `Internal`
-    /// and `DataLoss` are the node's failures.
+    /// Judges by the gRPC status of a call of this method: `Unavailable`, `DeadlineExceeded`,
+    /// `ResourceExhausted`, `Internal` and `DataLoss` are the node's failures.
     ///
-    /// `Unimplemented`, which go-zero counts too, is one of the method's: a fleet half-way through a
-    /// roll-out answers it as it should. `Cancelled` is no failure either (kratos#3834).
-    pub(crate) fn of_code(code: Code) -> Self {
+    /// `Unimplemented` is one of the method's, as for Kratos: a fleet half-way through a roll-out answers it
+    /// as it should. (For go-zero, Envoy and gRFC A50 it counts against the node, and so against its other
+    /// methods.) `Cancelled` is no failure either (kratos#3834).
+    pub(crate) fn of_code(code: Code, method: &str) -> Self {
         match code {
             Code::Unavailable
             | Code::DeadlineExceeded
             | Code::ResourceExhausted
             | Code::Internal
             | Code::DataLoss => Self::Failure,
-            Code::Unimplemented => Self::Unimplemented,
+            Code::Unimplemented => Self::Unimplemented(hash_of(method)),
             Code::Cancelled => Self::Cancelled,
             _ => Self::Success,
         }
@@ -87,11 +90,11 @@ mod tests {
                 | Code::ResourceExhausted
                 | Code::Internal
                 | Code::DataLoss => Outcome::Failure,
-                Code::Unimplemented => Outcome::Unimplemented,
+                Code::Unimplemented => Outcome::Unimplemented(hash_of("/a.B/C")),
                 Code::Cancelled => Outcome::Cancelled,
                 _ => Outcome::Success,
             };
-            assert_eq!(Outcome::of_code(code), expected, "{code:?}");
+            assert_eq!(Outcome::of_code(code, "/a.B/C"), expected, "{code:?}");
         }
     }
 

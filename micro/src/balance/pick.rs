@@ -108,7 +108,8 @@ impl<C> Pick<C> {
                 }
                 false
             }
-            Outcome::Unimplemented => {
+            Outcome::Unimplemented(method) => {
+                load.lacks(method, now);
                 tally.answered();
                 false
             }
@@ -120,9 +121,9 @@ impl<C> Pick<C> {
                 false
             }
         };
-        let is_good = matches!(outcome, Outcome::Success | Outcome::Begun);
-        let is_well = is_good || outcome == Outcome::Unimplemented;
-        if !is_good {
+        let is_well =
+            matches!(outcome, Outcome::Success | Outcome::Begun | Outcome::Unimplemented(_));
+        if !is_well {
             load.failed(now);
         }
         if is_too_much {

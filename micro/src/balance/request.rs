@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 
-use super::{EndpointId, snapshot::Endpoint};
+use super::{EndpointId, policy::hash_text, snapshot::Endpoint};
 use crate::registry::Node;
 
 /// A call as far as the choice of its node goes.
@@ -57,6 +57,11 @@ impl<'a> Asked<'a> {
             && serving.is_none_or(|method| method.is_in(&endpoint.node))
             && request.has_room(endpoint)
     }
+}
+
+/// A method by its path, in a word; never zero. Two of one hash are as one to those who go by it.
+pub(super) fn hash_of(method: &str) -> u32 {
+    hash_text(method) as u32 | 1
 }
 
 /// A method, as records have it: `/greeter.v1.Greeter/Hello` is their `Greeter.Hello`. What has no such

@@ -127,6 +127,12 @@ impl<C> Shared<C> {
         self.room.limits.per_node.is_some() && !self.has_none(request)
     }
 
+    /// Whether there is room for the call, but not where the policy has it.
+    pub(super) fn is_choosy(&self, request: &Request<'_>) -> bool {
+        let request = Request { limit: self.room.limits.per_node, ..*request };
+        self.snapshot.load().is_choosy(&request)
+    }
+
     /// Whether there is no node for the call, whatever the limits.
     fn has_none(&self, request: &Request<'_>) -> bool {
         let snapshot = self.snapshot.load();

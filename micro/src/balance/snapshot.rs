@@ -107,6 +107,13 @@ impl<C> Snapshot<C> {
         !has_any(asked) && has_any(Asked { tried: &[], ..asked })
     }
 
+    /// Whether there are endpoints for the call that the rule may pass by all the same.
+    pub(super) fn is_choosy(&self, request: &Request<'_>) -> bool {
+        let asked = Asked::new(request, &[], self.serving);
+        let is_choosy = self.rule.is_choosy() && request.node.is_none();
+        is_choosy && self.set.iter().any(|endpoint| asked.admits(endpoint))
+    }
+
     /// Whether the rule might choose an endpoint for some call, were it in the set.
     pub(super) fn is_called(&self, endpoint: &Endpoint<C>) -> bool {
         self.rule.is_called(&self.set, endpoint)

@@ -123,7 +123,7 @@ impl Hedged<'_> {
                                 }
                                 Ok((Err(status), _)) => {
                                     let status = attempt.failed(status);
-                                    racing.finish(Outcome::of_code(status.code()));
+                                    racing.finish(Outcome::of_code(status.code(), self.path));
                                     (race.after_status(&status, Instant::now()), status)
                                 }
                                 Err(failure) => {

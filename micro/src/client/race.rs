@@ -178,7 +178,7 @@ impl Race {
             self.purse.failed();
         }
         if !is_listed {
-            let is_nodes = !self.is_strict && Outcome::of_code(code) == Outcome::Failure;
+            let is_nodes = !self.is_strict && Outcome::of_code(code, "") == Outcome::Failure;
             return if is_nodes && self.running > 0 { Then::Wait } else { Then::Fail };
         }
         let pause = match (pushback, &self.policy.backoff) {

@@ -258,7 +258,7 @@ async fn one_by_one<T>(
                 return Ok((reply?, Served::new(node, tried.len() + 1)));
             }
             Ok(Answer::Status(ended)) => {
-                pick.finish(Outcome::of_code(ended.code()));
+                pick.finish(Outcome::of_code(ended.code(), method.path));
                 (retry.after_status(&ended, Instant::now()), ended)
             }
             Err(failure) => {

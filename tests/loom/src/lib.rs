@@ -17,6 +17,8 @@ mod ewma;
 mod held;
 #[path = "../../../micro/src/balance/policy/in_flight.rs"]
 mod in_flight;
+#[path = "../../../micro/src/balance/lacking.rs"]
+mod lacking;
 #[path = "../../../micro/src/balance/lines.rs"]
 mod lines;
 #[path = "../../../micro/src/balance/policy/listed.rs"]

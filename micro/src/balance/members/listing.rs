@@ -62,7 +62,7 @@ impl<L: Clone> Members<L> {
             self.endpoints += 1;
             let member = Member {
                 tally: Arc::new(Tally::new(key.clone())),
-                key,
+                key: key.clone(),
                 endpoint: EndpointId(self.endpoints),
                 node: node.clone(),
                 // As good as never listed: what follows lists it.
@@ -96,6 +96,7 @@ impl<L: Clone> Members<L> {
         if !is_same {
             self.out.actions.extend(member.pick());
         }
+        self.leave_behind(&key, now);
     }
 
     fn remove(&mut self, id: &str, now: Instant) {
@@ -113,6 +114,27 @@ impl<L: Clone> Members<L> {
         self.census.enter(member);
         self.linger = true;
         self.out.schedule(member, member.standing.ends_at(self.ttl));
+    }
+
+    /// Has no further calls go to a node where it was before, if it is ready where it is listed. Those under
+    /// way may finish, and others begin should it be lost before the TTL is over.
+    pub(super) fn leave_behind(&mut self, key: &Key, now: Instant) {
+        if !self.members.get(key).is_some_and(Member::is_ready) {
+            return;
+        }
+        let from = Key { id: key.id.clone(), address: "".into() };
+        let known = self.members.range_mut(from..).take_while(|(it, _)| it.id == key.id);
+        for (_, member) in known.filter(|(_, member)| member.link.is_some()) {
+            let Standing::Retained(removed) = member.standing else {
+                continue;
+            };
+            self.out.actions.extend(member.unpick());
+            self.census.leave(member);
+            (member.standing, member.changed) = (Standing::Lingering(removed), now);
+            self.census.enter(member);
+            self.linger = true;
+            self.out.schedule(member, member.standing.ends_at(self.ttl));
+        }
     }
 
     /// Picks those that linger, if there are no others to pick.

@@ -67,6 +67,10 @@ pub trait Policy: fmt::Debug + Send + Sync + 'static {
     /// The place of the node for this attempt. `None` has the call wait until the nodes have
     /// changed, within its deadline; so does a place past the end.
     ///
+    /// Where [each node is limited](crate::ChannelOptions::max_in_flight_per_node), those without room are
+    /// not among the candidates. A call that gets none of the others waits for room beside the line, and
+    /// may be overtaken.
+    ///
     /// Nodes that the call has tried are not among the candidates while there is another; the call is
     /// then asked about once more with all of them when nothing was picked.
     fn pick(&self, candidates: &Candidates<'_>, call: &CallInfo<'_>) -> Option<usize>;

@@ -252,6 +252,11 @@ impl<C> Rule<C> {
         }
     }
 
+    /// Whether it may choose none of those that a call may go to.
+    pub(super) fn is_choosy(&self) -> bool {
+        matches!(self, Self::Custom(_))
+    }
+
     /// Whether it might choose an endpoint for some call, were that in the set: not one without a weight,
     /// or of another zone, while no call goes to such.
     pub(super) fn is_called(&self, set: &Set<C>, endpoint: &Endpoint<C>) -> bool {

@@ -5,7 +5,12 @@ use std::{ops::Range, sync::Arc};
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use super::super::{EndpointId, request::Asked, set::Set, snapshot::Endpoint};
+use super::super::{
+    EndpointId,
+    request::{Asked, hash_of},
+    set::Set,
+    snapshot::Endpoint,
+};
 
 /// How often a place is drawn that may turn out to be none for the call. Then a walk finds all that are
 /// one: at a tenth of the set, once in 30 draws.
@@ -20,7 +25,7 @@ pub(super) fn pick<'a, C>(
     rng: &mut Rng,
 ) -> Option<&'a Arc<Endpoint<C>>> {
     let (first, second) = two(set, places, asked, rng)?;
-    Some(second.map_or(first, |second| cheaper(first, second, now, rng)))
+    Some(second.map_or(first, |second| cheaper(first, second, asked, now, rng)))
 }
 
 /// The one of so many drawn at random that has the fewest calls in flight. Two of them are different; the
@@ -85,15 +90,26 @@ pub(super) fn draw<'a, C>(
     })
 }
 
-/// The cheaper of two, where a difference of less than 2 is settled by chance, the more often for
-/// the cheaper the larger it is. Without that, a single caller leaves the dearer of two equal nodes
-/// alone until its estimate fades: *simulated*, shares of 1.5, 1.4 and 0.1 over two seconds.
+/// The cheaper of two, or the one that has the method of the call if the other is known to lack it. Without
+/// that, a node that answers `Unimplemented` at once draws the more calls for having few in flight:
+/// *simulated*, 1.7 times its share of those of 16 callers.
+///
+/// A difference of less than 2 is settled by chance, the more often for the cheaper the larger it is.
+/// Without that, a single caller leaves the dearer of two equal nodes alone until its estimate fades:
+/// *simulated*, shares of 1.5, 1.4 and 0.1 over two seconds.
 fn cheaper<'a, C>(
     first: &'a Arc<Endpoint<C>>,
     second: &'a Arc<Endpoint<C>>,
+    asked: &Asked<'_>,
     now: Instant,
     rng: &mut Rng,
 ) -> &'a Arc<Endpoint<C>> {
+    let is_lacking = |it: &Endpoint<C>| it.load.is_lacking(|| hash_of(asked.request.method), now);
+    match (is_lacking(first), is_lacking(second)) {
+        (true, false) => return second,
+        (false, true) => return first,
+        _ => {}
+    }
     let chance = rng.f32();
     // From 1/2 to 2, and as often under 1 as over it.
     let handicap = (1.0 + chance) / (2.0 - chance);

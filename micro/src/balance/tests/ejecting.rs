@@ -1,7 +1,7 @@
 //! From what callers report to who is left out.
 
 use super::*;
-use crate::balance::{ConsistentHash, Limits, NodeState};
+use crate::balance::{ConsistentHash, Limits};
 
 impl World {
     /// Calls the node `id` once, whatever else is picked on the way.

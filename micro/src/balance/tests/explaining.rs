@@ -1,7 +1,6 @@
 //! What is told of the set.
 
 use super::*;
-use crate::balance::NodeState;
 
 /// Time, in the text, is as the clock of the test has it.
 #[tokio::test(start_paused = true)]

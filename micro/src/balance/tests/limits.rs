@@ -196,6 +196,49 @@ async fn who_waits_for_another_node_than_there_is_does_not_hold_up_the_line_for_
     assert!(matches!(none.await, Ok((Err(Unpicked::NotReady), _))));
 }
 
+/// Has one node for the calls of each method: its name is at the path's end.
+#[derive(Debug)]
+struct ByMethod;
+
+impl Policy for ByMethod {
+    fn pick(&self, candidates: &Candidates<'_>, call: &CallInfo<'_>) -> Option<usize> {
+        candidates.iter().position(|it| call.method().ends_with(&it.node().id))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_room_on_a_node_that_a_policy_has_for_it_holds_up_nobody_for_another() {
+    let limits = Limits { per_node: Some(1), ..Limits::default() };
+    let world = limited(&["a", "b"], limits).await;
+    world.tuning.send_modify(|tuning| tuning.balancing = Balancing::custom(ByMethod));
+    world.settle().await;
+    let of = |method: &'static str| Request { method, ..Request::default() };
+    let (of_a, of_b) = (of("/of.Node/a"), of("/of.Node/b"));
+    let (on_a, on_b) = (world.pick_of(of_a), world.pick_of(of_b));
+    let mut calls = Vec::new();
+    for request in [of_a, of_b, of_a, of_b] {
+        calls.push(waiting(&world, &request, true, 60));
+        world.settle().await;
+    }
+    let [first_of_a, first_of_b, second_of_a, second_of_b] =
+        <[_; 4]>::try_from(calls).expect("four");
+    drop(on_b);
+    let (picked, waited) = first_of_b.await.expect("no panic");
+    assert!(waited < Duration::from_secs(1), "{waited:?}: b has room");
+    drop(picked.expect("it was not in vain"));
+    let (picked, waited) = second_of_b.await.expect("no panic");
+    assert!(waited < Duration::from_secs(1), "{waited:?}: b has room again");
+    let on_b = picked.expect("it was not in vain");
+    assert!(!first_of_a.is_finished() && !second_of_a.is_finished());
+    drop(on_a);
+    for call in [first_of_a, second_of_a] {
+        let (picked, waited) = call.await.expect("no panic");
+        assert!(waited < Duration::from_secs(1), "{waited:?}: a has room");
+        drop(picked.expect("it was not in vain"));
+    }
+    drop(on_b);
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_line_for_room_has_all_of_it() {
     let limits = Limits { per_node: Some(1), ..Limits::default() };

@@ -12,9 +12,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Code;
 
 use super::{
-    Balancer, Balancing, EndpointId, Filter, Options, Outcome, Pick, Request, Tuning,
+    Balancer, Balancing, EndpointId, Filter, NodeState, Options, Outcome, Pick, Request, Tuning,
     connect::{Connect, Dial, Ended, NotConnected},
     health::Health,
 };
@@ -409,4 +410,23 @@ async fn a_look_for_another_node_takes_no_turn() {
     assert_eq!(turns[..3], turns[3..]);
     let all: Vec<_> = (0..3).map(|_| world.pick().endpoint()).collect();
     assert!(world.balancer.repeats(&Request { tried: &all, ..Request::default() }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_lacks_a_method_is_passed_over_for_that_one_and_is_as_well_as_ever() {
+    const NEW: &str = "/greeter.v1.Greeter/New";
+    let world = World::with(&["a", "b", "c"]).await;
+    let new = Request { method: NEW, ..Request::default() };
+    let calls_of_a = |request| (0..300).filter(|_| world.pick_of(request).node().id == "a").count();
+    let mut picks = std::iter::repeat_with(|| world.pick_of(new));
+    let pick = picks.find(|pick| pick.node().id == "a").expect("it is one of three");
+    pick.finish(Outcome::of_code(Code::Unimplemented, NEW));
+    assert_eq!(calls_of_a(new), 0);
+    let of_others = calls_of_a(Request::default());
+    assert!((50..150).contains(&of_others), "a third of 300: {of_others}");
+    let told = world.balancer.explain().await.expect("the driver runs");
+    let a = told.nodes.iter().find(|it| it.node.id == "a").expect("it is listed");
+    assert_eq!((&a.state, a.health), (&NodeState::Ready, Some(1.0)));
+    sleep(Duration::from_secs(5)).await;
+    assert!(calls_of_a(new) > 0, "it is asked again after a penalty");
 }

@@ -4,9 +4,10 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use tokio::time::Instant;
+use tonic::Code;
 
 use super::super::{
-    Balancing, EndpointId, Request,
+    Balancing, EndpointId, Outcome, Request,
     ewma::Load,
     snapshot::{Endpoint, Picked},
 };
@@ -23,16 +24,24 @@ struct Behaviour {
     stalls: f64,
     /// The share of calls that fail, in a fifth of the latency.
     fails: f64,
+    /// Whether it lacks [`NEW`], which it says as soon as others fail.
+    is_old: bool,
 }
 
-const WELL: Behaviour = Behaviour { latency: Duration::from_millis(1), stalls: 0.0, fails: 0.0 };
+const WELL: Behaviour =
+    Behaviour { latency: Duration::from_millis(1), stalls: 0.0, fails: 0.0, is_old: false };
 const SHARED_MACHINE: Behaviour = Behaviour { stalls: 20.0, ..WELL };
+
+/// A method that not all nodes have.
+const NEW: &str = "/greeter.v1.Greeter/New";
 
 struct Host {
     behaviour: Behaviour,
     next_stall: Duration,
     stalled_until: Duration,
     calls: u64,
+    /// Of those, the ones of [`NEW`].
+    of_new: u64,
     failed: u64,
 }
 
@@ -40,7 +49,8 @@ struct Call {
     host: usize,
     load: Arc<Load>,
     started: Duration,
-    fails: bool,
+    /// What it comes to.
+    outcome: Outcome,
 }
 
 /// Callers in a closed loop over nodes numbered from 0.
@@ -50,6 +60,8 @@ struct Fleet {
     rng: Rng,
     hosts: Vec<Host>,
     picked: Picked<usize>,
+    /// How many of the callers call [`NEW`].
+    of_new: usize,
     calls: Vec<Option<Call>>,
     ends: BinaryHeap<Reverse<(Duration, usize)>>,
 }
@@ -62,6 +74,7 @@ impl Fleet {
             rng: Rng::with_seed(seed),
             hosts: Vec::new(),
             picked: Picked::new(&Balancing::p2c(), false),
+            of_new: 0,
             calls: (0..callers).map(|_| None).collect(),
             ends: (0..callers).map(|caller| Reverse((Duration::ZERO, caller))).collect(),
         };
@@ -71,6 +84,7 @@ impl Fleet {
                 next_stall: Duration::ZERO,
                 stalled_until: Duration::ZERO,
                 calls: 0,
+                of_new: 0,
                 failed: 0,
             });
             fleet.connect(host, host as usize);
@@ -93,7 +107,7 @@ impl Fleet {
     fn run(&mut self, ms: u64) -> Vec<f64> {
         let until = self.now + Duration::from_millis(ms);
         for host in &mut self.hosts {
-            (host.calls, host.failed) = (0, 0);
+            (host.calls, host.of_new, host.failed) = (0, 0, 0);
         }
         let snapshot = self.picked.snapshot();
         while let Some(&Reverse((now, caller))) = self.ends.peek().filter(|end| end.0.0 < until) {
@@ -101,13 +115,19 @@ impl Fleet {
             self.now = now;
             self.end(caller);
             let at = self.start + now;
-            let picked = snapshot.pick(&Request::default(), at, &mut self.rng).expect("ready");
+            let method = if caller < self.of_new { NEW } else { "" };
+            let request = Request { method, ..Request::default() };
+            let picked = snapshot.pick(&request, at, &mut self.rng).expect("ready");
             let (host, load) = (picked.connection, picked.load.clone());
             self.begin(caller, host, load);
         }
         self.now = until;
-        let even = self.hosts.iter().map(|host| host.calls).sum::<u64>() as f64 / ALL as f64;
-        self.hosts.iter().map(|host| host.calls as f64 / even).collect()
+        self.shares(|host| host.calls)
+    }
+
+    fn shares(&self, calls: impl Fn(&Host) -> u64) -> Vec<f64> {
+        let even = self.hosts.iter().map(&calls).sum::<u64>() as f64 / ALL as f64;
+        self.hosts.iter().map(|host| calls(host) as f64 / even).collect()
     }
 
     fn end(&mut self, caller: usize) {
@@ -115,11 +135,13 @@ impl Fleet {
             return;
         };
         let (now, latency) = (self.start + self.now, self.now - call.started);
-        if call.fails {
-            self.hosts[call.host].failed += 1;
-            call.load.failed(now);
-        } else {
-            call.load.succeeded(latency, now);
+        match call.outcome {
+            Outcome::Failure => {
+                self.hosts[call.host].failed += 1;
+                call.load.failed(now);
+            }
+            Outcome::Unimplemented(method) => call.load.lacks(method, now),
+            _ => call.load.succeeded(latency, now),
         }
         call.load.end();
     }
@@ -128,7 +150,8 @@ impl Fleet {
         load.begin();
         let host = &mut self.hosts[number];
         host.calls += 1;
-        let Behaviour { latency, stalls, fails } = host.behaviour;
+        host.of_new += u64::from(caller < self.of_new);
+        let Behaviour { latency, stalls, fails, is_old } = host.behaviour;
         let rng = &mut self.rng;
         let mut random = |mean: Duration| mean.mul_f64(-(1.0 - rng.f64()).ln());
         while stalls > 0.0 && host.next_stall <= self.now {
@@ -137,12 +160,16 @@ impl Fleet {
             host.next_stall += random(Duration::from_secs(1)).div_f64(stalls);
         }
         let mut takes = latency / 2 + random(latency / 2);
-        let fails = self.rng.f64() < fails;
-        if fails {
+        let outcome = match self.rng.f64() < fails {
+            true => Outcome::Failure,
+            false if is_old && caller < self.of_new => Outcome::of_code(Code::Unimplemented, NEW),
+            false => Outcome::Success,
+        };
+        if outcome != Outcome::Success {
             takes /= 5;
         }
         let ends = self.now.max(host.stalled_until) + takes;
-        self.calls[caller] = Some(Call { host: number, load, started: self.now, fails });
+        self.calls[caller] = Some(Call { host: number, load, started: self.now, outcome });
         self.ends.push(Reverse((ends, caller)));
     }
 }
@@ -228,6 +255,22 @@ fn a_node_that_failed_on_a_connection_that_stands_is_back_within_seconds() {
         fleet.run(2_000);
         let share = fleet.run(1_000)[0];
         assert!(share > 0.2, "in the third second after {failing_ms} ms of failures: {share}");
+    }
+}
+
+#[test]
+fn a_node_that_lacks_a_method_gets_next_to_none_of_its_calls_and_its_share_of_the_others() {
+    for (callers, of_new) in [(17, 1), (48, 3), (1, 1), (16, 16)] {
+        let mut fleet = Fleet::new(16, callers, WELL);
+        fleet.of_new = of_new;
+        fleet.hosts[0].behaviour.is_old = true;
+        fleet.run(6_000);
+        if of_new < callers {
+            let shares = fleet.shares(|host| host.calls - host.of_new);
+            assert_even(&shares, &format!("{callers} callers, {of_new} of them of the new method"));
+        }
+        let share = fleet.shares(|host| host.of_new)[0];
+        assert!(0.0 < share && share < 0.01, "{share} of those of the new one: tried now and then");
     }
 }
 

@@ -240,7 +240,7 @@ impl Call {
             let response = self.answered(response, node, pick);
             return Ok(Begun::Streams(response, attempt));
         };
-        pick.report(Outcome::of_code(ended.code()));
+        pick.report(Outcome::of_code(ended.code(), request.method));
         let ended = attempt.failed(ended);
         if ended.code() == Code::Ok {
             retry.succeeded();
@@ -271,7 +271,8 @@ impl Call {
     ) -> http::Response<Body> {
         let (mut head, body) = response.into_parts();
         head.extensions.insert(Served::new(node.clone(), self.made));
-        let body = Bounded::new(body, self.deadline, node.clone(), pick, judged);
+        let in_flight = (pick, self.head.uri.clone());
+        let body = Bounded::new(body, self.deadline, node.clone(), in_flight, judged);
         let body = match self.options.max_response {
             None => body.boxed_unsync(),
             Some(limit) => {
@@ -346,8 +347,8 @@ impl Call {
 }
 
 /// A stream's end says something of its node.
-fn judged(pick: Pick, end: End<'_>) {
-    pick.finish(end.outcome());
+fn judged((pick, uri): (Pick, Uri), end: End<'_>) {
+    pick.finish(end.outcome(uri.path()));
 }
 
 /// The head of one attempt: the path alone, since the connection knows its authority, what is left

@@ -64,10 +64,10 @@ pub(super) enum End<'a> {
 }
 
 impl End<'_> {
-    /// What it says of the node.
-    pub(super) fn outcome(self) -> Outcome {
+    /// What it says of the node that was asked for this method.
+    pub(super) fn outcome(self, method: &str) -> Outcome {
         match self {
-            Self::Whole(code) => Outcome::of_code(code),
+            Self::Whole(code) => Outcome::of_code(code, method),
             // A stream may be meant to last until then, by the node's clock as by ours.
             Self::Broken(failure) if failure.to_status().code() == Code::Cancelled => {
                 Outcome::Cancelled
@@ -251,7 +251,7 @@ mod tests {
             (Some(Ok(Frame::trailers(HeaderMap::new()))), Outcome::TransportFailure),
             (Some(trailers("0")), Outcome::Success),
             (Some(trailers("14")), Outcome::Failure),
-            (Some(trailers("12")), Outcome::Unimplemented),
+            (Some(trailers("12")), Outcome::of_code(Code::Unimplemented, "/a.B/C")),
             (Some(broken(Lost, Code::Unavailable)), Outcome::ConnectionLost),
             (Some(broken(Reset, Code::Internal)), Outcome::TransportFailure),
             (Some(broken(Reset, Code::Cancelled)), Outcome::Cancelled),
@@ -262,7 +262,7 @@ mod tests {
             let body = StreamBody::new(tokio_stream::iter([first].into_iter().chain(last)));
             let told = Arc::new(Mutex::new(Vec::new()));
             let tell = |told: Arc<Mutex<Vec<Outcome>>>, end: End<'_>| {
-                told.lock().expect("no panic").push(end.outcome());
+                told.lock().expect("no panic").push(end.outcome("/a.B/C"));
             };
             let mut body = Box::pin(Bounded::new(body, None, node(), told.clone(), tell));
             while body.frame().await.is_some() {}

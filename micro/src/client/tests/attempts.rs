@@ -8,13 +8,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 use tokio_stream::StreamExt as _;
 use tonic::Code;
 
 use super::raw::{DATA, GOAWAY, HEAD, HEADERS, REFUSED_STREAM, RST_STREAM, Raw, SETTINGS, node};
 use crate::{
     Client,
+    balance::NodeState,
     client::Hedge,
     fixture::{Echo, Stub, Word, client, start},
     layer::Next,
@@ -44,6 +48,47 @@ async fn a_call_that_costs_its_connection_is_not_sent_to_node_after_node() {
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("GOAWAY ENHANCE_YOUR_CALM"), "{}", status.message());
     assert_eq!(calls.load(Ordering::SeqCst), 2, "once more, and no further");
+}
+
+#[tokio::test]
+async fn a_goaway_with_a_code_that_nobody_knows_moves_the_calls_above_its_last_id_and_no_other() {
+    let registry = "memory://client-goaway-unknown";
+    let listener = node(registry, "a").await;
+    let (came, leaves) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+    let (counts, told) = (came.clone(), leaves.clone());
+    tokio::spawn(async move {
+        let mut raw = Raw::accept(&listener).await?;
+        let first = raw.next(HEADERS).await?;
+        counts.fetch_add(1, Ordering::SeqCst);
+        raw.next(HEADERS).await?;
+        counts.fetch_add(1, Ordering::SeqCst);
+        told.notified().await;
+        raw.write(GOAWAY, 0, 0, &[0, 0, 0, first, 0, 0, 0xde, 0xad]).await?;
+        raw.answer(first, "kept").await?;
+        raw.next(HEADERS).await
+    });
+    let client = client(registry);
+    let mut calls = Vec::new();
+    for nth in 1..=2 {
+        let stub = Stub::new("a", &client);
+        calls.push(tokio::spawn(async move { stub.say(Word::new("who?")).await }));
+        while came.load(Ordering::SeqCst) < nth {
+            tokio::task::yield_now().await;
+        }
+    }
+    let _other = start(registry, "a", Echo::named("other")).await;
+    let channel = client.channel("a");
+    loop {
+        let explained = channel.explain().await.expect("its runtime runs");
+        if explained.nodes.iter().filter(|it| it.state == NodeState::Ready).count() == 2 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    leaves.notify_one();
+    for (call, expected) in calls.into_iter().zip(["kept", "other"]) {
+        assert_eq!(call.await.expect("no panic").expect("a reply").into_inner().text, expected);
+    }
 }
 
 /// `content-type: text/html` with `:status: 200`.

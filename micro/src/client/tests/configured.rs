@@ -1,13 +1,23 @@
 //! Calls as the service config has them.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
 use tokio_stream::StreamExt as _;
 use tonic::Code;
 use tracing::Level;
 
+use super::raw::{self, DATA, HEAD, HEADERS, Raw};
 use crate::{
     ChannelOptions, Client, ClientBuilder, Service,
     client::RetryPolicy,
@@ -256,6 +266,72 @@ async fn a_file_is_followed_and_its_last_good_version_holds() {
     write(&timeout_of(4));
     until_it_has(&stub, 4).await;
     assert_eq!(log.lines_with("last good").len(), 2, "each fault once: {:?}", log.lines());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_says_nothing_of_its_health_is_called_as_before_until_it_is_connected_anew() {
+    // Each hop over a socket may move a clock that is paused to the next timer: one that is near.
+    tokio::spawn(async {
+        loop {
+            sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let registry = "memory://configured-health";
+    let listener = raw::node(registry, "a").await;
+    let (asked, says) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+    let (counts, told) = (asked.clone(), says.clone());
+    tokio::spawn(async move {
+        let mut raw = Raw::accept(&listener).await?;
+        let call = raw.next(HEADERS).await?;
+        raw.answer(call, "not asked").await?;
+        raw.next(HEADERS).await?;
+        counts.fetch_add(1, Ordering::SeqCst);
+        for _ in 0..3 {
+            let call = raw.next(HEADERS).await?;
+            raw.next(DATA).await?;
+            raw.answer(call, "asked").await?;
+        }
+        drop(raw);
+        let mut raw = Raw::accept(&listener).await?;
+        let watch = raw.next(HEADERS).await?;
+        counts.fetch_add(1, Ordering::SeqCst);
+        told.notified().await;
+        raw.write(HEADERS, 4, watch, HEAD).await?;
+        raw.write(DATA, 0, watch, &[0, 0, 0, 0, 2, 8, 1]).await?;
+        let call = raw.next(HEADERS).await?;
+        raw.answer(call, "well").await?;
+        raw.next(HEADERS).await
+    });
+    let dir = tempfile::TempDir::new().expect("a folder");
+    let path = dir.path().join("a.json");
+    std::fs::write(&path, "{}").expect("written");
+    let options = ChannelOptions::new().service_config_file(&path);
+    let client = Client::builder().registry(registry).for_service("a", options).build();
+    let stub = Stub::new("a", &client.expect("a client"));
+    let say = async || stub.say(Word::new("who?")).timeout(Duration::from_millis(1_500)).await;
+    let text = async || say().await.expect("a reply").into_inner().text;
+    assert_eq!(text().await, "not asked");
+    std::fs::write(&path, r#"{"healthCheckConfig": {"serviceName": ""}}"#).expect("written");
+    let until_it_is_asked = async |times| {
+        let asks = async {
+            while asked.load(Ordering::SeqCst) < times {
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), asks).await.expect("it is asked");
+    };
+    until_it_is_asked(1).await;
+    for seconds in [0, 2, 30] {
+        sleep(Duration::from_secs(seconds)).await;
+        assert_eq!(text().await, "asked", "that it is asked makes it not unwell");
+    }
+    until_it_is_asked(2).await;
+    let status = say().await.expect_err("a new connection begins without a word");
+    assert_eq!(status.code(), Code::Unavailable);
+    let why = "it has not said within 1s whether it is well";
+    assert!(status.message().contains(why), "{status}");
+    says.notify_one();
+    assert_eq!(text().await, "well");
 }
 
 #[tokio::test(start_paused = true)]

@@ -115,6 +115,31 @@ async fn a_goaway_for_an_error_makes_a_suspect_of_what_it_did_not_process() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_goaway_with_a_code_that_nobody_knows_is_one_for_an_error() {
+    let (connection, mut peer) = Raw::connected(b"").await;
+    let mut state = connection.state();
+    let kept = call(&connection, b"kept");
+    let first = peer.call().await;
+    let after = call(&connection, b"after");
+    peer.call().await;
+    peer.go_away(first, 0xdead, b"").await;
+    let failure = after.await.unwrap().unwrap_err();
+    assert_eq!(failure.kind(), FailureKind::Suspect, "{failure}");
+    assert!(failure.is_unprocessed());
+    assert!(failure.to_string().contains("GOAWAY Reason(dead)"), "{failure}");
+    assert_eq!(*state.borrow_and_update(), ConnectionState::Draining);
+    let failure = unary(&connection, head(), framed(b"late")).await.unwrap_err();
+    assert_eq!(failure.kind(), FailureKind::NotSent);
+    assert_eq!(disconnect(&connection), "GOAWAY INTERNAL_ERROR");
+
+    settle().await;
+    assert!(!kept.is_finished(), "it is not above the last id");
+    peer.answer(first, b"done").await;
+    assert_eq!(kept.await.unwrap().unwrap().message.unwrap(), "done");
+    state.wait_for(|state| matches!(state, ConnectionState::Closed(_))).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_goaway_in_two_steps_drains_at_the_first() {
     let (connection, mut peer) = Raw::connected(b"").await;
     let mut state = connection.state();

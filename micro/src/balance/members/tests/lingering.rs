@@ -98,6 +98,53 @@ fn while_no_listed_node_can_be_reached_those_that_linger_are_picked() {
 }
 
 #[test]
+fn a_node_that_is_ready_where_it_is_now_is_called_there_alone_and_those_gone_for_good_go_on() {
+    for is_well_at_once in [true, false] {
+        let mut world = World::with(&["a", "b"]);
+        world.update(1_000, Update::Reset(vec![node("a", "a:2")]));
+        assert_eq!(world.links(), [1, 2], "for want of others");
+        let attempt = world.attempt("a");
+        world.members.connected(&attempt, 3, is_well_at_once, world.at(1_010));
+        world.act();
+        if !is_well_at_once {
+            assert_eq!(world.links(), [1, 2], "it has not said that it is well");
+            world.members.told(&attempt, Ok(()), world.at(1_020));
+            world.act();
+        }
+        assert_eq!((world.links(), world.closed.len()), (vec![2, 3], 0));
+        world.tick(1_000 + TTL);
+        assert_eq!(world.closed, [1]);
+        world.tick(1_000 + 3 * TTL);
+        assert_eq!((world.links(), world.closed.clone()), (vec![3], vec![1, 2]));
+    }
+}
+
+#[test]
+fn a_node_that_is_lost_where_it_is_now_is_called_where_it_was_within_the_ttl() {
+    for (lost, expected) in [(2_000, vec![1]), (1_000 + TTL, vec![])] {
+        let mut world = World::with(&["a"]);
+        world.update(1_000, Update::Insert(node("a", "a:2")));
+        world.connected(1_010, "a");
+        world.closed(lost, "a");
+        assert_eq!(world.links(), expected, "lost at {lost}");
+    }
+}
+
+#[test]
+fn a_node_that_is_back_where_it_was_is_called_there_alone() {
+    let mut world = World::with(&["a"]);
+    world.update(1_000, Update::Insert(node("a", "a:2")));
+    world.connected(1_010, "a");
+    world.goaway(1_020, "a");
+    world.update(2_000, Update::Insert(node("a", "a:3")));
+    assert_eq!(world.links(), [1], "it is nowhere else");
+    world.insert(3_000, "a");
+    assert_eq!((world.links(), world.dials()), (vec![1], 3));
+    world.tick(60_000);
+    assert_eq!((world.links(), world.closed.len()), (vec![1], 0));
+}
+
+#[test]
 fn when_the_last_connected_node_is_lost_those_that_linger_are_picked() {
     let mut world = World::with(&["a", "b"]);
     world.remove(1_000, "a");

@@ -369,7 +369,14 @@ impl Run {
             prop_assert_eq!(&key(node), key_of(*link), "it leads elsewhere");
             match self.listed.get(&*node.id).filter(|listed| listed.address == node.address) {
                 Some(listed) => prop_assert_eq!(node, listed, "its record is the last one"),
-                None => prop_assert!(self.removed.contains_key(&key(node)), "nobody listed it"),
+                None => {
+                    prop_assert!(self.removed.contains_key(&key(node)), "nobody listed it");
+                    let listed = self.listed.get(&*node.id).map(|listed| key(listed));
+                    let mut links = 0..self.stages.len() as u32;
+                    let is_there =
+                        links.any(|it| self.is_ready(it) && Some(key_of(it)) == listed.as_ref());
+                    prop_assert!(!is_there, "it is ready where it is listed");
+                }
             }
         }
         let meant = self.meant()?;
