@@ -36,9 +36,11 @@ pub(super) fn watch(connection: Connection, service: Arc<str>) -> BoxStream<'sta
     let mut state = connection.state();
     tokio::spawn(async move {
         tokio::select! {
+            // In order, so that a seed decides on all that happens: what ends it goes first.
+            biased;
             _ = state.wait_for(|state| !matches!(state, ConnectionState::Open)) => {}
-            () = follow(OneConnection(connection), &service, &tell) => {}
             () = tell.closed() => {}
+            () = follow(OneConnection(connection), &service, &tell) => {}
         }
     });
     ReceiverStream::new(told).boxed()
@@ -117,17 +119,17 @@ impl Service<http::Request<tonic::body::Body>> for OneConnection {
 mod tests {
     use hyper::service::service_fn;
     use hyper_util::rt::{TokioExecutor, TokioIo};
-    use tokio::net::TcpListener;
+    use tokio::{net::TcpListener, task::AbortHandle};
     use tonic_health::server::{HealthReporter, health_reporter};
 
     use super::*;
 
-    /// A server of nothing but health, or of nothing at all, and a connection to it.
-    async fn node(knows_health: bool) -> (HealthReporter, Connection) {
+    /// A server of nothing but health, or of nothing at all, what kills it, and a connection to it.
+    async fn node(knows_health: bool) -> (HealthReporter, AbortHandle, Connection) {
         let (reporter, service) = health_reporter();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound").to_string();
-        tokio::spawn(async move {
+        let server = tokio::spawn(async move {
             let (socket, _) = listener.accept().await.expect("the client");
             let answer = service_fn(move |request: http::Request<hyper::body::Incoming>| {
                 let mut service = service.clone();
@@ -142,7 +144,7 @@ mod tests {
             builder.serve_connection(TokioIo::new(socket), answer).await
         });
         let connection = transport::connect(&address, &transport::Config::default()).await;
-        (reporter, connection.expect("connected"))
+        (reporter, server.abort_handle(), connection.expect("connected"))
     }
 
     fn says(text: &str) -> Health {
@@ -151,7 +153,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_node_says_of_its_health_is_followed_until_the_connection_drains() {
-        let (reporter, connection) = node(true).await;
+        let (reporter, _server, connection) = node(true).await;
         let mut health = watch(connection.clone(), "greeter.v1.Greeter".into());
         // tonic's server should say SERVICE_UNKNOWN, and wait; it is asked again.
         let why = "its health cannot be watched: service not registered".to_owned();
@@ -171,8 +173,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_a_connection_that_breaks_nothing_more_is_said() {
+        for _ in 0..20 {
+            let (_reporter, server, connection) = node(true).await;
+            let mut health = watch(connection, "".into());
+            assert_eq!(health.next().await, Some(Ok(())));
+            server.abort();
+            assert_eq!(health.next().await, None, "it ends with the connection, each time");
+        }
+    }
+
+    #[tokio::test]
     async fn a_node_without_the_method_is_well() {
-        let (_reporter, connection) = node(false).await;
+        let (_reporter, _server, connection) = node(false).await;
         let mut health = watch(connection, "".into());
         assert_eq!(health.next().await, Some(Ok(())));
         assert_eq!(health.next().await, None);

@@ -145,6 +145,7 @@ impl<C> Shared<C> {
         // What is refused, or over, is for others to see.
         let failed = |status: &Status| status.error.is_some() && !status.synced && !status.refused;
         tokio::select! {
+            biased;
             _ = progress.wait_for(|progress| *progress == Progress::Tried) => {}
             Ok(_) = registry.wait_for(failed) => {}
         }

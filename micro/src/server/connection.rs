@@ -177,12 +177,15 @@ where
         }
     };
     tokio::select! {
-        result = &mut connection => return finished(result),
+        // In order, so that a seed decides on all that happens; a busy connection, which may use up
+        // what tokio lets a task do at a time, comes last.
+        biased;
+        _ = phase.wait_for(|phase| *phase != Phase::Open) => {}
         () = no_greeting => {
             tracing::debug!("a peer did not begin to speak HTTP/2 in time");
             return End::Finished;
         }
-        _ = phase.wait_for(|phase| *phase != Phase::Open) => {}
+        result = &mut connection => return finished(result),
     }
 
     // The first GOAWAY and a PING; hyper sends the second GOAWAY when the PING is answered, and ends
@@ -195,7 +198,7 @@ where
     let work = || calls.under_way().max(usize::from(traffic.is_stuck()));
     loop {
         tokio::select! {
-            result = &mut connection => return finished(result),
+            biased;
             _ = phase.wait_for(|phase| *phase == Phase::Cut) => return End::Cut(work()),
             () = sleep(LOOK) => {
                 let now = Instant::now();
@@ -209,6 +212,7 @@ where
                     return End::Finished;
                 }
             }
+            result = &mut connection => return finished(result),
         }
     }
 }

@@ -59,6 +59,7 @@ impl Handshakes {
     {
         let mut place = self.begin();
         let why = tokio::select! {
+            biased;
             accepted = self.acceptor.accept(io) => match accepted {
                 Ok(stream) => return Some(stream),
                 Err(why) => why,
@@ -106,6 +107,7 @@ impl Drop for Place<'_> {
 async fn leaving(mut phase: watch::Receiver<Phase>) {
     let _ = phase.wait_for(|phase| *phase != Phase::Open).await;
     tokio::select! {
+        biased;
         () = sleep(TIMEOUT_LEAVING) => {}
         _ = phase.wait_for(|phase| *phase == Phase::Cut) => {}
     }

@@ -45,6 +45,7 @@ impl Handle {
         let task = tokio::spawn(async move {
             let asked = async {
                 let (panic, error) = tokio::select! {
+                    biased;
                     _ = stopped => (None, None),
                     ended = shutdown => (ended.err(), None),
                     error = failure(after_start.run()) => (None, Some(error)),

@@ -46,6 +46,7 @@ impl Leaving {
         loop {
             self.listening.set_serving(is_ready(*state.borrow_and_update()));
             tokio::select! {
+                biased;
                 asked = &mut asked => return asked,
                 changed = state.changed() => if changed.is_err() {
                     return asked.await;

@@ -21,8 +21,9 @@ models! {
     listed: a_list_is_read_as_a_whole, a_list_is_no_older_than_the_set;
     load: no_more_calls_are_in_flight_than_the_limit, who_has_room_is_let_in,
         the_calls_of_one_stall_raise_the_estimate_once, a_loss_is_told_once, no_failure_is_lost;
-    p95: it_begins_with_the_longest_of_twenty, of_two_that_end_at_once_the_longer_counts,
-        no_step_is_lost;
+    p95: it_begins_with_the_second_longest_of_twenty,
+        of_two_that_end_at_once_the_shorter_counts, no_step_is_lost,
+        a_step_is_known_with_what_went_before;
     probes: one_call_at_a_time_tries_a_node, one_that_comes_beside_a_call_is_tried_at_once,
         one_whose_fate_is_known_is_not_tried_again, one_that_was_passed_by_is_seen;
     slots: a_lowered_limit_holds, a_raised_limit_holds, a_limit_that_comes_and_goes_holds,

@@ -224,6 +224,7 @@ impl Watcher {
                 }
             };
             tokio::select! {
+                biased;
                 changed = self.changed.changed() => changed.map_err(|_| WatchError::Ended)?,
                 () = expired => {}
             }
