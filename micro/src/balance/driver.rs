@@ -179,7 +179,8 @@ impl<K: Connect> Driver<K> {
             Event::Connected(attempt, node, connection) => {
                 self.metrics.connected();
                 let latency = self.picked.median_latency(now);
-                let load = Arc::new(Load::new(latency, self.penalty, now));
+                let load = Load::new(latency, self.penalty, now);
+                let load = Arc::new(load.with(self.members.under_way(&attempt)));
                 let link = Link { connection: connection.clone(), load };
                 let is_asked = self.asking.service().is_some();
                 self.members.connected(&attempt, link, !is_asked, now);

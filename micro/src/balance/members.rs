@@ -26,6 +26,7 @@ use super::{
     lines::Wanted,
     standing::Standing,
     tally::Tally,
+    under_way::UnderWay,
 };
 use crate::registry::Node;
 
@@ -95,6 +96,7 @@ struct Member<L> {
     state: EndpointState,
     ejection: EjectionState,
     tally: Arc<Tally>,
+    under_way: Arc<UnderWay>,
     /// The number of the attempt whose news counts; zero is none's.
     attempt: u64,
     link: Option<L>,
@@ -363,6 +365,9 @@ impl<L: Clone> Members<L> {
         self.census.leave(member);
         member.previous = member.link.take();
         member.error = why.cloned();
+        if event == Event::Closed {
+            member.under_way = Arc::default();
+        }
         self.census.enter(member);
         if member.standing == Standing::Listed {
             self.out.drive(member, event, now);
