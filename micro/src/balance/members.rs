@@ -213,7 +213,10 @@ impl<L: Clone> Members<L> {
 
     /// Ejects by other rules from now on.
     pub(super) fn set_rules(&mut self, rules: Rules, now: Instant) {
-        self.sweeps_at = self.sweeps_at.map(|_| now + rules.interval);
+        // Who sets the rules often, and the same, is not to put the next look off each time.
+        if rules.interval != self.rules.interval {
+            self.sweeps_at = self.sweeps_at.map(|_| now + rules.interval);
+        }
         self.rules = rules;
         self.spare(now);
     }

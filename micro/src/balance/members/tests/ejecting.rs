@@ -58,6 +58,21 @@ fn three_transport_failures_eject_a_node_until_one_probe_went_well() {
 }
 
 #[test]
+fn rules_that_are_set_more_often_than_outliers_are_looked_for_do_not_put_that_off() {
+    let mut world = World::with(&["a", "b", "c"]);
+    let due = world.members.sweeps_at();
+    let mut rules = Rules { max_ejection_percent: 50, ..Rules::default() };
+    for ms in [3_000, 6_000, 9_000] {
+        rules.max_ejection_percent -= 1;
+        world.members.set_rules(rules.clone(), world.at(ms));
+        assert_eq!(world.members.sweeps_at(), due);
+    }
+    rules.interval *= 2;
+    world.members.set_rules(rules, world.at(9_000));
+    assert_eq!(world.members.sweeps_at(), Some(world.at(29_000)));
+}
+
+#[test]
 fn half_may_be_out_and_one_of_one_never() {
     let mut world = World::with(&["a", "b", "c", "d"]);
     for id in ["a", "b", "c", "d"] {
