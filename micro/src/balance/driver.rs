@@ -258,8 +258,8 @@ impl<K: Connect> Driver<K> {
                     .map(|(id, node, link, tally)| self.endpoint(id, node, link, tally, None));
                 let _ = told.send(endpoint);
             }
-            Event::News(News::Probed(tally, is_well)) => {
-                self.members.probed(&tally, is_well, now);
+            Event::News(News::Probed(tally, began, is_well)) => {
+                self.members.probed(&tally, began, is_well, now);
             }
             Event::Found(found) if self.asked.is_some() => {
                 self.shared.found.store(found.map(Arc::new));

@@ -19,8 +19,8 @@ use crate::{registry::Node, transport};
 pub(super) enum News<C> {
     /// A node's calls have failed too often in a row, the last of them so.
     Failing(Arc<Tally>, Outcome),
-    /// A probe went well or not.
-    Probed(Arc<Tally>, bool),
+    /// A probe that began then went well or not.
+    Probed(Arc<Tally>, Instant, bool),
     /// Someone wants to know how it stands.
     Asked(oneshot::Sender<Explanation>),
     /// A call may go to these nodes alone, and none of them is among those that are picked.
@@ -129,7 +129,7 @@ impl<C> Pick<C> {
             self.tell(News::Failing(tally.clone(), outcome));
         }
         if std::mem::take(&mut self.is_probe) {
-            self.tell(News::Probed(tally.clone(), is_well));
+            self.tell(News::Probed(tally.clone(), self.started, is_well));
         }
     }
 
