@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Balancing, EndpointId, News, Options, Outcome, Shared, Tuning,
+    Balancing, EndpointId, News, Options, Shared, Tuning,
     asking::Asking,
     came::Came,
     connect::{Connect, Dial, Ended, NotConnected},
@@ -30,7 +30,7 @@ use super::{
     request::Method,
     snapshot::{Endpoint, Picked},
     subset::Subset,
-    tally::Tally,
+    tally::{Tally, TooMuch},
 };
 use crate::{
     discovery::Update,
@@ -237,9 +237,8 @@ impl<K: Connect> Driver<K> {
                 }
             }
             Event::Tuned => self.tune(now),
-            Event::News(News::Failing(tally, last)) => {
-                let is_transport = last != Outcome::Failure && tally.is_broken();
-                self.members.failing(&tally, is_transport, now);
+            Event::News(News::Failing(tally, too_much)) => {
+                self.members.failing(&tally, too_much == TooMuch::Broken, now);
             }
             Event::News(News::Asked(asked)) => {
                 // Who asked may have gone.

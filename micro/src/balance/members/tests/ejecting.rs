@@ -278,7 +278,7 @@ fn share_out(failing: &[f64], seed: u64) -> Vec<f64> {
         let tally = world.tally(id);
         if is_well {
             tally.answered();
-        } else if tally.failed() {
+        } else if tally.failed().is_some() {
             world.members.failing(&tally, false, world.at(now));
         }
         if is_probe {
