@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Balancing, EndpointId, News, Options, Outcome, Shared, Tuning,
+    Balancing, EndpointId, News, Options, Shared, Tuning,
     asking::Asking,
     came::Came,
     connect::{Connect, Dial, Ended, NotConnected},
@@ -30,7 +30,7 @@ use super::{
     request::Method,
     snapshot::{Endpoint, Picked},
     subset::Subset,
-    tally::Tally,
+    tally::{Tally, TooMuch},
 };
 use crate::{
     discovery::Update,
@@ -179,7 +179,8 @@ impl<K: Connect> Driver<K> {
             Event::Connected(attempt, node, connection) => {
                 self.metrics.connected();
                 let latency = self.picked.median_latency(now);
-                let load = Arc::new(Load::new(latency, self.penalty, now));
+                let load = Load::new(latency, self.penalty, now);
+                let load = Arc::new(load.with(self.members.under_way(&attempt)));
                 let link = Link { connection: connection.clone(), load };
                 let is_asked = self.asking.service().is_some();
                 self.members.connected(&attempt, link, !is_asked, now);
@@ -241,9 +242,8 @@ impl<K: Connect> Driver<K> {
                 }
             }
             Event::Tuned => self.tune(now),
-            Event::News(News::Failing(tally, last)) => {
-                let is_transport = last != Outcome::Failure && tally.is_broken();
-                self.members.failing(&tally, is_transport, now);
+            Event::News(News::Failing(tally, too_much)) => {
+                self.members.failing(&tally, too_much == TooMuch::Broken, now);
             }
             Event::News(News::Asked(asked)) => {
                 // Who asked may have gone.
@@ -262,8 +262,8 @@ impl<K: Connect> Driver<K> {
                     .map(|(id, node, link, tally)| self.endpoint(id, node, link, tally, None));
                 let _ = told.send(endpoint);
             }
-            Event::News(News::Probed(tally, is_well)) => {
-                self.members.probed(&tally, is_well, now);
+            Event::News(News::Probed(tally, began, is_well)) => {
+                self.members.probed(&tally, began, is_well, now);
             }
             Event::Found(found) if self.asked.is_some() => {
                 self.shared.found.store(found.map(Arc::new));

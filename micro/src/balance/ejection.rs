@@ -201,6 +201,8 @@ fn rates(calls: &[Calls], volume: u32) -> Vec<(usize, f64)> {
 #[derive(Debug, Default)]
 pub(super) struct EjectionState {
     phase: Phase,
+    /// When it was last put out.
+    since: Option<Instant>,
     /// How often it was put out, less one for each interval that it was in.
     times: u32,
 }
@@ -225,12 +227,17 @@ impl EjectionState {
         self.phase == Phase::In
     }
 
+    /// Whether what began then has to do with how it stands now.
+    pub(super) fn is_of_now(&self, began: Instant) -> bool {
+        self.since <= Some(began)
+    }
+
     /// Puts it out; when its probe is due.
     pub(super) fn eject(&mut self, reason: Reason, rules: &Rules, now: Instant) -> Instant {
         self.times = self.times.saturating_add(1);
         let longest = rules.max_ejection_time.max(rules.base_ejection_time);
         let until = now + rules.base_ejection_time.saturating_mul(self.times).min(longest);
-        self.phase = Phase::Out(until, reason);
+        (self.phase, self.since) = (Phase::Out(until, reason), Some(now));
         until
     }
 

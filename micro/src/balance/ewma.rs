@@ -35,11 +35,14 @@
 //! call comes in its turn: an assumed one, such as linkerd's 30 ms, is wrong for whole fleets, and
 //! with a single caller would keep the nodes that were not the first away for half a minute.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
-use super::{lacking::Lacking, stamped::Stamped};
+use super::{lacking::Lacking, stamped::Stamped, under_way::UnderWay};
 use crate::sync::{AtomicBool, AtomicU32};
 
 /// How fast a latency estimate follows faster samples, and fades without any (Finagle's default).
@@ -64,14 +67,12 @@ const LONGEST_PENALTY: Duration = Duration::from_secs(60);
 const WELL: f32 = 0.99;
 
 /// One connection's load. A new connection has a new one, so that neither the failures nor the late
-/// answers of the old one follow a restarted node.
+/// answers of the old one follow a restarted node; but the calls under way are the node's.
 #[derive(Debug)]
 pub(super) struct Load {
     born: Instant,
     penalty: Duration,
-    in_flight: AtomicU32,
-    /// Of those, the ones that count towards the load of the whole set.
-    counted: AtomicU32,
+    calls: Arc<UnderWay>,
     /// Seconds; negative before the first sample.
     latency: Stamped,
     /// When a sample last raised it.
@@ -94,8 +95,7 @@ impl Load {
         Self {
             born: now,
             penalty: penalty.min(LONGEST_PENALTY),
-            in_flight: AtomicU32::new(0),
-            counted: AtomicU32::new(0),
+            calls: Arc::default(),
             latency: Stamped::new(latency),
             raised: AtomicU32::new(0),
             health: Stamped::new(1.0),
@@ -103,6 +103,11 @@ impl Load {
             has_answered: AtomicBool::new(false),
             is_lost: AtomicBool::new(false),
         }
+    }
+
+    /// The same, of a node that has these under way.
+    pub(super) fn with(self, calls: Arc<UnderWay>) -> Self {
+        Self { calls, ..self }
     }
 
     /// What one more call costs here as a multiple of what it costs there.
@@ -120,14 +125,14 @@ impl Load {
         self.seconds(now).map(Duration::from_secs_f32)
     }
 
-    /// How many calls are under way.
+    /// How many calls the node has under way.
     pub(super) fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+        self.calls.all.load(Relaxed)
     }
 
     /// How many of them count towards the load of the whole set, where a policy bounds that.
     pub(super) fn counted(&self) -> u32 {
-        self.counted.load(Relaxed)
+        self.calls.counted.load(Relaxed)
     }
 
     /// What failures have left of it, from next to nothing to 1.
@@ -163,28 +168,28 @@ impl Load {
 
     /// A call starts.
     pub(super) fn begin(&self) {
-        self.in_flight.fetch_add(1, Relaxed);
+        self.calls.all.fetch_add(1, Relaxed);
     }
 
     /// The same, if no more than `limit` are under way then.
     pub(super) fn begin_within(&self, limit: u32) -> bool {
         let one_more = |calls: u32| (calls < limit).then_some(calls + 1);
-        self.in_flight.fetch_update(Relaxed, Relaxed, one_more).is_ok()
+        self.calls.all.fetch_update(Relaxed, Relaxed, one_more).is_ok()
     }
 
     /// A call that began is over, however it went.
     pub(super) fn end(&self) {
-        self.in_flight.fetch_sub(1, Relaxed);
+        self.calls.all.fetch_sub(1, Relaxed);
     }
 
     /// One that has begun counts towards the load of the whole set.
     pub(super) fn count(&self) {
-        self.counted.fetch_add(1, Relaxed);
+        self.calls.counted.fetch_add(1, Relaxed);
     }
 
     /// It no longer does.
     pub(super) fn discount(&self) {
-        self.counted.fetch_sub(1, Relaxed);
+        self.calls.counted.fetch_sub(1, Relaxed);
     }
 
     /// A call was answered after `latency`.

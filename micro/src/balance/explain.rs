@@ -52,7 +52,8 @@ pub struct NodeReport {
     pub since: Duration,
     /// Why it gets no calls for what those before have come to, in whatever state it is.
     pub ejection: Option<Ejection>,
-    /// How many of this channel's calls are under way on its present connection.
+    /// How many of this channel's calls are under way on it, those included that finish on a connection
+    /// which it has asked to leave.
     pub in_flight: u32,
     /// What its calls take, as the balancer estimates it; `None` before the first.
     pub latency: Option<Duration>,
@@ -145,8 +146,11 @@ impl fmt::Display for NodeReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (id, address) = (OneLine(&self.node.id), OneLine(&self.node.address));
         write!(f, "{id} at {address}: {} for {:.1?}", self.state, self.since)?;
+        if self.in_flight > 0 || self.health.is_some() {
+            write!(f, "; {} in flight", self.in_flight)?;
+        }
         if let Some(health) = self.health {
-            write!(f, "; {} in flight, health {health:.2}", self.in_flight)?;
+            write!(f, ", health {health:.2}")?;
         }
         if let Some(latency) = self.latency {
             write!(f, ", {latency:.1?} a call")?;

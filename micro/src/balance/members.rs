@@ -27,6 +27,7 @@ use super::{
     lines::Wanted,
     standing::Standing,
     tally::Tally,
+    under_way::UnderWay,
 };
 use crate::registry::Node;
 
@@ -96,6 +97,7 @@ struct Member<L> {
     state: EndpointState,
     ejection: EjectionState,
     tally: Arc<Tally>,
+    under_way: Arc<UnderWay>,
     /// The number of the attempt whose news counts; zero is none's.
     attempt: u64,
     link: Option<L>,
@@ -212,7 +214,10 @@ impl<L: Clone> Members<L> {
 
     /// Ejects by other rules from now on.
     pub(super) fn set_rules(&mut self, rules: Rules, now: Instant) {
-        self.sweeps_at = self.sweeps_at.map(|_| now + rules.interval);
+        // Who sets the rules often, and the same, is not to put the next look off each time.
+        if rules.interval != self.rules.interval {
+            self.sweeps_at = self.sweeps_at.map(|_| now + rules.interval);
+        }
         self.rules = rules;
         self.spare(now);
     }
@@ -366,6 +371,9 @@ impl<L: Clone> Members<L> {
         self.census.leave(member);
         member.previous = member.link.take();
         member.error = why.cloned();
+        if event == Event::Closed {
+            member.under_way = Arc::default();
+        }
         self.census.enter(member);
         if member.standing == Standing::Listed {
             self.out.drive(member, event, now);

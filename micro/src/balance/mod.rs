@@ -15,7 +15,8 @@
 //   `standing` (what the registry's word is worth): without IO.
 // - `asking` is of which health nodes are asked, `health` what one says of itself.
 // - `shared` is what `driver` publishes, and how a call picks from it.
-// - `ewma` is what a node costs, `lacking` the methods it has not, `outcome` what a call's end says of it.
+// - `ewma` is what a node costs, by what it has `under_way` and more; `lacking` the methods it has not;
+//   `outcome` what a call's end says of it.
 // - `tally` counts what calls come to, `ejection` says who is left out for it, and `probes` has those
 //   whose time is over, each for one call to try.
 // - `lines` has the calls that wait, `room` what the limits leave them.
@@ -76,6 +77,7 @@ mod subset;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod under_way;
 mod why;
 
 use connect::{Connect, Transport};

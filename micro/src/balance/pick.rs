@@ -10,17 +10,17 @@ use super::{
     policy::Counted,
     room::Place,
     snapshot::Endpoint,
-    tally::Tally,
+    tally::{Tally, TooMuch},
 };
 use crate::{registry::Node, transport};
 
 /// What comes of calls that the driver has to act on.
 #[derive(Debug)]
 pub(super) enum News<C> {
-    /// A node's calls have failed too often in a row, the last of them so.
-    Failing(Arc<Tally>, Outcome),
-    /// A probe went well or not.
-    Probed(Arc<Tally>, bool),
+    /// A node's calls have failed too often in a row.
+    Failing(Arc<Tally>, TooMuch),
+    /// A probe that began then went well or not.
+    Probed(Arc<Tally>, Instant, bool),
     /// Someone wants to know how it stands.
     Asked(oneshot::Sender<Explanation>),
     /// A call may go to these nodes alone, and none of them is among those that are picked.
@@ -95,7 +95,7 @@ impl<C> Pick<C> {
     pub(crate) fn report(&mut self, outcome: Outcome) {
         let (load, now) = (&self.endpoint.load, Instant::now());
         let tally = &self.endpoint.tally;
-        let is_too_much = match outcome {
+        let too_much = match outcome {
             Outcome::Cancelled => return,
             Outcome::Overtaken => return load.lasted(now - self.started, now),
             Outcome::TurnedAway => return load.failed(now),
@@ -106,19 +106,19 @@ impl<C> Pick<C> {
                 if outcome == Outcome::Success {
                     tally.answered();
                 }
-                false
+                None
             }
             Outcome::Unimplemented(method) => {
                 load.lacks(method, now);
                 tally.answered();
-                false
+                None
             }
             Outcome::Failure => tally.failed(),
             Outcome::TransportFailure => tally.broke(),
             Outcome::ConnectionLost if load.lose() => tally.lost(load.has_answered()),
             Outcome::ConnectionLost => {
                 tally.failed_with_others();
-                false
+                None
             }
         };
         let is_well =
@@ -126,11 +126,11 @@ impl<C> Pick<C> {
         if !is_well {
             load.failed(now);
         }
-        if is_too_much {
-            self.tell(News::Failing(tally.clone(), outcome));
+        if let Some(too_much) = too_much {
+            self.tell(News::Failing(tally.clone(), too_much));
         }
         if std::mem::take(&mut self.is_probe) {
-            self.tell(News::Probed(tally.clone(), is_well));
+            self.tell(News::Probed(tally.clone(), self.started, is_well));
         }
     }
 

@@ -185,9 +185,10 @@ impl<C> Picked<C> {
     pub(super) fn insert(&mut self, endpoint: Arc<Endpoint<C>>) -> bool {
         let Snapshot { set, rule, .. } = &mut self.now;
         let (id, is_own) = (endpoint.id, rule.is_own(&endpoint.node));
-        let slot = Slot { weight: rule.weight(&endpoint.node), endpoint };
-        rule.insert(&slot.endpoint);
         let known = self.places.get(&id).copied();
+        let before = known.map(|place| &*set.get(place).node);
+        let slot = Slot { weight: rule.weight(&endpoint.node, before), endpoint };
+        rule.insert(&slot.endpoint);
         match known {
             Some(place) if set.is_own(place) == is_own => set.replace(place, slot),
             Some(place) => {

@@ -10,18 +10,18 @@ use super::members::Key;
 use crate::sync::AtomicU32;
 
 /// The debt at which a node is ejected.
-const LIMIT: u32 = 30;
+const LIMIT: u16 = 30;
 
 /// What a call adds to a node's debt that got no answer by the node's fault: three in a row eject it,
 /// or some more of which every second one is answered.
-const BROKEN: u32 = 10;
+const BROKEN: u16 = 10;
 
 /// What one adds that the node failed: five in a row, as Envoy's `consecutive_5xx` has it.
-const FAILED: u32 = 6;
+const FAILED: u16 = 6;
 
 /// What one takes off that it answered. Of a node that breaks every third call, or fails four in ten,
 /// the debt does not grow: that is for the outlier rules to judge, beside the other nodes.
-const ANSWERED: u32 = 5;
+const ANSWERED: u16 = 5;
 
 /// So many calls, answered and failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,9 +40,25 @@ pub(super) struct Tally {
     earlier: Counts,
     /// Since it last owed nothing.
     owing: Counts,
-    debt: AtomicU32,
-    /// What broken calls alone have added to it, and nothing taken off.
-    broken: AtomicU32,
+    /// As [`Owed`], in one word: the call that is one too many sees what made it so.
+    owed: AtomicU32,
+}
+
+/// What a node's calls have run up.
+#[derive(Debug, Clone, Copy, Default)]
+struct Owed {
+    debt: u16,
+    /// What broken calls alone have added to it, and nothing taken off: up to the limit.
+    broken: u16,
+}
+
+/// A debt that is too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TooMuch {
+    /// By broken calls alone.
+    Broken,
+    /// By what it answered, too, which may be as bad at all nodes.
+    Failed,
 }
 
 #[derive(Debug)]
@@ -54,7 +70,7 @@ struct Counts {
 impl Tally {
     pub(super) fn new(key: Key) -> Self {
         let [calls, earlier, owing] = [(); 3].map(|()| Counts::new());
-        Self { key, calls, earlier, owing, debt: AtomicU32::new(0), broken: AtomicU32::new(0) }
+        Self { key, calls, earlier, owing, owed: AtomicU32::new(Owed::default().word()) }
     }
 
     /// Whose they are.
@@ -66,29 +82,27 @@ impl Tally {
     pub(super) fn answered(&self) {
         self.calls.answered.fetch_add(1, Relaxed);
         // Most nodes owe nothing: their calls are spared the write.
-        if self.debt.load(Relaxed) > 0 {
+        if !self.is_even() {
             self.owing.answered.fetch_add(1, Relaxed);
-            let paid = |debt: u32| Some(debt.saturating_sub(ANSWERED));
-            let _ = self.debt.fetch_update(Relaxed, Relaxed, paid);
+            self.change(|owed| Owed { debt: owed.debt.saturating_sub(ANSWERED), ..owed });
         }
     }
 
-    /// The node failed a call; true if that is one too many.
-    pub(super) fn failed(&self) -> bool {
+    /// The node failed a call, which may be one too many.
+    pub(super) fn failed(&self) -> Option<TooMuch> {
         self.calls.failed.fetch_add(1, Relaxed);
         self.owes(FAILED, 0)
     }
 
-    /// A call got no answer by the fault of the node or of the way to it; true if that is one too
-    /// many.
-    pub(super) fn broke(&self) -> bool {
+    /// A call got no answer by the fault of the node or of the way to it, which may be one too many.
+    pub(super) fn broke(&self) -> Option<TooMuch> {
         self.calls.failed.fetch_add(1, Relaxed);
         self.owes(BROKEN, BROKEN)
     }
 
-    /// The connection was lost under a call; true if that is one too many. One that never answered any
+    /// The connection was lost under a call, which may be one too many. One that never answered any
     /// counts twice: a node that accepts and says nothing takes seconds to be found out.
-    pub(super) fn lost(&self, has_answered: bool) -> bool {
+    pub(super) fn lost(&self, has_answered: bool) -> Option<TooMuch> {
         self.calls.failed.fetch_add(1, Relaxed);
         let more = if has_answered { BROKEN } else { 2 * BROKEN };
         self.owes(more, more)
@@ -109,14 +123,9 @@ impl Tally {
         self.owing.get()
     }
 
-    /// Whether broken calls alone were too many: what it answered beside them may be as bad at all nodes.
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken.load(Relaxed) >= LIMIT
-    }
-
     /// Whether it owes nothing: it has answered its last calls, if it had any.
     pub(super) fn is_even(&self) -> bool {
-        self.debt.load(Relaxed) == 0
+        Owed::of(self.owed.load(Relaxed)).debt == 0
     }
 
     /// An interval is over: what its calls came to.
@@ -131,24 +140,45 @@ impl Tally {
         for counts in [&self.calls, &self.earlier, &self.owing] {
             counts.replace(Calls::default());
         }
-        self.debt.store(0, Relaxed);
-        self.broken.store(0, Relaxed);
+        self.owed.store(Owed::default().word(), Relaxed);
     }
 
-    /// True once each time that the limit is reached: the debt then begins anew, should the node not be
+    /// Too much once each time that the limit is reached: the debt then begins anew, should the node not be
     /// ejected.
-    fn owes(&self, more: u32, broken: u32) -> bool {
-        let added = |debt: u32| Some(if debt >= LIMIT { more } else { debt + more });
-        let before = self.debt.fetch_update(Relaxed, Relaxed, added).unwrap_or(0);
-        if before == 0 {
+    fn owes(&self, more: u16, broken: u16) -> Option<TooMuch> {
+        let before = self.change(|owed| owed.with(more, broken));
+        if before.debt == 0 {
             self.owing.replace(Calls::default());
         }
-        if before == 0 || before >= LIMIT {
-            self.broken.store(0, Relaxed);
-        }
-        self.broken.fetch_add(broken, Relaxed);
         self.owing.failed.fetch_add(1, Relaxed);
-        before < LIMIT && before + more >= LIMIT
+        let now = before.with(more, broken);
+        let is_broken = broken > 0 && now.broken >= LIMIT;
+        let by = if is_broken { TooMuch::Broken } else { TooMuch::Failed };
+        (now.debt >= LIMIT).then_some(by)
+    }
+
+    /// What was owed before.
+    fn change(&self, by: impl Fn(Owed) -> Owed) -> Owed {
+        let changed = |word| Some(by(Owed::of(word)).word());
+        let (Ok(before) | Err(before)) = self.owed.fetch_update(Relaxed, Relaxed, changed);
+        Owed::of(before)
+    }
+}
+
+impl Owed {
+    fn of(word: u32) -> Self {
+        Self { debt: word as u16, broken: (word >> 16) as u16 }
+    }
+
+    fn word(self) -> u32 {
+        u32::from(self.broken) << 16 | u32::from(self.debt)
+    }
+
+    /// With what one more call adds.
+    fn with(self, more: u16, broken: u16) -> Self {
+        let begins = self.debt == 0 || self.debt >= LIMIT;
+        let before = if begins { Self::default() } else { self };
+        Self { debt: before.debt + more, broken: (before.broken + broken).min(LIMIT) }
     }
 }
 
@@ -237,10 +267,10 @@ mod tests {
                 tally.answered();
                 false
             }
-            'f' => tally.failed(),
-            'b' => tally.broke(),
-            'l' => tally.lost(true),
-            'L' => tally.lost(false),
+            'f' => tally.failed().is_some(),
+            'b' => tally.broke().is_some(),
+            'l' => tally.lost(true).is_some(),
+            'L' => tally.lost(false).is_some(),
             other => unreachable!("{other}"),
         })
     }
@@ -267,8 +297,33 @@ mod tests {
     #[test]
     fn who_is_not_ejected_is_told_of_again() {
         let tally = Tally::new(Key { id: "a".into(), address: "a:1".into() });
-        let told = (1..=12).filter(|_| tally.broke()).count();
+        let told = (1..=12).filter(|_| tally.broke().is_some()).count();
         assert_eq!(told, 4);
+    }
+
+    #[test]
+    fn broken_calls_alone_are_told_from_those_beside_failures() {
+        for (calls, expected) in [
+            ("bbb", TooMuch::Broken),
+            ("ffffb", TooMuch::Failed),
+            ("bbff", TooMuch::Failed),
+            ("bbfb", TooMuch::Broken),
+            // Those before do not count that were too many themselves, or made good.
+            ("bbbffffb", TooMuch::Failed),
+            ("bb....ffffb", TooMuch::Failed),
+            ("b.b.b.b.b", TooMuch::Broken),
+        ] {
+            let tally = Tally::new(Key { id: "a".into(), address: "a:1".into() });
+            let told = calls.chars().filter_map(|call| match call {
+                '.' => {
+                    tally.answered();
+                    None
+                }
+                'f' => tally.failed(),
+                _ => tally.broke(),
+            });
+            assert_eq!(told.last(), Some(expected), "{calls}");
+        }
     }
 
     #[test]

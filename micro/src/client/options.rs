@@ -73,7 +73,8 @@ impl ChannelOptions {
         self
     }
 
-    /// The same for each node: one that has as many is not picked. Default: any number. 0 counts as 1.
+    /// The same for each node: one that has as many is not picked. Those count, too, that finish on a
+    /// connection which it has asked to leave (GOAWAY). Default: any number. 0 counts as 1.
     pub fn max_in_flight_per_node(mut self, calls: u32) -> Self {
         self.max_in_flight_per_node = Some(calls.max(1));
         self

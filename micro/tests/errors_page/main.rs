@@ -65,7 +65,7 @@ const NOT_ERRORS: &[&str] = &[
     "Whether all nodes have been read once: 1 or 0.",
     // How a channel stands, as `explain` and the log tell it.
     ".. at ..: .. for ..",
-    ".. in flight, health ..",
+    ".. in flight",
     ".. more do not pass the filter",
     ".. records are left out",
     "a call is to try the ejected node",

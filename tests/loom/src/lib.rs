@@ -37,6 +37,8 @@ mod tally;
 mod throttle;
 #[path = "../../../micro/src/balance/policy/turn.rs"]
 mod turn;
+#[path = "../../../micro/src/balance/under_way.rs"]
+mod under_way;
 
 pub mod models;
 mod stand_ins;

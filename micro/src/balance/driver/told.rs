@@ -49,7 +49,6 @@ impl<K: Connect> Driver<K> {
     pub(super) fn explain(&self, now: Instant) -> Explanation {
         let told = |(mut report, link): (NodeReport, Option<&Link<K::Connection>>)| {
             if let Some(Link { load, .. }) = link {
-                report.in_flight = load.in_flight();
                 report.latency = load.latency(now);
                 report.health = Some(load.health(now));
             }

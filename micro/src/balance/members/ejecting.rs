@@ -45,9 +45,18 @@ impl<L: Clone> Members<L> {
         even * 2 >= all && tally.owing().fail_clearly_more_than(calls)
     }
 
-    /// Takes what came of a probe.
-    pub(in super::super) fn probed(&mut self, tally: &Arc<Tally>, is_well: bool, now: Instant) {
+    /// Takes what came of a probe that began then. One of an earlier ejection comes too late.
+    pub(in super::super) fn probed(
+        &mut self,
+        tally: &Arc<Tally>,
+        began: Instant,
+        is_well: bool,
+        now: Instant,
+    ) {
         if !self.is_current(tally) || !self.probed.contains(tally.key()) {
+            return;
+        }
+        if !self.members[tally.key()].ejection.is_of_now(began) {
             return;
         }
         if is_well {

@@ -70,6 +70,7 @@ impl<L: Clone> Members<L> {
                 is_listed: Arc::default(),
                 state: EndpointState::new(Backoff::connect().with_rng(self.rng.fork())),
                 ejection: EjectionState::default(),
+                under_way: Arc::default(),
                 attempt: 0,
                 link: None,
                 previous: None,

@@ -1,6 +1,6 @@
 //! Members as they are told to whoever asks.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use tokio::time::Instant;
 
@@ -11,6 +11,7 @@ use crate::{
         explain::{Ejection, NodeReport, NodeState},
         standing::Standing,
         tally::Tally,
+        under_way::UnderWay,
     },
     registry::Node,
 };
@@ -90,6 +91,12 @@ impl<L: Clone> Members<L> {
         member.is_some_and(|it| it.link.is_some() && !it.is_well && it.error.is_none())
     }
 
+    /// The calls of the node that an attempt is of: none, if it no longer counts.
+    pub(in super::super) fn under_way(&self, attempt: &Attempt) -> Arc<UnderWay> {
+        let member = self.members.get(&attempt.key).filter(|it| it.attempt == attempt.number);
+        member.map(|it| it.under_way.clone()).unwrap_or_default()
+    }
+
     /// The connections that stand, and whose they are.
     pub(in super::super) fn connections(&self) -> Vec<(Attempt, Arc<Node>, L)> {
         let connection = |member: &Member<L>| {
@@ -107,7 +114,7 @@ fn report<L>(member: &Member<L>, now: Instant) -> NodeReport {
         error: member.error.as_deref().map(str::to_owned),
         since: now.saturating_duration_since(member.changed),
         ejection: ejection(member, now),
-        in_flight: 0,
+        in_flight: member.under_way.all.load(Relaxed),
         latency: None,
         health: None,
     }

@@ -112,14 +112,15 @@ impl Balancing {
         Self(Kind::LeastRequest(choices.min(10)))
     }
 
-    /// By weights: the `weight` in a node's metadata, a number from 0 to 1000, 1 where there is none.
+    /// By weights: the `weight` in a node's metadata, a number from 0 to 65 535, 1 where there is none.
     /// A record that is written with another weight counts from then on.
     ///
     /// Shares are exact to about a call, and as even in time as can be. A node of weight 0 gets no
-    /// calls unless all others are 0 too, or were tried, or have no stream free. What is no such number
-    /// counts as 1, with a line in the log. For 10 s from when calls go to it a node gets less, from a
-    /// tenth up (Envoy's slow start): it may have caches to fill. So does one that is well again, let in
-    /// again, or back on another connection, but for one that was away for no more than a second.
+    /// calls unless all others are 0 too, or were tried, or have no stream free. A larger number counts as
+    /// the largest, and what is none as 1, with a line in the log. For 10 s from when calls go to it a node
+    /// gets less, from a tenth up (Envoy's slow start): it may have caches to fill. So does one that is well
+    /// again, let in again, or back on another connection, but for one that was away for no more than a
+    /// second.
     pub fn weighted() -> Self {
         Self(Kind::Weighted)
     }
@@ -289,10 +290,10 @@ impl<C> Rule<C> {
         matches!(self, Self::ZoneFirst(zone) if zone.is_own(node))
     }
 
-    /// A node's share of the calls.
-    pub(super) fn weight(&self, node: &Node) -> u32 {
+    /// A node's share of the calls, of which there may be an older record.
+    pub(super) fn weight(&self, node: &Node, before: Option<&Node>) -> u32 {
         match self {
-            Self::Weighted(_) => weighted::weight(node),
+            Self::Weighted(_) => weighted::weight(node, before),
             _ => 1,
         }
     }

@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use tracing::Level;
+
 use super::{
     super::{
         EndpointId, Request,
@@ -13,6 +15,7 @@ use super::{
     },
     *,
 };
+use crate::fixture::Log;
 
 mod keys;
 mod serving;
@@ -316,12 +319,43 @@ fn without_any_weight_all_are_equal_and_what_is_none_counts_as_1() {
     fleet.at = LATER;
     let shares = fleet.shares(10_000);
     assert!(shares.values().all(|calls| (2_200..2_800).contains(calls)), "{shares:?}");
-    for (text, expected) in
-        [("", 1), ("-1", 1), ("1001", 1), ("much", 1), ("2.5", 1), ("1000", 1000), ("0", 0)]
-    {
-        assert_eq!(weighted::weight(&node(0, &[("weight", text)])), expected, "{text}");
+    for (text, expected) in [
+        ("", 1),
+        ("-1", 1),
+        ("much", 1),
+        ("2.5", 1),
+        ("0", 0),
+        ("1001", 1_001),
+        ("65535", 65_535),
+        ("65536", 65_535),
+        ("99999999999999999999", 65_535),
+        ("-99999999999999999999", 1),
+    ] {
+        assert_eq!(weighted::weight(&node(0, &[("weight", text)]), None), expected, "{text}");
     }
-    assert_eq!(weighted::weight(&node(0, &[])), 1);
+    assert_eq!(weighted::weight(&node(0, &[]), None), 1);
+}
+
+#[test]
+fn a_weight_that_cannot_count_as_it_is_is_told_once() {
+    let log = Log::down_to(Level::WARN);
+    let mut fleet = Fleet::new(&Balancing::weighted());
+    for (weight, told) in [("much", 1), ("much", 1), ("7", 1), ("65536", 2), ("65536", 2)] {
+        fleet.insert(0, &[("weight", weight)]);
+        assert_eq!(log.lines_with("the node's weight").len(), told, "{weight}");
+    }
+}
+
+#[test]
+fn the_largest_weights_are_shares_as_any() {
+    for (one, other, expected) in [("60000", "500", 99_174), ("99999999", "65535", 50_000)] {
+        let mut fleet = Fleet::new(&Balancing::weighted());
+        fleet.insert(0, &[("weight", one)]);
+        fleet.insert(1, &[("weight", other)]);
+        fleet.at = LATER;
+        let found = fleet.shares(100_000)[&0];
+        assert!(found.abs_diff(expected) <= 3, "{one} beside {other}: {found}, not {expected}");
+    }
 }
 
 #[test]

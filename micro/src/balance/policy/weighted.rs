@@ -1,6 +1,6 @@
 //! By the weights that nodes register with.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::IntErrorKind, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use tokio::time::Instant;
@@ -31,8 +31,8 @@ const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 /// young, one of the last is as good as any.
 const DRAWS: usize = 32;
 
-/// The largest weight: a node that registers with a slip of the keyboard does not take all calls.
-const LARGEST: u32 = 1000;
+/// The largest weight, that of SRV records and of Consul.
+const LARGEST: u32 = u16::MAX as u32;
 
 /// The sums of weights over the chunks of a set.
 #[derive(Debug, Clone)]
@@ -141,27 +141,40 @@ fn factor(age: Duration) -> f32 {
     (age.max(LEAST_AGE).as_secs_f32() / SLOW_START.as_secs_f32()).max(LEAST_FACTOR)
 }
 
-fn read(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|weight| *weight <= LARGEST)
+fn text(node: &Node) -> Option<&String> {
+    node.metadata.get("weight")
+}
+
+/// `Err` has what counts in place of it.
+fn read(text: &str) -> Result<u32, u32> {
+    match text.parse() {
+        Ok(weight) if weight <= LARGEST => Ok(weight),
+        Ok(_) => Err(LARGEST),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Err(LARGEST),
+        Err(_) => Err(1),
+    }
 }
 
 /// Whether a node's metadata say that it is to get no calls.
 pub(super) fn is_zero(node: &Node) -> bool {
-    node.metadata.get("weight").and_then(|text| read(text)) == Some(0)
+    text(node).is_some_and(|text| read(text) == Ok(0))
 }
 
-/// The weight in a node's metadata.
-pub(super) fn weight(node: &Node) -> u32 {
-    let Some(text) = node.metadata.get("weight") else {
+/// The weight in a node's metadata. One that cannot count as it is, is told in the log, unless it was
+/// there `before`.
+pub(super) fn weight(node: &Node, before: Option<&Node>) -> u32 {
+    let Some(found) = text(node) else {
         return 1;
     };
-    read(text).unwrap_or_else(|| {
-        tracing::warn!(
-            service = node.service,
-            node = node.id,
-            "the node's weight '{}' is no number from 0 to {LARGEST}: it counts as 1",
-            text.escape_debug(),
-        );
-        1
+    read(found).unwrap_or_else(|counts| {
+        if before.and_then(text) != Some(found) {
+            tracing::warn!(
+                service = node.service,
+                node = node.id,
+                "the node's weight '{}' is no number from 0 to {LARGEST}: it counts as {counts}",
+                found.escape_debug(),
+            );
+        }
+        counts
     })
 }

@@ -330,6 +330,18 @@ async fn one_broken_call_is_an_accident_though_all_nodes_fail() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn broken_calls_eject_a_node_however_many_end_before_that_is_looked_at() {
+    for calls in [3, 4, 5, 16] {
+        let world = World::with(&["a", "b", "c"]).await;
+        let a = Request { node: Some("a"), ..Request::default() };
+        let picks: Vec<_> = (0..calls).map(|_| world.pick_of(a)).collect();
+        picks.into_iter().for_each(|pick| pick.finish(Outcome::TransportFailure));
+        world.settle().await;
+        assert!(!world.is_in("a").await, "{calls}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_is_pinned_to_an_ejected_node_goes_there_at_once() {
     let world = World::with(&["a", "b", "c"]).await;
     (0..3).for_each(|_| world.call("a", Outcome::TransportFailure));

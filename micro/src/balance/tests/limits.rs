@@ -1,7 +1,7 @@
 //! Calls beyond what may be in flight.
 
 use super::*;
-use crate::balance::{CallInfo, Candidates, Limits, Policy, Unpicked};
+use crate::balance::{CallInfo, Candidates, ConsistentHash, Limits, Policy, Unpicked};
 
 async fn limited(ids: &[&str], limits: Limits) -> World {
     let world = world_of(Options { limits, ..Options::default() });
@@ -35,6 +35,52 @@ async fn a_node_with_as_many_calls_as_it_may_have_is_not_picked() {
     }
     assert!(world.balancer.pick(&pinned).is_none(), "a pinned call is a call");
     assert!(world.balancer.pick(&any).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_finish_on_a_draining_connection_have_their_places_on_the_node() {
+    let limits = Limits { per_node: Some(1), ..Limits::default() };
+    let world = limited(&["a"], limits).await;
+    let held = world.pick();
+    for number in 0..2 {
+        let told = world.balancer.explain().await.expect("the driver runs").to_string();
+        assert!(told.contains("a at a:1: ready") && told.contains("; 1 in flight, "), "{told}");
+        sleep(Duration::from_secs(5)).await;
+        world.network.set("a:1", Host::Refuses);
+        let present = Connection { number, ..held.connection().clone() };
+        world.network.end(&present, Ended::Draining);
+        sleep(Duration::from_millis(10)).await;
+        let told = world.balancer.explain().await.expect("the driver runs").to_string();
+        assert!(told.contains("; 1 in flight;"), "{told}");
+        world.network.set("a:1", Host::Accepts);
+        sleep(Duration::from_secs(5)).await;
+        assert!(world.balancer.pick(&Request::default()).is_none(), "{told}");
+    }
+    drop(held);
+    let new = world.pick();
+    assert_eq!(new.connection().number, 2);
+    assert!(world.balancer.pick(&Request::default()).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_with_calls_on_a_draining_connection_is_no_idle_one() {
+    let key = |key| Request { hash: Some(key), ..Request::default() };
+    let hash = ConsistentHash::by_key().into();
+    for balancing in [hash, Balancing::least_request(), Balancing::p2c()] {
+        let text = format!("{balancing:?}");
+        let world = world_tuned(Tuning { balancing, ..Tuning::default() });
+        world.send(nodes(&["a", "b"]));
+        sleep(Duration::from_secs(5)).await;
+        let of_a = (0..).map(key).find(|key| world.pick_of(*key).node().id == "a");
+        let of_a = of_a.expect("one of two");
+        let pinned = Request { node: Some("a"), ..of_a };
+        let held: Vec<_> = (0..8).map(|_| world.pick_of(pinned)).collect();
+        world.network.end(held[0].connection(), Ended::Draining);
+        sleep(Duration::from_secs(5)).await;
+        assert_ne!(world.pick_of(pinned).connection().number, held[0].connection().number);
+        let picks: Vec<_> = (0..4).map(|_| world.pick_of(of_a)).collect();
+        assert!(picks.iter().all(|pick| pick.node().id == "b"), "{text}: a has eight");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,7 +19,7 @@ impl World {
     fn probed(&mut self, ms: u64, id: &str, is_well: bool) {
         let endpoint = self.member(id).expect("a member").endpoint;
         self.probes.remove(&endpoint);
-        self.members.probed(&self.tally(id), is_well, self.at(ms));
+        self.members.probed(&self.tally(id), self.at(ms), is_well, self.at(ms));
         self.act();
     }
 
@@ -55,6 +55,39 @@ fn three_transport_failures_eject_a_node_until_one_probe_went_well() {
     assert_eq!(world.probes(), ["a"], "the second time, twice as long");
     world.probed(91_030, "a", true);
     assert_eq!(world.picks(), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_probe_of_an_earlier_ejection_decides_nothing() {
+    for is_well in [true, false] {
+        let mut world = World::with(&["a", "b", "c"]);
+        world.broke(1_000, "a");
+        world.tick(31_000);
+        let began = world.at(31_000);
+        world.probed(41_000, "a", false);
+        world.tick(101_000);
+        assert_eq!(world.probes(), ["a"], "its second time is over");
+        world.members.probed(&world.tally("a"), began, is_well, world.at(101_001));
+        world.act();
+        assert_eq!((world.picks(), world.probes()), (vec!["b", "c"], vec!["a"]), "{is_well}");
+        world.probed(101_002, "a", true);
+        assert_eq!(world.picks(), ["a", "b", "c"]);
+    }
+}
+
+#[test]
+fn rules_that_are_set_more_often_than_outliers_are_looked_for_do_not_put_that_off() {
+    let mut world = World::with(&["a", "b", "c"]);
+    let due = world.members.sweeps_at();
+    let mut rules = Rules { max_ejection_percent: 50, ..Rules::default() };
+    for ms in [3_000, 6_000, 9_000] {
+        rules.max_ejection_percent -= 1;
+        world.members.set_rules(rules.clone(), world.at(ms));
+        assert_eq!(world.members.sweeps_at(), due);
+    }
+    rules.interval *= 2;
+    world.members.set_rules(rules, world.at(9_000));
+    assert_eq!(world.members.sweeps_at(), Some(world.at(29_000)));
 }
 
 #[test]
@@ -245,7 +278,7 @@ fn share_out(failing: &[f64], seed: u64) -> Vec<f64> {
         let tally = world.tally(id);
         if is_well {
             tally.answered();
-        } else if tally.failed() {
+        } else if tally.failed().is_some() {
             world.members.failing(&tally, false, world.at(now));
         }
         if is_probe {

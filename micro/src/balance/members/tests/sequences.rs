@@ -229,7 +229,7 @@ impl Run {
                 (0..*failed).for_each(|_| tally.failed_with_others());
             }
             Event::Probed(one, is_well) => {
-                self.world.members.probed(&self.tally(one)?, *is_well, now);
+                self.world.members.probed(&self.tally(one)?, now, *is_well, now);
             }
             Event::Wanted(wanted) => self.world.members.set_wanted(whichever(*wanted), now),
             Event::MostOut(max_ejection_percent) => {

@@ -159,12 +159,13 @@ impl Chooser for Kratos {
             success: 1000.0,
             began: Vec::new(),
             last: now,
-            picked: now,
+            picked: Duration::ZERO,
             weight: None,
         });
-        // Any change of the set makes its statistics anew.
+        // Any change of the set makes its statistics anew: each is picked once as the worse.
         for node in &mut self.0 {
             (node.lag, node.success, node.last, node.weight) = (0.0, 1000.0, now, None);
+            node.picked = Duration::ZERO;
         }
     }
 
