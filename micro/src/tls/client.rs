@@ -170,7 +170,7 @@ impl Connector {
                 )
             })?,
         };
-        let connector = TlsConnector::from(self.live.current());
+        let connector = TlsConnector::from(self.live.current().await);
         let tls = connector.connect(name, io).await;
         let tls = tls.map_err(|error| refusal::of_client(&error))?;
         if tls.get_ref().1.alpn_protocol() != Some(H2) {

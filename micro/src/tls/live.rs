@@ -8,14 +8,20 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{
-    task::{JoinHandle, spawn_blocking},
-    time::sleep,
+    runtime::Handle,
+    sync::watch,
+    task::spawn_blocking,
+    time::{sleep, timeout},
 };
 
 use super::pem::{Contents, Pems};
 
 /// How often the files are looked at.
 const LOOKS_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a connection waits for the first look: of a file system that hangs, what was read before is
+/// used.
+const LOOK_TAKES: Duration = Duration::from_millis(200);
 
 /// A configuration made of files. It is made anew when they change; what cannot be used is told once,
 /// and the configuration stays.
@@ -26,15 +32,16 @@ pub(super) struct Live<T> {
     make: Make<T>,
     current: ArcSwap<T>,
     looks: Mutex<Looks>,
-    /// The task that looks at the files, in the runtime of whoever needed it first.
-    watching: Mutex<Option<JoinHandle<()>>>,
+    /// Whether the task that looks at the files, in the runtime of whoever needed it first, has done so;
+    /// closed where there is no such task.
+    looked: Mutex<watch::Receiver<bool>>,
 }
 
 /// Makes a configuration of what was read, or says in words why not.
 type Make<T> = fn(&Contents) -> Result<T, String>;
 
 impl<T: Send + Sync + 'static> Live<T> {
-    /// Reads the files for the first time. Blocks.
+    /// Reads the files for the first time, and follows them if this is within a runtime. Blocks.
     ///
     /// # Errors
     /// In words: what cannot be used, and why.
@@ -46,22 +53,37 @@ impl<T: Send + Sync + 'static> Live<T> {
         let contents = pems.read()?;
         let current = ArcSwap::from_pointee(make(&contents)?);
         let looks = Mutex::new(Looks { known: Ok(contents), next: None });
-        Ok(Arc::new(Self { whose, pems, make, current, looks, watching: Mutex::default() }))
+        let looked = Mutex::new(watch::channel(false).1);
+        let live = Arc::new(Self { whose, pems, make, current, looks, looked });
+        if live.pems.has_files() && Handle::try_current().is_ok() {
+            live.looked(true);
+        }
+        Ok(live)
     }
 
     /// The configuration for a connection that begins now.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub(super) fn current(self: &Arc<Self>) -> Arc<T> {
+    pub(super) async fn current(self: &Arc<Self>) -> Arc<T> {
         if self.pems.has_files() {
-            let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-            // Its runtime may be gone while others are not.
-            if watching.as_ref().is_none_or(JoinHandle::is_finished) {
-                *watching = Some(tokio::spawn(watch(Arc::downgrade(self))));
-            }
+            let mut looked = self.looked(false);
+            let _ = timeout(LOOK_TAKES, looked.wait_for(|has_looked| *has_looked)).await;
         }
         self.current.load_full()
+    }
+
+    /// Whether the files were looked at by a task that goes on to do so. It is started if there is none,
+    /// and looks at once unless they have just been read.
+    fn looked(self: &Arc<Self>, are_read: bool) -> watch::Receiver<bool> {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        // Its runtime may be gone while others are not.
+        if looked.has_changed().is_err() {
+            let (has_looked, receiver) = watch::channel(are_read);
+            tokio::spawn(watch(Arc::downgrade(self), has_looked));
+            *looked = receiver;
+        }
+        looked.clone()
     }
 
     /// Looks at the files once. Blocks.
@@ -87,7 +109,17 @@ impl<T: Send + Sync + 'static> Live<T> {
 }
 
 /// Looks at the files as long as somebody has the configuration.
-async fn watch<T: Send + Sync + 'static>(live: Weak<Live<T>>) {
+async fn watch<T: Send + Sync + 'static>(live: Weak<Live<T>>, has_looked: watch::Sender<bool>) {
+    if !*has_looked.borrow() {
+        let Some(live) = live.upgrade() else { return };
+        // Twice: who waits takes what is there now, and it need not settle for longer.
+        let looking = spawn_blocking(move || {
+            live.look();
+            live.look();
+        });
+        let _ = looking.await;
+        has_looked.send_replace(true);
+    }
     loop {
         sleep(LOOKS_EVERY).await;
         let Some(live) = live.upgrade() else { return };

@@ -153,7 +153,7 @@ impl Acceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let acceptor = TlsAcceptor::from(self.live.current());
+        let acceptor = TlsAcceptor::from(self.live.current().await);
         match acceptor.accept(io).into_fallible().await {
             Ok(tls) if tls.get_ref().1.alpn_protocol() == Some(H2) => Ok(tls),
             Ok(_) => Err("the client did not ask for HTTP/2 on it (ALPN `h2`)".to_owned()),

@@ -1,6 +1,10 @@
 //! Handshakes over pipes, between our client and our server, and with those that are not as ours.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use rcgen::date_time_ymd;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring, version};
@@ -261,6 +265,80 @@ fn replace(path: &Path, text: &str) {
     let new = path.with_extension("new");
     std::fs::write(&new, text).unwrap();
     std::fs::rename(new, path).unwrap();
+}
+
+/// Files of ours, which a newer CA's are to replace.
+struct Replaced {
+    new: Authority,
+    paths: [PathBuf; 3],
+    _dir: TempDir,
+}
+
+impl Replaced {
+    fn of(old: &Authority) -> Self {
+        let dir = TempDir::new().unwrap();
+        let paths = ["ca", "cert", "key"].map(|name| dir.path().join(name));
+        let replaced = Self { new: Authority::new(), paths, _dir: dir };
+        replaced.write(old);
+        replaced
+    }
+
+    fn write(&self, authority: &Authority) {
+        let [ca, cert, key] = &self.paths;
+        let (issued, its_key) = authority.issue(NODE);
+        for (path, text) in [(ca, &authority.pem), (cert, &issued), (key, &its_key)] {
+            replace(path, text);
+        }
+    }
+
+    /// Both sides, the files read.
+    fn opened(&self) -> (ClientTls, ServerTls) {
+        let [ca, cert, key] = &self.paths;
+        let client = ClientTls::new().ca_file(ca).identity_files(cert, key);
+        let server = ServerTls::from_files(cert, key);
+        client.connector().unwrap();
+        server.acceptor().unwrap();
+        (client, server)
+    }
+
+    /// Whether both sides have what is new, on connections that are all the first.
+    async fn are_new(&self, (client, server): &(ClientTls, ServerTls)) {
+        let (caller, node) = (self.new.client(), self.new.server(NODE).client_ca(&self.new.pem));
+        let calling = || shake(client, &node);
+        let serving = || shake(&caller, server);
+        let all = tokio::join!(calling(), calling(), serving(), serving());
+        for side in [all.0, all.1, all.2, all.3] {
+            assert_eq!(side, (Ok(()), Ok(())), "with what has been there since before");
+        }
+    }
+}
+
+#[test]
+fn files_that_were_replaced_while_no_runtime_looked_are_those_of_the_first_connections() {
+    let files = Replaced::of(&Authority::new());
+    let opened = files.opened();
+    files.write(&files.new);
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime().block_on(files.are_new(&opened));
+
+    // Nor did one look after the runtime was gone.
+    let files = Replaced { new: Authority::new(), ..files };
+    files.write(&files.new);
+    runtime().block_on(files.are_new(&opened));
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_are_looked_at_from_the_start_until_nobody_has_the_configuration() {
+    let files = Replaced::of(&Authority::new());
+    let opened = files.opened();
+    files.write(&files.new);
+    sleep(Duration::from_secs(2)).await;
+    files.are_new(&opened).await;
+
+    drop(opened);
+    sleep(Duration::from_secs(1)).await;
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    assert_eq!(tasks, 0, "a task must not outlive what it is for");
 }
 
 #[tokio::test(start_paused = true)]
