@@ -149,25 +149,22 @@ enum Last<'a> {
     Ok,
     Status(Status),
     Cut(&'a Cut),
-    /// Nothing was said.
-    Nothing,
 }
 
 impl<'a> Last<'a> {
-    /// None for a message.
+    /// None for a message. Each body has an end with a status, or one that it was cut short with.
     fn of(frame: Option<&'a Result<Frame<Bytes>, Cut>>) -> Option<Self> {
-        match frame {
-            Some(Ok(frame)) if frame.is_data() => None,
-            // `Status` copies the trailers it is read from, which a call that went well need not pay for.
-            Some(Ok(frame)) => Some(match frame.trailers_ref() {
-                Some(it) if headers::status(it).is_some_and(|(code, _)| code == Code::Ok) => {
-                    Self::Ok
+        match frame? {
+            Ok(frame) => {
+                let trailers = frame.trailers_ref()?;
+                // `Status` copies the trailers it is read from, which a call that went well need not pay for.
+                let is_ok = headers::status(trailers).is_some_and(|(code, _)| code == Code::Ok);
+                if is_ok {
+                    return Some(Self::Ok);
                 }
-                Some(it) => Status::from_header_map(it).map_or(Self::Nothing, Self::Status),
-                None => Self::Nothing,
-            }),
-            Some(Err(cut)) => Some(Self::Cut(cut)),
-            None => Some(Self::Nothing),
+                Status::from_header_map(trailers).map(Self::Status)
+            }
+            Err(cut) => Some(Self::Cut(cut)),
         }
     }
 
@@ -176,7 +173,6 @@ impl<'a> Last<'a> {
             Self::Ok => Status::ok(""),
             Self::Status(status) => status.clone(),
             Self::Cut(cut) => cut.status.clone(),
-            Self::Nothing => Status::unknown(""),
         }
     }
 
@@ -189,7 +185,7 @@ impl<'a> Last<'a> {
             }
             Self::Status(status) => retry.after_status(status, now),
             Self::Cut(Cut { failure: Some(failure), .. }) => retry.after_broken(failure, now),
-            Self::Cut(_) | Self::Nothing => Next::Fail,
+            Self::Cut(_) => Next::Fail,
         }
     }
 }
