@@ -83,7 +83,7 @@ impl Hedged<'_> {
             }
         };
         let most = channel.settings().max_attempts;
-        let mut race = Race::new(hedging, delay, most, channel.purse());
+        let mut race = Race::new(hedging, delay, most, channel.purse(), deadline);
         // Without a deadline: the bound on all waiting, for a node or between attempts.
         let mut struck = deadline.unwrap_or(start + deadline::WAIT_WITHOUT_DEADLINE);
         let (tried, sent, won) = (Mutex::default(), Notify::new(), OnceLock::new());

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use super::{
     hedge::Hedging,
     policy::RetryPolicy,
-    retry::{Purse, Pushback, Retry, growing_pause, is_shed},
+    retry::{Purse, Pushback, Retry, growing_pause, is_shed, is_too_long},
 };
 use crate::{
     balance::Outcome,
@@ -23,6 +23,8 @@ pub(super) struct Race {
     policy: RetryPolicy,
     is_strict: bool,
     purse: Purse,
+    /// No pause that ends later is begun.
+    deadline: Option<Instant>,
     /// From one attempt's sending to another. None: never for the time that others take.
     delay: Option<Duration>,
     attempts_left: u32,
@@ -69,12 +71,14 @@ impl Race {
         delay: Option<Duration>,
         max_attempts: u32,
         purse: Purse,
+        deadline: Option<Instant>,
     ) -> Self {
         let attempts_left = hedging.others.max_attempts.min(max_attempts).saturating_sub(1);
         Self {
             policy: hedging.others,
             is_strict: hedging.is_strict,
             purse,
+            deadline,
             delay,
             attempts_left,
             timed_left: hedging.timed,
@@ -129,6 +133,7 @@ impl Race {
         Retry {
             policy: Some(self.policy),
             purse: self.purse,
+            deadline: self.deadline,
             attempts_left: self.attempts_left,
             previous: self.previous,
             backed_off: self.backed_off,
@@ -195,6 +200,11 @@ impl Race {
             (None, None) => Duration::ZERO,
         };
         if self.attempts_left == 0 {
+            return self.wait();
+        }
+        if is_too_long(pause, now, self.deadline) {
+            // Nor is one made for the time that others take, as during a pause that is not too long.
+            (self.timed, self.again) = (None, None);
             return self.wait();
         }
         if !pause.is_zero() {

@@ -31,8 +31,8 @@ pub(super) const PREVIOUS_ATTEMPTS: HeaderName =
 ///
 /// Two kinds of retry: *transparent*, when provably no handler has seen the call, without a limit
 /// but the deadline, though from the fourth REFUSED_STREAM on not without a pause; and *declared*, after
-/// what the call's policy lists, up to its number of attempts and as long as the channel's purse pays. A
-/// call has a policy when it was given one, when its method's service config has one, or when its
+/// what the call's policy lists, up to its number of attempts, as long as the channel's purse pays, and
+/// where the pause before it ends sooner than the call. A call has a policy when it was given one, when its method's service config has one, or when its
 /// `.proto` gives an `idempotency_level`.
 ///
 /// A call that a GOAWAY for an error has thrown out is retried transparently once, which is what
@@ -43,6 +43,8 @@ pub(super) const PREVIOUS_ATTEMPTS: HeaderName =
 pub(super) struct Retry {
     pub(super) policy: Option<RetryPolicy>,
     pub(super) purse: Purse,
+    /// No pause that ends later is begun: nothing could come of it.
+    pub(super) deadline: Option<Instant>,
     pub(super) attempts_left: u32,
     /// Declared retries so far: `grpc-previous-rpc-attempts`.
     pub(super) previous: u32,
@@ -144,12 +146,18 @@ impl Purse {
 
 impl Retry {
     /// A call that begins, with at most so many attempts whatever its policy says.
-    pub(super) fn new(policy: Option<RetryPolicy>, max_attempts: u32, purse: Purse) -> Self {
+    pub(super) fn new(
+        policy: Option<RetryPolicy>,
+        max_attempts: u32,
+        purse: Purse,
+        deadline: Option<Instant>,
+    ) -> Self {
         purse.called();
         let attempts = policy.map_or(1, |policy| policy.max_attempts.min(max_attempts));
         Self {
             policy,
             purse,
+            deadline,
             attempts_left: attempts.saturating_sub(1),
             previous: 0,
             backed_off: 0,
@@ -230,25 +238,30 @@ impl Retry {
         if !is_listed || is_refused || self.attempts_left == 0 {
             return Next::Fail;
         }
+        let (next, backed_off) = match (pushback, &policy.backoff) {
+            (Some(Pushback::After(pause)), _) => (Next::AttemptAfter(pause), 0),
+            (_, Some(backoff)) => {
+                (Next::AttemptAfter(backoff.pause(self.backed_off)), self.backed_off + 1)
+            }
+            (_, None) => (Next::Attempt, self.backed_off),
+        };
+        if matches!(next, Next::AttemptAfter(pause) if is_too_long(pause, now, self.deadline)) {
+            return Next::Fail;
+        }
         if !self.purse.pays(now) {
             self.is_unpaid = true;
             return Next::Fail;
         }
         self.attempts_left -= 1;
         self.previous += 1;
-        match (pushback, &policy.backoff) {
-            (Some(Pushback::After(pause)), _) => {
-                self.backed_off = 0;
-                Next::AttemptAfter(pause)
-            }
-            (_, Some(backoff)) => {
-                let pause = backoff.pause(self.backed_off);
-                self.backed_off += 1;
-                Next::AttemptAfter(pause)
-            }
-            (_, None) => Next::Attempt,
-        }
+        self.backed_off = backed_off;
+        next
     }
+}
+
+/// Whether the call's deadline comes before the pause's end.
+pub(super) fn is_too_long(pause: Duration, now: Instant, deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| deadline.saturating_duration_since(now) <= pause)
 }
 
 /// Whether the call has been refused so often that it pauses whichever node is next.

@@ -214,7 +214,8 @@ async fn one_by_one<T>(
     tokio::pin!(struck);
 
     let service = channel.service();
-    let mut retry = Retry::new(options.policy(), channel.settings().max_attempts, channel.purse());
+    let (policy, most) = (options.policy(), channel.settings().max_attempts);
+    let mut retry = Retry::new(policy, most, channel.purse(), Some(*deadline));
     let mut tried = Vec::new();
     let request = channel.request(options, method.path, metadata);
     let (mut kind, mut last) = (AttemptKind::First, None);

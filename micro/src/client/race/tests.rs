@@ -9,6 +9,10 @@ const DELAY: Duration = Duration::from_millis(500);
 
 /// The hedgingPolicy of gRFC A6's example.
 fn a6(budget: &Arc<Budget>, now: Instant) -> Race {
+    a6_until(None, budget, now)
+}
+
+fn a6_until(deadline: Option<Instant>, budget: &Arc<Budget>, now: Instant) -> Race {
     let codes = [Code::Unavailable, Code::Internal, Code::Aborted];
     let at_once = Backoff { initial: Duration::ZERO, max: Duration::ZERO, multiplier: 1.0 };
     let others = RetryPolicy { backoff: Some(at_once), ..RetryPolicy::on(codes) };
@@ -18,7 +22,7 @@ fn a6(budget: &Arc<Budget>, now: Instant) -> Race {
         others: others.max_attempts(4),
         is_strict: true,
     };
-    let mut race = Race::new(hedging, Some(DELAY), 5, Purse::Budget(budget.clone()));
+    let mut race = Race::new(hedging, Some(DELAY), 5, Purse::Budget(budget.clone()), deadline);
     race.sent(now);
     race
 }
@@ -26,7 +30,7 @@ fn a6(budget: &Arc<Budget>, now: Instant) -> Race {
 fn a_call_hedged_once(budget: &Arc<Budget>, now: Instant) -> Race {
     let others = RetryPolicy::default();
     let hedging = Hedging { delay: Delay::Fixed(DELAY), timed: 1, others, is_strict: false };
-    let mut race = Race::new(hedging, Some(DELAY), 5, Purse::Budget(budget.clone()));
+    let mut race = Race::new(hedging, Some(DELAY), 5, Purse::Budget(budget.clone()), None);
     race.sent(now);
     race
 }
@@ -136,6 +140,22 @@ fn a_server_that_asks_for_a_pause_is_given_it_and_the_delay_begins_after_that() 
     assert!(race.is_due(start + asked));
     race.sent(start + asked);
     assert_eq!(race.due(), Some(start + asked + DELAY));
+}
+
+#[test]
+fn a_pause_that_the_call_would_not_outlive_is_not_begun() {
+    let start = Instant::now();
+    let budget = Arc::new(Budget::new(start));
+    let mut race = a6_until(Some(start + DELAY * 2), &budget, start);
+    assert!(race.is_due(start + DELAY));
+    race.sent(start + DELAY);
+    assert_eq!(
+        race.after_status(&with_pushback("700"), start + DELAY),
+        Then::Wait,
+        "for the other"
+    );
+    assert_eq!(race.due(), None);
+    assert_eq!(race.after_status(&with_pushback("700"), start + DELAY), Then::Fail);
 }
 
 #[test]

@@ -9,11 +9,11 @@ fn busy_with_pushback(value: &'static str) -> Status {
 }
 
 fn undeclared(budget: &Arc<Budget>) -> Retry {
-    Retry::new(None, 5, Purse::Budget(budget.clone()))
+    Retry::new(None, 5, Purse::Budget(budget.clone()), None)
 }
 
 fn declared(budget: &Arc<Budget>) -> Retry {
-    Retry::new(Some(RetryPolicy::default()), 5, Purse::Budget(budget.clone()))
+    Retry::new(Some(RetryPolicy::default()), 5, Purse::Budget(budget.clone()), None)
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn only_what_the_policy_lists_is_worth_another_attempt() {
         let next = declared(&budget).after_status(&status, now);
         assert_eq!(next, Next::Fail, "{:?}", status.code());
         let policy = RetryPolicy::on([status.code()]);
-        let mut retry = Retry::new(Some(policy), 5, Purse::Budget(budget.clone()));
+        let mut retry = Retry::new(Some(policy), 5, Purse::Budget(budget.clone()), None);
         assert_eq!(retry.after_status(&status, now), Next::Attempt, "{:?}", status.code());
         let next = retry.after_status(&Status::unavailable(""), now);
         assert_eq!(next, Next::Fail, "the policy is all there is");
@@ -52,7 +52,7 @@ fn the_client_bounds_what_a_policy_asks_for() {
     let unavailable = Status::unavailable("busy");
     for (asked, bound, retries) in [(3, 5, 2), (3, 2, 1), (3, 1, 0), (0, 5, 0), (9, 9, 4)] {
         let policy = RetryPolicy::default().max_attempts(asked);
-        let mut retry = Retry::new(Some(policy), bound, Purse::Budget(budget.clone()));
+        let mut retry = Retry::new(Some(policy), bound, Purse::Budget(budget.clone()), None);
         let attempts = (0..).take_while(|_| retry.after_status(&unavailable, now) == Next::Attempt);
         assert_eq!(attempts.count(), retries, "{asked} attempts, at most {bound}");
     }
@@ -117,12 +117,34 @@ fn the_servers_pushback_is_honoured() {
 }
 
 #[test]
+fn a_pause_that_the_call_would_not_outlive_is_neither_slept_nor_paid_for() {
+    let now = Instant::now();
+    let budget = Arc::new(Budget::new(now));
+    let second = Duration::from_secs(1);
+    let ten = RetryPolicy::default().backoff(second * 10, second * 10);
+    for (policy, status) in [
+        (RetryPolicy::default(), busy_with_pushback("1000")),
+        (RetryPolicy::default(), busy_with_pushback("60000")),
+        (ten, Status::unavailable("busy")),
+    ] {
+        let purse = Purse::Budget(budget.clone());
+        let mut retry = Retry::new(Some(policy), 5, purse, Some(now + second));
+        let before = budget.left(now);
+        assert_eq!(retry.after_status(&status, now), Next::Fail);
+        assert_eq!((retry.previous_attempts(), retry.is_unpaid()), (0, false));
+        assert!((budget.left(now) - before).abs() < 0.01, "{} of {before}", budget.left(now));
+        let next = retry.after_status(&busy_with_pushback("999"), now);
+        assert_eq!(next, Next::AttemptAfter(Duration::from_millis(999)));
+    }
+}
+
+#[test]
 fn a_pushback_begins_the_policys_pauses_anew() {
     let now = Instant::now();
     let budget = Arc::new(Budget::new(now));
     let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
     let policy = RetryPolicy::default().backoff(second, hour);
-    let mut retry = Retry::new(Some(policy), 5, Purse::Budget(budget.clone()));
+    let mut retry = Retry::new(Some(policy), 5, Purse::Budget(budget.clone()), None);
     let mut pause = |status: &Status| match retry.after_status(status, now) {
         Next::AttemptAfter(pause) => pause.as_millis(),
         next => panic!("{next:?}"),
@@ -149,7 +171,8 @@ fn without_a_budget_a_declared_call_fails_and_a_transparent_retry_goes_on() {
 fn a_throttle_counts_what_is_worth_another_attempt_and_refusals_of_one() {
     let now = Instant::now();
     let throttle = Arc::new(Throttle::new(4_000, 1_000, None));
-    let retry = || Retry::new(Some(RetryPolicy::default()), 5, Purse::Throttle(throttle.clone()));
+    let retry =
+        || Retry::new(Some(RetryPolicy::default()), 5, Purse::Throttle(throttle.clone()), None);
     let busy = Status::unavailable("busy");
     for _ in 0..10 {
         retry().after_status(&Status::not_found("it"), now);
@@ -204,7 +227,7 @@ proptest! {
         let (mut begun, mut spent) = (0.0, 0.0);
         for (events, attempts) in calls {
             let policy = attempts.map(|attempts| RetryPolicy::default().max_attempts(attempts));
-            let mut retry = Retry::new(policy, most, Purse::Budget(budget.clone()));
+            let mut retry = Retry::new(policy, most, Purse::Budget(budget.clone()), None);
             begun += 1.0;
             let (mut declared, mut suspect) = (0, 0);
             for event in events {
@@ -294,7 +317,8 @@ fn a_stream_that_broke_is_tried_again_where_the_call_is_declared_idempotent() {
         let failure = Failure::new(kind, Status::new(code, ""));
         let next = declared(&budget).after_failure(&failure, now);
         assert_eq!(next, expected, "{kind:?} {code:?}");
-        let next = Retry::new(None, 5, Purse::Budget(budget.clone())).after_failure(&failure, now);
+        let next =
+            Retry::new(None, 5, Purse::Budget(budget.clone()), None).after_failure(&failure, now);
         assert_eq!(next, Next::Fail, "{kind:?} {code:?}");
     }
 }

@@ -80,7 +80,7 @@ impl Call {
         let most = channel.settings().max_attempts;
         Self {
             observed: channel.observe(&options, head.uri.path(), start),
-            retry: Retry::new(options.policy(), most, channel.purse()),
+            retry: Retry::new(options.policy(), most, channel.purse(), deadline),
             replay,
             struck: deadline.unwrap_or(start + deadline::WAIT_WITHOUT_DEADLINE),
             tried: Vec::new(),
