@@ -13,7 +13,7 @@ use micro::{
 };
 use tests::{
     echo::Echo,
-    etcd::Etcd,
+    etcd::{self, Etcd},
     proto::echo::{EchoClient, SayRequest, register_echo_handler},
 };
 use tokio::time::timeout;
@@ -69,6 +69,18 @@ fn ids(update: &Update) -> Vec<&str> {
     }
 }
 
+/// So many events, never seen in part. Debian's etcd 3.4.23 alone says at times that all watchers have come
+/// to a revision of which it has something left to send (etcd-io/etcd#15220, mended in 3.4.25 and 3.5.8).
+async fn assert_one_batch(watching: &mut Watching, events: usize) {
+    let mut batch = watching.next().await;
+    while etcd::version() == "3.4" && batch.events.len() < events {
+        let rest = watching.next().await;
+        assert_eq!(rest.revision, batch.revision, "{batch:?} {rest:?}");
+        batch.events.extend(rest.events);
+    }
+    assert_eq!(batch.events.len(), events, "{batch:?}");
+}
+
 #[tokio::test]
 async fn a_node_is_written_as_each_peer_writes_it_and_goes_from_everywhere_at_once() {
     let etcd = Etcd::start().await;
@@ -115,7 +127,7 @@ async fn a_node_is_written_as_each_peer_writes_it_and_goes_from_everywhere_at_on
     let mut watching = Watching::from_now(&registry, "greeter").await;
     registry.deregister(&node, lease).await.unwrap();
     assert!(everything(&etcd).await.is_empty());
-    assert_eq!(watching.next().await.events.len(), 5, "in one batch: never seen in part");
+    assert_one_batch(&mut watching, 5).await;
 }
 
 #[tokio::test]
@@ -195,7 +207,7 @@ async fn kitex_nodes_with_a_password_are_found_beside_those_without() {
     let registry = open(&etcd, "kitex,micro");
     let mut watching = Watching::from_now(&registry, "micro").await;
     registry.register(&node, TTL).await.unwrap();
-    assert_eq!(watching.next().await.events.len(), 2, "one in each format");
+    assert_one_batch(&mut watching, 2).await;
     assert_eq!(registry.read("micro").await.unwrap().entries.len(), 2);
 }
 
