@@ -206,10 +206,18 @@ impl<C> Ring<C> {
     /// The key's node, or the next one on the ring that has room and is one for the call.
     pub(super) fn pick(&self, key: u64, asked: &Asked<'_>) -> Option<&Arc<Endpoint<C>>> {
         let (_, nearest) = self.nearest(key)?;
-        let room = self.room();
         let from_there = || self.from(nearest).filter(|endpoint| asked.admits(endpoint));
-        let has_room = |endpoint: &&Arc<Endpoint<C>>| endpoint.load.counted() < room;
-        from_there().find(has_room).or_else(|| from_there().next())
+        let find = |room| from_there().find(|endpoint| endpoint.load.counted() < room);
+        let Some(all) = &self.counted else {
+            return from_there().next();
+        };
+        find(room(all.get(), self.len)).or_else(|| {
+            // By the mean of all nodes, those that will do for this call are full: by their own, one is not.
+            let (calls, nodes) = from_there().fold((0, 0), |(calls, nodes), endpoint| {
+                (calls + endpoint.load.counted() as usize, nodes + 1)
+            });
+            find(room(calls, nodes)).or_else(|| from_there().next())
+        })
     }
 
     /// Whether a key would be an endpoint's, were that on the ring.
@@ -226,14 +234,6 @@ impl<C> Ring<C> {
             Some((self.chunks[at.0][at.1].0.wrapping_sub(from), at))
         });
         distances.min()
-    }
-
-    /// How many calls that count are too many for one more.
-    fn room(&self) -> u32 {
-        self.counted.as_ref().map_or(u32::MAX, |all| {
-            let mean = (all.get() + 1) as f64 / self.len as f64;
-            (mean * BOUND).ceil() as u32
-        })
     }
 
     /// Where the first point at or after `from` is, around the end.
@@ -257,6 +257,12 @@ impl<C> Ring<C> {
         let others = others.flat_map(|chunk| chunk.iter());
         after.iter().chain(others).chain(before).map(|(_, endpoint)| endpoint)
     }
+}
+
+/// How many calls on a node are too many for one more, of so many on so many nodes.
+fn room(calls: usize, nodes: usize) -> u32 {
+    let mean = (calls + 1) as f64 / nodes as f64;
+    (mean * BOUND).ceil() as u32
 }
 
 fn first<C>(chunk: &[Entry<C>]) -> Point {

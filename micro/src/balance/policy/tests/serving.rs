@@ -82,3 +82,18 @@ fn calls_of_a_method_that_few_nodes_have_take_no_others_turn() {
         }
     }
 }
+
+#[test]
+fn a_hot_key_is_bounded_by_the_mean_of_the_nodes_that_have_its_method() {
+    let mut fleet = fleet(&ConsistentHash::by_key().into(), 100, |id| id % 10 == 3);
+    let snapshot = fleet.picked.snapshot();
+    let (mut counted, mut calls) = (Vec::new(), BTreeMap::<_, u32>::new());
+    for _ in 0..100 {
+        let request = Request { hash: Some(1), method: WAVE, ..Request::default() };
+        let now = fleet.start + fleet.at;
+        let endpoint = snapshot.pick(&request, now, &mut fleet.rng).expect("ten serve it");
+        counted.push(snapshot.count(&endpoint.load));
+        *calls.entry(endpoint.connection).or_default() += 1;
+    }
+    assert_eq!(calls.values().max(), Some(&13), "1.25 times ten, rounded up: {calls:?}");
+}
