@@ -49,7 +49,7 @@ use place::Place;
 /// | `methodConfig` | for some methods: `timeout`, `waitForReady`, `retryPolicy`, `hedgingPolicy`, `maxRequestMessageBytes`, `maxResponseMessageBytes` |
 /// | `retryThrottling` | when retries and hedges are held back, in place of the budget |
 /// | `loadBalancingConfig` | how a node is picked: the first policy of the list that is known |
-/// | `healthCheckConfig` | by which name the nodes are asked for their health, also those that are connected by then |
+/// | `healthCheckConfig` | by which name the nodes are asked for their health, also those that are connected by then; under every policy, where gRFC [A17] leaves `pick_first` out |
 ///
 /// Other keys are ignored, as gRPC does. The rules are those of gRFC [A6] and of the gRFC of each
 /// balancing policy; but a stream with a `retryPolicy` is made again until its first message, where A6 has
@@ -81,6 +81,7 @@ use place::Place;
 /// [`Balancing::weighted`]: crate::balance::Balancing::weighted
 /// [`ConsistentHash`]: crate::balance::ConsistentHash
 /// [JSON]: https://github.com/grpc/grpc/blob/master/doc/service_config.md
+/// [A17]: https://github.com/grpc/proposal/blob/master/A17-client-side-health-checking.md
 /// [A6]: https://github.com/grpc/proposal/blob/master/A6-client-retries.md
 #[derive(Clone)]
 pub struct ServiceConfig(Arc<Inner>);
