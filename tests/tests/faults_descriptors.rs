@@ -2,8 +2,6 @@
 
 use std::{
     fs::{self, File},
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
-    thread,
     time::Duration,
 };
 
@@ -13,16 +11,17 @@ use tests::{
     etcd::Etcd,
     fault::{CALLS, Trial, now, told},
 };
-use tokio::time::sleep;
+use tokio::{
+    task::JoinHandle,
+    time::{interval, sleep},
+};
 
 /// No descriptor is left for as long as this lives: one that is given back is taken at once.
 #[derive(Debug)]
 struct Exhausted {
     before: Rlimit,
-    taking: Option<thread::JoinHandle<()>>,
+    taking: JoinHandle<()>,
 }
-
-static TAKES: AtomicBool = AtomicBool::new(true);
 
 impl Exhausted {
     fn now() -> Self {
@@ -32,24 +31,21 @@ impl Exhausted {
             open.filter_map(|it| it.ok()?.file_name().to_str()?.parse::<u64>().ok()).max();
         setrlimit(Resource::Nofile, Rlimit { current: highest.map(|it| it + 1), ..before })
             .expect("a limit may be lowered");
-        let taking = thread::spawn(|| {
-            let mut taken = Vec::new();
-            while TAKES.load(Relaxed) {
+        let taking = tokio::spawn(async {
+            let (mut taken, mut ticks) = (Vec::new(), interval(Duration::from_millis(1)));
+            loop {
                 taken.extend(File::open("/dev/null"));
-                thread::sleep(Duration::from_micros(200));
+                ticks.tick().await;
             }
         });
-        Self { before, taking: Some(taking) }
+        Self { before, taking }
     }
 }
 
 impl Drop for Exhausted {
     fn drop(&mut self) {
-        TAKES.store(false, Relaxed);
+        self.taking.abort();
         setrlimit(Resource::Nofile, self.before).expect("it was its limit");
-        if let Some(taking) = self.taking.take() {
-            taking.join().expect("it does not panic");
-        }
     }
 }
 
