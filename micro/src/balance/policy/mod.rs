@@ -241,7 +241,7 @@ impl<C> Rule<C> {
             Self::P2c => p2c::pick(set, set.all(), asked, now, rng),
             Self::RoundRobin(turns) => turns.pick(set, asked, rng),
             Self::Random => p2c::draw(set, set.all(), asked, None, rng),
-            Self::LeastRequest(choices) => p2c::least_request(set, *choices, asked, rng),
+            Self::LeastRequest(choices) => p2c::least_request(set, *choices, asked, now, rng),
             Self::Weighted(weights) => weights.pick(set, asked, now, rng),
             Self::ConsistentHash(ring) => match ring.key(asked.request) {
                 Some(hash) => ring.pick(hash, asked),

@@ -28,20 +28,23 @@ pub(super) fn pick<'a, C>(
     Some(second.map_or(first, |second| cheaper(first, second, asked, now, rng)))
 }
 
-/// The one of so many drawn at random that has the fewest calls in flight. Two of them are different; the
-/// others may be among those again, as all may with gRFC A48.
+/// The one of so many drawn at random that has the fewest calls in flight, of those not known to lack the
+/// method of the call while there are some. Two of them are different; the others may be among those again,
+/// as all may with gRFC A48.
 pub(super) fn least_request<'a, C>(
     set: &'a Set<C>,
     choices: u32,
     asked: &Asked<'_>,
+    now: Instant,
     rng: &mut Rng,
 ) -> Option<&'a Arc<Endpoint<C>>> {
     let (first, second) = two(set, set.all(), asked, rng)?;
     let Some(second) = second else {
         return Some(first);
     };
+    let cost = |it: &Endpoint<C>| (is_lacking(it, asked, now), it.load.in_flight());
     let less = |one: &'a Arc<Endpoint<C>>, other: &'a Arc<Endpoint<C>>| {
-        if other.load.in_flight() < one.load.in_flight() { other } else { one }
+        if cost(other) < cost(one) { other } else { one }
     };
     let others = (2..choices).filter_map(|_| draw(set, set.all(), asked, None, rng));
     Some(others.fold(less(first, second), less))
@@ -104,8 +107,7 @@ fn cheaper<'a, C>(
     now: Instant,
     rng: &mut Rng,
 ) -> &'a Arc<Endpoint<C>> {
-    let is_lacking = |it: &Endpoint<C>| it.load.is_lacking(|| hash_of(asked.request.method), now);
-    match (is_lacking(first), is_lacking(second)) {
+    match (is_lacking(first, asked, now), is_lacking(second, asked, now)) {
         (true, false) => return second,
         (false, true) => return first,
         _ => {}
@@ -115,4 +117,9 @@ fn cheaper<'a, C>(
     let handicap = (1.0 + chance) / (2.0 - chance);
     let second_is_cheaper = second.load.relative_cost(&first.load, now) * handicap < 1.0;
     if second_is_cheaper { second } else { first }
+}
+
+/// Whether it is known to lack the method of the call.
+fn is_lacking<C>(endpoint: &Endpoint<C>, asked: &Asked<'_>, now: Instant) -> bool {
+    endpoint.load.is_lacking(|| hash_of(asked.request.method), now)
 }

@@ -11,6 +11,7 @@ use super::super::{
     ewma::Load,
     snapshot::{Endpoint, Picked},
 };
+use crate::discovery::Update;
 
 const PENALTY: Duration = Duration::from_secs(5);
 const ALL: u64 = 3;
@@ -260,8 +261,13 @@ fn a_node_that_failed_on_a_connection_that_stands_is_back_within_seconds() {
 
 #[test]
 fn a_node_that_lacks_a_method_gets_next_to_none_of_its_calls_and_its_share_of_the_others() {
-    for (callers, of_new) in [(17, 1), (48, 3), (1, 1), (16, 16)] {
+    let both = [Balancing::p2c(), Balancing::least_request()];
+    let some = [(17, 1), (48, 3), (1, 1), (16, 16)];
+    for (balancing, (callers, of_new)) in
+        both.iter().flat_map(|balancing| some.map(|some| (balancing, some)))
+    {
         let mut fleet = Fleet::new(16, callers, WELL);
+        fleet.picked.set_balancing(balancing, &Update::Reset(Vec::new()));
         fleet.of_new = of_new;
         fleet.hosts[0].behaviour.is_old = true;
         fleet.run(6_000);
@@ -270,7 +276,10 @@ fn a_node_that_lacks_a_method_gets_next_to_none_of_its_calls_and_its_share_of_th
             assert_even(&shares, &format!("{callers} callers, {of_new} of them of the new method"));
         }
         let share = fleet.shares(|host| host.of_new)[0];
-        assert!(0.0 < share && share < 0.01, "{share} of those of the new one: tried now and then");
+        assert!(
+            0.0 < share && share < 0.01,
+            "{balancing:?}: {share} of those of the new one: tried now and then"
+        );
     }
 }
 
