@@ -5,8 +5,8 @@ use std::{fmt, future::poll_fn, io, net::SocketAddr, sync::Arc, time::Duration};
 use http::uri::{Authority, Scheme};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time::{Instant, timeout_at},
+    net::{TcpStream, lookup_host},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
@@ -68,16 +68,21 @@ fn lacks(error: &io::Error) -> Option<&'static str> {
     }
 }
 
+/// The least that an address of a name is waited for before the next: the Connection Attempt Delay of
+/// RFC 8305. Of a name with hundreds, the last are not tried, and each that is has time for an answer.
+const LEAST_SHARE: Duration = Duration::from_millis(250);
+
 /// Connects to `address`, a `host:port` whose host may be a name, an IPv4 or a bracketed IPv6
-/// address. Done when the peer's SETTINGS are here and it has acknowledged ours: who accepts TCP and stays
-/// silent is no peer, and who greets may not listen.
+/// address. A name's addresses are tried in turn. Done when the peer's SETTINGS are here and it has
+/// acknowledged ours: who accepts TCP and stays silent is no peer, and who greets may not listen.
 ///
 /// # Errors
 /// When the name does not resolve, TCP or TLS fails, or the peer does not speak HTTP/2, all within
 /// [`connect_timeout`](Config::connect_timeout).
 ///
 /// # Cancel safety
-/// A dropped future leaves nothing behind.
+/// A dropped future leaves nothing behind, but the thread that looks a name up, until the system's
+/// resolver has answered it or given up.
 pub(crate) async fn connect(address: &str, config: &Config) -> Result<Connection, ConnectError> {
     let peer: Arc<str> = address.into();
     let deadline = Instant::now() + config.connect_timeout;
@@ -87,13 +92,35 @@ pub(crate) async fn connect(address: &str, config: &Config) -> Result<Connection
         let pipe = dialled.map_err(|error| fails(Cause::Tcp(error)))?;
         return over(pipe, peer, deadline, config).await;
     }
-    let socket = match timeout_at(deadline, TcpStream::connect(address)).await {
+    let dialled = async {
+        let addresses: Vec<_> = lookup_host(address).await?.collect();
+        first_of(&addresses, deadline).await
+    };
+    let socket = match timeout_at(deadline, dialled).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(error)) => return Err(fails(Cause::Tcp(error))),
         Err(_) => return Err(fails(Cause::TcpTimeout(config.connect_timeout))),
     };
     socket.set_nodelay(true).map_err(|error| fails(Cause::Tcp(error)))?;
     over(socket, peer, deadline, config).await
+}
+
+/// Connects to the first of a name's addresses that takes it; else the error is the last one's. Each
+/// has its share of what is left until the deadline, so that one that drops what it is sent does not keep
+/// the others from being tried; the last has all of it.
+async fn first_of(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
+    let Some((last, others)) = addresses.split_last() else {
+        // Which is an error, in words.
+        return TcpStream::connect(addresses).await;
+    };
+    for (address, remaining) in others.iter().zip((2..=addresses.len() as u32).rev()) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = (left / remaining).max(LEAST_SHARE);
+        if let Ok(Ok(socket)) = timeout(share, TcpStream::connect(address)).await {
+            return Ok(socket);
+        }
+    }
+    TcpStream::connect(last).await
 }
 
 /// Makes a connection, with TLS or without, of what is connected already.
@@ -143,7 +170,7 @@ where
 }
 
 /// Makes a connection of what is connected already.
-pub(super) async fn handshake<IO>(
+pub(crate) async fn handshake<IO>(
     io: IO,
     peer: Arc<str>,
     deadline: Instant,
@@ -264,7 +291,65 @@ fn authority(peer: &str) -> Option<Authority> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// Its backlog is full: it drops what asks for a connection, as a firewall does.
+    #[cfg(target_os = "linux")]
+    fn silent() -> (SocketAddr, [socket2::Socket; 4]) {
+        use socket2::{Domain, Socket, Type};
+        let tcp = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let listener = tcp();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let waiting = || {
+            let waiting = tcp();
+            waiting.set_nonblocking(true).unwrap();
+            let _ = waiting.connect(&address); // under way
+            waiting
+        };
+        (address.as_socket().unwrap(), [waiting(), waiting(), waiting(), listener])
+    }
+
+    /// Time is paused: on loopback in one thread all that can happen does before it moves.
+    #[cfg(target_os = "linux")]
+    #[tokio::test(start_paused = true)]
+    async fn an_address_of_a_name_that_drops_all_leaves_time_for_the_others() {
+        let (silent, _sockets) = silent();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listening = listener.local_addr().unwrap();
+        let refusing = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let timeout = Duration::from_secs(1);
+        for (addresses, millis, expected) in [
+            (vec![listening, silent], 0, "connected"),
+            (vec![silent, listening], 500, "connected"),
+            (vec![refusing, silent, listening], 500, "connected"),
+            (vec![silent, silent, silent, listening], 750, "connected"),
+            (vec![silent, refusing], 500, "refused"),
+            (vec![refusing, silent], 1_000, "no answer"),
+            // Each that is tried has time for an answer.
+            ([vec![silent; 3], vec![listening; 97]].concat(), 750, "connected"),
+        ] {
+            let start = Instant::now();
+            let told =
+                match timeout_at(start + timeout, first_of(&addresses, start + timeout)).await {
+                    Ok(Ok(socket)) => {
+                        assert_eq!(socket.peer_addr().unwrap(), listening);
+                        "connected"
+                    }
+                    Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => "refused",
+                    Ok(Err(error)) => panic!("{addresses:?}: {error}"),
+                    Err(_) => "no answer",
+                };
+            let elapsed = start.elapsed().as_millis();
+            assert_eq!(told, expected, "{addresses:?}");
+            assert!((millis..millis + 10).contains(&elapsed), "{addresses:?}: {elapsed} ms");
+        }
+        let error = first_of(&[], Instant::now() + timeout).await.unwrap_err();
+        assert_eq!(error.to_string(), "could not resolve to any address");
+    }
 
     #[test]
     fn an_authority_is_without_an_interface() {

@@ -85,4 +85,6 @@ impl Default for Config {
 }
 
 #[cfg(test)]
+pub(crate) use connect::handshake;
+#[cfg(test)]
 mod tests;
