@@ -225,7 +225,7 @@ impl<K: Connect> Driver<K> {
                 self.shared.doubts.raise();
             }
             Event::Health(attempt, node, health, rest) => {
-                let health = health.map_err(|why| self.remember(&node, why));
+                let health = self.hear(&attempt, &node, health);
                 self.members.told(&attempt, health, now);
                 self.judge(&node, now);
                 self.wake_for_ejected(&node);

@@ -105,6 +105,8 @@ struct Member<L> {
     timer: Option<Instant>,
     /// Whether it says that it is well, or is not asked.
     is_well: bool,
+    /// Whether it is known that it cannot say.
+    is_mute: bool,
     /// When it last changed: it had a connection or none, it was listed, removed, well or ejected.
     changed: Instant,
     /// Why it last failed to connect, or lost its connection.
@@ -291,6 +293,12 @@ impl<L: Clone> Members<L> {
         self.leave_behind(&attempt.key, now);
         self.retain(now);
         self.spare(now);
+    }
+
+    /// Takes it that a node cannot say how it is; whether that is new.
+    pub(super) fn is_newly_mute(&mut self, attempt: &Attempt) -> bool {
+        current(&mut self.members, attempt)
+            .is_some_and(|member| !std::mem::replace(&mut member.is_mute, true))
     }
 
     /// Takes the failure of an attempt, and whether that was for silence, unless it says nothing of the

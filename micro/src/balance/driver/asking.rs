@@ -31,6 +31,26 @@ impl<K: Connect> Driver<K> {
         }
     }
 
+    /// Takes what a node says for what it means. That it has nothing to say is told once: it would be so
+    /// over each of its connections.
+    pub(super) fn hear(
+        &mut self,
+        attempt: &Attempt,
+        node: &Node,
+        health: Health,
+    ) -> Result<(), Arc<str>> {
+        match health {
+            Health::Well => Ok(()),
+            Health::Unwell(why) => Err(self.remember(node, why)),
+            Health::Mute => {
+                if self.members.is_newly_mute(attempt) {
+                    self.log_mute(node);
+                }
+                Ok(())
+            }
+        }
+    }
+
     pub(super) fn follow(
         &mut self,
         attempt: Attempt,

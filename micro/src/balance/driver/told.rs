@@ -40,6 +40,16 @@ impl<K: Connect> Driver<K> {
         );
     }
 
+    /// That a node is called whatever its health is for whoever asks for health to know.
+    pub(super) fn log_mute(&self, node: &Node) {
+        tracing::warn!(
+            service = node.service,
+            node = node.id,
+            address = node.address,
+            "a node does not tell its health (it has no grpc.health.v1.Health/Watch): it is taken for well"
+        );
+    }
+
     pub(super) fn remember(&self, node: &Node, error: String) -> Arc<str> {
         let last = format!("node {}: {}", OneLine(&node.id), OneLine(&error));
         self.shared.last_error.store(Some(Arc::new(last)));

@@ -76,6 +76,7 @@ impl<L: Clone> Members<L> {
                 previous: None,
                 timer: None,
                 is_well: false,
+                is_mute: false,
                 changed: now,
                 error: None,
                 is_tried: false,

@@ -1,6 +1,7 @@
 //! Nodes that are asked whether they are well.
 
 use super::*;
+use crate::fixture::Log;
 
 struct Asking(World);
 
@@ -12,10 +13,26 @@ impl Asking {
         Self(world)
     }
 
-    async fn says(&self, id: &str, health: Health) {
+    async fn says(&self, id: &str, health: Result<(), String>) {
+        self.tells(id, health.map_or_else(Health::Unwell, |()| Health::Well)).await;
+    }
+
+    async fn tells(&self, id: &str, health: Health) {
         let told = self.0.network.0.lock().unwrap().health[&format!("{id}:1")].1.clone();
         told.send(health).expect("it is listened to");
         self.0.settle().await;
+    }
+
+    /// Has another connection in place of the one that calls go over.
+    async fn reconnects(&self, id: &str) {
+        let connection = loop {
+            let pick = self.0.pick();
+            if pick.node().id == id {
+                break pick.connection().clone();
+            }
+        };
+        self.0.network.end(&connection, Ended::Closed("reset".to_owned()));
+        sleep(Duration::from_secs(2)).await;
     }
 
     /// Asks from now on of this service, if at all.
@@ -108,17 +125,28 @@ async fn a_new_connection_begins_without_a_word() {
     let world = Asking::with(&["a", "b"]).await;
     world.says("a", Ok(())).await;
     world.says("b", Ok(())).await;
-    let connection = loop {
-        let pick = world.0.pick();
-        if pick.node().id == "a" {
-            break pick.connection().clone();
-        }
-    };
-    world.0.network.end(&connection, Ended::Closed("reset".to_owned()));
-    sleep(Duration::from_secs(2)).await;
+    world.reconnects("a").await;
     assert_eq!(world.0.picks(), ["b"]);
     world.says("a", Ok(())).await;
     assert_eq!(world.0.picks(), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_cannot_say_how_it_is_is_called_and_named_once() {
+    let log = Log::down_to(tracing::Level::WARN);
+    let world = Asking::with(&["a", "b"]).await;
+    world.tells("a", Health::Mute).await;
+    world.tells("b", Health::Mute).await;
+    assert_eq!(world.0.picks(), ["a", "b"]);
+    world.reconnects("a").await;
+    world.tells("a", Health::Mute).await;
+    assert_eq!(world.0.picks(), ["a", "b"]);
+    let lines = log.lines_with("a node does not tell its health");
+    assert_eq!(lines.len(), 2, "once a node, whatever becomes of its connections: {lines:?}");
+    for (line, node) in lines.iter().zip(["a", "b"]) {
+        let named = format!(" service=\"greeter\" node=\"{node}\" address=\"{node}:1\"");
+        assert!(line.ends_with(&named), "{line}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,7 +20,8 @@ impl World {
 
     async fn says(&self, id: &str, is_well: bool) {
         let told = self.network.0.lock().unwrap().health[&format!("{id}:1")].1.clone();
-        told.send(if is_well { Ok(()) } else { Err("NOT_SERVING".to_owned()) }).expect("heard");
+        let health = if is_well { Health::Well } else { Health::Unwell("NOT_SERVING".to_owned()) };
+        told.send(health).expect("heard");
         sleep(Duration::from_millis(10)).await;
     }
 
