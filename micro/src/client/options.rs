@@ -90,7 +90,9 @@ impl ChannelOptions {
     /// named as in its `.proto`, and `""` is the whole server), and calls those that are. Default: does
     /// not ask.
     ///
-    /// The node is asked over the connection for calls, and tells of changes by itself ([gRFC A17]).
+    /// The node is asked over the connection for calls, and tells of changes by itself ([gRFC A17]). Where
+    /// that ends while it is well, as behind a proxy that bounds streams, it is asked again at once, and
+    /// called while it has a second to answer.
     /// One without the method is taken to be well. A [`Service`](crate::Service) answers, and is well
     /// until it leaves, which it tells the registry too: to ask is for nodes that the registry lists
     /// whatever they say, and for servers that can tell one of their services from another.
