@@ -1,5 +1,5 @@
 //! The client of the soak: 16 callers call the nodes of a registry, `soak-client URL`, a quarter of them
-//! with hedged reads, and each call is a line when it has ended. Beside them streams are read. For each line
+//! with hedged reads, and each call is a line when it has ended, as is each stream that is read beside them. For each line
 //! that it is told, it says how many tasks its runtime has and how many bytes its heap: `# 23 1048576`. It
 //! ends with its input.
 
@@ -7,14 +7,15 @@ use std::{alloc::System, io, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use micro::{
-    ChannelOptions, Client, Response,
+    ChannelOptions, Client, Code, Status,
     client::{Hedge, ServiceConfig},
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tests::{
     certificates,
-    fault::{CALLERS, Call, DEADLINE, Hedged, Ledger, SERVICE},
+    fault::{CALLERS, Call, DEADLINE, Hedged, Ledger, Method, SERVICE, now},
     proto::ledger::{Entry, FollowerClient, LedgerClient},
+    soak::{FIRST_STREAM, Stream},
 };
 use tokio::{runtime::Handle, task::block_in_place, time::sleep};
 use tracing_subscriber::EnvFilter;
@@ -27,9 +28,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// How many streams are read at a time.
 const FOLLOWERS: u64 = 4;
-
-/// Their ids, apart from those of the calls.
-const FIRST_STREAM: u64 = 1 << 32;
 
 #[derive(Parser)]
 struct Args {
@@ -78,21 +76,39 @@ async fn go_on(mut ledger: impl Ledger) {
     }
 }
 
-/// Reads streams, of which nobody is told: what happens to a node ends them. Most are left amid their
-/// messages.
+/// Reads streams, and tells of each.
 async fn follow(followers: FollowerClient, follower: u64) {
     let mut random = fastrand::Rng::with_seed(follower);
-    for id in FIRST_STREAM.. {
-        let receipts = followers.follow(Entry { id: id + follower }).timeout(DEADLINE).await;
-        if let Ok(mut receipts) = receipts.map(Response::into_inner) {
-            let most = random.usize(..200);
-            let mut read = 0;
-            while read < most && matches!(receipts.message().await, Ok(Some(_))) {
-                read += 1;
-            }
-        }
+    for id in (FIRST_STREAM + follower..).step_by(FOLLOWERS as usize) {
+        println!("{}", read(&followers, id, random.usize(1..200)).await);
         sleep(PAUSE).await;
     }
+}
+
+/// Reads a stream up to so many messages: most are left amid them.
+async fn read(followers: &FollowerClient, id: u64, most: usize) -> Stream {
+    let (began, mut node) = (now(), None);
+    let broken = async {
+        let call = followers.follow(Entry { id }).timeout(DEADLINE).idempotent();
+        let mut receipts = call.await?.into_inner();
+        for _ in 0..most {
+            match receipts.message().await? {
+                Some(receipt) => node = Some(receipt.node),
+                None => break,
+            }
+        }
+        Ok::<_, Status>(())
+    };
+    let broken = broken.await.err();
+    let ended = now();
+    let outcome = match (&node, broken) {
+        // It would not end by itself.
+        (Some(node), Some(status)) if status.code() == Code::DeadlineExceeded => Ok(node.clone()),
+        (_, Some(status)) => Err((status.code(), status.message().to_owned())),
+        (Some(node), None) => Ok(node.clone()),
+        (None, None) => Err((Code::Unknown, "it ended without a message".to_owned())),
+    };
+    Stream { node, call: Call { id, method: Method::Read, began, ended, outcome } }
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]

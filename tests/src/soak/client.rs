@@ -15,6 +15,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::Stream;
 use crate::{fault::Call, programs::program};
 
 /// What a process has.
@@ -28,6 +29,18 @@ pub struct Count {
     pub tasks: usize,
     /// Descriptors.
     pub open: usize,
+}
+
+impl Count {
+    /// The lesser of each.
+    pub(super) fn least(self, other: Self) -> Self {
+        Self {
+            memory: self.memory.min(other.memory),
+            heap: self.heap.min(other.heap),
+            tasks: self.tasks.min(other.tasks),
+            open: self.open.min(other.open),
+        }
+    }
 }
 
 impl fmt::Display for Count {
@@ -45,12 +58,15 @@ pub(super) fn kib(bytes: usize) -> String {
 /// So many answers come from all nodes.
 const BEGUN: usize = 200;
 
+/// Calls and streams.
+type Ended = (Vec<Call>, Vec<Stream>);
+
 /// The program at work.
 #[derive(Debug)]
 pub(super) struct OtherProcess {
     process: Child,
     input: ChildStdin,
-    calls: Arc<Mutex<Vec<Call>>>,
+    ended: Arc<Mutex<Ended>>,
     told: mpsc::UnboundedReceiver<(usize, usize)>,
 }
 
@@ -68,10 +84,10 @@ impl OtherProcess {
             .expect("the client starts");
         let input = process.stdin.take().expect("its input is ours");
         let output = process.stdout.take().expect("its output is ours");
-        let calls = Arc::new(Mutex::new(Vec::new()));
+        let ended = Arc::<Mutex<Ended>>::default();
         let (tell, told) = mpsc::unbounded_channel();
         let (answer, mut answered) = watch::channel(0);
-        let ended = calls.clone();
+        let all = ended.clone();
         tokio::spawn(async move {
             let mut lines = BufReader::new(output).lines();
             while let Some(line) = lines.next_line().await.expect("lines of text") {
@@ -82,21 +98,26 @@ impl OtherProcess {
                     let _ = tell.send((number(tasks), number(heap)));
                     continue;
                 }
+                let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(stream) = Stream::parse(&line) {
+                    all.1.push(stream);
+                    continue;
+                }
                 let call = Call::parse(&line).unwrap_or_else(|| panic!("no call: {line}"));
                 answer.send_modify(|answered| *answered += usize::from(call.outcome.is_ok()));
-                ended.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+                all.0.push(call);
             }
         });
         let begun = timeout(Duration::from_secs(30), answered.wait_for(|calls| *calls >= BEGUN));
         let _ = begun.await.expect("it is answered").expect("it runs");
-        Self { process, input, calls, told }
+        Self { process, input, ended, told }
     }
 
-    /// Takes the calls that have ended since the last time.
-    pub(super) async fn calls(&mut self) -> Vec<Call> {
+    /// Takes the calls and streams that have ended since the last time.
+    pub(super) async fn ended(&mut self) -> Ended {
         // What it answers comes after them.
         self.ask().await;
-        std::mem::take(&mut self.calls.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.ended.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What it has.

@@ -1,16 +1,18 @@
 //! The soak: what may happen to nodes and their registry happens at random for as long as asked, one
 //! thing after the other, under the calls of a client that is a process of its own. Each is held to
-//! what the table of faults holds it to, and the client may not grow. By the seed the nodes are called over
+//! what the table of faults holds it to, streams beside the calls too, and the client may not grow. By the seed the nodes are called over
 //! TLS or not, and asked for their health or not.
 
 mod client;
 mod happening;
+mod streams;
 
 use std::{collections::HashSet, fmt, time::Duration};
 
 pub use client::Count;
 use client::OtherProcess;
 use happening::Happening;
+pub use streams::{FIRST_STREAM, Stream};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -43,11 +45,14 @@ pub struct Summary {
     pub happened: usize,
     /// Of the calls: made, failed, and how many of them might have.
     pub line: Line,
+    /// How many streams were read.
+    pub streams: usize,
     /// What should not have been.
     pub unexpected: Vec<String>,
-    /// What the client's process had after a minute.
+    /// The least that the client's process had in the 10 s after a minute: of each, what there is between
+    /// two calls.
     pub first: Count,
-    /// The same at the end.
+    /// The same at the end, if it came to be no more within a minute.
     pub last: Count,
     /// The most memory that it had at the end of a later minute.
     pub most_memory: usize,
@@ -91,13 +96,14 @@ impl Soak {
         const MINUTE: Duration = Duration::from_secs(60);
         let fault = "churn and faults at random, one after the other".to_owned();
         let line = Line { fault, calls: 0, failed: 0, allowed: 0, seconds_to_recover: 0.0 };
-        let (mut happened, mut unexpected) = (0, Vec::new());
+        let (mut happened, mut streams, mut unexpected) = (0, 0, Vec::new());
         let (mut line, mut first, mut most_memory) = (line, None, 0);
         let begin = Instant::now();
         for minute in 1..=minutes {
             while begin.elapsed() < MINUTE * minute as u32 {
                 happened += 1;
-                let (of_it, wrong) = self.round().await;
+                let (of_it, read, wrong) = self.round().await;
+                streams += read;
                 line.calls += of_it.calls;
                 line.failed += of_it.failed;
                 line.allowed += of_it.allowed;
@@ -107,26 +113,29 @@ impl Soak {
                 }
                 unexpected.extend(wrong.into_iter().map(|it| format!("{}: {it}", of_it.fault)));
             }
-            let count = self.client.count().await;
-            if first.is_some() {
+            let count = match first {
+                None => *first.insert(self.least().await),
+                Some(_) => self.client.count().await,
+            };
+            if minute > 1 {
                 most_memory = most_memory.max(count.memory);
             }
-            first.get_or_insert(count);
             let Line { calls, failed, allowed, .. } = line;
             let wrong = unexpected.len();
             println!(
                 "minute {minute}: {happened} happened, {calls} calls, {failed} failed of {allowed} \
-                 that might have, {wrong} unexpected; the client has {count}"
+                 that might have, {streams} streams, {wrong} unexpected; the client has {count}"
             );
         }
         let first = first.expect("a minute at least");
         let last = self.settled(first).await;
         record(line.clone());
-        Summary { happened, line, unexpected, first, last, most_memory }
+        Summary { happened, line, streams, unexpected, first, last, most_memory }
     }
 
-    /// Something happens, and is over; what became of the calls, and what of it should not have been.
-    async fn round(&mut self) -> (Line, Vec<String>) {
+    /// Something happens, and is over; what became of the calls, how many streams were read, and what
+    /// should not have been.
+    async fn round(&mut self) -> (Line, usize, Vec<String>) {
         if self.to_come.is_empty() {
             self.to_come = Happening::all();
             self.random.shuffle(&mut self.to_come);
@@ -136,46 +145,62 @@ impl Soak {
         // No call that it befell is under way any more.
         sleep(DEADLINE + Duration::from_millis(500)).await;
 
-        let calls = self.client.calls().await;
+        let (calls, streams) = self.client.ended().await;
         let journals = self.journals.visits(self.trial.fleet.journals());
         self.visits.extend(journals.expect("journals can be read"));
-        let ended: HashSet<_> = calls.iter().map(|call| call.id).collect();
+        let ended = calls.iter().chain(streams.iter().map(|stream| &stream.call));
+        let ended: HashSet<_> = ended.map(|call| call.id).collect();
         let is_of_these = |visit: &Visit| ended.contains(&visit.call);
         let (visits, mut others): (Vec<_>, Vec<_>) = self.visits.drain(..).partition(is_of_these);
         let oldest = now() - DEADLINE - Duration::from_secs(1);
         others.retain(|visit| visit.began > oldest);
         self.visits = others;
 
-        let verdict = self.trial.verdict(calls, visits);
+        let (of_streams, of_calls) = visits.into_iter().partition(|it| it.call >= FIRST_STREAM);
+        let (read, faults) = (streams.len(), self.trial.faults());
+        let verdict = self.trial.verdict(calls, of_calls);
         let line = Line { fault: happening.to_string(), ..verdict.line().clone() };
-        (line, verdict.wrong())
+        let mut wrong = verdict.wrong();
+        wrong.extend(streams::wrong(streams, of_streams, &faults));
+        (line, read, wrong)
     }
 
-    /// Waits until the client has no more than it had, for as long as what is gone may linger.
+    /// The least of each that the client has in 10 s.
+    async fn least(&mut self) -> Count {
+        let mut least = self.client.count().await;
+        for _ in 0..50 {
+            sleep(Duration::from_millis(200)).await;
+            least = least.least(self.client.count().await);
+        }
+        least
+    }
+
+    /// Waits until the client has had no more than it had, for as long as what is gone may linger.
     async fn settled(&mut self, first: Count) -> Count {
         let limit = Instant::now() + Duration::from_secs(60);
         let heap = first.heap + first.heap / 20;
+        let mut least = self.client.count().await;
         loop {
-            let count = self.client.count().await;
             let is_settled =
-                count.tasks <= first.tasks && count.open <= first.open && count.heap <= heap;
+                least.tasks <= first.tasks && least.open <= first.open && least.heap <= heap;
             if is_settled || Instant::now() > limit {
-                return count;
+                return least;
             }
             sleep(Duration::from_millis(200)).await;
+            least = least.least(self.client.count().await);
         }
     }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { happened, line, unexpected, first, last, most_memory } = self;
+        let Self { happened, line, streams, unexpected, first, last, most_memory } = self;
         let Line { calls, failed, allowed, seconds_to_recover, .. } = line;
         let (unexpected, most) = (unexpected.len(), client::kib(*most_memory));
         write!(
             f,
             "{happened} happened, {calls} calls, {failed} failed of {allowed} that might have, \
-             {unexpected} unexpected, as before within {seconds_to_recover:.1} s; the client had \
+             {streams} streams, {unexpected} unexpected, as before within {seconds_to_recover:.1} s; the client had \
              {first} after a minute, {last} at the end, and at most {most} between"
         )
     }
