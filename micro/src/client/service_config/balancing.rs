@@ -173,7 +173,7 @@ fn ring_size(place: &Place<'_>) -> Result<u32, String> {
 /// all [ours](EjectionRules::default).
 fn outlier_detection(place: &Place<'_>, unheeded: &mut Unheeded) -> Result<EjectionRules, String> {
     let time = |key, default| {
-        let given = place.read(key, Place::positive_duration)?;
+        let given = place.read(key, Place::duration)?;
         Ok::<_, String>(given.unwrap_or(Duration::from_secs(default)))
     };
     let interval = time("interval", 10)?;

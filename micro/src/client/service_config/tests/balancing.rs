@@ -115,7 +115,8 @@ fn what_does_not_hold_is_named_by_its_path_with_what_does() {
         ),
         (
             r#"{"outlier_detection_experimental": {
-                "interval": "0.9s", "maxEjectionPercent": 51,
+                "interval": "0s", "baseEjectionTime": "0s", "maxEjectionTime": "0s",
+                "maxEjectionPercent": 51,
                 "childPolicy": [{"rls": {}}, {"ring_hash_experimental": {"minRingSize": 7}}]
             }}"#,
             vec![
@@ -178,8 +179,10 @@ fn what_breaks_a_rule_of_balancing_is_named_by_its_path() {
                 .to_owned(),
         ),
         (
-            r#"[{"outlier_detection_experimental": {"interval": "0s", "childPolicy": []}}]"#,
-            "[0].outlier_detection_experimental.interval: is zero; write a longer time".to_owned(),
+            r#"[{"outlier_detection_experimental": {"interval": "-1s", "childPolicy": []}}]"#,
+            "[0].outlier_detection_experimental.interval: \"-1s\" is no duration; write seconds with an s \
+             behind, such as \"1.5s\""
+                .to_owned(),
         ),
         (
             r#"[{"outlier_detection_experimental": {}}]"#,
