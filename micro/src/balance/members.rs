@@ -111,7 +111,8 @@ struct Member<L> {
     changed: Instant,
     /// Why it last failed to connect, or lost its connection.
     error: Option<Arc<str>>,
-    /// Whether an attempt to connect to its address has succeeded or failed.
+    /// Whether an attempt to connect to its address has succeeded or failed, since it last asked a
+    /// connection to leave.
     is_tried: bool,
     /// Whether the last one failed since nothing came from there.
     was_silent: bool,
@@ -379,8 +380,10 @@ impl<L: Clone> Members<L> {
         self.census.leave(member);
         member.previous = member.link.take();
         member.error = why.cloned();
-        if event == Event::Closed {
-            member.under_way = Arc::default();
+        match event {
+            Event::Closed => member.under_way = Arc::default(),
+            // It has not failed: its next connection is waited for as its first was.
+            _ => member.is_tried = false,
         }
         self.census.enter(member);
         if member.standing == Standing::Listed {

@@ -128,8 +128,8 @@ impl<Kind, Req, Res> Call<Kind, Req, Res> {
     ///
     /// As in gRPC (`wait_for_ready` = false) it still waits, within its deadline, for what has only
     /// begun: the registry's first answer, and the first attempt to connect to each of the nodes in
-    /// it (1 s at most, and 1 s for its first word where it is asked for its
-    /// [health](crate::ChannelOptions::health_check)). Where there is no node at all, that is also the
+    /// it, or the next to one that has asked its connection to leave (1 s at most, and 1 s for its first
+    /// word where it is asked for its [health](crate::ChannelOptions::health_check)). Where there is no node at all, that is also the
     /// list of the services that are registered instead (2 s at most), for the text of the error.
     /// Later calls fail at once. (In line for a stream of a ready node that has as many as it allows,
     /// it waits all the same.)

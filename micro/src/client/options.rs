@@ -93,9 +93,11 @@ impl ChannelOptions {
     /// The node is asked over the connection for calls, and tells of changes by itself ([gRFC A17]). Where
     /// that ends while it is well, as behind a proxy that bounds streams, it is asked again at once, and
     /// called while it has a second to answer.
-    /// One without the method is taken to be well. A [`Service`](crate::Service) answers, and is well
-    /// until it leaves, which it tells the registry too: to ask is for nodes that the registry lists
-    /// whatever they say, and for servers that can tell one of their services from another.
+    /// One without the method is taken to be well. A [`Service`](crate::Service) answers: its services are
+    /// well from when it is registered until it leaves or its `register_check` fails, which it tells the
+    /// registry too; `""` is not, either, while the registry has lost it and does not take it again. To ask
+    /// is for nodes that the registry lists whatever they say, and for servers that can tell one of their
+    /// services from another.
     ///
     /// [gRFC A17]: https://github.com/grpc/proposal/blob/master/A17-client-side-health-checking.md
     pub fn health_check(mut self, service: &str) -> Self {

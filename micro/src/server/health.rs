@@ -1,6 +1,7 @@
 //! `grpc.health.v1`: what load balancers, Kubernetes and other clients ask a server before they
 //! call it. It follows the node's readiness; the server as a whole (the empty name) and each of its
-//! services say the same.
+//! services say the same, but while the registry has lost the node: who asks whether it may be called is
+//! not who asks whether a rollout may go on.
 
 use std::collections::HashSet;
 
@@ -47,18 +48,22 @@ const HEALTH: ServiceDescriptor = ServiceDescriptor {
 
 /// What the server says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Health {
+pub(crate) enum Health {
     NotServing,
+    /// Its registry has it no more. It answers those who know it as before.
+    Unlisted,
     Serving,
     /// Not serving, and closing: watches end, so that none keeps the server from leaving.
     Leaving,
 }
 
 impl Health {
-    fn status(self) -> ServingStatus {
+    /// What it comes to for the server as a whole, whose name is empty, or one of its services.
+    fn of(self, service: &str) -> ServingStatus {
         match self {
             Self::Serving => ServingStatus::Serving,
-            Self::NotServing | Self::Leaving => ServingStatus::NotServing,
+            Self::Unlisted if !service.is_empty() => ServingStatus::Serving,
+            Self::NotServing | Self::Unlisted | Self::Leaving => ServingStatus::NotServing,
         }
     }
 }
@@ -84,19 +89,20 @@ pub(super) fn service(
 }
 
 impl Answers {
-    fn is_known(&self, request: &Request<HealthCheckRequest>) -> bool {
-        self.services.contains(request.get_ref().service.as_str())
+    /// The name that is asked for, if it is one of this server's.
+    fn known(&self, request: &Request<HealthCheckRequest>) -> Option<&'static str> {
+        self.services.get(request.get_ref().service.as_str()).copied()
     }
 
     fn check(
         &self,
         request: &Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        if !self.is_known(request) {
+        let Some(service) = self.known(request) else {
             let name = &request.get_ref().service;
             return Err(Status::not_found(format!("no service {name:?} on this server")));
-        }
-        Ok(Response::new(say(self.health.borrow().status())))
+        };
+        Ok(Response::new(say(self.health.borrow().of(service))))
     }
 
     /// Says the state at once and at each change. A name that is not known stays unknown: services
@@ -105,10 +111,10 @@ impl Answers {
         &self,
         request: &Request<HealthCheckRequest>,
     ) -> impl Stream<Item = Result<HealthCheckResponse, Status>> + use<> {
-        let is_known = self.is_known(request);
+        let service = self.known(request);
         let watching = Watching { health: self.health.clone(), said: None, is_over: false };
         stream::unfold(watching, move |mut watching| async move {
-            let item = watching.next(is_known).await?;
+            let item = watching.next(service).await?;
             Some((item, watching))
         })
     }
@@ -121,10 +127,11 @@ struct Watching {
 }
 
 impl Watching {
-    async fn next(&mut self, is_known: bool) -> Option<Result<HealthCheckResponse, Status>> {
+    async fn next(&mut self, service: Option<&str>) -> Option<Result<HealthCheckResponse, Status>> {
         loop {
             let health = *self.health.borrow_and_update();
-            let status = if is_known { health.status() } else { ServingStatus::ServiceUnknown };
+            let status =
+                service.map_or(ServingStatus::ServiceUnknown, |service| health.of(service));
             if self.said != Some(status) {
                 self.said = Some(status);
                 return Some(Ok(say(status)));

@@ -95,9 +95,8 @@ impl Listening {
         self.address
     }
 
-    /// Tells `grpc.health.v1` whether the node is ready.
-    pub(crate) fn set_serving(&self, is_serving: bool) {
-        let health = if is_serving { Health::Serving } else { Health::NotServing };
+    /// Has `grpc.health.v1` tell that.
+    pub(crate) fn set_health(&self, health: Health) {
         self.health.send_if_modified(|now| std::mem::replace(now, health) != health);
     }
 

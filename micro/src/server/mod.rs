@@ -33,14 +33,13 @@ use tonic::server::NamedService;
 
 use self::{
     connection::Shared,
-    health::Health,
     reply::Content,
     router::{NO_HANDLER, Router, Service},
 };
 use crate::{Error, descriptor::ServiceDescriptor, layer::Row, transport::LARGEST_WINDOW};
 
 pub use self::handlers::{Handlers, HandlersBuilder};
-pub(crate) use self::listen::Listening;
+pub(crate) use self::{health::Health, listen::Listening};
 
 /// A server before it runs: what it serves, and within which bounds.
 ///

@@ -6,7 +6,7 @@ use http::uri::{Authority, Scheme};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, lookup_host},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use super::{
@@ -44,9 +44,15 @@ impl ConnectError {
         Self { address: address.into(), cause: Cause::Tcp(error) }
     }
 
-    /// Whether it says nothing of the node: this process or machine has no socket for it.
+    /// Whether it says nothing of the node: this process or machine has no socket for any.
     pub(crate) fn is_own(&self) -> bool {
-        matches!(&self.cause, Cause::Tcp(error) if lacks(error).is_some())
+        let own = [EMFILE, ENFILE, ENOBUFS];
+        matches!(&self.cause, Cause::Tcp(error) if error.raw_os_error().is_some_and(|it| own.contains(&it)))
+    }
+
+    /// Whether there is nothing here to reach such an address from: no IPv6, say.
+    fn is_unreachable_from_here(&self) -> bool {
+        matches!(&self.cause, Cause::Tcp(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
     }
 }
 
@@ -55,7 +61,7 @@ const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
 const ENOBUFS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 105 } else { 55 };
 
-/// What this process or machine has no more of, if that is why, and what to do.
+/// What this process or machine lacks, if that is why, and what to do.
 fn lacks(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error() {
         Some(EMFILE) => Some("too many open files in this process: raise `ulimit -n`"),
@@ -92,35 +98,58 @@ pub(crate) async fn connect(address: &str, config: &Config) -> Result<Connection
         let pipe = dialled.map_err(|error| fails(Cause::Tcp(error)))?;
         return over(pipe, peer, deadline, config).await;
     }
-    let dialled = async {
-        let addresses: Vec<_> = lookup_host(address).await?.collect();
-        first_of(&addresses, deadline).await
+    let addresses: Vec<_> = match timeout_at(deadline, lookup_host(address)).await {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(error)) => return Err(fails(Cause::Tcp(error))),
+        Err(_) => return Err(fails(Cause::TcpTimeout(config.connect_timeout))),
     };
-    let socket = match timeout_at(deadline, dialled).await {
+    let dial = |address, until| dial(address, peer.clone(), until, config);
+    let none = || fails(Cause::Tcp(io::Error::other("could not resolve to any address")));
+    first_of(&addresses, deadline, dial).await.unwrap_or_else(|| Err(none()))
+}
+
+/// Connects to the first of a name's addresses where that succeeds; else the error is the last one's,
+/// or of one that can be reached from here. Each has its share of what is left until the deadline, so that
+/// one that is silent does not keep the others from being tried; the last has all of it.
+async fn first_of<T, F>(
+    addresses: &[SocketAddr],
+    deadline: Instant,
+    dial: impl Fn(SocketAddr, Instant) -> F,
+) -> Option<Result<T, ConnectError>>
+where
+    F: Future<Output = Result<T, ConnectError>>,
+{
+    let mut last: Option<ConnectError> = None;
+    for (address, remaining) in addresses.iter().zip((1..=addresses.len() as u32).rev()) {
+        let now = Instant::now();
+        let share = (deadline.saturating_duration_since(now) / remaining).max(LEAST_SHARE);
+        match dial(*address, (now + share).min(deadline)).await {
+            Ok(connected) => return Some(Ok(connected)),
+            Err(error) if error.is_unreachable_from_here() && last.is_some() => {}
+            Err(error) => last = Some(error),
+        }
+        if deadline <= Instant::now() {
+            break;
+        }
+    }
+    last.map(Err)
+}
+
+/// Connects to one address of a peer.
+async fn dial(
+    address: SocketAddr,
+    peer: Arc<str>,
+    until: Instant,
+    config: &Config,
+) -> Result<Connection, ConnectError> {
+    let fails = |cause| ConnectError { address: peer.clone(), cause };
+    let socket = match timeout_at(until, TcpStream::connect(address)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(error)) => return Err(fails(Cause::Tcp(error))),
         Err(_) => return Err(fails(Cause::TcpTimeout(config.connect_timeout))),
     };
     socket.set_nodelay(true).map_err(|error| fails(Cause::Tcp(error)))?;
-    over(socket, peer, deadline, config).await
-}
-
-/// Connects to the first of a name's addresses that takes it; else the error is the last one's. Each
-/// has its share of what is left until the deadline, so that one that drops what it is sent does not keep
-/// the others from being tried; the last has all of it.
-async fn first_of(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
-    let Some((last, others)) = addresses.split_last() else {
-        // Which is an error, in words.
-        return TcpStream::connect(addresses).await;
-    };
-    for (address, remaining) in others.iter().zip((2..=addresses.len() as u32).rev()) {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = (left / remaining).max(LEAST_SHARE);
-        if let Ok(Ok(socket)) = timeout(share, TcpStream::connect(address)).await {
-            return Ok(socket);
-        }
-    }
-    TcpStream::connect(last).await
+    over(socket, peer, until, config).await
 }
 
 /// Makes a connection, with TLS or without, of what is connected already.
@@ -321,7 +350,23 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listening = listener.local_addr().unwrap();
         let refusing = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        // Of a protocol that this machine has not, or has no port left for.
+        let unreachable: SocketAddr = ([192, 0, 2, 1], 1).into();
         let timeout = Duration::from_secs(1);
+        let dial = async |address: SocketAddr, until| {
+            let dialled = timeout_at(until, async {
+                match address == unreachable {
+                    true => Err(io::ErrorKind::AddrNotAvailable.into()),
+                    false => TcpStream::connect(address).await,
+                }
+            });
+            let cause = match dialled.await {
+                Ok(Ok(socket)) => return Ok(socket),
+                Ok(Err(error)) => Cause::Tcp(error),
+                Err(_) => Cause::TcpTimeout(timeout),
+            };
+            Err(ConnectError { address: "name:1".into(), cause })
+        };
         for (addresses, millis, expected) in [
             (vec![listening, silent], 0, "connected"),
             (vec![silent, listening], 500, "connected"),
@@ -329,26 +374,30 @@ mod tests {
             (vec![silent, silent, silent, listening], 750, "connected"),
             (vec![silent, refusing], 500, "refused"),
             (vec![refusing, silent], 1_000, "no answer"),
+            (vec![refusing, unreachable], 0, "refused"),
+            (vec![unreachable, refusing], 0, "refused"),
+            (vec![unreachable, unreachable], 0, "unreachable"),
+            (vec![unreachable, listening], 0, "connected"),
             // Each that is tried has time for an answer.
             ([vec![silent; 3], vec![listening; 97]].concat(), 750, "connected"),
+            (vec![silent; 100], 1_000, "no answer"),
         ] {
             let start = Instant::now();
-            let told =
-                match timeout_at(start + timeout, first_of(&addresses, start + timeout)).await {
-                    Ok(Ok(socket)) => {
-                        assert_eq!(socket.peer_addr().unwrap(), listening);
-                        "connected"
-                    }
-                    Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => "refused",
-                    Ok(Err(error)) => panic!("{addresses:?}: {error}"),
-                    Err(_) => "no answer",
-                };
+            let told = match first_of(&addresses, start + timeout, dial).await {
+                Some(Ok(socket)) => {
+                    assert_eq!(socket.peer_addr().unwrap(), listening);
+                    "connected"
+                }
+                Some(Err(ConnectError { cause: Cause::TcpTimeout(_), .. })) => "no answer",
+                Some(Err(error)) if error.is_unreachable_from_here() => "unreachable",
+                Some(Err(error)) if error.to_string().contains("refused") => "refused",
+                other => panic!("{addresses:?}: {other:?}"),
+            };
             let elapsed = start.elapsed().as_millis();
             assert_eq!(told, expected, "{addresses:?}");
             assert!((millis..millis + 10).contains(&elapsed), "{addresses:?}: {elapsed} ms");
         }
-        let error = first_of(&[], Instant::now() + timeout).await.unwrap_err();
-        assert_eq!(error.to_string(), "could not resolve to any address");
+        assert!(first_of(&[], Instant::now() + timeout, dial).await.is_none());
     }
 
     #[test]

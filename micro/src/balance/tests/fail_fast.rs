@@ -137,6 +137,24 @@ async fn a_lost_node_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_next_connection_of_a_node_that_ends_one_for_its_age_is_waited_for() {
+    for (then, expected) in [(Host::Accepts, true), (Host::Refuses, false)] {
+        let world = World::with(&["a"]).await;
+        sleep(MS * 5000).await;
+        let pick = world.pick();
+        world.network.set("a:1", then);
+        world.network.end(pick.connection(), Ended::Draining);
+        while world.balancer.pick(&Request::default()).is_some() {
+            tokio::task::yield_now().await;
+        }
+        let (is_ready, waited) = ready(&world).await;
+        assert_eq!(is_ready, expected);
+        assert!(waited < MS * 100, "it is dialled at once: {waited:?}");
+        assert_eq!(ready(&world).await, (expected, Duration::ZERO));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_empty_registry_is_told_at_once_with_what_it_has_instead() {
     let world = world();
     let node = Node::new("greeters", "1", "host:1");

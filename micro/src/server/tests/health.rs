@@ -3,6 +3,7 @@
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::*;
+use crate::server::Health;
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
@@ -46,14 +47,18 @@ async fn check(client: &Client, service: &str) -> Result<i32, Code> {
 async fn health_follows_readiness_for_the_server_and_each_service() {
     let server = Fixture::start().await;
     let client = server.connect().await;
-    for (is_serving, status) in
-        [(None, NOT_SERVING), (Some(true), SERVING), (Some(false), NOT_SERVING)]
-    {
-        if let Some(is_serving) = is_serving {
-            server.listening.set_serving(is_serving);
+    for (health, of_all, of_each) in [
+        (None, NOT_SERVING, NOT_SERVING),
+        (Some(Health::Serving), SERVING, SERVING),
+        (Some(Health::Unlisted), NOT_SERVING, SERVING),
+        (Some(Health::NotServing), NOT_SERVING, NOT_SERVING),
+    ] {
+        if let Some(health) = health {
+            server.listening.set_health(health);
         }
-        for name in ["", "test.v1.Echo", "grpc.health.v1.Health"] {
-            assert_eq!(check(&client, name).await, Ok(status), "{name:?} at {is_serving:?}");
+        assert_eq!(check(&client, "").await, Ok(of_all), "{health:?}");
+        for name in ["test.v1.Echo", "grpc.health.v1.Health"] {
+            assert_eq!(check(&client, name).await, Ok(of_each), "{name:?} at {health:?}");
         }
     }
     assert_eq!(check(&client, "nobody").await, Err(Code::NotFound));
@@ -65,10 +70,10 @@ async fn a_watch_says_the_state_and_each_change() {
     let client = server.connect().await;
     let mut watching = Watching::start(&client, "").await;
     assert_eq!(watching.next().await, NOT_SERVING);
-    server.listening.set_serving(true);
+    server.listening.set_health(Health::Serving);
     assert_eq!(watching.next().await, SERVING);
-    server.listening.set_serving(true);
-    server.listening.set_serving(false);
+    server.listening.set_health(Health::Serving);
+    server.listening.set_health(Health::NotServing);
     assert_eq!(watching.next().await, NOT_SERVING, "only changes are said");
     let mut unknown = Watching::start(&client, "nobody").await;
     assert_eq!(unknown.next().await, SERVICE_UNKNOWN, "and the stream stays open");
@@ -78,7 +83,7 @@ async fn a_watch_says_the_state_and_each_change() {
 async fn a_watch_ends_when_the_server_leaves_and_does_not_hold_it_up() {
     let server = Fixture::start().await;
     let client = server.connect().await;
-    server.listening.set_serving(true);
+    server.listening.set_health(Health::Serving);
     let mut watching = Watching::start(&client, "test.v1.Echo").await;
     assert_eq!(watching.next().await, SERVING);
 
