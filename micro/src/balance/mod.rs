@@ -262,8 +262,9 @@ impl<C: Clone + Send + Sync + 'static> Balancer<C> {
     /// asked.
     ///
     /// One that fails fast ends once the registry has answered or failed, and each node that it lists
-    /// was tried once, since it last asked a connection to leave, with nothing for it: gRPC's `wait_for_ready=false` waits as long. For room it
-    /// waits all the same, unless the limits say otherwise.
+    /// was tried once, since it last asked a connection to leave, with nothing for it: gRPC's
+    /// `wait_for_ready=false` waits as long. For room it waits all the same, unless the limits say
+    /// otherwise.
     ///
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue and nothing else.

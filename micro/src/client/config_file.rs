@@ -65,7 +65,7 @@ impl ConfigFile {
     }
 
     async fn watch(self, service: String, live: Weak<LiveConfig>) {
-        let (mut known, mut content, mut told) = (None::<Identity>, Vec::new(), None);
+        let (mut known, mut content, mut told) = (None::<Identity>, None, None);
         loop {
             let (path, identity) = (self.path.clone(), known.clone());
             let found = tokio::task::spawn_blocking(move || disk::read(&path, identity.as_ref()));
@@ -77,13 +77,14 @@ impl ConfigFile {
                 Ok(Found::Unchanged | Found::Torn) => None,
                 Ok(Found::Content(new, identity)) => {
                     known = identity;
-                    let read = (new != content).then(|| self.parse(&new));
+                    let new = Some(new);
+                    let read = new.as_deref().filter(|_| new != content).map(|it| self.parse(it));
                     content = new;
                     read
                 }
                 Err(fault) => {
                     // What comes back is read, whatever it is.
-                    (known, content) = (None, Vec::new());
+                    (known, content) = (None, None);
                     Some(Err(fault))
                 }
             };

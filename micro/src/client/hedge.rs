@@ -74,7 +74,7 @@ impl Hedge {
 
     /// A second attempt when the first takes longer than 95% of this method's calls on this channel
     /// do of late: about one call in twenty is made twice. None until 20 calls of the method that
-    /// are hedged so have been answered.
+    /// are hedged so have been answered, or have run out of time.
     pub fn at_p95() -> Self {
         Self { delay: Delay::P95 }
     }

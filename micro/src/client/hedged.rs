@@ -343,10 +343,13 @@ impl Drop for Racing<'_> {
         let Some(pick) = self.pick.take() else {
             return;
         };
-        if let Some(p95) = self.p95 {
+        let deadline = self.common.call.deadline;
+        let is_struck = deadline.is_some_and(|deadline| deadline <= Instant::now());
+        // What its callers have given up early says nothing of a method of which nothing is known.
+        if let Some(p95) = self.p95.filter(|p95| is_struck || p95.get().is_some()) {
             p95.lasted(self.started.elapsed());
         }
-        if self.common.call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        if is_struck {
             pick.finish(Outcome::Failure);
         } else if self.common.won.get().is_some_and(|won| self.started < *won) {
             // It takes at least as long as it has, and longer than the one that won.

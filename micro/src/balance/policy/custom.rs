@@ -189,7 +189,8 @@ impl<'a> CallInfo<'a> {
         self.can_move
     }
 
-    /// How many attempts went before.
+    /// How many nodes it was given before: one for each attempt, and those that it stands in line at for a
+    /// stream.
     pub fn previous_attempts(&self) -> usize {
         self.attempts
     }

@@ -113,22 +113,23 @@ fn least_request(config: &Place<'_>, _: &mut Unheeded) -> Result<Balancing, Stri
 }
 
 /// gRFC A58. The weights are those of the nodes' records: load reports are not read.
+const WEIGHT_PERIODS: [&str; 4] =
+    ["oobReportingPeriod", "blackoutPeriod", "weightExpirationPeriod", "weightUpdatePeriod"];
+
 fn weighted_round_robin(config: &Place<'_>, unheeded: &mut Unheeded) -> Result<Balancing, String> {
-    for key in [
-        "enableOobLoadReport",
-        "oobReportingPeriod",
-        "blackoutPeriod",
-        "weightExpirationPeriod",
-        "weightUpdatePeriod",
-        "errorUtilizationPenalty",
-    ] {
-        let holds = "load reports are not read, and the weights are those of the nodes' records";
-        unheeded.extend(config.get(key)?.map(|place| place.fault(holds)));
+    config.read("enableOobLoadReport", Place::flag)?;
+    for key in WEIGHT_PERIODS {
+        config.read(key, Place::duration)?;
     }
     if let Some(place) = config.get("errorUtilizationPenalty")?
         && place.number()? < 0.0
     {
         return Err(place.fault("is negative; write 0 or more"));
+    }
+    let others = ["enableOobLoadReport", "errorUtilizationPenalty"];
+    for key in others.iter().chain(&WEIGHT_PERIODS) {
+        let holds = "load reports are not read, and the weights are those of the nodes' records";
+        unheeded.extend(config.get(key)?.map(|place| place.fault(holds)));
     }
     Ok(Balancing::weighted())
 }

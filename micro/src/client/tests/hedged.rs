@@ -10,7 +10,7 @@ use std::{
 
 use http::uri::PathAndQuery;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_stream::StreamExt as _;
 use tonic::{Code, IntoRequest as _, Streaming};
 use tonic_prost::ProstCodec;
@@ -161,6 +161,22 @@ async fn at_p95_a_call_is_hedged_once_the_methods_latency_is_known() {
     }
     assert!(pair.calls() > 20, "a is called first some time");
     pair.none_runs().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_p95_what_callers_give_up_early_says_nothing_of_a_new_method() {
+    let pair = Pair::start("memory://hedged-p95-given-up").await;
+    let call = || pair.stub.say(Word::new("sleep")).hedge(Hedge::at_p95());
+    for _ in 0..30 {
+        timeout(DELAY / 100, call()).await.expect_err("it is given up");
+    }
+    for nth in 1..=20 {
+        pair.calls();
+        call().timeout(DELAY).await.expect_err("it sleeps");
+        assert_eq!(pair.calls(), 1, "nothing is known before the {nth}th has run out of time");
+    }
+    call().timeout(2 * DELAY).await.expect_err("it sleeps");
+    assert_eq!(pair.calls(), 2, "such calls take longer than that");
 }
 
 #[tokio::test(start_paused = true)]

@@ -92,11 +92,11 @@ fn what_does_not_hold_is_named_by_its_path_with_what_does() {
             }}"#,
             vec![
                 ("weighted_round_robin.enableOobLoadReport", reports),
+                ("weighted_round_robin.errorUtilizationPenalty", reports),
                 ("weighted_round_robin.oobReportingPeriod", reports),
                 ("weighted_round_robin.blackoutPeriod", reports),
                 ("weighted_round_robin.weightExpirationPeriod", reports),
                 ("weighted_round_robin.weightUpdatePeriod", reports),
-                ("weighted_round_robin.errorUtilizationPenalty", reports),
             ],
         ),
         (r#"{"ring_hash_experimental": {"requestHashHeader": "x-user"}}"#, vec![]),
@@ -169,6 +169,16 @@ fn what_breaks_a_rule_of_balancing_is_named_by_its_path() {
         (
             r#"[{"weighted_round_robin": {"errorUtilizationPenalty": -0.5}}]"#,
             "[0].weighted_round_robin.errorUtilizationPenalty: is negative; write 0 or more"
+                .to_owned(),
+        ),
+        (
+            r#"[{"weighted_round_robin": {"enableOobLoadReport": "yes"}}]"#,
+            "[0].weighted_round_robin.enableOobLoadReport: \"yes\" is no true or false".to_owned(),
+        ),
+        (
+            r#"[{"weighted_round_robin": {"blackoutPeriod": "soon"}}]"#,
+            "[0].weighted_round_robin.blackoutPeriod: \"soon\" is no duration; write seconds with an s \
+             behind, such as \"1.5s\""
                 .to_owned(),
         ),
         (r#"[{"zone_first": {}}]"#, "[0].zone_first: `zone` is missing".to_owned()),
