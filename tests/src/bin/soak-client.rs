@@ -1,7 +1,7 @@
 //! The client of the soak: 16 callers call the nodes of a registry, `soak-client URL`, a quarter of them
-//! with hedged reads, and each call is a line when it has ended, as is each stream that is read beside them. For each line
-//! that it is told, it says how many tasks its runtime has and how many bytes its heap: `# 23 1048576`. It
-//! ends with its input.
+//! with hedged reads, and each call is a line when it has ended, as is each stream that is read beside
+//! them. For each line that it is told, it says how many tasks its runtime has and how many bytes its heap:
+//! `# 23 1048576`. It ends with its input.
 
 use std::{alloc::System, io, path::PathBuf, time::Duration};
 

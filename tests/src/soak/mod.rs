@@ -52,7 +52,7 @@ pub struct Summary {
     /// The least that the client's process had in the 10 s after a minute: of each, what there is between
     /// two calls.
     pub first: Count,
-    /// The same at the end, if it came to be no more within a minute.
+    /// What it had at the end, when it had no more again, or after a minute.
     pub last: Count,
     /// The most memory that it had at the end of a later minute.
     pub most_memory: usize,
@@ -175,19 +175,18 @@ impl Soak {
         least
     }
 
-    /// Waits until the client has had no more than it had, for as long as what is gone may linger.
+    /// Waits until the client has no more than it had, for as long as what is gone may linger.
     async fn settled(&mut self, first: Count) -> Count {
         let limit = Instant::now() + Duration::from_secs(60);
         let heap = first.heap + first.heap / 20;
-        let mut least = self.client.count().await;
         loop {
+            let count = self.client.count().await;
             let is_settled =
-                least.tasks <= first.tasks && least.open <= first.open && least.heap <= heap;
+                count.tasks <= first.tasks && count.open <= first.open && count.heap <= heap;
             if is_settled || Instant::now() > limit {
-                return least;
+                return count;
             }
             sleep(Duration::from_millis(200)).await;
-            least = least.least(self.client.count().await);
         }
     }
 }
